@@ -1,0 +1,1 @@
+"""Networks: plugins that ship with us."""

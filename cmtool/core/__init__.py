@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: noise, processes, denoisers, solvers, samplers, editing operators."""

@@ -1,0 +1,1 @@
+"""Data: plugins that ship with us."""

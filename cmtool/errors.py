@@ -1,0 +1,93 @@
+"""What can go wrong for a user, and the exit code of each.
+
+    CmtoolError           1    a fault of ours
+    ├── UsageError        2    an option, a name or a combination that cannot be
+    ├── BadFile          65    a damaged, foreign or untrusted file
+    ├── MissingInput     66    a file, folder or device that is not there
+    ├── MissingAsset     69    weights that must be fetched first
+    ├── Diverged         70    training produced numbers that are not finite
+    ├── OutOfMemory      71    not even one image fits
+    ├── WriteFailed      74    the disk is full or the place cannot be written
+    ├── Preempted        75    stopped by the scheduler; the state is saved, run it again
+    └── Interrupted     130    stopped by the user; the state is saved
+
+Each carries one sentence that says what is wrong and, where there is one, a hint that says what would work.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BadFile",
+    "CmtoolError",
+    "Diverged",
+    "Interrupted",
+    "MissingAsset",
+    "MissingInput",
+    "OutOfMemory",
+    "Preempted",
+    "UsageError",
+    "WriteFailed",
+    "closest",
+    "unknown",
+]
+
+
+class CmtoolError(Exception):
+    """A message for a person; ``hint`` says what to do instead."""
+
+    code = 1
+
+    def __init__(self, message: str, hint: str | None = None):
+        super().__init__(message)
+        self.message, self.hint = message, hint
+
+
+class UsageError(CmtoolError):
+    code = 2
+
+
+class BadFile(CmtoolError):
+    code = 65
+
+
+class MissingInput(CmtoolError):
+    code = 66
+
+
+class MissingAsset(CmtoolError):
+    code = 69
+
+
+class Diverged(CmtoolError):
+    code = 70
+
+
+class OutOfMemory(CmtoolError):
+    code = 71
+
+
+class WriteFailed(CmtoolError):
+    code = 74
+
+
+class Preempted(CmtoolError):
+    code = 75
+
+
+class Interrupted(CmtoolError):
+    code = 130
+
+
+def closest(word: str, words: Iterable[str]) -> str | None:
+    """The word that was probably meant, or None."""
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
+def unknown(what: str, word: str, words: Iterable[str]) -> UsageError:
+    """``unknown option 'stpes'``, with the nearest name as the hint, or the list of them all."""
+    words = sorted(words)
+    near = closest(word, words)
+    hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(words) or 'none'}"
+    return UsageError(f"unknown {what} '{word}'", hint)

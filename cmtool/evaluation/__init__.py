@@ -1,0 +1,1 @@
+"""Moments of features and the distance between them."""

@@ -1,0 +1,1 @@
+"""Feature extractors: plugins that ship with us."""

@@ -1,0 +1,1 @@
+"""Checkpoints, image streams and run directories."""

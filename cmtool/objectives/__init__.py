@@ -1,0 +1,1 @@
+"""What to minimise: one formula for a family of papers, one recipe a file."""

@@ -1,0 +1,1 @@
+"""The loop, the averaged weights, the batches."""
