@@ -1,0 +1,177 @@
+"""Gaussian processes ``x_t = s(t) (x_0 + sigma(t) z)``: changes of coordinates from time to noise level and back.
+
+Divided by ``s`` every process is the same one, ``x = x_0 + sigma z``; what remains is which levels are visited, and the
+native drift ``f = s'/s`` and diffusion ``g = s sqrt(2 sigma sigma')`` of ``dx = f x dt + g dw`` for whoever integrates in
+native time (Song et al. 2021, arXiv 2011.13456; Karras et al. 2022, arXiv 2206.00364, eq. 4).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["EDM", "VE", "VP", "FlowMatching", "Process", "SubVP", "TrigFlow"]
+
+
+class Process(Protocol):
+    """All methods are elementwise; times and levels are tensors of any shape."""
+
+    def scale(self, t: Tensor) -> Tensor:
+        """``s(t)``."""
+        ...
+
+    def level(self, t: Tensor) -> Tensor:
+        """``sigma(t)``, the noise level after dividing by ``s``; increasing."""
+        ...
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The inverse of ``level``."""
+        ...
+
+    def drift(self, t: Tensor) -> Tensor:
+        """``f(t) = d ln s / dt``."""
+        ...
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """``g(t)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class EDM:
+    """``s = 1``, ``sigma = t`` (Karras et al. 2022): time is the noise level."""
+
+    def scale(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def level(self, t: Tensor) -> Tensor:
+        return t
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return sigma
+
+    def drift(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return (2 * t).sqrt()
+
+
+@dataclass(frozen=True)
+class VE:
+    """``s = 1``, ``sigma = sigma_min (sigma_max / sigma_min)^t``, t in (0, 1] (Song et al. 2021, eq. 30)."""
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def scale(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def level(self, t: Tensor) -> Tensor:
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return (sigma / self.sigma_min).log() / math.log(self.sigma_max / self.sigma_min)
+
+    def drift(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return self.level(t) * math.sqrt(2 * math.log(self.sigma_max / self.sigma_min))
+
+
+@dataclass(frozen=True)
+class VP:
+    """``s = exp(-B(t)/2)``, ``s^2 (1 + sigma^2) = 1`` with ``B(t) = beta_min t + (beta_max - beta_min) t^2 / 2``, t in (0, 1].
+
+    Source: Song et al. 2021, eq. 32-33.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def _integral(self, t: Tensor) -> Tensor:
+        return self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / 2
+
+    def _beta(self, t: Tensor) -> Tensor:
+        return self.beta_min + (self.beta_max - self.beta_min) * t
+
+    def _time_of(self, integral: Tensor) -> Tensor:
+        slope = self.beta_max - self.beta_min
+        return ((self.beta_min**2 + 2 * slope * integral).sqrt() - self.beta_min) / slope
+
+    def scale(self, t: Tensor) -> Tensor:
+        return (-self._integral(t) / 2).exp()
+
+    def level(self, t: Tensor) -> Tensor:
+        return torch.expm1(self._integral(t)).sqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return self._time_of(torch.log1p(sigma**2))
+
+    def drift(self, t: Tensor) -> Tensor:
+        return -self._beta(t) / 2
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return self._beta(t).sqrt()
+
+
+@dataclass(frozen=True)
+class SubVP(VP):
+    """The scale of VP with the smaller noise ``s sigma = 1 - s^2``, so ``sigma = 2 sinh(B(t)/2)`` (Song et al. 2021, eq. 34)."""
+
+    def level(self, t: Tensor) -> Tensor:
+        return 2 * torch.sinh(self._integral(t) / 2)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return self._time_of(2 * torch.asinh(sigma / 2))
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return (self._beta(t) * -torch.expm1(-2 * self._integral(t))).sqrt()
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """``x_t = (1 - t) x_0 + t z``: ``s = 1 - t``, ``sigma = t / (1 - t)``, t in [0, 1) (Lipman et al. 2023, arXiv 2210.02747)."""
+
+    def scale(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def level(self, t: Tensor) -> Tensor:
+        return t / (1 - t)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return sigma / (1 + sigma)
+
+    def drift(self, t: Tensor) -> Tensor:
+        return -1 / (1 - t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return (2 * t / (1 - t)).sqrt()
+
+
+@dataclass(frozen=True)
+class TrigFlow:
+    """``x_t = cos(t) x_0 + sin(t) sigma_data z``: ``s = cos t``, ``sigma = sigma_data tan t``, t in [0, pi/2).
+
+    Source: Lu and Song 2024, arXiv 2410.11081, section 3.
+    """
+
+    sigma_data: float = 0.5
+
+    def scale(self, t: Tensor) -> Tensor:
+        return t.cos()
+
+    def level(self, t: Tensor) -> Tensor:
+        return self.sigma_data * t.tan()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return (sigma / self.sigma_data).atan()
+
+    def drift(self, t: Tensor) -> Tensor:
+        return -t.tan()
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return self.sigma_data * (2 * t.tan()).sqrt()

@@ -1,0 +1,94 @@
+"""From noise to images: along the probability-flow ODE, or by jumps of a consistency model."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from cmtool.core.denoiser import Denoise, like
+from cmtool.core.noise import START, STEP, Noise
+from cmtool.core.solvers import Field, Solver, integrate
+
+__all__ = ["Counted", "clipped", "flow", "last", "multistep", "probability_flow", "start"]
+
+
+class Counted:
+    """A denoiser that counts its evaluations, in calls."""
+
+    def __init__(self, model: Denoise):
+        self.model, self.calls = model, 0
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        self.calls += 1
+        return self.model(x, sigma, labels)
+
+
+def clipped(model: Denoise) -> Denoise:
+    """The same denoiser with its image clipped to [-1, 1], as OpenAI samples."""
+    return lambda x, sigma, labels=None: model(x, sigma, labels).clamp(-1, 1)
+
+
+def start(noise: Noise, shape: tuple[int, ...], sigma: Tensor) -> Tensor:
+    """``sigma z``, [B, *shape]: where every walk from noise begins."""
+    z = noise.normal(shape, START)
+    return like(sigma, z) * z
+
+
+def flow(model: Denoise, labels: Tensor | None = None) -> Field:
+    """The probability-flow ODE in the noise level: ``dx/dsigma = (x - D(x, sigma)) / sigma`` (Karras et al. 2022, eq. 1)."""
+
+    def field(x: Tensor, sigma: Tensor) -> Tensor:
+        return (x - model(x, sigma.expand(len(x)), labels)) / like(sigma, x)
+
+    return field
+
+
+def probability_flow(
+    model: Denoise, x: Tensor, levels: Tensor, solver: Solver, labels: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Walk x from ``levels[0]`` along the ODE, yielding x at each further level.
+
+    A last level of 0 is reached by Euler, whose step to 0 is the denoiser itself; the field is 0/0 there.
+    Source: Karras et al. 2022, arXiv 2206.00364, algorithm 1.
+    """
+    inner = levels[:-1] if levels[-1] == 0 else levels
+    for x in integrate(flow(model, labels), x, inner, solver):  # noqa: B020 - the walk is x
+        yield x
+    if levels[-1] == 0:
+        yield model(x, inner[-1].expand(len(x)), labels)
+
+
+def multistep(
+    model: Denoise,
+    x: Tensor,
+    levels: Tensor,
+    noise: Noise,
+    labels: Tensor | None = None,
+    impose: Callable[[Tensor], Tensor] | None = None,
+    sigma_min: float = 0.0,
+) -> Iterator[Tensor]:
+    """Jump to the image, add noise of the next level, jump again; yields the image after each jump.
+
+        x <- x + sqrt(sigma_k^2 - sigma_min^2) z_k   (k >= 1)
+        x <- f(x, sigma_k)
+        x <- impose(x)
+
+    ``x`` [B, ...] is at ``levels[0]``; ``levels`` [K] descend; ``impose`` puts back what is known when editing.
+    ``sigma_min`` is the level of the model's own output: 0.002 in the paper, 0 in ECT.
+    Source: Song et al. 2023, arXiv 2303.01469, algorithms 1 and 4.
+    """
+    for k, sigma in enumerate(levels):
+        if k:
+            z = noise.normal(x.shape[1:], STEP + k).to(x)
+            x = x + like((sigma**2 - sigma_min**2).clamp(min=0).sqrt(), x) * z
+        x = model(x, sigma.expand(len(x)), labels)
+        if impose:
+            x = impose(x)
+        yield x
+
+
+@torch.no_grad()
+def last(walk: Iterator[Tensor]) -> Tensor:
+    """The end of a walk, without gradients."""
+    *_, x = walk
+    return x

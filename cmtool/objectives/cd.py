@@ -1,0 +1,32 @@
+"""Consistency distillation (Song et al. 2023, arXiv 2303.01469, algorithm 2)."""
+
+from cmtool import registry
+from cmtool.core.denoiser import Denoiser
+from cmtool.objectives.consistency import Consistency, along_teacher, constant
+from cmtool.objectives.levels import adjacent
+from cmtool.objectives.metrics import metric as metric_called
+
+__all__ = ["cd"]
+
+
+def cd(
+    teacher: Denoiser,
+    *,
+    steps: int = 18,
+    solver: str = "heun",
+    metric: str = "pseudo-huber",
+    decay: float = 0.0,
+    rho: float = 7.0,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+) -> Consistency:
+    """Neighbouring levels of a Karras grid, joined by one solver step along the teacher's ODE; target decay mu."""
+    return Consistency(
+        pair=lambda u, progress: adjacent(u, steps, sigma_min, sigma_max, rho),
+        back=along_teacher(teacher, registry.build("solvers", solver)),
+        metric=metric_called(metric),
+        weight=constant,
+        decay=(lambda progress: decay) if decay else None,
+        sigma_min=sigma_min,
+        teacher=teacher,
+    )

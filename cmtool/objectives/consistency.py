@@ -1,0 +1,113 @@
+"""One loss for a family of papers: CD, CT, ECT and their relatives differ in five choices.
+
+    L = w(t, r) d(f(x_t, t), f^-(x_r, r)),    t > r two levels of one trajectory
+
+`pair` chooses the levels, `back` leads from x_t to x_r (along the noise, or along the teacher's ODE), `metric` is d,
+`weight` is w, and the target f^- is the model itself without gradient, or an average of its past.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from cmtool.core.denoiser import Denoise, like
+from cmtool.core.samplers import flow
+from cmtool.core.solvers import Solver
+from cmtool.objectives.metrics import Metric
+from cmtool.objectives.objective import Batch, Objective
+
+__all__ = ["Consistency", "along_noise", "along_teacher", "constant", "inverse_gap"]
+
+Pair = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (u [B], progress) -> (t [B], r [B])
+Back = Callable[[Tensor, Batch, Tensor, Tensor], Tensor]  # (x_t, batch, t, r) -> x_r
+Weight = Callable[[Tensor, Tensor], Tensor]  # (t, r) -> [B]
+
+
+def along_noise(x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
+    """``x + r z``: the same image and noise at the lower level, an unbiased step when the data are the teacher."""
+    return batch.x + like(r, x_t) * batch.z
+
+
+def along_teacher(teacher: Denoise, solver: Solver) -> Back:
+    """One step of ``solver`` along the teacher's probability-flow ODE."""
+
+    @torch.no_grad()
+    def back(x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
+        return solver(flow(teacher, batch.labels), x_t, t, r)
+
+    return back
+
+
+def constant(t: Tensor, r: Tensor) -> Tensor:
+    """``w = 1``."""
+    return torch.ones_like(t)
+
+
+def inverse_gap(t: Tensor, r: Tensor) -> Tensor:
+    """``w = 1 / (t - r)`` (Song and Dhariwal 2023; Geng et al. 2024)."""
+    return 1 / (t - r)
+
+
+class Consistency(Objective):
+    """The pairwise consistency loss; ``decay(progress)`` is the EMA decay of a separate target, None to use the model itself."""
+
+    kind = "consistency"
+
+    def __init__(
+        self,
+        pair: Pair,
+        back: Back,
+        metric: Metric,
+        weight: Weight = constant,
+        decay: Callable[[float], float] | None = None,
+        sigma_min: float = 0.002,
+        teacher: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.pair, self.back, self.metric, self.weight, self.decay = pair, back, metric, weight, decay
+        self.sigma_min = sigma_min
+        self.target: nn.Module | None = None
+        self.teacher = teacher  # held so that it moves to the device with the objective
+
+    def begin(self, model: nn.Module) -> None:
+        if self.decay:
+            self.target = copy.deepcopy(model).requires_grad_(False)
+
+    def loss(self, model: Denoise, batch: Batch, progress: float) -> Tensor:
+        t, r = self.pair(batch.u, progress)
+        x_t = batch.x + like(t, batch.x) * batch.z
+        x_r = self.back(x_t, batch, t, r)
+        with same_dropout(x_t.device) as again:
+            here = model(x_t, t, batch.labels)
+            again()
+            with torch.no_grad():
+                there = self._end(model, x_r, r, batch.labels)
+        return self.weight(t, r).to(here) * self.metric(here, there)
+
+    def _end(self, model: Denoise, x_r: Tensor, r: Tensor, labels: Tensor | None) -> Tensor:
+        """The target at r; at or below the boundary it is x_r itself, and ln r need not exist there."""
+        inside = r > self.sigma_min
+        # r has no meaning for the others, so they get a level that the network can be asked about.
+        there = (self.target or model)(x_r, torch.where(inside, r, torch.ones_like(r)), labels)
+        return torch.where(like(inside, x_r).bool(), there, x_r)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, progress: float) -> None:
+        if self.target is None or self.decay is None:
+            return
+        ours, theirs = list(self.target.parameters()), list(model.parameters())
+        torch._foreach_lerp_(ours, theirs, 1 - self.decay(progress))
+
+
+@contextmanager
+def same_dropout(device: torch.device):
+    """Both passes must drop the same units; ``again()`` rewinds the device's generator to where the block began."""
+    if device.type == "cuda":
+        state = torch.cuda.get_rng_state(device)
+        yield lambda: torch.cuda.set_rng_state(state, device)
+    else:
+        state = torch.get_rng_state()
+        yield lambda: torch.set_rng_state(state)

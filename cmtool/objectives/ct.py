@@ -1,0 +1,36 @@
+"""Consistency training (Song et al. 2023, arXiv 2303.01469, algorithm 3 and appendix C)."""
+
+from cmtool.objectives.consistency import Consistency, along_noise, constant
+from cmtool.objectives.levels import adjacent, openai_rate, openai_steps
+from cmtool.objectives.metrics import metric as metric_called
+
+__all__ = ["ct"]
+
+
+def ct(
+    *,
+    first: int = 2,
+    last: int = 150,
+    decay: float = 0.9,
+    convention: str = "paper",
+    metric: str = "l2",
+    rho: float = 7.0,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+) -> Consistency:
+    """Neighbouring levels of a grid that grows from ``first`` to ``last`` steps, joined along the noise.
+
+    ``decay`` is mu0 of the target; ``convention`` is "paper" or "openai", which differ in N by one.
+    """
+
+    def levels(progress: float) -> int:
+        return openai_steps(progress, first, last)
+
+    return Consistency(
+        pair=lambda u, progress: adjacent(u, levels(progress), sigma_min, sigma_max, rho),
+        back=along_noise,
+        metric=metric_called(metric),
+        weight=constant,
+        decay=lambda progress: openai_rate(levels(progress), first, decay, convention),
+        sigma_min=sigma_min,
+    )

@@ -1,0 +1,48 @@
+"""Which noise levels training visits: a level or a pair of levels from one uniform number per image."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cmtool.core.grids import karras
+
+__all__ = ["adjacent", "doubling_steps", "ect_ratio", "log_normal", "openai_rate", "openai_steps", "shrinking"]
+
+
+def log_normal(u: Tensor, mean: float = -1.2, std: float = 1.2) -> Tensor:
+    """``ln sigma ~ N(mean, std^2)`` by inversion, [B] (Karras et al. 2022, arXiv 2206.00364, table 1)."""
+    return (mean + std * torch.special.ndtri(u)).exp()
+
+
+def adjacent(u: Tensor, n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> tuple[Tensor, Tensor]:
+    """A uniformly chosen pair of neighbours ``t > r`` on the Karras grid of ``n`` levels (Song et al. 2023, algorithm 2)."""
+    grid = karras(n, sigma_min, sigma_max, rho).to(u)
+    i = (u * (n - 1)).long().clamp(max=n - 2)
+    return grid[i], grid[i + 1]
+
+
+def openai_steps(progress: float, first: int, last: int) -> int:
+    """``N = ceil(sqrt(p ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1``: levels of the grid at progress p (Song et al. 2023, app. C)."""
+    return max(math.ceil(math.sqrt(progress * ((last + 1) ** 2 - first**2) + first**2) - 1), 1) + 1
+
+
+def openai_rate(levels: int, first: int, rate: float, convention: str = "paper") -> float:
+    """``mu = exp(s0 ln mu0 / N)``, the decay of the target; the code of the paper's authors takes N before its + 1."""
+    return math.exp(first * math.log(rate) / (levels if convention == "paper" else levels - 1))
+
+
+def doubling_steps(progress: float, first: int, last: int) -> int:
+    """``N = min(s0 2^floor(p (log2(s1/s0) + 1)), s1) + 1`` (Song and Dhariwal 2023, arXiv 2310.14189)."""
+    stages = math.floor(math.log2(last / first)) + 1
+    return min(first * 2 ** math.floor(progress * stages), last) + 1
+
+
+def ect_ratio(t: Tensor, stage: float, q: float = 2.0, k: float = 8.0, b: float = 1.0) -> Tensor:
+    """``r = max(0, t (1 - (1 + k sigmoid(-b t)) / q^(stage + 1)))`` (Geng et al. 2024, arXiv 2406.14548)."""
+    return (t * (1 - (1 + k * torch.sigmoid(-b * t)) / q ** (stage + 1))).clamp(min=0)
+
+
+def shrinking(progress: float, stages: int) -> int:
+    """The stage at progress p when training is cut into equal stages, 0 .. stages - 1."""
+    return min(int(progress * stages), stages - 1)

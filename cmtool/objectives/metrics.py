@@ -1,0 +1,56 @@
+"""How far two images are apart: functions of (a, b) [B, ...] -> [B]."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cmtool.errors import unknown
+
+__all__ = ["METRICS", "Metric", "huber_constant", "l1", "l2", "metric", "pseudo_huber", "pseudo_huber_of"]
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+
+def l2(a: Tensor, b: Tensor) -> Tensor:
+    """The mean squared difference of the pixels."""
+    return (a - b).square().flatten(1).mean(1)
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """The mean absolute difference of the pixels."""
+    return (a - b).abs().flatten(1).mean(1)
+
+
+def pseudo_huber_of(c: float) -> Metric:
+    """``sqrt(|a - b|^2 + c^2) - c`` of the whole image vector (Song and Dhariwal 2023, arXiv 2310.14189, eq. 7)."""
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return ((a - b).square().flatten(1).sum(1) + c**2).sqrt() - c
+
+    return distance
+
+
+def huber_constant(a: Tensor) -> float:
+    """``c = 0.00054 sqrt(D)`` for images of D numbers, as the paper recommends."""
+    return 0.00054 * float(a[0].numel()) ** 0.5
+
+
+def pseudo_huber(a: Tensor, b: Tensor) -> Tensor:
+    """The pseudo-Huber distance with the constant that suits the size of the images."""
+    return pseudo_huber_of(huber_constant(a))(a, b)
+
+
+METRICS: dict[str, Metric] = {"l1": l1, "l2": l2, "pseudo-huber": pseudo_huber}
+
+
+def metric(name: str) -> Metric:
+    """The metric called ``name``; UsageError when there is none."""
+    if name not in METRICS:
+        raise unknown("metric", name, METRICS)
+    return METRICS[name]
+
+
+def squared(a: Tensor, b: Tensor) -> Tensor:
+    """``|a - b|^2``, summed over the image."""
+    return torch.square(a - b).flatten(1).sum(1)

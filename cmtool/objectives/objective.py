@@ -1,0 +1,54 @@
+"""What training minimises."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from cmtool.core.denoiser import Denoise
+
+__all__ = ["Batch", "Objective"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with the randomness that belongs to them: the n-th image of a run always meets the same noise and level.
+
+    ``x`` [B, ...] in [-1, 1]; ``z`` [B, ...] standard normal; ``u`` [B] uniform on (0, 1), float64; ``labels`` [B] or None.
+    """
+
+    x: Tensor
+    z: Tensor
+    u: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def split(self, size: int) -> list["Batch"]:
+        """Pieces of at most ``size`` images."""
+        pieces = range(0, len(self), size)
+        return [replace(self, **{k: v[i : i + size] for k, v in vars(self).items() if v is not None}) for i in pieces]
+
+    def to(self, device: torch.device) -> "Batch":
+        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None})
+
+
+class Objective(nn.Module):
+    """A loss per image, a pure function of (weights, batch, progress in [0, 1]).
+
+    A module because some carry networks of their own: a frozen teacher, an averaged target.
+    """
+
+    kind = "score"  # what comes out: a model of the mean of x_0 ("score") or of the end of the ODE ("consistency")
+    sigma_min = 0.0  # the boundary of the preconditioning that the model is trained with
+
+    def begin(self, model: nn.Module) -> None:
+        """Called once with the model as it starts."""
+
+    def loss(self, model: Denoise, batch: Batch, progress: float) -> Tensor:
+        """The loss of each image, [B]."""
+        raise NotImplementedError
+
+    def update(self, model: nn.Module, progress: float) -> None:
+        """Called after each step of the optimiser."""
