@@ -1,7 +1,7 @@
 """Draw solid-looking figures from implicit functions: coverage, light, highlight and soft shadow, with numpy alone.
 
-Everything is float32 and element by element, so an image does not depend on the others in its batch.
-Shapes below: B images, R x R pixels, S = 3 samples in each pixel.
+Everything is element by element and float32, so an image does not depend on the others in its batch.
+In the shapes below B is the images and R x R their pixels; a number per image is [B, 1, 1].
 """
 
 from collections.abc import Callable, Iterable
@@ -10,94 +10,102 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Field", "Part", "View", "backdrop", "paint"]
+__all__ = ["Array", "Field", "Part", "Vector", "View", "backdrop", "norm", "paint"]
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
+Vector = tuple[Array, Array, Array]
 Field = Callable[[Array, Array], Array]
-Normal = tuple[Array, Array, Array]
 
-# Three points of a circle of half a pixel: their mean and differences are a field's value and slope at the centre.
+# Three points around the centre of a pixel: their mean and differences are a field's value and slope, smoothed.
 STENCIL = ((0.5, 0.0), (-0.25, 0.4330127), (-0.25, -0.4330127))
-
-
-@dataclass(frozen=True)
-class Part:
-    """One piece of a figure: where ``field(x, y) < 0``, in the figure's own coordinates.
-
-    ``ramp`` [B, 3, 3] holds the colours of shade, middle and light; ``width`` is how far from the edge the surface
-    curves (None is flat); ``pattern`` adds to the brightness; ``normal`` replaces the curved surface;
-    ``shadow`` says whether the part stands above what is below it.
-    """
-
-    field: Field
-    ramp: Array
-    width: float | None = None
-    gloss: float = 0.35
-    pattern: Field | None = None
-    normal: Callable[[Array, Array], Normal] | None = None
-    shadow: bool = True
+DISTANCE, BLUR, DARKNESS = 0.2, 0.34, 0.42  # of shadows, in the figure's units
 
 
 @dataclass(frozen=True)
 class View:
-    """Pixel centres ``x, y`` [B, R, R] and the ``light`` (three [B, 1, 1]) in the figure's coordinates, y upwards."""
+    """Pixel centres ``x, y`` [B, R, R], the width of a ``pixel`` and the direction of the ``light``, as the figure
+    sees them; y is upwards and z towards the eye."""
 
     x: Array
     y: Array
     pixel: Array
-    light: Normal
+    light: Vector
 
 
-def backdrop(x: Array, y: Array, light: Normal, ramps: Array) -> Array:
-    """A graded wall [B, 3, R, R], brighter and of another tint towards the light; ``x, y`` [R, R] in the frame."""
+@dataclass(frozen=True)
+class Part:
+    """One piece of a figure: where ``field(x, y) < 0``. The field grows by about one per unit across the edge.
+
+    ``ramp`` [B, 3, 3] holds the colours in shade, in between and in full light; ``width`` is how far from the edge
+    the surface curves (None: a flat piece); ``pattern`` adds to the light; ``normal`` replaces the curved surface;
+    ``raised`` parts throw a shadow on what is behind them.
+    """
+
+    field: Field
+    ramp: Array
+    width: float | Array | None = None
+    gloss: float = 0.0
+    pattern: Field | None = None
+    normal: Callable[[Array, Array], Vector] | None = None
+    raised: bool = True
+
+
+def norm(x: Array, y: Array) -> Array:
+    return np.sqrt(x * x + y * y)
+
+
+def backdrop(x: Array, y: Array, light: Vector, ramps: Array) -> Array:
+    """A wall [B, 3, R, R], graded towards the light; its tint is between ``ramps`` [2, 2, 3] as the light is
+    between left and right. ``x, y`` [R, R] are in the frame, [-1, 1] both ways."""
     side = (0.5 + 0.75 * light[0])[:, None]
-    dark, bright = (ramps[0, k][:, None, None] * (1 - side) + ramps[1, k][:, None, None] * side for k in (0, 1))
-    lit = (0.5 + 0.42 * (light[0] * x + light[1] * y))[:, None]
-    return dark + (bright - dark) * lit
+    dark, bright = (ramps[0, k, :, None, None] * (1 - side) + ramps[1, k, :, None, None] * side for k in (0, 1))
+    return dark + (bright - dark) * (0.5 + 0.42 * (light[0] * x + light[1] * y))[:, None]
 
 
 def paint(image: Array, view: View, parts: Iterable[Part]) -> Array:
-    """Paint the parts over ``image`` [B, 3, R, R] in [0, 1], in order."""
+    """``image`` [B, 3, R, R] in [0, 1] with the parts drawn over it, in order."""
     for part in parts:
-        if part.shadow:
-            image = image * (1 - 0.42 * _shadow(part, view))[:, None]
-        value, slope_x, slope_y = _sample(part.field, view)
-        steep = np.maximum(np.hypot(slope_x, slope_y), np.float32(0.5))
+        if part.raised:
+            image = image * (1 - DARKNESS * _shadow(part, view))[:, None]
+        value, gx, gy = _sample(part.field, view)
+        steep = np.maximum(norm(gx, gy), np.float32(0.5))
         cover = np.clip(0.5 - value / (steep * view.pixel), 0, 1)[:, None]
-        colour = _colour(part, view, _normal(part, view, value, slope_x / steep, slope_y / steep))
-        image = image + (colour - image) * cover
+        surface = part.normal(view.x, view.y) if part.normal else _cushion(part.width, value, gx / steep, gy / steep)
+        image = image + (_colour(part, view, surface) - image) * cover
     return image
 
 
-def _sample(field: Field, view: View) -> Normal:
-    """Value and slope of a field at each pixel, smoothed over the pixel."""
+def _sample(field: Field, view: View) -> Vector:
+    """Value and slope of a field in each pixel, three times [B, R, R]."""
     x = np.stack([view.x + dx * view.pixel for dx, _ in STENCIL])
     y = np.stack([view.y + dy * view.pixel for _, dy in STENCIL])
     a, b, c = field(x, y)
     return (a + b + c) / 3, (2 * a - b - c) / (1.5 * view.pixel), (b - c) / (0.8660254 * view.pixel)
 
 
-def _normal(part: Part, view: View, value: Array, gx: Array, gy: Array) -> Normal:
-    """The cushion over a shape: ``n_xy = slope (1 - depth / width)``, the exact normal of a sphere and of a torus."""
-    if part.normal:
-        return part.normal(view.x, view.y)
-    rim = 1 - np.clip(-value / part.width, 0, 1) if part.width else np.zeros_like(value)
+def _cushion(width: float | Array | None, value: Array, gx: Array, gy: Array) -> Vector:
+    """The normal of a surface that rises from the edge, ``n_xy = slope (1 - depth / width)``.
+
+    It is exact for a sphere (width = radius) and for a torus seen from above (width = radius of the tube).
+    """
+    rim = np.zeros_like(value) if width is None else 1 - np.clip(-value / width, 0, 1)
     nx, ny = gx * rim, gy * rim
     return nx, ny, np.sqrt(np.maximum(1 - nx * nx - ny * ny, 0))
 
 
-def _colour(part: Part, view: View, normal: Normal) -> Array:
-    """Half-Lambert light along the part's ramp (a quadratic Bezier curve), plus a white highlight."""
-    lx, ly, lz = view.light
-    nx, ny, nz = normal
-    lit = 0.5 + 0.5 * (nx * lx + ny * ly + nz * lz)
+def _colour(part: Part, view: View, surface: Vector) -> Array:
+    """Colours [B, 3, R, R]: light ``((1 + n.l) / 2)^2`` along the ramp, a quadratic Bezier curve, and a highlight."""
+    (nx, ny, nz), (lx, ly, lz) = surface, view.light
+    light = 0.5 + 0.5 * (nx * lx + ny * ly + nz * lz)
     if part.pattern:
-        lit = lit + part.pattern(view.x, view.y)
-    lit = np.clip(lit * lit, 0, 1)[:, None]
+        light = light + part.pattern(view.x, view.y)
+    light = np.clip(light * light, 0, 1)[:, None]
     dark, middle, bright = (part.ramp[:, k, :, None, None] for k in range(3))
-    colour = dark + lit * (2 * (middle - dark) + lit * (dark - 2 * middle + bright))
-    half = np.sqrt(2 + 2 * lz)
-    shine = np.maximum((nx * lx + ny * ly + nz * (lz + 1)) / half, 0)
+    colour = dark + light * (2 * (middle - dark) + light * (dark - 2 * middle + bright))
+    if not part.gloss:
+        return colour
+    # Blinn: the highlight is where the normal lies half-way between light and eye, here to the power 32.
+    shine = np.maximum((nx * lx + ny * ly + nz * (lz + 1)) / np.sqrt(2 + 2 * lz), 0)
     for _ in range(5):
         shine = shine * shine
     return colour + (1 - colour) * (part.gloss * shine)[:, None]
@@ -105,6 +113,8 @@ def _colour(part: Part, view: View, normal: Normal) -> Array:
 
 def _shadow(part: Part, view: View) -> Array:
     """How much of the light the part keeps from what lies behind it, [B, R, R] in [0, 1]."""
-    lx, ly, _ = view.light
-    depth = np.clip(0.5 - part.field(view.x + 0.2 * lx, view.y + 0.2 * ly) / 0.34, 0, 1)
+    x, y = view.x + DISTANCE * view.light[0], view.y + DISTANCE * view.light[1]
+    # The unit disc holds the figures: without it a sharp tip would throw its shadow far beyond itself.
+    outside = np.maximum(part.field(x, y), norm(x, y) - 1.1)
+    depth = np.clip(0.5 - outside / BLUR, 0, 1)
     return depth * depth * (3 - 2 * depth)
