@@ -1,0 +1,84 @@
+"""Files that are either the old one or the new one, never half of either."""
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from cmtool.errors import WriteFailed
+
+__all__ = ["make_folder", "replacing", "sweep", "write_bytes", "writing"]
+
+PREFIX = ".tmp-"
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """What the system refuses inside the block becomes a WriteFailed that names ``path``; a closed pipe stays one."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        hint = "free some space, or write elsewhere" if error.errno in FULL else "choose another place"
+        raise WriteFailed(f"cannot write {path}: {error.strerror or error}", hint) from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of ``path`` when the block ends, and vanishes when the block fails.
+
+    It is written beside ``path``, forced to the disk (unless not ``durable``: one picture of thousands) and renamed.
+    A pipe or a device is written to directly; folders on the way are made. WriteFailed when any of it fails.
+    """
+    path = Path(path)
+    with writing(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open("wb") as file:
+                yield file
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if durable:
+            _sync_folder(path.parent)
+
+
+def write_bytes(path: str | Path, data: bytes, durable: bool = True) -> None:
+    """Put ``data`` at ``path``, as ``replacing`` does."""
+    with replacing(path, durable) as file:
+        file.write(data)
+
+
+def make_folder(path: str | Path) -> Path:
+    """The folder, made with its parents where it was not there; WriteFailed when it cannot be."""
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in ``folder``; only for whoever is its sole writer."""
+    for left in folder.glob(f"{PREFIX}*"):
+        left.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

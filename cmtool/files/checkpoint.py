@@ -1,0 +1,78 @@
+"""Checkpoints: the weights of one model and its header in one safetensors file."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cmtool import registry
+from cmtool.core.denoiser import TIMES, Denoiser, Preconditioning
+from cmtool.errors import BadFile, UsageError
+from cmtool.files.envelope import digest
+from cmtool.files.header import KEY, Header, parse
+from cmtool.files.sealed import read_sealed, write_sealed
+
+__all__ = ["digest", "load", "save"]
+
+
+def save(path: str | Path, model: Denoiser, header: Header) -> Header:
+    """Write the network's weights and the header, and return the header with its seal.
+
+    The preconditioning is the model's own. The file appears whole or not at all; WriteFailed when it cannot be written.
+    """
+    header = replace(header, preconditioning=asdict(model.preconditioning), sha256="")
+    document = header.document()
+    parse(path, document)
+    del document["sha256"]
+    return replace(header, sha256=write_sealed(path, model.net.state_dict(), KEY, document))
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
+    """The model of a checkpoint, in eval mode, with its ``header``.
+
+    Every bit of the file is verified and every weight has its place. MissingInput when there is no such file; BadFile
+    when it is damaged, is no checkpoint, or needs a network that is not installed.
+    """
+    tensors, document = read_sealed(path, KEY)
+    header = parse(path, document)
+    net = _backbone(path, header)
+    _fill(path, net, tensors)
+    model = Denoiser(net, _preconditioning(path, header.preconditioning)).eval().to(device)
+    model.header = header
+    return model
+
+
+def _backbone(path: str | Path, header: Header) -> nn.Module:
+    try:
+        with torch.random.fork_rng(devices=[]):  # initial weights are overwritten; the caller's randomness is not ours
+            return registry.build("backbones", header.backbone, header.shape, header.conditional)
+    except UsageError as error:
+        raise BadFile(f"{path} cannot be used: {error.message}", error.hint) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        name = header.backbone.get("name")
+        raise BadFile(f"{path} cannot be used: the network '{name}' refuses its options: {error}") from error
+
+
+def _preconditioning(path: str | Path, given: dict[str, Any]) -> Preconditioning:
+    try:
+        found = Preconditioning(**given)
+    except TypeError as error:
+        raise BadFile(f"{path} has a preconditioning that cannot be read: {error}") from None
+    if found.time not in TIMES:
+        raise BadFile(f"{path} has an unknown preconditioning time '{found.time}'", f"there are: {', '.join(TIMES)}")
+    return found
+
+
+def _fill(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
+    wanted = net.state_dict()
+    for what, names in (("lacks", wanted.keys() - tensors), ("has an unknown", tensors.keys() - wanted)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise BadFile(f"{path} does not fit its own network: it {what} tensor '{min(names)}'{more}")
+    for name, tensor in wanted.items():
+        if tensor.shape != tensors[name].shape:
+            shapes = f"{list(tensors[name].shape)} instead of {list(tensor.shape)}"
+            raise BadFile(f"{path} does not fit its own network: tensor '{name}' is {shapes}")
+    net.load_state_dict(tensors)

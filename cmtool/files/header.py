@@ -1,0 +1,102 @@
+"""What a checkpoint says about itself, readable without torch."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_origin
+
+from cmtool.errors import BadFile
+from cmtool.files.envelope import read_envelope
+
+__all__ = ["FORMAT", "KEY", "Header", "parse", "read_header"]
+
+FORMAT = 1
+KEY = "cmtool"  # of the safetensors metadata
+KINDS = ("score", "consistency")
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that is needed to use a model, and where it came from.
+
+    ``kind``             "score" (returns the mean of x_0) or "consistency" (returns the end of the ODE)
+    ``backbone``         the spec exactly as the factory got it: ``{"name": "unet", "width": 64, ...}``
+    ``preconditioning``  the fields of ``core.denoiser.Preconditioning``
+    ``data``             ``{"name", "shape": [C, H, W] or [D], "classes": [names], "notice"}``
+    ``conditional``      the number of classes the network takes, 0 for none
+    ``levels``           noise levels of the steps after the first, descending, that multistep sampling works best with
+    ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
+    ``parents``          ``[{"path", "sha256"}]`` of teachers and initial weights
+    ``sha256``           the seal of the file (``files.envelope``); empty until it is saved
+    """
+
+    kind: str
+    backbone: dict[str, Any]
+    preconditioning: dict[str, Any]
+    data: dict[str, Any]
+    conditional: int
+    sigma_min: float
+    sigma_max: float
+    levels: list[float] = field(default_factory=list)
+    method: str = ""
+    images: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    parents: list[dict[str, str]] = field(default_factory=list)
+    licence: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+    sha256: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(C, H, W)`` of an image or ``(D,)`` of a point."""
+        return tuple(self.data["shape"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes of the data, in the order of the labels."""
+        return tuple(self.data.get("classes", ()))
+
+    def document(self) -> dict[str, Any]:
+        """The header as JSON holds it: a dict of strings, numbers, lists and dicts."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of a checkpoint; its tensors are neither read nor verified.
+
+    MissingInput when there is no such file; BadFile when it is no safetensors file, or holds no header of ours.
+    """
+    return parse(path, read_envelope(path, KEY).document)
+
+
+def parse(path: str | Path, document: dict[str, Any]) -> Header:
+    """Check a JSON document and make a Header of it; BadFile names what is wrong with the file at ``path``."""
+    if document.get("format") != FORMAT:
+        raise BadFile(
+            f"{path} has header format {document.get('format')}, but this cmtool reads format {FORMAT}",
+            "install a version of cmtool that matches it",
+        )
+    try:
+        header = Header(**document)
+    except TypeError as error:
+        raise BadFile(f"{path} has a header that cannot be read: {str(error).partition(' ')[2]}") from None
+    wrong = [f.name for f in fields(Header) if not _fits(getattr(header, f.name), f.type)]
+    if header.kind not in KINDS:
+        wrong.append("kind")
+    elif not wrong and not _is_shape(header.data.get("shape")):
+        wrong.append("data.shape")
+    if wrong:
+        raise BadFile(f"{path} has a header that cannot be read: '{wrong[0]}' is not what it should be")
+    return header
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    wanted = get_origin(annotation) or annotation
+    if wanted in (int, float):
+        return isinstance(value, int if wanted is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, wanted)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and len(value) in (1, 3) and all(type(side) is int and side > 0 for side in value)

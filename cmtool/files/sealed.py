@@ -1,0 +1,60 @@
+"""Tensors and a JSON document in one sealed file, written atomically and read only when every bit is right."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cmtool.errors import BadFile
+from cmtool.files.atomic import replacing
+from cmtool.files.envelope import pack, read_envelope, sealed, verify
+
+__all__ = ["read_sealed", "write_sealed"]
+
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def write_sealed(path: str | Path, tensors: Mapping[str, Tensor], key: str, document: dict[str, Any]) -> str:
+    """Write ``tensors``, and ``document`` under the metadata ``key``; return the seal. WriteFailed if it cannot be."""
+    # the widest first, so that every tensor starts at a multiple of its element size
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    buffers = [_bytes(tensors[name]) for name in names]
+    table, offset = {}, 0
+    for name, buffer in zip(names, buffers, strict=True):
+        tensor, end = tensors[name], offset + len(buffer)
+        table[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    head, seal = sealed(pack(table, key, document), buffers)
+    with replacing(path) as file:
+        for part in (head, *buffers):
+            file.write(part)
+    return seal
+
+
+def read_sealed(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, mapped from the file, and the document; MissingInput or BadFile where they are not whole."""
+    envelope = read_envelope(path, key)
+    verify(path, envelope)
+    try:
+        return load_file(str(path)), envelope.document
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise BadFile(f"{path} is damaged: {error}") from error
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -1,0 +1,64 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cmtool.errors import WriteFailed
+from cmtool.files.atomic import make_folder, replacing, sweep, write_bytes
+
+
+def test_the_new_file_appears_at_the_end_only(tmp_path):
+    path = tmp_path / "deep" / "x"
+    write_bytes(path, b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert os.listdir(path.parent) == ["x"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
+def test_a_block_that_fails_leaves_the_old_file(tmp_path, error):
+    write_bytes(tmp_path / "x", b"old")
+    with pytest.raises(error), replacing(tmp_path / "x") as file:
+        file.write(b"half")
+        raise error
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_killed_writer_leaves_the_old_file_and_litter_that_is_swept(tmp_path):
+    write_bytes(tmp_path / "x", b"old")
+    script = "import os, sys; from cmtool.files.atomic import replacing\n"
+    script += "with replacing(sys.argv[1]) as file: file.write(b'half'); file.flush(); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", script, tmp_path / "x"], check=False).returncode == 9
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert len(os.listdir(tmp_path)) == 2
+    sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_what_the_system_says_is_passed_on(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteFailed, match="Is a directory"):
+        write_bytes(tmp_path, b"")
+    with pytest.raises(WriteFailed, match=r"Not a directory|File exists"):
+        write_bytes(tmp_path / "file" / "x", b"")
+    with pytest.raises(WriteFailed):
+        make_folder(tmp_path / "file" / "x")
+    with pytest.raises(BrokenPipeError), replacing(tmp_path / "x"):
+        raise BrokenPipeError
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_devices_and_pipes_are_written_to_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_bytes(tmp_path / "pipe", b"through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(WriteFailed, match="No space left on device"):
+        write_bytes("/dev/full", b"x")
