@@ -1,0 +1,244 @@
+"""The command line: the only file that knows Typer, and the only place where errors become words and exit codes.
+
+Typer functions are made from the options classes and do nothing but hand back what was typed; ``options.load`` judges
+it, and only then is the command's module imported.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from cmtool import __version__, failures, pages, presets, registry, settings
+from cmtool.commands.console import Console
+from cmtool.errors import UsageError, closest, unknown
+from cmtool.options import Declaration, declarations, dump, load
+from cmtool.pages import Command
+
+__all__ = ["COMMANDS", "reference", "run"]
+
+COMMANDS = {
+    "train-score": Command(
+        settings.TrainScoreOptions,
+        "cmtool.commands.train:run",
+        "Train a score model (a diffusion model) on images",
+        (
+            ("cmtool train-score --data digits", "on the embedded handwritten digits"),
+            ("cmtool train-score --data ./pictures --set data.size=32", "on a folder of images"),
+        ),
+    ),
+    "distill": Command(
+        settings.DistillOptions,
+        "cmtool.commands.train:run",
+        "Distil a score model into a consistency model that needs one step",
+        (("cmtool distill --teacher teacher.safetensors --data digits", "the student starts from the teacher"),),
+    ),
+    "train-ct": Command(
+        settings.TrainCtOptions,
+        "cmtool.commands.train:run",
+        "Train a consistency model straight from images",
+        (
+            ("cmtool train-ct", "on procedural shapes, minutes on two cores"),
+            ("cmtool train-ct --data digits --init teacher.safetensors", "from the weights of a score model"),
+        ),
+    ),
+    "sample": Command(
+        settings.SampleOptions,
+        "cmtool.commands.sample:run",
+        "Draw images from a model",
+        (
+            ("cmtool sample -n 64 --grid grid.png", "from the newest run"),
+            ("cmtool sample -n 256 -o - | cmtool fid - --ref digits --features small", "as a pipe"),
+        ),
+    ),
+    "edit": Command(
+        settings.EditOptions,
+        "cmtool.commands.edit:run",
+        "Inpaint, colour, enlarge, denoise or paint from strokes without training for it",
+        (
+            ("cmtool edit inpaint photo.png --mask mask.png -o out.png", "paint what the mask shows white"),
+            ("cmtool edit colorize - -o - < grey.png > colour.png", "as a filter"),
+        ),
+    ),
+    "interp": Command(
+        settings.InterpOptions,
+        "cmtool.commands.interp:run",
+        "Walk from one seed's image to another's",
+        (("cmtool interp 3 7 --frames 12 -o strip.png", "twelve images from seed 3 to seed 7"),),
+    ),
+    "fid": Command(
+        settings.FidOptions,
+        "cmtool.commands.fid:run",
+        "Frechet distance between two sets of images",
+        (
+            ("cmtool fid samples --ref digits --features small", "no download; gives FD-small"),
+            ("cmtool fid samples.tar --ref cifar10.npz", "FID against reference statistics"),
+        ),
+    ),
+    "info": Command(
+        settings.InfoOptions,
+        "cmtool.commands.info:run",
+        "Show installed plugins, presets, or what a checkpoint says about itself",
+        (("cmtool info", "plugins with their packages"), ("cmtool info model.safetensors", "a checkpoint's header")),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """What was typed: a command, its flags by key and the flags all commands have, not judged yet."""
+
+    command: str
+    flags: dict[str, Any]
+    shared: dict[str, Any]
+
+
+def reference() -> str:
+    """The text of ``docs/commands.md``."""
+    return pages.markdown(COMMANDS)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what the arguments say; the exit code."""
+    return failures.guarded(lambda: _run(list(argv)), argv)
+
+
+def _run(argv: list[str]) -> None:
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise unknown("command", argv[0], COMMANDS)
+    typed = _parse(argv)
+    if isinstance(typed, Call):
+        _execute(typed)
+
+
+def _execute(call: Call) -> None:
+    command, shared = COMMANDS[call.command], call.shared
+    options = load(command.options, call.flags, shared["sets"] or (), shared["configs"] or (), shared["preset"])
+    if shared["print_config"]:
+        print(dump(options), end="")
+        return
+    module, function = command.target.split(":")
+    console = Console(call.command, json=bool(shared["json"]), quiet=bool(shared["quiet"]))
+    getattr(import_module(module), function)(options, console)
+
+
+def _parse(argv: list[str]) -> Any:
+    """A Call, or something else when a page was printed instead."""
+    try:
+        return _app()(argv, prog_name="cmtool", standalone_mode=False)
+    except _Page as page:
+        print(page.text, end="")
+    except typer.TyperException as error:
+        raise _usage(error, argv[0] if argv and argv[0] in COMMANDS else None) from error
+
+
+def _usage(error: typer.TyperException, name: str | None) -> UsageError:
+    """What Typer has to complain about, in our words."""
+    page = f"cmtool {name} --help" if name else "cmtool --help"
+    flag = getattr(error, "option_name", None)
+    if flag and flag not in _flags(name):
+        near = closest(flag, _flags(name))
+        return UsageError(f"unknown option '{flag}'", f"did you mean '{near}'?" if near else page)
+    message = error.format_message().rstrip(".")
+    return UsageError(message[:1].lower() + message[1:], page)
+
+
+class _Page(Exception):
+    """Leaves the parser with a page to print; printing inside it would hide a closed pipe."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+
+def _page(make: Callable[[], str]) -> Callable[[bool], None]:
+    def callback(wanted: bool) -> None:
+        if wanted:
+            raise _Page(make())
+
+    return callback
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(add_help_option=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    show_root = _page(lambda: pages.root_page(COMMANDS))
+    show_version = _page(lambda: f"cmtool {__version__}\n")
+
+    @app.callback(invoke_without_command=True)
+    def root(
+        context: typer.Context,
+        version: Annotated[bool, typer.Option("--version", is_eager=True, callback=show_version)] = False,
+        help: Annotated[bool, typer.Option("--help", "-h", is_eager=True, callback=show_root)] = False,
+    ) -> None:
+        if context.invoked_subcommand is None:
+            show_root(True)
+
+    for name, command in COMMANDS.items():
+        app.command(name, help=command.summary, add_help_option=False)(_function(name, command))
+    return app
+
+
+def _function(name: str, command: Command) -> Callable[..., Call]:
+    declared = [d for d in declarations(command.options).values() if not d.yaml_only]
+    show = _page(lambda: pages.command_page(name, command))
+
+    def typed(**given: Any) -> Call:
+        flags = {d.key: given.pop(d.name) for d in declared}
+        refused = {key: given.pop(key) for key in command.options.refused}
+        return Call(name, flags | refused, given)
+
+    parameters = [
+        *(_parameter(d.name, *_typed(d)) for d in declared),
+        *(_parameter(key, str, typer.Option(f"--{key}", hidden=True)) for key in command.options.refused),
+        *(_parameter(key, *about) for key, about in _shared().items()),
+        _parameter("help", bool, typer.Option("--help", "-h", is_eager=True, expose_value=False, callback=show)),
+    ]
+    typed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return typed
+
+
+def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
+    annotation = Annotated[kind | None, info]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _typed(d: Declaration) -> tuple[Any, Any]:
+    def complete(incomplete: str) -> Iterable[str]:
+        words = registry.names(d.group) if d.group else d.choices
+        return [word for word in words if word.startswith(incomplete)]
+
+    if d.kind is bool:
+        return bool, typer.Option(f"{d.long}/--no-{d.long[2:]}", help=d.help)
+    if d.positional:
+        return str, typer.Argument(help=d.help, metavar=d.metavar, autocompletion=complete)
+    flags = [flag for flag in (d.flag, d.long) if flag]
+    return str, typer.Option(*flags, help=d.help, metavar=d.metavar, autocompletion=complete)
+
+
+def _shared() -> dict[str, tuple[Any, Any]]:
+    return {
+        "configs": (list[str], typer.Option("--config", "-c")),
+        "sets": (list[str], typer.Option("--set")),
+        "preset": (str, typer.Option("--preset", autocompletion=_presets)),
+        "print_config": (bool, typer.Option("--print-config")),
+        "json": (bool, typer.Option("--json")),
+        "quiet": (bool, typer.Option("--quiet", "-q")),
+        "debug": (bool, typer.Option("--debug")),
+    }
+
+
+def _presets(incomplete: str) -> list[str]:
+    return [name for name in presets.names() if name.startswith(incomplete)]
+
+
+def _flags(name: str | None) -> list[str]:
+    """Every long and short flag of a command, for did-you-mean."""
+    shared = [word for left, _ in (pages.SHARED if name else pages.ROOT) for word in _words(left)]
+    declared = declarations(COMMANDS[name].options).values() if name else []
+    return shared + [flag for d in declared if not d.positional for flag in (d.long, d.flag) if flag]
+
+
+def _words(left: str) -> list[str]:
+    return [word for word in left.replace(",", "").split() if word.startswith("-")]

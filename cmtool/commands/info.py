@@ -1,0 +1,58 @@
+"""``cmtool info``: installed plugins, presets, or the header of a checkpoint; never needs torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cmtool import presets, registry
+from cmtool.commands.console import Console
+from cmtool.errors import MissingInput
+from cmtool.settings import InfoOptions
+from cmtool.yamlfile import parse
+
+__all__ = ["run"]
+
+
+def run(options: InfoOptions, console: Console) -> None:
+    """Print what was asked for."""
+    if options.what == "plugins":
+        found = plugins()
+        console.result({"plugins": found}, _plugin_table(found))
+    elif options.what == "presets":
+        about = {name: parse(presets.read(name), name)["about"].value for name in presets.names()}
+        console.result({"presets": about}, "\n".join(f"{name:<20}{text}" for name, text in about.items()))
+    else:
+        header = _header(Path(options.what))
+        console.result({"path": options.what, "header": header}, json.dumps(header, indent=2, ensure_ascii=False))
+
+
+def plugins() -> list[dict[str, str]]:
+    """Every plugin with its kind and who provides it; a name that two packages claim is listed twice."""
+    return [
+        {
+            "group": group,
+            "name": name,
+            "distribution": entry.dist.name if entry.dist else "?",
+            "version": entry.dist.version if entry.dist else "?",
+            "target": entry.value,
+        }
+        for group in registry.GROUPS
+        for name, entries in registry.providers(group).items()
+        for entry in entries
+    ]
+
+
+def _plugin_table(found: list[dict[str, str]]) -> str:
+    lines = []
+    for group, what in registry.GROUPS.items():
+        rows = [p for p in found if p["group"] == group]
+        lines += [f"{what} ({group})", *(f"  {p['name']:<20}{p['distribution']} {p['version']}" for p in rows)]
+    return "\n".join(lines)
+
+
+def _header(path: Path) -> Any:
+    if not path.exists():
+        raise MissingInput(f"there is no file {path}", "cmtool info takes plugins, presets or a checkpoint")
+    from cmtool.files.header import read_header
+
+    return read_header(path)

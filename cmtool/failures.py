@@ -1,0 +1,89 @@
+"""How the program ends: every exception becomes one sentence, perhaps a hint, and an exit code."""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TextIO
+
+from cmtool.errors import CmtoolError, Interrupted, MissingInput, OutOfMemory, WriteFailed
+
+__all__ = ["guarded"]
+
+CLOSED_PIPE = 141
+ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+def guarded(work: Callable[[], None], argv: Sequence[str]) -> int:
+    """Run ``work`` and return the exit code; ``--json`` and ``--debug`` are looked up in ``argv``."""
+    try:
+        work()
+        if sys.stdout:
+            sys.stdout.flush()
+        return 0
+    except SystemExit as request:  # completion leaves this way
+        return request.code if isinstance(request.code, int) else 0
+    except BaseException as error:
+        _settle(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            return CLOSED_PIPE
+        return _report(error, argv)
+
+
+def _explain(error: BaseException) -> CmtoolError:
+    """The sentence for any exception; the classes of torch are known by name, so that torch need not be there."""
+    if isinstance(error, CmtoolError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted")
+    if _is_memory(error):
+        return OutOfMemory("there is not enough memory", "a smaller --batch needs less")
+    if isinstance(error, OSError):
+        return _explain_os(error)
+    text = " ".join(str(error).split())[:200]
+    return CmtoolError(f"internal error: {type(error).__name__}: {text}", "run it again with --debug and report it")
+
+
+def _is_memory(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool({"OutOfMemoryError", "MemoryError"} & names) or "can't allocate memory" in str(error)
+
+
+def _explain_os(error: OSError) -> CmtoolError:
+    name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    unreadable = bool(name) and os.path.isfile(error.filename) and not os.access(error.filename, os.R_OK)
+    if error.errno in ABSENT or unreadable:
+        return MissingInput(f"{name}{reason}")
+    return WriteFailed(f"{name}{reason}")
+
+
+def _report(error: BaseException, argv: Sequence[str]) -> int:
+    failure = _explain(error)
+    lines = [f"cmtool: error: {failure.message}", *([f"  hint: {failure.hint}"] if failure.hint else [])]
+    if "--json" in argv:
+        document = {"code": failure.code, "message": failure.message, "hint": failure.hint}
+        lines.append(json.dumps({"error": document}))
+    if "--debug" in argv or os.environ.get("CMTOOL_DEBUG"):
+        import traceback
+
+        lines = ["".join(traceback.format_exception(error)).rstrip(), *lines]
+    if sys.stderr:
+        with suppress(OSError):
+            print("\n".join(lines), file=sys.stderr, flush=True)
+        _settle(sys.stderr)
+    return failure.code
+
+
+def _settle(stream: TextIO | None) -> None:
+    """Write out what waits in the buffer, or send it to nowhere: Python would complain about it at exit."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -1,0 +1,141 @@
+"""The pages that ``--help`` prints and ``docs/commands.md`` collects, written from the declarations."""
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass
+
+from cmtool import __version__, errors
+from cmtool.options import Declaration, Options, declarations
+from cmtool.values import Spec
+
+__all__ = ["Command", "command_page", "exit_codes", "markdown", "root_page"]
+
+WIDTH, COLUMN = 100, 26
+SECTIONS = ("Input", "Data", "Network", "Training", "Sampling", "Output", "Run", "Machine")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its options, where it lives (``module:function``), one sentence, and lines to try with a remark."""
+
+    options: type[Options]
+    target: str
+    summary: str
+    examples: tuple[tuple[str, str], ...]
+
+
+SHARED = (
+    ("-c, --config FILE", "options from a YAML file; may be repeated, the last wins"),
+    ("--set KEY=VALUE", "one option by its YAML key, such as backbone.width=64; may be repeated"),
+    ("--preset NAME", "a recipe that ships with the program; cmtool info presets lists them"),
+    ("--print-config", "print the resolved options as YAML and stop"),
+    ("--json", "one JSON document on standard output, errors as JSON on standard error"),
+    ("-q, --quiet", "no progress and no remarks"),
+    ("--debug", "show the traceback of an internal error"),
+    ("-h, --help", "print this page"),
+)
+ROOT = (
+    ("--version", "print the version"),
+    ("--install-completion", "complete commands, options and names in this shell"),
+    ("--show-completion", "print the completion script"),
+    ("-h, --help", "print this page"),
+)
+
+
+def root_page(commands: Mapping[str, Command]) -> str:
+    """The page of ``cmtool --help``."""
+    return _page(
+        f"cmtool {__version__}: from images to a one-step generator",
+        {
+            "Usage": ["  cmtool COMMAND [OPTIONS]"],
+            "Examples": _examples(command.examples[0] for command in commands.values()),
+            "Commands": _rows((name, command.summary) for name, command in commands.items()),
+            "Options": _rows(ROOT),
+        },
+        "cmtool COMMAND --help lists the options of a command.",
+    )
+
+
+def command_page(name: str, command: Command) -> str:
+    """The page of ``cmtool NAME --help``."""
+    declared = list(declarations(command.options).values())
+    positional = [d for d in declared if d.positional]
+    usage = " ".join(["  cmtool", name, *(_argument(d) for d in positional), "[OPTIONS]"])
+    parts = {
+        "Usage": [usage],
+        "Examples": _examples(command.examples),
+        "Arguments": _rows((d.metavar or d.key, _describe(d)) for d in positional),
+    }
+    flags = [d for d in declared if not d.positional and not d.yaml_only]
+    for section in sorted({d.section for d in flags}, key=SECTIONS.index):
+        parts[section] = _rows((_flag(d), _describe(d)) for d in flags if d.section == section)
+    parts["Only in YAML and --set"] = _rows((d.key, _describe(d)) for d in declared if d.yaml_only)
+    parts["For every command"] = _rows(SHARED)
+    return _page(command.summary, parts, "Options also come from $CMTOOL_OPTION variables; flags win, then --set.")
+
+
+def markdown(commands: Mapping[str, Command]) -> str:
+    """All pages and the exit codes as one Markdown document."""
+    pages = [("cmtool", root_page(commands)), *((f"cmtool {n}", command_page(n, c)) for n, c in commands.items())]
+    blocks = [f"## {title}\n\n```text\n{page}```\n" for title, page in pages]
+    head = "# Commands\n\nWritten by `cmtool.cli.reference()` from the declarations in `cmtool/settings.py`.\n"
+    rows = [f"| {code} | {meaning} |" for code, meaning in exit_codes()]
+    table = "\n".join(["## Exit codes\n", "| code | meaning |", "|---:|---|", *rows])
+    return "\n".join([head, *blocks, table]) + "\n"
+
+
+def exit_codes() -> list[tuple[int, str]]:
+    """Every exit code with its meaning, from the tree drawn in ``cmtool.errors``."""
+    drawn = [line.split(maxsplit=3) for line in (errors.__doc__ or "").splitlines() if "──" in line]
+    found = [(int(code), meaning) for _, _, code, meaning in drawn]
+    ours = [(0, "done"), (1, "a fault of ours; --debug shows where"), (141, "whoever read our output has left")]
+    return sorted(ours + found)
+
+
+def _page(title: str, parts: Mapping[str, list[str]], end: str) -> str:
+    blocks = ["\n".join([f"{name}:", *lines]) for name, lines in parts.items() if lines]
+    return "\n\n".join([f"{title}.", *blocks, end]) + "\n"
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
+    return [line for left, right in rows for line in _row(left, right)]
+
+
+def _row(left: str, right: str) -> list[str]:
+    lines = textwrap.wrap(right, WIDTH - COLUMN - 2, break_on_hyphens=False) or [""]
+    first = f"  {left:<{COLUMN - 2}}  "
+    if len(left) > COLUMN - 2:
+        return [f"  {left}", *(" " * (COLUMN + 2) + line for line in lines)]
+    return [(first + lines[0]).rstrip(), *(" " * (COLUMN + 2) + line for line in lines[1:])]
+
+
+def _examples(examples: Iterable[tuple[str, str]]) -> list[str]:
+    return [line for call, remark in examples for line in (f"  {call}", f"      {remark}") if line.strip()]
+
+
+def _argument(d: Declaration) -> str:
+    name = d.metavar or d.key.upper()
+    return name if d.required else f"[{name}]"
+
+
+def _flag(d: Declaration) -> str:
+    if d.kind is bool:
+        return f"{d.long}, --no-{d.long[2:]}" if d.default else d.long
+    names = f"{d.flag}, {d.long}" if d.flag else d.long
+    return f"{names} {d.placeholder}"
+
+
+def _describe(d: Declaration) -> str:
+    default = d.shown or _shown(d.default)
+    return f"{d.help} [{default}]" if default else d.help
+
+
+def _shown(default: object) -> str:
+    if default is MISSING:
+        return "required"
+    if isinstance(default, Spec):
+        options = ", ".join(f"{k}={v}" for k, v in default.items() if k != "name")
+        return f"{default.name} {options}".strip()
+    if isinstance(default, bool | None):
+        return "on" if default else ""
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,0 +1,229 @@
+"""What an option may hold: the types, how text becomes one of them, and the checks.
+
+A value that does not fit raises ``Expected`` with the words that complete "must be ...", so that a flag, a YAML key, an
+environment variable and ``--set`` complain in the same sentence.
+"""
+
+import math
+import re
+import types
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, overload
+
+__all__ = [
+    "LARGEST_SEED",
+    "Check",
+    "Expected",
+    "Seeds",
+    "Spec",
+    "at_least",
+    "between",
+    "coerce",
+    "falling",
+    "matching",
+    "positive",
+]
+
+LARGEST_SEED = 2**63 - 1
+FALLING = "positive numbers that fall from left to right"
+_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+
+
+class Expected(ValueError):
+    """The words that complete "must be ..."."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A predicate with the words that complete "must be ..."."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def at_least(low: float) -> Check:
+    """Every number (of a tuple) is ``low`` or more."""
+    return Check(lambda value: all(x >= low for x in _each(value)), f"at least {low}")
+
+
+def positive() -> Check:
+    """Every number (of a tuple) is greater than 0."""
+    return Check(lambda value: all(x > 0 for x in _each(value)), "greater than 0")
+
+
+def between(low: float, high: float) -> Check:
+    """Every number (of a tuple) lies in [low, high]."""
+    return Check(lambda value: all(low <= x <= high for x in _each(value)), f"from {low} to {high}")
+
+
+def falling() -> Check:
+    """The numbers of a tuple fall from left to right and stay above 0."""
+    return Check(lambda value: bool(value) and value[-1] > 0 and all(a > b for a, b in pairwise(value)), FALLING)
+
+
+def matching(pattern: str, words: str) -> Check:
+    """The whole text matches the regular expression."""
+    return Check(lambda value: re.fullmatch(pattern, value) is not None, words)
+
+
+def _each(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+class Spec(dict[str, Any]):
+    """A plugin and its options: ``{"name": "unet", "width": 64}``."""
+
+    @property
+    def name(self) -> str:
+        """The plugin's name, or an empty string when only options were given."""
+        return self.get("name", "")
+
+
+class Seeds(Sequence[int]):
+    """The seeds that ``"0-63"`` or ``"1,2,5-10"`` stands for, in that order, without a list of them."""
+
+    def __init__(self, ranges: Sequence[range]):
+        self.ranges = tuple(ranges)
+        self._ends = tuple(accumulate(map(len, self.ranges)))
+
+    @classmethod
+    def parse(cls, text: str) -> "Seeds":
+        """Raises Expected for anything but increasing ranges of whole numbers that do not overlap."""
+        found = [re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part) for part in text.split(",")]
+        if any(match is None for match in found):
+            raise Expected("seeds such as 0-63 or 1,2,5-10")
+        ranges = [range(int(m[1]), int(m[2] or m[1]) + 1) for m in found if m]
+        if not all(ranges) or any(r[-1] > LARGEST_SEED for r in ranges):
+            raise Expected(f"seeds that grow from left to right, at most {LARGEST_SEED}")
+        if any(a[-1] >= b[0] for a, b in pairwise(sorted(ranges, key=lambda r: r[0]))):
+            raise Expected("seeds of which none comes twice")
+        return cls(ranges)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        which = bisect_right(self._ends, i)
+        return self.ranges[which][i - self._ends[which]]
+
+    def __iter__(self) -> Iterator[int]:
+        for r in self.ranges:
+            yield from r
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Seeds) and self.ranges == other.ranges
+
+    def __hash__(self) -> int:
+        return hash(self.ranges)
+
+    def __str__(self) -> str:
+        return ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in self.ranges)
+
+    def __repr__(self) -> str:
+        return f"Seeds('{self}')"
+
+
+def coerce(kind: Any, value: Any) -> Any:
+    """``value``, which is text or came out of a YAML file, as the declared type ``kind``; raises Expected."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return _coerce_union(get_args(kind), value)
+    if get_origin(kind) is tuple:
+        items = value.strip("[]() ").split(",") if isinstance(value, str) else value
+        items = items if isinstance(items, list | tuple) else [items]
+        return tuple(coerce(get_args(kind)[0], item) for item in items)
+    return _CASTS[kind](value)
+
+
+def _coerce_union(kinds: tuple[Any, ...], value: Any) -> Any:
+    if types.NoneType in kinds and (value is None or value in ("none", "null")):
+        return None
+    *first, last = [kind for kind in kinds if kind is not types.NoneType]
+    for kind in first:
+        try:
+            return coerce(kind, value)
+        except Expected:
+            continue
+    return coerce(last, value)
+
+
+def _bool(value: Any) -> bool:
+    word = str(value).lower()
+    if word not in _TRUE | _FALSE:
+        raise Expected("true or false")
+    return word in _TRUE
+
+
+def _float(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise Expected("a number")
+    return number
+
+
+def _int(value: Any) -> int:
+    try:
+        if isinstance(value, str):
+            return int(value)
+    except ValueError:
+        pass
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        number = _float(value)  # 1e6 is a whole number too
+    except Expected:
+        number = 0.5
+    if number != int(number):
+        raise Expected("a whole number")
+    return int(number)
+
+
+def _str(value: Any) -> str:
+    if not isinstance(value, str | int | float | Path) or isinstance(value, bool):
+        raise Expected("text")
+    return str(value)
+
+
+def _path(value: Any) -> Path:
+    text = _str(value)
+    if not text or "\0" in text:
+        raise Expected("a path")
+    return Path(text).expanduser()
+
+
+def _spec(value: Any) -> Spec:
+    if isinstance(value, str) and value:
+        return Spec(name=value)
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise Expected("a name or a mapping of options")
+    return Spec({key.replace("-", "_"): item for key, item in value.items()})
+
+
+def _seeds(value: Any) -> Seeds:
+    if isinstance(value, Seeds):
+        return value
+    return Seeds.parse(",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+
+
+_CASTS: dict[Any, Callable[[Any], Any]] = {
+    bool: _bool,
+    int: _int,
+    float: _float,
+    str: _str,
+    Path: _path,
+    Spec: _spec,
+    Seeds: _seeds,
+}
