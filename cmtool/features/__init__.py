@@ -1,1 +1,38 @@
-"""Feature extractors: plugins that ship with us."""
+"""Feature extractors: plugins that ship with us.
+
+Features are a function ``(*, **options) -> Features``, registered in the entry-point group ``cmtool.features``. The
+distance between two sets of images is the distance between the Gaussians of their features, so it means something only
+beside another one of the same ``fingerprint``, and is called by its ``label``.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Features"]
+
+
+class Features(Protocol):
+    """Called on images uint8 ``[B, C, H, W]`` with 1 or 3 channels, gives float32 ``[B, dim]``.
+
+    Row i depends on image i alone, whatever the batch. ``name`` is the plugin's, ``label`` what a Frechet distance of
+    these features is called (``FID``, ``FD-small``), ``fingerprint`` changes whenever the numbers would.
+    Features of points take float32 ``[B, D]``. Both raise UsageError when given the other.
+
+    A factory with an option ``device`` is given the device of the run; the features stay on it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def __call__(self, images: "Tensor", /) -> "Tensor": ...
