@@ -1,0 +1,61 @@
+"""Group closed: Gaussian mixtures in the plane, exact to 1e-9."""
+
+import torch
+from harness import Case, claim
+from oracles import AnisotropicGaussian, Mixture, Oracle
+from torch import Tensor
+
+from cmtool.core.denoiser import like
+from cmtool.core.process import VP
+from cmtool.core.samplers import flow
+
+LAST = 1e-3  # where the variance-preserving process ends
+
+
+@claim("closed_gmm")
+def mixture(case: Case) -> None:
+    data = Mixture(case.spec["weights"], case.spec["means"], case.spec["covs"])
+    variance_exploding(case, data)
+    variance_preserving(case, data, VP(0.1, 20.0))
+    if len(case.spec["weights"]) == 1:
+        analytic(case, AnisotropicGaussian(case.spec["means"][0], case.spec["covs"][0]), VP(0.1, 20.0))
+
+
+def variance_exploding(case: Case, data: Mixture) -> None:
+    n = case.spec["n"]
+    x, sigma = case.inputs["x_ve"].flatten(0, 1), case.inputs["sigmas"].repeat_interleave(n)
+    case.check("denoiser_ve", data.denoiser(x, sigma).unflatten(0, (-1, n)))
+    case.check("score_ve", data.score(x, sigma).unflatten(0, (-1, n)))
+    case.check("logp_ve", data.log_density(x, sigma).unflatten(0, (-1, n)))
+    slope = flow(data)(x, sigma)
+    case.near("the flow is -sigma score", slope / like(sigma, x), -case.outputs["score_ve"].flatten(0, 1))
+    x, t = case.inputs["ode_x"].flatten(0, 1), case.inputs["ode_t"].repeat_interleave(n)
+    case.check("f_ve_eps", data.flow(x, t, 0.002).unflatten(0, (-1, n)))
+    case.check("f_ve_0", data.flow(x, t, 0.0).unflatten(0, (-1, n)))
+
+
+def variance_preserving(case: Case, data: Mixture, process: VP) -> None:
+    """The same oracle seen through the process: ``x = x_t / s``, densities change by ``s^-D``, scores by ``1 / s``."""
+    n = case.spec["n"]
+    x_t, t = case.inputs["x_vp"].flatten(0, 1), case.inputs["t_vp"].repeat_interleave(n)
+    s, sigma = process.scale(t), process.level(t)
+    x = x_t / like(s, x_t)
+    case.check("denoiser_vp", data.denoiser(x, sigma).unflatten(0, (-1, n)))
+    case.check("score_vp", (data.score(x, sigma) / like(s, x)).unflatten(0, (-1, n)))
+    case.check("logp_vp", (data.log_density(x, sigma) - x.shape[1] * s.log()).unflatten(0, (-1, n)))
+    case.check("f_vp", native_end(case, data, process))
+
+
+def native_end(case: Case, data: Oracle, process: VP) -> Tensor:
+    n, end = case.spec["n"], torch.tensor(LAST, dtype=torch.float64)
+    x_t, t = case.inputs["ode_x_vp"].flatten(0, 1), case.inputs["ode_t_vp"].repeat_interleave(n)
+    reached = data.flow(x_t / like(process.scale(t), x_t), process.level(t), process.level(end))
+    return (process.scale(end) * reached).unflatten(0, (-1, n))
+
+
+def analytic(case: Case, data: AnisotropicGaussian, process: VP) -> None:
+    n = case.spec["n"]
+    x, t = case.inputs["ode_x"].flatten(0, 1), case.inputs["ode_t"].repeat_interleave(n)
+    case.check("f_ve_eps_analytic", data.flow(x, t, 0.002).unflatten(0, (-1, n)))
+    case.check("f_ve_0_analytic", data.flow(x, t, 0.0).unflatten(0, (-1, n)))
+    case.check("f_vp_analytic", native_end(case, data, process))
