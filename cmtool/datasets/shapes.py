@@ -14,7 +14,7 @@ from cmtool.errors import UsageError
 __all__ = ["Shapes", "shapes"]
 
 DRAWS = 8  # numbers that make a picture
-CHUNK = 1 << 16  # pixels drawn at once, so that the work arrays stay in the cache
+CHUNK = 1 << 15  # pixels drawn at once, so that the work arrays stay in the cache
 
 
 class Shapes:
