@@ -72,8 +72,8 @@ def options(factory: Any) -> dict[str, Any]:
 def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -> Any:
     """Call the factory that ``spec`` names: ``"unet"`` or ``{"name": "unet", "width": 64}``.
 
-    ``args`` and ``given`` come from the program, the rest of ``spec`` from the user: an option the factory does not
-    have is a UsageError that names the nearest one.
+    ``args`` and ``given`` come from the program (``given`` where the factory wants it), the rest of ``spec`` from the
+    user, who wins: an option the factory does not have is a UsageError that names the nearest one.
     """
     spec = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = spec.pop("name", None)
@@ -87,4 +87,4 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     missing = [k for k, default in allowed.items() if default is inspect.Parameter.empty and k not in {**spec, **given}]
     if missing:
         raise UsageError(f"{GROUPS[group]} '{name}' needs the option '{missing[0]}'")
-    return factory(*args, **{k: v for k, v in given.items() if k in allowed}, **spec)
+    return factory(*args, **{**{k: v for k, v in given.items() if k in allowed}, **spec})

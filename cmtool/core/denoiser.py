@@ -56,7 +56,10 @@ class Preconditioning:
 
 
 class Denoiser(nn.Module):
-    """A backbone and its preconditioning: a score model returns the mean of x_0, a consistency model the end of the ODE."""
+    """A backbone and its preconditioning.
+
+    A score model returns the mean of x_0, a consistency model the end of the ODE.
+    """
 
     header: Any = None  # what the file says of a loaded model
 

@@ -29,8 +29,8 @@ def _identity(x: Tensor) -> Tensor:
 class Operator:
     """A task on ``reference`` y [B, C, H, W] in [-1, 1].
 
-    ``unknown`` is Omega, broadcast over ``forward(x)``. ``start`` is the image that the first noise is added to, ``level``
-    the noise level there (None: the model's highest), ``noisy`` says that ``start`` carries that noise already.
+    ``unknown`` is Omega, broadcast over ``forward(x)``. ``start`` is the image that the first noise is added to,
+    ``level`` the noise level there (None: the model's highest); ``noisy`` says that ``start`` has that noise already.
     """
 
     reference: Tensor
@@ -58,7 +58,7 @@ def _measured(reference: Tensor, forward: Map, inverse: Map, unknown: Tensor) ->
 
 
 def orthogonal(first: Tensor) -> Tensor:
-    """An orthogonal matrix [d, d] whose first column is parallel to ``first`` [d]; the others come from Gram-Schmidt."""
+    """An orthogonal matrix [d, d] whose first column is parallel to ``first`` [d]; the rest by Gram-Schmidt."""
     basis = torch.eye(len(first), dtype=torch.float64)
     basis[:, 0] = first
     q, r = torch.linalg.qr(basis)
@@ -121,5 +121,8 @@ def denoise(reference: Tensor, *, level: float = 0.3) -> Operator:
 
 
 def stroke(reference: Tensor, *, level: float = 5.38) -> Operator:
-    """Turn a rough painting into an image: noise it to ``level``, then jump (SDEdit, Meng et al. 2022, arXiv 2108.01073)."""
+    """Turn a rough painting into an image: noise it to ``level``, then jump.
+
+    Source: SDEdit, Meng et al. 2022, arXiv 2108.01073.
+    """
     return _free(reference, level, noisy=False)

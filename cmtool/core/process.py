@@ -1,8 +1,8 @@
 """Gaussian processes ``x_t = s(t) (x_0 + sigma(t) z)``: changes of coordinates from time to noise level and back.
 
-Divided by ``s`` every process is the same one, ``x = x_0 + sigma z``; what remains is which levels are visited, and the
-native drift ``f = s'/s`` and diffusion ``g = s sqrt(2 sigma sigma')`` of ``dx = f x dt + g dw`` for whoever integrates in
-native time (Song et al. 2021, arXiv 2011.13456; Karras et al. 2022, arXiv 2206.00364, eq. 4).
+Divided by ``s`` every process is the same one, ``x = x_0 + sigma z``; what remains is which levels are visited, and
+the native drift ``f = s'/s`` and diffusion ``g = s sqrt(2 sigma sigma')`` of ``dx = f x dt + g dw`` for whoever
+integrates in native time (Song et al. 2021, arXiv 2011.13456; Karras et al. 2022, arXiv 2206.00364, eq. 4).
 """
 
 import math
@@ -84,9 +84,9 @@ class VE:
 
 @dataclass(frozen=True)
 class VP:
-    """``s = exp(-B(t)/2)``, ``s^2 (1 + sigma^2) = 1`` with ``B(t) = beta_min t + (beta_max - beta_min) t^2 / 2``, t in (0, 1].
+    """``s = exp(-B(t)/2)``, ``s^2 (1 + sigma^2) = 1``, ``B(t) = beta_min t + (beta_max - beta_min) t^2 / 2``.
 
-    Source: Song et al. 2021, eq. 32-33.
+    t in (0, 1]. Source: Song et al. 2021, eq. 32-33.
     """
 
     beta_min: float = 0.1
@@ -120,7 +120,7 @@ class VP:
 
 @dataclass(frozen=True)
 class SubVP(VP):
-    """The scale of VP with the smaller noise ``s sigma = 1 - s^2``, so ``sigma = 2 sinh(B(t)/2)`` (Song et al. 2021, eq. 34)."""
+    """The scale of VP with less noise, ``s sigma = 1 - s^2``: ``sigma = 2 sinh(B(t)/2)`` (Song et al. 2021, eq. 34)."""
 
     def level(self, t: Tensor) -> Tensor:
         return 2 * torch.sinh(self._integral(t) / 2)
@@ -134,7 +134,10 @@ class SubVP(VP):
 
 @dataclass(frozen=True)
 class FlowMatching:
-    """``x_t = (1 - t) x_0 + t z``: ``s = 1 - t``, ``sigma = t / (1 - t)``, t in [0, 1) (Lipman et al. 2023, arXiv 2210.02747)."""
+    """``x_t = (1 - t) x_0 + t z``: ``s = 1 - t``, ``sigma = t / (1 - t)``, t in [0, 1).
+
+    Source: Lipman et al. 2023, arXiv 2210.02747.
+    """
 
     def scale(self, t: Tensor) -> Tensor:
         return 1 - t

@@ -35,7 +35,7 @@ def start(noise: Noise, shape: tuple[int, ...], sigma: Tensor) -> Tensor:
 
 
 def flow(model: Denoise, labels: Tensor | None = None) -> Field:
-    """The probability-flow ODE in the noise level: ``dx/dsigma = (x - D(x, sigma)) / sigma`` (Karras et al. 2022, eq. 1)."""
+    """The probability-flow ODE: ``dx/dsigma = (x - D(x, sigma)) / sigma`` (Karras et al. 2022, eq. 1 and 3)."""
 
     def field(x: Tensor, sigma: Tensor) -> Tensor:
         return (x - model(x, sigma.expand(len(x)), labels)) / like(sigma, x)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from torch import Tensor
@@ -55,12 +56,12 @@ def euler() -> Solver:
 
 
 def heun() -> Solver:
-    """Heun's method, the trapezoidal rule with an Euler predictor (Karras et al. 2022, arXiv 2206.00364, algorithm 1)."""
+    """Heun's method: the trapezoidal rule with an Euler predictor (Karras et al. 2022, algorithm 1)."""
     return RungeKutta(2, a=((), (1.0,)), b=(0.5, 0.5))
 
 
 def integrate(field: Field, x: Tensor, grid: Tensor, solver: Solver) -> Iterator[Tensor]:
     """Walk along ``grid`` [n + 1], up or down, yielding x after each of the n steps."""
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for t, s in pairwise(grid):
         x = solver(field, x, t, s)
         yield x

@@ -52,7 +52,7 @@ def inverse_gap(t: Tensor, r: Tensor) -> Tensor:
 
 
 class Consistency(Objective):
-    """The pairwise consistency loss; ``decay(progress)`` is the EMA decay of a separate target, None to use the model itself."""
+    """The pairwise loss; ``decay(progress)`` is the EMA decay of a separate target, None to use the model itself."""
 
     kind = "consistency"
 

@@ -10,9 +10,9 @@ __all__ = ["Denoising", "edm"]
 
 
 class Denoising(Objective):
-    """``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 |D(x + sigma z, sigma) - x|^2``, mean over pixels, ln sigma normal.
+    """``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 |D(x + sigma z, sigma) - x|^2``, mean over pixels.
 
-    The weight makes the network's own target have unit variance at every level.
+    ln sigma is normal. The weight makes the network's own target have unit variance at every level.
     """
 
     def __init__(self, mean: float, std: float, sigma_data: float):

@@ -16,14 +16,14 @@ def log_normal(u: Tensor, mean: float = -1.2, std: float = 1.2) -> Tensor:
 
 
 def adjacent(u: Tensor, n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> tuple[Tensor, Tensor]:
-    """A uniformly chosen pair of neighbours ``t > r`` on the Karras grid of ``n`` levels (Song et al. 2023, algorithm 2)."""
+    """A uniformly chosen pair of neighbours ``t > r`` on the Karras grid of ``n`` levels (Song et al. 2023, alg. 2)."""
     grid = karras(n, sigma_min, sigma_max, rho).to(u)
     i = (u * (n - 1)).long().clamp(max=n - 2)
     return grid[i], grid[i + 1]
 
 
 def openai_steps(progress: float, first: int, last: int) -> int:
-    """``N = ceil(sqrt(p ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1``: levels of the grid at progress p (Song et al. 2023, app. C)."""
+    """``N = ceil(sqrt(p ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1`` levels at progress p (Song et al. 2023, app. C)."""
     return max(math.ceil(math.sqrt(progress * ((last + 1) ** 2 - first**2) + first**2) - 1), 1) + 1
 
 

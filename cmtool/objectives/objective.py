@@ -14,7 +14,7 @@ __all__ = ["Batch", "Objective"]
 class Batch:
     """Images with the randomness that belongs to them: the n-th image of a run always meets the same noise and level.
 
-    ``x`` [B, ...] in [-1, 1]; ``z`` [B, ...] standard normal; ``u`` [B] uniform on (0, 1), float64; ``labels`` [B] or None.
+    ``x`` [B, ...] in [-1, 1]; ``z`` [B, ...] normal; ``u`` [B] uniform on (0, 1), float64; ``labels`` [B] or None.
     """
 
     x: Tensor

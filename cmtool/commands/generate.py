@@ -1,0 +1,97 @@
+"""Images of a model: the one walk behind ``sample``, ``fid`` and the pictures drawn during training."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmtool import registry
+from cmtool.core.denoiser import Denoiser
+from cmtool.core.grids import intermediate, karras, to_zero
+from cmtool.core.noise import Blend, Noise
+from cmtool.core.pixels import to_pixels
+from cmtool.core.samplers import last, multistep, probability_flow, start
+from cmtool.errors import UsageError
+from cmtool.files.header import Header
+
+__all__ = ["Plan", "draw", "in_batches", "labels_of", "plan", "walk"]
+
+SCORE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 2022
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The levels to visit; with a solver along the ODE, without one by jumps of a consistency model."""
+
+    levels: Tensor
+    solver: Any = None
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations for each image."""
+        if self.solver is None:
+            return len(self.levels)
+        return (len(self.levels) - 2) * self.solver.evaluations + 1
+
+
+def plan(
+    header: Header,
+    steps: int | None = None,
+    levels: Sequence[float] | None = None,
+    solver: str | Mapping[str, Any] = "heun",
+) -> Plan:
+    """How to sample a model of this kind.
+
+    ``steps`` counts network evaluations of a consistency model and solver steps of a score model.
+    """
+    if levels and steps and len(levels) != steps:
+        raise UsageError(f"--steps {steps} and {len(levels)} --levels contradict each other", "give one of them")
+    if levels and levels[0] > header.sigma_max:
+        raise UsageError(f"the first level {levels[0]:g} is above the model's highest, {header.sigma_max:g}")
+    if header.kind == "score":
+        visited = _tensor(levels) if levels else karras(steps or SCORE_STEPS, header.sigma_min, header.sigma_max)
+        return Plan(to_zero(visited), registry.build("solvers", solver))
+    if levels:
+        return Plan(_tensor(levels))
+    steps = steps or 1
+    if len(header.levels) == steps - 1:
+        return Plan(_tensor([header.sigma_max, *header.levels]))
+    return Plan(intermediate(steps, header.sigma_min, header.sigma_max))
+
+
+def _tensor(levels: Sequence[float]) -> Tensor:
+    return torch.tensor(list(levels), dtype=torch.float64)
+
+
+def labels_of(seeds: Sequence[int], classes: int, klass: int | None = None) -> Tensor | None:
+    """A label for every seed: the class asked for, else ``seed mod classes``, so that any run of seeds is balanced."""
+    if not classes:
+        return None
+    return torch.tensor([klass if klass is not None else seed % classes for seed in seeds], dtype=torch.long)
+
+
+def walk(model: Denoiser, plan: Plan, x: Tensor, noise: Noise | Blend, labels: Tensor | None) -> Iterator[Tensor]:
+    """From x at the plan's first level to images."""
+    if plan.solver is not None:
+        return probability_flow(model, x, plan.levels, plan.solver, labels)
+    return multistep(model, x, plan.levels, noise, labels, sigma_min=model.preconditioning.sigma_min)
+
+
+def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | None) -> Tensor:
+    """The images of some noise, uint8 [B, C, H, W] on the CPU; points stay float32 [B, D]."""
+    device = next(model.parameters()).device
+    x = start(noise, model.header.shape, plan.levels[0]).to(device)
+    x = last(walk(model, plan, x, noise, None if labels is None else labels.to(device))).cpu()
+    return to_pixels(x) if x.ndim == 4 else x.float()
+
+
+def in_batches(
+    model: Denoiser, plan: Plan, seeds: Sequence[int], batch: int, klass: int | None = None
+) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
+    """Seeds, images and labels, batch after batch; each image depends on its own seed alone."""
+    for i in range(0, len(seeds), batch):
+        some = list(seeds[i : i + batch])
+        labels = labels_of(some, model.header.conditional, klass)
+        yield some, draw(model, plan, Noise(some), labels), labels

@@ -1,0 +1,39 @@
+"""``interp``: from the image of one seed to that of another, along the great circle between their noises."""
+
+import torch
+
+from cmtool.commands.console import Console
+from cmtool.commands.generate import draw, labels_of, plan
+from cmtool.commands.models import class_index, describe, open_model
+from cmtool.core.noise import Blend
+from cmtool.files.images import open_writer
+from cmtool.files.pictures import sheet, write_picture
+from cmtool.settings import InterpOptions
+from cmtool.training.devices import device, use_threads
+
+__all__ = ["run"]
+
+
+def run(options: InterpOptions, console: Console) -> None:
+    """Draw the frames; a conditional model without --class changes class half way, so that both ends are samples."""
+    use_threads(options.threads)
+    model = open_model(options.model, device(options.device), console)
+    header = model.header
+    walk = plan(header, options.steps, options.levels)
+    ends = labels_of([options.a, options.b], header.conditional, class_index(header, options.klass))
+    labels = None if ends is None else ends[(torch.arange(options.frames) * 2 >= options.frames).long()]
+    images = draw(model, walk, Blend(options.a, options.b, options.frames), labels)
+    if options.output.endswith(".png"):
+        write_picture(options.output, sheet(images, options.frames))
+    else:
+        with open_writer(options.output, options.frames, header.shape, labels is not None) as writer:
+            writer.write(range(options.frames), images, labels)
+    document = {
+        "model": describe(model),
+        "seeds": [options.a, options.b],
+        "frames": options.frames,
+        "evaluations": walk.evaluations,
+        "output": options.output,
+    }
+    if options.output != "-":
+        console.result(document, options.output)

@@ -1,0 +1,39 @@
+"""A signal asks a long command to stop at its next safe point."""
+
+import signal
+from types import FrameType, TracebackType
+
+__all__ = ["Stop"]
+
+POLITE = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+
+
+class Stop:
+    """``with Stop() as stop:`` and look at ``stop.asked``: the signal that came, or None.
+
+    SIGINT is the user; SIGTERM, SIGUSR1 and SIGUSR2 are a scheduler that will start the command again. A second SIGINT
+    does not wait for the safe point.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Stop":
+        for which in [signal.SIGINT, *POLITE]:
+            self._before[which] = signal.signal(which, self._handle)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for which, handler in self._before.items():
+            signal.signal(which, handler)  # type: ignore[arg-type]
+
+    def _handle(self, which: int, frame: FrameType | None) -> None:
+        if self.asked == signal.SIGINT and which == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = which
+
+    @property
+    def preempted(self) -> bool:
+        """Whether it was a scheduler."""
+        return self.asked in POLITE

@@ -1,0 +1,114 @@
+"""The n-th image of a run, with its noise and level: a function of (run seed, n) alone."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from queue import Queue
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmtool.core.noise import AUGMENT, LEVEL, START, Noise
+from cmtool.core.pixels import to_model
+from cmtool.objectives.objective import Batch
+
+__all__ = ["Batches", "Cache", "ahead"]
+
+CACHE_BYTES = 512 << 20
+ORDER = 1 << 32  # the name of the draw that shuffles an epoch
+
+
+class Cache:
+    """A data set read by lists of indices; one that fits in 512 MB stays in memory, each image read once."""
+
+    def __init__(self, dataset: Any):
+        self.dataset, first = dataset, torch.as_tensor(dataset[0][0])
+        self.labelled = bool(dataset.classes)
+        self.labels = torch.zeros(len(dataset), dtype=torch.long)
+        keep = first.nbytes * len(dataset) <= CACHE_BYTES
+        self.images = torch.empty((len(dataset), *first.shape), dtype=first.dtype) if keep else None
+        self.known = np.zeros(len(dataset), dtype=bool)
+
+    def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Images [B, ...] and labels [B], or None where the data have none."""
+        if self.images is None:
+            return self._fetch(indices)
+        rows = np.asarray(indices)
+        missing = np.unique(rows[~self.known[rows]])
+        if len(missing):
+            images, labels = self._fetch(missing.tolist())
+            self.images[missing] = images
+            self.labels[missing] = labels if labels is not None else 0
+            self.known[missing] = True
+        return self.images[rows], self.labels[rows] if self.labelled else None
+
+    def _fetch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        if hasattr(self.dataset, "batch"):
+            images, labels = self.dataset.batch(indices)
+        else:
+            images, labels = zip(*(self.dataset[i] for i in indices), strict=True)
+            images = torch.stack([torch.as_tensor(image) for image in images])
+        return torch.as_tensor(images), torch.as_tensor(labels) if self.labelled else None
+
+
+class Batches:
+    """``at(n)`` is the batch of images n .. n + size - 1 of the run: each epoch a new permutation, with its own noise.
+
+    The same images whatever the batch size, so a run can be cut anywhere and taken up again.
+    """
+
+    def __init__(self, dataset: Any, size: int, seed: int = 0, flip: bool = False, conditional: bool = True):
+        self.cache, self.size, self.seed, self.flip = Cache(dataset), size, seed, flip
+        self.length, self.conditional = len(dataset), conditional
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def at(self, n: int) -> Batch:
+        numbers = range(n, n + self.size)
+        noise = Noise(numbers, domain=self.seed + 1)  # sampling has domain 0
+        images, labels = self.cache.read([self._index(i) for i in numbers])
+        x = to_model(images)
+        if self.flip:
+            mirrored = noise.uniform(AUGMENT).view(-1, 1, 1, 1) < 0.5
+            x = torch.where(mirrored, x.flip(-1), x)
+        return Batch(x, noise.normal(x.shape[1:], START), noise.uniform(LEVEL), labels if self.conditional else None)
+
+    def _index(self, n: int) -> int:
+        epoch, place = divmod(n, self.length)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = Noise([], domain=self.seed + 1).at(epoch, ORDER).permutation(self.length)
+        return int(self._order[place])
+
+    def since(self, n: int) -> Iterator[Batch]:
+        """Batch after batch from image n on, without end."""
+        while True:
+            yield self.at(n)
+            n += self.size
+
+
+def ahead(items: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
+    """The same items, made by a thread while the last ones are in use."""
+    queue: Queue = Queue(depth)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for item in items:
+                queue.put((item, None))
+                if stop.is_set():
+                    return
+        except BaseException as error:
+            queue.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            item, error = queue.get()
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        stop.set()
+        while not queue.empty():
+            queue.get_nowait()

@@ -1,0 +1,45 @@
+"""Where to compute, with how many threads, and in which precision."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from cmtool.errors import UsageError
+
+__all__ = ["device", "precision", "use_threads"]
+
+
+def device(name: str = "auto") -> torch.device:
+    """``auto`` is the first accelerator that is there, else the CPU; UsageError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _mps() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"'{name}' is not a device", "use auto, cpu, cuda, cuda:1 or mps") from error
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _mps()}.get(chosen.type, False)
+    if not there or (chosen.index or 0) >= max(torch.cuda.device_count(), 1):
+        raise UsageError(f"there is no device '{name}' here", "leave out --device, or use --device cpu")
+    return chosen
+
+
+def _mps() -> bool:
+    return torch.backends.mps.is_available()
+
+
+def use_threads(n: int | None) -> None:
+    """Threads of the CPU; None is every core this process may use."""
+    torch.set_num_threads(
+        n or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else n or os.cpu_count() or 1
+    )
+
+
+def precision(name: str, where: torch.device) -> Callable[[], AbstractContextManager]:
+    """``auto`` is bfloat16 autocast on GPUs that have it and float32 elsewhere: on most CPUs bfloat16 is slower."""
+    if name == "auto":
+        name = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if name == "fp32":
+        return nullcontext
+    return lambda: torch.autocast(where.type, dtype=torch.bfloat16)
