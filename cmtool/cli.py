@@ -5,17 +5,24 @@ it, and only then is the command's module imported.
 """
 
 import inspect
+import os
+import re
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from platformdirs import user_config_path
 
 from cmtool import __version__, failures, pages, presets, registry, settings
 from cmtool.commands.console import Console
+from cmtool.declarations import Declaration, declarations, long_flag
 from cmtool.errors import UsageError, closest, unknown
-from cmtool.options import Declaration, declarations, dump, load
+from cmtool.options import dump, load
 from cmtool.pages import Command
 
 __all__ = ["COMMANDS", "reference", "run"]
@@ -116,7 +123,8 @@ def _run(argv: list[str]) -> None:
 
 def _execute(call: Call) -> None:
     command, shared = COMMANDS[call.command], call.shared
-    options = load(command.options, call.flags, shared["sets"] or (), shared["configs"] or (), shared["preset"])
+    sets, configs = shared["sets"] or (), shared["configs"] or ()
+    options = load(command.options, call.flags, sets, configs, shared["preset"], user=_user_file())
     if shared["print_config"]:
         print(dump(options), end="")
         return
@@ -125,12 +133,17 @@ def _execute(call: Call) -> None:
     getattr(import_module(module), function)(options, console)
 
 
+def _user_file() -> Path | None:
+    path = user_config_path("cmtool") / "config.yaml"
+    return path if os.path.isfile(path) else None
+
+
 def _parse(argv: list[str]) -> Any:
     """A Call, or something else when a page was printed instead."""
     try:
         return _app()(argv, prog_name="cmtool", standalone_mode=False)
     except _Page as page:
-        print(page.text, end="")
+        print(_bold(page.text) if _is_terminal() else page.text, end="")
     except typer.TyperException as error:
         raise _usage(error, argv[0] if argv and argv[0] in COMMANDS else None) from error
 
@@ -144,6 +157,19 @@ def _usage(error: typer.TyperException, name: str | None) -> UsageError:
         return UsageError(f"unknown option '{flag}'", f"did you mean '{near}'?" if near else page)
     message = error.format_message().rstrip(".")
     return UsageError(message[:1].lower() + message[1:], page)
+
+
+def _width() -> int:
+    return min(pages.WIDTH, max(60, shutil.get_terminal_size().columns)) if sys.stdout.isatty() else pages.WIDTH
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _bold(page: str) -> str:
+    """Headings stand out."""
+    return re.sub(r"^(\w.*:)$", "\033[1m\\1\033[0m", page, flags=re.MULTILINE)
 
 
 class _Page(Exception):
@@ -163,7 +189,7 @@ def _page(make: Callable[[], str]) -> Callable[[bool], None]:
 
 def _app() -> typer.Typer:
     app = typer.Typer(add_help_option=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    show_root = _page(lambda: pages.root_page(COMMANDS))
+    show_root = _page(lambda: pages.root_page(COMMANDS, _width()))
     show_version = _page(lambda: f"cmtool {__version__}\n")
 
     @app.callback(invoke_without_command=True)
@@ -182,7 +208,7 @@ def _app() -> typer.Typer:
 
 def _function(name: str, command: Command) -> Callable[..., Call]:
     declared = [d for d in declarations(command.options).values() if not d.yaml_only]
-    show = _page(lambda: pages.command_page(name, command))
+    show = _page(lambda: pages.command_page(name, command, _width()))
 
     def typed(**given: Any) -> Call:
         flags = {d.key: given.pop(d.name) for d in declared}
@@ -191,7 +217,7 @@ def _function(name: str, command: Command) -> Callable[..., Call]:
 
     parameters = [
         *(_parameter(d.name, *_typed(d)) for d in declared),
-        *(_parameter(key, str, typer.Option(f"--{key}", hidden=True)) for key in command.options.refused),
+        *(_parameter(key, str, typer.Option(long_flag(key), hidden=True)) for key in command.options.refused),
         *(_parameter(key, *about) for key, about in _shared().items()),
         _parameter("help", bool, typer.Option("--help", "-h", is_eager=True, expose_value=False, callback=show)),
     ]

@@ -1,115 +1,28 @@
 """Options, declared once: a frozen dataclass per command, filled from defaults, presets, YAML, environment and flags.
 
-    defaults < preset < --config FILE (the last wins) < environment CMTOOL_<OPTION> < --set KEY=VALUE < flags
+    defaults < the user's own file < preset < --config FILE (the last wins) < environment CMTOOL_<OPTION>
+             < --set KEY=VALUE < flags
 
 Every value, wherever it comes from, is coerced and checked here, and complaints name the place it came from.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 
-from cmtool import presets, registry
-from cmtool.errors import MissingInput, UsageError, closest, unknown
-from cmtool.values import Check, Expected, Seeds, Spec, coerce
+from cmtool import registry, sources
+from cmtool.declarations import Declaration, Options, declarations
+from cmtool.errors import UsageError, closest, unknown
+from cmtool.sources import Given
+from cmtool.values import Expected, Seeds, Spec, coerce
+from cmtool.yamlfile import write
 
-__all__ = ["Declaration", "Options", "declarations", "dump", "load", "option", "preset_commands"]
-
-PREFIX = "CMTOOL_"
-
-
-class Options:
-    """What every options class has besides its fields: the command's name, and keys it refuses with a reason."""
-
-    command: ClassVar[str]
-    refused: ClassVar[Mapping[str, tuple[str, str]]] = {}
-
+__all__ = ["dump", "load"]
 
 O = TypeVar("O", bound=Options)  # noqa: E741
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """Everything about one option that is not its value; ``name`` is the attribute, ``key`` what users write."""
-
-    help: str
-    default: Any = MISSING
-    flag: str | None = None
-    check: Check | None = None
-    choices: tuple[str, ...] = ()
-    metavar: str | None = None
-    positional: bool = False
-    yaml_only: bool = False
-    key: str = ""
-    group: str | None = None
-    section: str = "Input"
-    required: tuple[str, str] | None = None
-    parse: Callable[[str], Mapping[str, Any]] | None = None
-    shown: str | None = None
-    name: str = ""
-    kind: Any = str
-
-    @property
-    def long(self) -> str:
-        """``--micro-batch`` for the key ``micro_batch``; a key of one letter has only its short flag."""
-        return f"--{self.key.replace('_', '-')}" if len(self.key) > 1 else f"-{self.key}"
-
-    @property
-    def placeholder(self) -> str:
-        """What stands for the value in the help."""
-        kinds = [kind for kind in (self.kind, *get_args(self.kind)) if kind in _PLACEHOLDERS]
-        return "|".join(self.choices) or self.metavar or (_PLACEHOLDERS[kinds[0]] if kinds else "VALUE")
-
-    @property
-    def plugin(self) -> bool:
-        """Whether the value is a name with options of its own."""
-        return Spec in (self.kind, *get_args(self.kind))
-
-    @property
-    def scalar(self) -> bool:
-        """Whether an environment variable may set it."""
-        return not self.positional and not self.yaml_only and {self.kind, *get_args(self.kind)} <= _SCALARS
-
-
-_PLACEHOLDERS = {int: "N", float: "X", Path: "FILE", Spec: "NAME"}
-_SCALARS = {int, float, bool, str, Path, type(None)}
-
-
-def option(default: Any = MISSING, *, help: str, **about: Any) -> Any:
-    """Declare a field of an options class; the type is the field's annotation.
-
-    ``flag`` is a short flag, ``check`` a predicate, ``choices`` the words allowed, ``group`` the plugins a Spec names,
-    ``parse`` turns the text of a Spec into its mapping, ``required`` is (sentence, hint) for when it is not given,
-    ``shown`` says what the default None means, ``key`` is what users write where the attribute cannot be called so,
-    ``section`` is its heading in the help.
-    """
-    metadata = {"option": (default, {"help": help, **about})}
-    if isinstance(default, dict):  # a dataclass refuses a mutable default, and ours is never changed
-        return field(default_factory=lambda: Spec(default), kw_only=True, metadata=metadata)
-    return field(default=default, kw_only=True, metadata=metadata)
-
-
-def declarations(cls: type[Options]) -> dict[str, Declaration]:
-    """The options of a class by key, in the order of declaration."""
-    kinds = get_type_hints(cls)
-    found = (_declaration(f, kinds[f.name]) for f in fields(cls))  # type: ignore[arg-type]
-    return {declared.key: declared for declared in found}
-
-
-def _declaration(f: Field[Any], kind: Any) -> Declaration:
-    default, about = f.metadata["option"]
-    return Declaration(default=default, name=f.name, kind=kind, **{"key": f.name, **about})
-
-
-class Given(NamedTuple):
-    """A value somebody gave, and the words that say where."""
-
-    key: str
-    value: Any
-    place: str
-    source: str = ""
 
 
 def load(
@@ -119,42 +32,31 @@ def load(
     configs: Sequence[str | Path] = (),
     preset: str | None = None,
     environment: Mapping[str, str] = os.environ,
+    user: Path | None = None,
 ) -> O:
     """The options of a command, from the weakest source to the strongest.
 
-    ``flags`` maps keys to the text (or bool) of flags and arguments, None where one was not given. Raises UsageError in
-    one sentence that names the source, and MissingInput when a file of ``configs`` is not there.
+    ``flags`` maps keys to the text (or bool) of flags and arguments, None where one was not given. ``user`` is a file
+    of options for all commands, of which each takes those it has. Raises UsageError in one sentence that names the
+    source, and MissingInput when a file of ``configs`` is not there.
     """
     declared = declarations(cls)
     given: dict[str, list[Given]] = {key: [] for key in declared}
-    for item in _sources(cls, declared, flags, sets, configs, preset, environment):
+    items = chain(
+        sources.from_shared_file(cls, user) if user else (),
+        sources.from_preset(cls, preset) if preset is not None else (),
+        *(sources.from_file(Path(config)) for config in configs),
+        sources.from_environment(declared, environment),
+        (sources.from_set(text, declared) for text in sets),
+        (sources.from_flag(declared, key, value) for key, value in flags.items() if value is not None),
+    )
+    for item in items:
         given[_known(cls, declared, item)].append(item)
     return cls(**{d.name: _resolve(d, given[key]) for key, d in declared.items()})
 
 
-def _sources(cls, declared, flags, sets, configs, preset, environment) -> Iterator[Given]:
-    if preset is not None:
-        yield from _preset(cls, preset)
-    for config in configs:
-        yield from _file(Path(config))
-    for key, d in declared.items():
-        variable = PREFIX + key.upper()
-        if d.scalar and environment.get(variable):
-            yield Given(key, environment[variable], variable, f"the variable {variable}")
-    for text in sets:
-        yield _set(text, declared)
-    for key, value in flags.items():
-        if value is not None:
-            d = declared.get(_normal(key))
-            yield Given(key, value, (d.metavar or key.upper()) if d and d.positional else d.long if d else f"--{key}")
-
-
-def _normal(key: str) -> str:
-    return key.strip().replace("-", "_")
-
-
 def _known(cls: type[Options], declared: Mapping[str, Declaration], item: Given) -> str:
-    key = _normal(item.key)
+    key = sources.normal(item.key)
     if key in cls.refused:
         raise UsageError(*cls.refused[key])
     if key not in declared:
@@ -163,63 +65,14 @@ def _known(cls: type[Options], declared: Mapping[str, Declaration], item: Given)
     return key
 
 
-def _entries(text: str, name: str, skip: tuple[str, ...] = ()) -> Iterator[Given]:
-    from cmtool.yamlfile import parse
-
-    for key, entry in parse(text, name).items():
-        if key not in skip:
-            yield Given(key, entry.value, f"'{key}' in {name}, line {entry.line},", f"{name}, line {entry.line}")
-
-
-def _file(path: Path) -> Iterator[Given]:
-    try:
-        text = path.expanduser().read_text("utf-8-sig")
-    except FileNotFoundError as error:
-        raise MissingInput(f"there is no file {path}", "--config takes a YAML file of options") from error
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise UsageError(f"{path} is not a text file", "--config takes a YAML file of options") from error
-    return _entries(text, str(path))
-
-
-def _preset(cls: type[Options], name: str) -> Iterator[Given]:
-    commands = preset_commands(name)
-    if commands and cls.command not in commands:
-        raise UsageError(f"preset '{name}' is not for {cls.command}", f"it is for: {', '.join(commands)}")
-    return _entries(presets.read(name), f"preset {name}", skip=("about", "command"))
-
-
-def preset_commands(name: str) -> list[str]:
-    """The commands a preset is for; empty when it is for any."""
-    from cmtool.yamlfile import parse
-
-    entry = parse(presets.read(name), f"preset {name}").get("command")
-    return [] if entry is None else [entry.value] if isinstance(entry.value, str) else list(entry.value)
-
-
-def _set(text: str, declared: Mapping[str, Declaration]) -> Given:
-    path, equals, value = text.partition("=")
-    if not equals or not path.strip():
-        raise UsageError(f"--set must be KEY=VALUE, not '{text}'")
-    key, *parts = path.split(".")
-    d = declared.get(_normal(key))
-    if parts and d and not d.plugin:
-        raise UsageError(f"--set {path}: option '{key}' has no parts", f"write --set {key}=VALUE")
-    parsed: Any = value
-    if d and d.plugin:
-        from cmtool.yamlfile import parse_value
-
-        parsed = parse_value(value, f"--set {path}")
-    for part in reversed(parts):
-        parsed = {part: parsed}
-    return Given(key, parsed, f"--set {path}", "--set")
-
-
 def _resolve(d: Declaration, given: list[Given]) -> Any:
     if not given and d.required:
         raise UsageError(*d.required)
     values = [(item, _value(d, item)) for item in given]
     if d.plugin:
         merged = _merge([d.default, *(value for _, value in values)])
+        if merged and d.parse:  # the text said that there is none
+            merged = Spec({key: value for key, value in merged.items() if value is not None})
         return _in_registry(d, merged)
     return values[-1][1] if values else d.default
 
@@ -267,10 +120,8 @@ def _in_registry(d: Declaration, spec: Spec | None) -> Spec | None:
 
 def dump(options: Options) -> str:
     """YAML that is a valid ``--config`` and gives the same options again."""
-    import yaml
-
     plain = {key: _plain(getattr(options, d.name)) for key, d in declarations(type(options)).items()}
-    return f"# cmtool {options.command}\n" + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+    return f"# cmtool {options.command}\n" + write(plain)
 
 
 def _plain(value: Any) -> Any:

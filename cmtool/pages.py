@@ -1,17 +1,19 @@
 """The pages that ``--help`` prints and ``docs/commands.md`` collects, written from the declarations."""
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 
 from cmtool import __version__, errors
-from cmtool.options import Declaration, Options, declarations
+from cmtool.declarations import Declaration, Options, declarations
 from cmtool.values import Spec
 
 __all__ = ["Command", "command_page", "exit_codes", "markdown", "root_page"]
 
-WIDTH, COLUMN = 100, 26
+WIDTH, COLUMN = 100, 28
 SECTIONS = ("Input", "Data", "Network", "Training", "Sampling", "Output", "Run", "Machine")
+
+Rows = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Command:
     options: type[Options]
     target: str
     summary: str
-    examples: tuple[tuple[str, str], ...]
+    examples: Rows
 
 
 SHARED = (
@@ -34,6 +36,11 @@ SHARED = (
     ("--debug", "show the traceback of an internal error"),
     ("-h, --help", "print this page"),
 )
+START = (
+    ("cmtool train-ct", "train a one-step generator on procedural shapes, minutes on two cores"),
+    ("cmtool sample -n 64 --grid grid.png", "draw images from it"),
+    ("cmtool fid samples --ref shapes --features small", "measure them"),
+)
 ROOT = (
     ("--version", "print the version"),
     ("--install-completion", "complete commands, options and names in this shell"),
@@ -42,36 +49,33 @@ ROOT = (
 )
 
 
-def root_page(commands: Mapping[str, Command]) -> str:
+def root_page(commands: Mapping[str, Command], width: int = WIDTH) -> str:
     """The page of ``cmtool --help``."""
-    return _page(
-        f"cmtool {__version__}: from images to a one-step generator",
-        {
-            "Usage": ["  cmtool COMMAND [OPTIONS]"],
-            "Examples": _examples(command.examples[0] for command in commands.values()),
-            "Commands": _rows((name, command.summary) for name, command in commands.items()),
-            "Options": _rows(ROOT),
-        },
-        "cmtool COMMAND --help lists the options of a command.",
-    )
+    parts = {
+        "Usage": [("cmtool COMMAND [OPTIONS]", "")],
+        "Examples": START,
+        "Commands": [(name, command.summary) for name, command in commands.items()],
+        "Options": ROOT,
+    }
+    title = f"cmtool {__version__}: from images to a one-step generator."
+    return _page(title, parts, "cmtool COMMAND --help lists the options of a command.", width)
 
 
-def command_page(name: str, command: Command) -> str:
+def command_page(name: str, command: Command, width: int = WIDTH) -> str:
     """The page of ``cmtool NAME --help``."""
     declared = list(declarations(command.options).values())
     positional = [d for d in declared if d.positional]
-    usage = " ".join(["  cmtool", name, *(_argument(d) for d in positional), "[OPTIONS]"])
-    parts = {
-        "Usage": [usage],
-        "Examples": _examples(command.examples),
-        "Arguments": _rows((d.metavar or d.key, _describe(d)) for d in positional),
-    }
     flags = [d for d in declared if not d.positional and not d.yaml_only]
+    parts: dict[str, Rows] = {
+        "Usage": [(" ".join(["cmtool", name, *(_argument(d) for d in positional), "[OPTIONS]"]), "")],
+        "Examples": command.examples,
+        "Arguments": [(d.metavar or d.key, _describe(d)) for d in positional],
+    }
     for section in sorted({d.section for d in flags}, key=SECTIONS.index):
-        parts[section] = _rows((_flag(d), _describe(d)) for d in flags if d.section == section)
-    parts["Only in YAML and --set"] = _rows((d.key, _describe(d)) for d in declared if d.yaml_only)
-    parts["For every command"] = _rows(SHARED)
-    return _page(command.summary, parts, "Options also come from $CMTOOL_OPTION variables; flags win, then --set.")
+        parts[section] = [(_flag(d), _describe(d)) for d in flags if d.section == section]
+    parts["Only in YAML and --set"] = [(d.key, _describe(d)) for d in declared if d.yaml_only]
+    parts["For every command"] = SHARED
+    return _page(f"{command.summary}.", parts, "$CMTOOL_DEVICE and the like set options too; flags win.", width)
 
 
 def markdown(commands: Mapping[str, Command]) -> str:
@@ -92,25 +96,19 @@ def exit_codes() -> list[tuple[int, str]]:
     return sorted(ours + found)
 
 
-def _page(title: str, parts: Mapping[str, list[str]], end: str) -> str:
-    blocks = ["\n".join([f"{name}:", *lines]) for name, lines in parts.items() if lines]
-    return "\n\n".join([f"{title}.", *blocks, end]) + "\n"
+def _page(title: str, parts: Mapping[str, Rows], end: str, width: int) -> str:
+    blocks = ["\n".join([f"{name}:", *(_row(*row, width) for row in rows)]) for name, rows in parts.items() if rows]
+    return "\n\n".join([title, *blocks, end]) + "\n"
 
 
-def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
-    return [line for left, right in rows for line in _row(left, right)]
-
-
-def _row(left: str, right: str) -> list[str]:
-    lines = textwrap.wrap(right, WIDTH - COLUMN - 2, break_on_hyphens=False) or [""]
-    first = f"  {left:<{COLUMN - 2}}  "
-    if len(left) > COLUMN - 2:
-        return [f"  {left}", *(" " * (COLUMN + 2) + line for line in lines)]
-    return [(first + lines[0]).rstrip(), *(" " * (COLUMN + 2) + line for line in lines[1:])]
-
-
-def _examples(examples: Iterable[tuple[str, str]]) -> list[str]:
-    return [line for call, remark in examples for line in (f"  {call}", f"      {remark}") if line.strip()]
+def _row(left: str, right: str, width: int) -> str:
+    """``left`` in its column and ``right`` wrapped in its own, one line lower where ``left`` is too long."""
+    margin = " " * COLUMN
+    lines = textwrap.wrap(right, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)
+    if len(left) < COLUMN - 3 and lines:
+        lines[0] = f"  {left:<{COLUMN - 2}}{lines[0].lstrip()}"
+        return "\n".join(lines)
+    return "\n".join([f"  {left}", *lines])
 
 
 def _argument(d: Declaration) -> str:

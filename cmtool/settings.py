@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cmtool.dataspec import data_spec
+from cmtool.declarations import Options, option
 from cmtool.errors import UsageError
-from cmtool.options import Options, option
 from cmtool.values import LARGEST_SEED, Seeds, Spec, at_least, between, falling, matching, positive
 
 __all__ = [
@@ -37,7 +37,7 @@ class MachineOptions(Options):
         check=matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:N or mps"),
         section=MACHINE,
     )
-    threads: int | None = option(None, help="processor threads", check=at_least(1), section=MACHINE, shown="torch's")
+    threads: int | None = option(None, help="processor threads", check=at_least(1), section=MACHINE, shown="every core")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,6 @@ class TrainOptions(MachineOptions):
     )
     conditional: bool = option(True, help="learn the labels, where the data has them", section=DATA)
     flip: bool = option(False, help="mirror half of the images", section=DATA)
-    backbone: Spec = option(Spec(name="unet"), help="network architecture", group="backbones", section=NETWORK)
-    sigma_data: float = option(0.5, help="standard deviation of the data in [-1, 1]", check=positive(), section=NETWORK)
     sigma_min: float = option(0.002, help="lowest noise level", check=positive(), section=NETWORK)
     sigma_max: float = option(80.0, help="highest noise level", check=positive(), section=NETWORK)
     images: int = option(400_000, help="length, in images", flag="-n", check=at_least(1), section=TRAINING)
@@ -75,6 +73,7 @@ class TrainOptions(MachineOptions):
     ema: int = option(
         20_000, help="half-life of the averaged weights, in images; 0: none", check=at_least(0), section=TRAINING
     )
+    clip: float = option(0.0, help="largest norm of a gradient; 0 clips none", check=at_least(0), section=TRAINING)
     seed: int = option(0, help="seed of every draw of the run", check=SEED, section=TRAINING)
     run: Path | None = option(
         None, help="run directory", metavar="FOLDER", section=RUN, shown="runs/COMMAND/DATE-DATA-HEX"
@@ -93,7 +92,15 @@ class TrainOptions(MachineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainScoreOptions(TrainOptions):
+class NetworkOptions(TrainOptions):
+    """For training that chooses its network; distillation takes that of its teacher."""
+
+    backbone: Spec = option(Spec(name="unet"), help="network architecture", group="backbones", section=NETWORK)
+    sigma_data: float = option(0.5, help="standard deviation of the data in [-1, 1]", check=positive(), section=NETWORK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainScoreOptions(NetworkOptions):
     """Options of ``cmtool train-score``."""
 
     command: ClassVar[str] = "train-score"
@@ -109,6 +116,10 @@ class DistillOptions(TrainOptions):
     """Options of ``cmtool distill``."""
 
     command: ClassVar[str] = "distill"
+    refused: ClassVar = {
+        key: (f"distill takes the {what} of its teacher", "train a teacher that has it: cmtool train-score")
+        for key, what in (("backbone", "network"), ("sigma_data", "sigma_data"))
+    }
 
     method: Spec = option(Spec(name="cd"), help="distillation method", group="distill", section=TRAINING)
     teacher: Path = option(
@@ -120,7 +131,7 @@ class DistillOptions(TrainOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainCtOptions(TrainOptions):
+class TrainCtOptions(NetworkOptions):
     """Options of ``cmtool train-ct``."""
 
     command: ClassVar[str] = "train-ct"

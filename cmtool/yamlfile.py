@@ -1,13 +1,14 @@
 """Read option files: plain YAML mappings, with the line of every key, safe against hostile text."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import yaml
 
 from cmtool.errors import UsageError
 
-__all__ = ["Entry", "parse", "parse_value"]
+__all__ = ["Entry", "parse", "parse_value", "write"]
 
 LARGEST = 1_000_000  # characters
 MOST_NODES = 100_000  # after aliases are expanded
@@ -21,17 +22,34 @@ class Entry(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text and 2026-01-31 as a date; nobody who writes a rate or a folder means that."""
+    """YAML 1.1 reads 1e-3 as text, 2026-01-31 as a date, 1:30 as ninety and 010 as eight; nobody means that."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in rules if not tag.endswith(":timestamp")]
+        first: [(tag, pattern) for tag, pattern in rules if tag.split(":")[-1] not in ("timestamp", "int", "float")]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
-)
+_NUMBERS = {
+    "int": r"[-+]?(0|[1-9][\d_]*)",
+    "float": r"[-+]?(\d[\d_]*\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|nan)",
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that either YAML 1.1 or our reader would take for something else."""
+
+
+for _tag, _pattern in _NUMBERS.items():
+    for _either in (_Loader, _Dumper):
+        _either.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list("-+.0123456789")
+        )
+
+
+def write(document: Mapping[str, Any]) -> str:
+    """The YAML text of a mapping of plain values, which ``parse`` reads back exactly."""
+    return yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def parse(text: str, name: str) -> dict[str, Entry]:

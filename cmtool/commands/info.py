@@ -1,6 +1,5 @@
 """``cmtool info``: installed plugins, presets, or the header of a checkpoint; never needs torch."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from cmtool import presets, registry
 from cmtool.commands.console import Console
 from cmtool.errors import MissingInput
 from cmtool.settings import InfoOptions
-from cmtool.yamlfile import parse
+from cmtool.yamlfile import parse, write
 
 __all__ = ["run"]
 
@@ -23,7 +22,7 @@ def run(options: InfoOptions, console: Console) -> None:
         console.result({"presets": about}, "\n".join(f"{name:<20}{text}" for name, text in about.items()))
     else:
         header = _header(Path(options.what))
-        console.result({"path": options.what, "header": header}, json.dumps(header, indent=2, ensure_ascii=False))
+        console.result({"path": options.what, "header": header}, write(header).rstrip())
 
 
 def plugins() -> list[dict[str, str]]:
@@ -50,9 +49,9 @@ def _plugin_table(found: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def _header(path: Path) -> Any:
+def _header(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise MissingInput(f"there is no file {path}", "cmtool info takes plugins, presets or a checkpoint")
     from cmtool.files.header import read_header
 
-    return read_header(path)
+    return read_header(path / "model.safetensors" if path.is_dir() else path).document()
