@@ -6,14 +6,14 @@ coordinates, ``x_t = s (x_0 + sigma z)``. Called as ``data(x, sigma)`` an oracle
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-__all__ = ["AnisotropicGaussian", "Gaussian", "Mixture", "Oracle", "golden_line"]
+__all__ = ["AnisotropicGaussian", "Gaussian", "Mixture", "Oracle", "derivative", "golden_line"]
 
 Level = Tensor | float
 
@@ -22,6 +22,15 @@ def like(sigma: Level, x: Tensor) -> Tensor:
     """``sigma``, a number or one per point, shaped to multiply ``x`` [B, ...] in float64."""
     sigma = torch.as_tensor(sigma, dtype=torch.float64, device=x.device)
     return sigma.reshape(-1, *[1] * (x.dim() - 1)) if sigma.dim() else sigma
+
+
+def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
+    """A function that acts on each number of ``t`` alone (rows of its value included), with its derivative there."""
+    with torch.enable_grad():
+        t = t.detach().requires_grad_()
+        value = function(t) + 0 * t.reshape(-1, *[1] * (function(t).dim() - 1))  # constants are functions too
+    (slope,) = torch.autograd.grad(value.sum(), t)
+    return value.detach(), slope
 
 
 class Oracle:

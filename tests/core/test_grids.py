@@ -1,0 +1,61 @@
+"""The levels that walks visit, against recorded ones."""
+
+import pytest
+import torch
+
+from cmtool.core.grids import intermediate, karras, log_uniform, to_zero
+
+
+@pytest.mark.parametrize(
+    ("n", "i", "sigma"),
+    [
+        (18, 11, 0.585348),
+        (40, 22, 1.382368),
+        (40, 17, 4.365562),
+        (40, 18, 3.519699),
+        (201, 106, 1.912844),
+        (151, 67, 3.991219),
+        (151, 62, 5.248503),
+        (18, 1, 57.58599),
+        (18, 16, 0.007528),
+    ],
+)
+def test_karras_grid_has_the_recorded_levels(n, i, sigma):
+    assert karras(n)[i].item() == pytest.approx(sigma, rel=1e-6 if sigma > 0.01 else 1e-4)
+
+
+@pytest.mark.parametrize("grid", [karras, log_uniform, intermediate])
+@pytest.mark.parametrize("n", [2, 3, 18, 151])
+def test_grids_descend_from_the_highest_level(grid, n):
+    levels = grid(n, 0.01, 50.0)
+    assert levels.dtype == torch.float64
+    assert len(levels) == n
+    assert levels[0].item() == pytest.approx(50.0, rel=1e-14)
+    assert (levels.diff() < 0).all()
+    assert levels[-1] >= 0.01 * (1 - 1e-14)
+
+
+@pytest.mark.parametrize("grid", [karras, intermediate])
+def test_one_level_alone_is_the_highest(grid):
+    assert grid(1).tolist() == [80.0]
+
+
+def test_karras_ends_are_exact():
+    assert karras(40)[[0, -1]].tolist() == [80.0, 0.002]
+    assert karras(5, 0.013, 47.3)[[0, -1]].tolist() == [47.3, 0.013]
+
+
+def test_karras_is_even_in_the_root_and_log_uniform_in_the_logarithm():
+    step = (karras(9) ** (1 / 7)).diff()
+    assert torch.allclose(step, step.new_tensor((0.002 ** (1 / 7) - 80 ** (1 / 7)) / 8).expand(8), rtol=1e-12)
+    ratio = log_uniform(9)[1:] / log_uniform(9)[:-1]
+    assert torch.allclose(ratio, ratio.new_tensor((0.002 / 80) ** (1 / 8)).expand(8), rtol=1e-12)
+
+
+def test_a_grid_may_end_at_the_image_itself():
+    assert to_zero(karras(3)).tolist() == [*karras(3).tolist(), 0.0]
+
+
+def test_the_middle_of_two_jumps_lies_between_the_published_ones():
+    """0.585 for CIFAR-10 and 1.382 to 4.366 elsewhere; 0.821 for easy consistency tuning."""
+    assert 0.5 < intermediate(2)[1].item() < 1.5

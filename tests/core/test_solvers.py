@@ -1,0 +1,97 @@
+"""Every registered solver converges with the order it states, up and down, on data that are no Gaussian."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from oracles import Gaussian, golden_line
+
+from cmtool import registry
+from cmtool.core.grids import karras
+from cmtool.core.samplers import Counted, flow
+from cmtool.core.solvers import euler, heun, integrate
+
+SOLVERS = registry.names("solvers")
+STARTS = torch.tensor([[-104.0], [-16.0], [8.0], [72.0], [160.0]], dtype=torch.float64)
+STEPS = (40, 80, 160, 320, 640)
+
+
+def slopes(solver, x: torch.Tensor, end: torch.Tensor, grids: list[torch.Tensor]) -> list[float]:
+    """log2 of the ratio of mean errors at the end of successive grids, each of twice the steps of the one before."""
+    field = flow(golden_line())
+    errors = []
+    for grid in grids:
+        *_, reached = integrate(field, x, grid, solver)
+        errors.append(float((reached - end).abs().mean()))
+    return [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_measured_order_is_the_stated_one(name):
+    solver = registry.build("solvers", name)
+    end = golden_line().consistency(STARTS, 80.0, 0.002)
+    measured = slopes(solver, STARTS, end, [karras(n + 1) for n in STEPS])
+    assert measured == pytest.approx([solver.order] * 4, abs=0.15)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_walk_up_has_the_same_order(name):
+    solver, data = registry.build("solvers", name), golden_line()
+    x = torch.tensor([[-1.1], [-0.6], [0.2], [0.9]], dtype=torch.float64)
+    grids = [karras(n + 1, 0.02, 5.0).flip(0) for n in STEPS]
+    assert slopes(solver, x, data.flow(x, 0.02, 5.0), grids) == pytest.approx([solver.order] * 4, abs=0.15)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_step_asks_as_often_as_stated(name):
+    solver, model = registry.build("solvers", name), Counted(golden_line())
+    list(integrate(flow(model), STARTS, karras(12), solver))
+    assert model.calls == 11 * solver.evaluations
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_each_row_may_have_its_own_times(name):
+    """Distillation steps every image between levels of its own."""
+    solver, field = registry.build("solvers", name), flow(golden_line())
+    t, s = torch.tensor([80.0, 3.0, 0.5, 0.1, 2.0]).double(), torch.tensor([60.0, 2.5, 0.4, 0.3, 0.002]).double()
+    alone = torch.cat([solver(field, STARTS[i : i + 1], t[i], s[i]) for i in range(5)])
+    assert torch.allclose(solver(field, STARTS, t, s), alone, rtol=1e-14)
+
+
+def test_integrate_yields_the_walk():
+    field, grid = flow(golden_line()), karras(4)
+    walk = list(integrate(field, STARTS, grid, heun()))
+    assert len(walk) == 3
+    assert torch.equal(walk[2], heun()(field, walk[1], grid[2], grid[3]))
+
+
+@pytest.mark.parametrize(
+    ("solver", "n", "product"),
+    [
+        (euler, 2, 6.4059997656e-5),
+        (euler, 18, 5.2879775614e-3),
+        (euler, 40, 5.8107276512e-3),
+        (euler, 151, 6.1326355912e-3),
+        (heun, 18, 6.5954134874e-3),
+        (heun, 40, 6.3110617836e-3),
+        (heun, 151, 6.2538956164e-3),
+    ],
+)
+def test_a_gaussian_contracts_by_the_recorded_product(solver, n, product):
+    *_, x = integrate(flow(Gaussian(0.0, 0.5)), torch.ones(1, 1, dtype=torch.float64), karras(n), solver())
+    assert x.item() == pytest.approx(product, rel=1e-10)
+
+
+def test_heun_is_exact_for_a_field_linear_in_time_and_euler_for_a_constant_one():
+    t, s, x = torch.tensor(1.0), torch.tensor(3.0), torch.zeros(1, 1)
+    assert heun()(lambda x, t: t.expand_as(x), x, t, s).item() == 4.0
+    assert euler()(lambda x, t: torch.full_like(x, 0.5), x, t, s).item() == 1.0
+
+
+def test_the_last_slope_is_taken_at_the_end_itself():
+    """t + (s - t) may miss s by a rounding, and a network must not be asked about a level below its lowest."""
+    asked = []
+    t, s = karras(40)[-2], karras(40)[-1]
+    heun()(lambda x, t: asked.append(t) or x, torch.ones(1, 1), t, s)
+    assert [float(v) for v in asked] == [float(t), 0.002]
