@@ -57,7 +57,7 @@ class Declaration:
     @property
     def scalar(self) -> bool:
         """Whether an environment variable may set it."""
-        return not self.positional and not self.yaml_only and {self.kind, *get_args(self.kind)} <= _SCALARS
+        return not self.positional and not self.yaml_only and set(get_args(self.kind) or [self.kind]) <= _SCALARS
 
 
 _PLACEHOLDERS = {int: "N", float: "X", Path: "FILE", Spec: "NAME"}
