@@ -55,7 +55,8 @@ def generator(case: Case) -> None:
     """ECT adds the full noise of the next level, as if the model's output were free of it."""
     levels = torch.tensor([case.spec["t_max"], *(case.spec["mid_t"] or [])], dtype=torch.float64)
     model = edm_model(case, sigma_min=0.003)  # their evaluation mode
-    *_, x = multistep(model, case.inputs["latents"].double() * levels[0], levels, case.tape, sigma_min=0.0)
+    x, labels = case.inputs["latents"].double() * levels[0], classes_of(case.inputs.get("class_labels"))
+    *_, x = multistep(model, x, levels, case.tape, labels, sigma_min=0.0)
     case.check("x", x)
 
 

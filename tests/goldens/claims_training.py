@@ -66,11 +66,17 @@ def denoising(case: Case) -> None:
     u = torch.special.ndtr(case.tape.next().double().flatten())
     batch = Batch(case.inputs["images"], case.tape.next(), u, classes_of(case.inputs.get("labels")))
     model = edm_model(case)
-    loss = edm().loss(model, batch, 0.0)
+    loss = edm(**renamed(case, {"P_mean": "mean", "P_std": "std", "sigma_data": "sigma_data"})).loss(model, batch, 0.0)
     case.near("loss", loss, case.outputs["loss"].flatten(1).mean(1))
     case.leave("loss", "compared through its mean over pixels")
     (loss.mean() * batch.x[0].numel()).backward()
     edm_gradients(case, model)
+
+
+def renamed(case: Case, names: dict[str, str]) -> dict[str, float]:
+    """The options that the recorded loss was made with, under our names."""
+    options = case.spec.get("loss_kwargs", {})
+    return {ours: options[theirs] for theirs, ours in names.items() if theirs in options}
 
 
 def edm_gradients(case: Case, model: Denoiser) -> None:
@@ -81,11 +87,9 @@ def edm_gradients(case: Case, model: Denoiser) -> None:
 @claim("ect_loss")
 def tuning(case: Case) -> None:
     """Training mode: EDM's scalings without the boundary, so the target is the network at every r > 0."""
-    options = dict(case.spec["loss_kwargs"])
     ((_, stage),) = case.spec["calls"]
-    renamed = {"c": "c", "P_mean": "mean", "P_std": "std"}
-    given = {ours: options[theirs] for theirs, ours in renamed.items() if theirs in options}
-    objective = ect(**given, **choices(options), stages=stage + 1, sigma_min=0.0)
+    given = renamed(case, {"c": "c", "P_mean": "mean", "P_std": "std"})
+    objective = ect(**given, **choices(case.spec["loss_kwargs"]), stages=stage + 1, sigma_min=0.0)
     u = torch.special.ndtr(case.tape.next().double().flatten())
     model = edm_model(case)
     batch = Batch(case.inputs["images"], case.tape.next(), u, classes_of(case.inputs.get("labels")))
