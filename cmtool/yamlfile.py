@@ -82,7 +82,7 @@ def _entries(text: str, name: str) -> dict[str, Entry]:
         if not isinstance(root, yaml.MappingNode):
             raise UsageError(f"{name} is not a mapping of options", "write one 'option: value' a line")
         if _size(root, {}) > MOST_NODES:
-            raise UsageError(f"{name} repeats its aliases too often")
+            raise UsageError(f"{name} holds more values than any option file, counting aliases")
         entries: dict[str, Entry] = {}
         for key_node, node in root.value:
             key, line = str(loader.construct_object(key_node)), key_node.start_mark.line + 1

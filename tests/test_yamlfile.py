@@ -54,8 +54,8 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (BOMB, "a.yaml repeats its aliases too often"),
-        ("a: &a [*a]", "a.yaml repeats its aliases too often"),
+        (BOMB, "a.yaml holds more values than any option file, counting aliases"),
+        ("a: &a [*a]", "a.yaml holds more values than any option file, counting aliases"),
         ("a: " + "[" * 5000, "a.yaml is nested too deeply"),
         ("a: " + "x" * 1_000_001, "a.yaml is larger than 1 MB, which no option file is"),
         ("- a\n- b\n", "a.yaml is not a mapping of options"),
@@ -64,12 +64,17 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: 1\n--- \nb: 2\n", "a.yaml, line 2 is not YAML: but found another document"),
     ],
 )
-def test_hostile_text_is_refused_in_a_sentence_and_at_once(text, words):
-    start = time.monotonic()
+def test_hostile_text_is_refused_in_a_sentence(text, words):
     with pytest.raises(UsageError) as caught:
         parse(text, "a.yaml")
     assert caught.value.message == words
-    assert time.monotonic() - start < 1
+
+
+def test_a_bomb_of_aliases_is_not_unfolded():
+    start = time.process_time()
+    with pytest.raises(UsageError):
+        parse(BOMB, "a.yaml")
+    assert time.process_time() - start < 1
 
 
 def test_nothing_is_executed(tmp_path):
