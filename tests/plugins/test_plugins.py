@@ -1,0 +1,63 @@
+"""The example packages: their own tests, and that an installed one is found with its distribution and version."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_dit import *  # noqa: F403 - the package's own tests run here as well
+from test_emoji import *  # noqa: F403
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = sorted((ROOT / "plugins").glob("cmtool-*"))
+
+FIND = """
+import json, sys
+from cmtool import registry
+found = {}
+for group, name in (("backbones", "dit"), ("datasets", "emoji")):
+    (entry,) = registry.providers(group)[name]
+    found[name] = [name in registry.names(group), entry.dist.name, entry.dist.version]
+    assert entry.module not in sys.modules
+found["options"] = registry.options(registry.get("datasets", "emoji"))
+found["file"] = sys.modules["cmtool_emoji"].__file__
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Both packages as pip installs them, in a folder of their own."""
+    pytest.importorskip("hatchling", reason="building the packages without a network needs hatchling")
+    target = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    result = subprocess.run(
+        [*command, "--disable-pip-version-check", "--target", target, *PACKAGES], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return target
+
+
+def test_installed_packages_are_found_with_distribution_and_version(site):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    result = subprocess.run([sys.executable, "-c", FIND], env=environment, capture_output=True, text=True, cwd=site)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["dit"] == [True, "cmtool-dit", "0.1.0"]
+    assert found["emoji"] == [True, "cmtool-emoji", "0.1.0"]
+    assert found["options"] == {"size": 32, "background": "white"}
+    assert Path(found["file"]).parent == site
+
+
+def test_a_wheel_holds_one_module_and_no_tests(site):
+    assert sorted(path.name for path in site.glob("*.py")) == ["cmtool_dit.py", "cmtool_emoji.py"]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_a_package_is_one_module_one_test_and_two_lines_of_readme(package):
+    kept = sorted(path.name for path in package.iterdir() if path.is_file())
+    name = package.name.removeprefix("cmtool-")
+    assert kept == ["README.md", f"cmtool_{name}.py", "pyproject.toml", f"test_{name}.py"]
+    assert len((package / "README.md").read_text().splitlines()) == 2
