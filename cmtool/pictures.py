@@ -69,12 +69,12 @@ def planes(array: np.ndarray) -> np.ndarray:
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """A uint8 image ``[C, H, W]`` in grey (``channels`` 1, BT.601 luma) or colour (3, the grey value three times)."""
-    if image.shape[0] == channels:
+    """uint8 images ``[..., C, H, W]`` in grey (``channels`` 1, BT.601 luma) or in colour (3, the grey value thrice)."""
+    if image.shape[-3] == channels:
         return image
     if channels == 3:
-        return np.repeat(image, 3, axis=0)
-    return np.rint(np.tensordot(LUMA, image, axes=1))[None].astype(np.uint8)
+        return np.repeat(image, 3, axis=-3)
+    return np.rint(np.einsum("c,...chw->...hw", LUMA, image))[..., None, :, :].astype(np.uint8)
 
 
 def _read(path: Path) -> bytes:

@@ -33,33 +33,33 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[BinaryIO]:
     """A binary file that takes the place of ``path`` when the block ends, and vanishes when the block fails.
 
     It is written beside ``path``, forced to the disk (unless not ``durable``: one picture of thousands) and renamed.
-    A pipe or a device is written to directly; folders on the way are made. WriteFailed when any of it fails.
+    A pipe or a device is written to directly; folders on the way are made. WriteFailed when the system refuses; errors
+    of the block itself pass, so what it writes goes inside ``writing``.
     """
     path = Path(path)
     with writing(path):
-        if path.exists() and not path.is_file() and not path.is_dir():
-            with path.open("wb") as file:
-                yield file
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-        try:
-            with temporary.open("xb") as file:
-                yield file
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        if durable:
-            _sync_folder(path.parent)
+        direct = path.exists() and not path.is_file() and not path.is_dir()
+        place = path if direct else _beside(path)
+        file = place.open("wb" if direct else "xb")
+    try:
+        yield file
+        with writing(path):
+            _close(file, durable and not direct)
+            if not direct:
+                place.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # a full disk refuses again what the buffer still holds
+            file.close()
+        if not direct:
+            place.unlink(missing_ok=True)
+        raise
+    if durable and not direct:
+        _sync_folder(path.parent)
 
 
 def write_bytes(path: str | Path, data: bytes, durable: bool = True) -> None:
     """Put ``data`` at ``path``, as ``replacing`` does."""
-    with replacing(path, durable) as file:
+    with replacing(path, durable) as file, writing(path):
         file.write(data)
 
 
@@ -74,6 +74,18 @@ def sweep(folder: Path) -> None:
     """Remove what killed writers left in ``folder``; only for whoever is its sole writer."""
     for left in folder.glob(f"{PREFIX}*"):
         left.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _close(file: BinaryIO, durable: bool) -> None:
+    file.flush()
+    if durable:
+        os.fsync(file.fileno())
+    file.close()
 
 
 def _sync_folder(folder: Path) -> None:

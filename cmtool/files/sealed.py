@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cmtool.errors import BadFile
-from cmtool.files.atomic import replacing
+from cmtool.files.atomic import replacing, writing
 from cmtool.files.envelope import pack, read_envelope, sealed, verify
 
 __all__ = ["read_sealed", "write_sealed"]
@@ -40,7 +40,7 @@ def write_sealed(path: str | Path, tensors: Mapping[str, Tensor], key: str, docu
         table[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     head, seal = sealed(pack(table, key, document), buffers)
-    with replacing(path) as file:
+    with replacing(path) as file, writing(path):
         for part in (head, *buffers):
             file.write(part)
     return seal

@@ -1,0 +1,138 @@
+"""Run directories: one folder a training run, written by one process at a time.
+
+    runs/COMMAND/DATE-DATA-HEX/
+      config.yaml        the resolved options
+      status.json        {"state": "running" | "finished" | "interrupted" | "preempted" | "failed", "images", "updated"}
+      metrics.jsonl      one JSON object a line
+      model.safetensors  the checkpoint
+      state.safetensors  what the run goes on from
+      samples/           pictures drawn on the way
+
+Everything but metrics.jsonl is replaced as a whole: a killed run leaves the old file or the new one.
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed, closest
+from cmtool.files.atomic import make_folder, sweep, write_bytes, writing
+
+__all__ = ["append", "create", "latest_checkpoint", "locked", "read_status", "rewind", "write_status"]
+
+ROOT = Path("runs")
+CHECKPOINT, STATUS, METRICS, LOCK = "model.safetensors", "status.json", "metrics.jsonl", ".lock"
+PATTERNS = (f"runs/*/*/{STATUS}", f"runs/*/{STATUS}", f"*/{STATUS}")  # the last two: where users said --run
+
+
+def create(run: str | Path | None, command: str, slug: str, root: Path = ROOT) -> Path:
+    """A new run directory: ``run``, or ``root/command/YYYYMMDD-HHMMSS-slug-hhhh`` without one.
+
+    UsageError when ``run`` has something in it; WriteFailed when it cannot be made.
+    """
+    if run is not None:
+        folder = make_folder(run)
+        if any(entry.name != LOCK for entry in folder.iterdir()):
+            raise UsageError(f"{folder} is not empty", f"go on with it by --resume {folder}, or choose another --run")
+        return folder
+    parent, slug = make_folder(root / command), re.sub(r"[^\w.-]+", "-", slug)
+    while (folder := parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}").exists():
+        continue
+    return make_folder(folder)
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Be the only process that writes to a run; the system lets go of the lock when the process dies.
+
+    MissingInput when there is no such run; UsageError with process and host when another one holds it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingInput(f"there is no run {folder}", _nearby(folder))
+    with writing(folder):
+        file = (folder / LOCK).open("a+")
+    with file:
+        _acquire(folder, file)
+        sweep(folder)
+        yield
+
+
+def write_status(folder: str | Path, state: str, **facts: Any) -> None:
+    """Say how a run stands, in ``status.json``; written whole, with the time."""
+    document = {"state": state, **facts, "updated": datetime.now(UTC).isoformat(timespec="microseconds")}
+    write_bytes(Path(folder) / STATUS, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def read_status(folder: str | Path) -> dict[str, Any]:
+    """What ``write_status`` wrote; MissingInput when the folder is no run, BadFile when the file is damaged."""
+    path = Path(folder) / STATUS
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise MissingInput(f"{folder} is not a run: it has no {STATUS}") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("updated"), str):
+        raise BadFile(f"{path} is damaged")
+    return found
+
+
+def append(folder: str | Path, record: dict[str, Any]) -> None:
+    """Add a line to ``metrics.jsonl``; a number that is not finite becomes null, which JSON can hold."""
+    line = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in record.items()}
+    path = Path(folder) / METRICS
+    with writing(path), path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def rewind(folder: str | Path, images: int) -> None:
+    """Drop the lines of ``metrics.jsonl`` beyond ``images``, and half a line of a writer that was killed."""
+    path = Path(folder) / METRICS
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["images"] <= images]
+    if kept != lines:
+        write_bytes(path, b"".join(kept))
+
+
+def latest_checkpoint(here: Path = Path()) -> Path | None:
+    """The checkpoint of the run below ``here`` that finished last, or None."""
+    finished = []
+    for path in (found for pattern in PATTERNS for found in here.glob(pattern)):
+        with contextlib.suppress(BadFile, MissingInput, OSError):
+            status, checkpoint = read_status(path.parent), path.parent / CHECKPOINT
+            if status.get("state") == "finished" and checkpoint.is_file():
+                finished.append((status["updated"], checkpoint))
+    return max(finished)[1] if finished else None
+
+
+def _acquire(folder: Path, file: TextIO) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise UsageError(f"{folder} is being written by {holder}", "wait until it has ended, or stop it") from None
+    except OSError as error:
+        raise WriteFailed(f"cannot lock {folder}: {error.strerror}", "choose another place for the run") from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+
+
+def _nearby(folder: Path) -> str | None:
+    names = os.listdir(folder.parent) if folder.parent.is_dir() else []
+    near = closest(folder.name, names)
+    return f"did you mean {folder.parent / near}?" if near else None

@@ -1,0 +1,153 @@
+"""A tar of pictures (a WebDataset), read and written in one pass so that it fits a pipe: ``name.png``, ``name.cls``.
+
+The blocks are read here and not by ``tarfile``, which ends in silence where an archive is damaged in the middle.
+"""
+
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from posixpath import basename, splitext
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cmtool.errors import BadFile
+from cmtool.files.atomic import writing
+from cmtool.files.streams.item import WORKERS, Item
+from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
+
+__all__ = ["TarWriter", "read_tar"]
+
+BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
+FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+
+def read_tar(file: BinaryIO, archive: str) -> Iterator[Item]:
+    """The pictures of a tar in their order, labelled by the ``.cls`` member of the same stem beside them.
+
+    Hidden members and other kinds are passed over. BadFile for an archive that is cut short or damaged, and for links,
+    devices, and names that are absolute, climb with ``..`` or occur twice.
+    """
+    waiting, stem, label = None, None, None
+    for name, data in _members(file, archive):
+        key, suffix = splitext(name)
+        if suffix == ".cls":
+            label = key, _label(data, f"{archive}:{name}")
+            if waiting and key == stem:
+                waiting = replace(waiting, label=label[1])
+        elif suffix.lower() in SUFFIXES and not basename(name).startswith("."):
+            if waiting:
+                yield waiting
+            stem = key
+            waiting = Item(f"{archive}:{name}", data, label[1] if label and label[0] == stem else None)
+    if not waiting:
+        raise BadFile(f"there are no pictures in {archive}", f"suffixes that are read: {', '.join(SUFFIXES)}")
+    yield waiting
+
+
+def _members(file: BinaryIO, archive: str) -> Iterator[tuple[str, bytes]]:
+    """Name and contents of every regular file."""
+    seen: set[str] = set()
+    renamed = None
+    while any(block := _exactly(file, BLOCK, archive)):
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+        except (tarfile.TarError, ValueError):
+            raise BadFile(f"{archive} is not a tar archive, or is damaged") from None
+        if info.type in EXTENSIONS:
+            renamed = _long_name(info.type, _contents(file, info, archive)) or renamed
+            continue
+        name, renamed = _safe(renamed or info.name, info, archive), None
+        data = _contents(file, info, archive)
+        if info.type in FILES:
+            if name in seen:
+                raise BadFile(f"{archive} holds {name} twice")
+            seen.add(name)
+            yield name, data
+    while rest := file.read(RECORD):  # also lets the program at the other end of a pipe finish
+        if any(rest):
+            raise BadFile(f"{archive} goes on after its end", "join archives with 'tar --concatenate'")
+
+
+def _exactly(file: BinaryIO, size: int, archive: str) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise BadFile(f"{archive} is cut short")
+    return data
+
+
+def _contents(file: BinaryIO, info: tarfile.TarInfo, archive: str) -> bytes:
+    if not 0 <= info.size <= MAX_BYTES:
+        raise BadFile(f"{archive} holds {info.name!r}, which is larger than {MAX_BYTES // 1_000_000} MB")
+    data = _exactly(file, -(-info.size // BLOCK) * BLOCK, archive)
+    return data[: info.size]
+
+
+def _long_name(kind: bytes, data: bytes) -> str | None:
+    """The name an extension header gives to the member after it: GNU's is the data, POSIX's is a ``path`` record."""
+    if kind == tarfile.GNUTYPE_LONGNAME:
+        return data.rstrip(b"\0").decode("utf-8", "replace")
+    records = data.split(b"\n") if kind == tarfile.XHDTYPE else []
+    paths = [record.partition(b" path=")[2] for record in records if b" path=" in record]
+    return paths[0].decode("utf-8", "replace") if paths else None
+
+
+def _safe(name: str, info: tarfile.TarInfo, archive: str) -> str:
+    if name.startswith("/") or ".." in name.split("/") or not name.isprintable():
+        raise BadFile(f"{archive} holds the name {name!r}, which is not safe")
+    if info.type not in FILES and not info.isdir():
+        raise BadFile(f"{archive} holds {name}, which is a link or a device")
+    return name.removeprefix("./")
+
+
+def _label(data: bytes, name: str) -> int:
+    try:
+        return int(np.int64(int(data[:32])))
+    except (ValueError, OverflowError):
+        raise BadFile(f"{name} is not a label", "a .cls file holds one whole number") from None
+
+
+class TarWriter:
+    """``{seed:08d}.png`` and ``.cls``, encoded by a few threads and written in order; equal images give equal bytes."""
+
+    def __init__(self, file: BinaryIO, name: str, labelled: bool):
+        self.file, self.name, self.labelled = file, name, labelled
+        self.pool = ThreadPoolExecutor(WORKERS)
+        self.pending: list[tuple[str, Future[bytes], int | None]] = []
+        self.written = 0
+
+    def write(self, seeds: Any, images: Any, labels: Any = None) -> None:
+        """Take a batch, and write the one before it, which was encoded meanwhile."""
+        self._settle()
+        numbers = np.asarray(labels).tolist() if self.labelled else [None] * len(images)
+        for seed, image, number in zip(seeds, np.asarray(images), numbers, strict=True):
+            self.pending.append((f"{int(seed):08d}", self.pool.submit(encode, image, level=1), number))
+
+    def finish(self) -> None:
+        """Write what is pending and the end of the archive."""
+        self._settle()
+        end = 2 * BLOCK + -(self.written + 2 * BLOCK) % RECORD
+        with writing(self.name):
+            self.file.write(bytes(end))
+            self.file.flush()
+
+    def close(self) -> None:
+        """Stop the threads; nothing more is written."""
+        self.pool.shutdown(cancel_futures=True)
+
+    def _settle(self) -> None:
+        pending, self.pending = self.pending, []
+        for stem, job, number in pending:
+            self._add(f"{stem}.png", job.result())
+            if number is not None:
+                self._add(f"{stem}.cls", str(number).encode())
+
+    def _add(self, name: str, data: bytes) -> None:
+        info = tarfile.TarInfo(name)  # time, owner and group are 0
+        info.size = len(data)
+        part = info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK)
+        with writing(self.name):
+            self.file.write(part)
+        self.written += len(part)
