@@ -6,6 +6,7 @@ Source: Dhariwal and Nichol 2021, arXiv 2105.05233.
 """
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from cmtool.errors import UsageError
 
 __all__ = ["UNet", "unet"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Embedding(nn.Module):
@@ -109,10 +112,13 @@ class UNet(nn.Module):
                 here = mult * width
             if level:
                 self.up.append(stage(here, here, wide, dropout, False, 2.0))
+        # Noise must be taken off pixel by pixel; a straight way for it spares the blocks from carrying it through.
+        self.straight = zero(nn.Linear(wide, 1))
         self.leave = nn.Sequential(norm(here), nn.SiLU(), zero(nn.Conv2d(here, channels * patch**2, 3, padding=1)))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         embedding = self.embedding(c_noise, labels)
+        image = self.straight(embedding)[:, :, None, None] * x
         x = self.enter(self.cut(x))
         across = []
         for block, look in self.down:  # type: ignore[misc]
@@ -122,7 +128,7 @@ class UNet(nn.Module):
         x = look(block(x, embedding))
         for block, look in self.up:  # type: ignore[misc]
             x = look(block(x if block.scale > 1 else torch.cat([x, across.pop()], 1), embedding))
-        return self.join(self.leave(x))
+        return image + self.join(self.leave(x))
 
 
 def stage(inputs: int, outputs: int, embedding: int, dropout: float, attention: bool, scale: float = 1.0) -> nn.Module:
@@ -135,7 +141,7 @@ def norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(channels // 16, 1) if channels % 16 == 0 else 1, channels)
 
 
-def zero(module: nn.Conv2d) -> nn.Conv2d:
+def zero(module: M) -> M:
     """A layer that starts as nothing, so that a deep network starts as the identity."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

@@ -6,7 +6,6 @@ from typing import Any
 from cmtool import registry
 from cmtool.datasets.slices import Slice
 from cmtool.errors import UsageError
-from cmtool.settings import data_slice
 
 __all__ = ["open_dataset"]
 
@@ -17,8 +16,8 @@ def open_dataset(spec: Mapping[str, Any]) -> Any:
     source, cut = spec.pop("source", None), spec.pop("slice", None)
     dataset = registry.build("datasets", spec, source)
     if cut is not None:
-        part = data_slice(cut)
-        dataset = Slice(dataset, part.start, part.stop, part.step or 1)
+        start, stop, step = ([int(part) if part else None for part in cut.split(":")] + [None])[:3]
+        dataset = Slice(dataset, start, stop, step or 1)
     if not len(dataset):
         raise UsageError(f"the data set '{spec['name']}' has no images" + (f" in [{cut}]" if cut else ""))
     return dataset

@@ -13,12 +13,13 @@ from cmtool.commands.console import Console
 from cmtool.commands.data import open_dataset
 from cmtool.commands.generate import in_batches, plan
 from cmtool.commands.models import class_index, open_model
+from cmtool.dataspec import data_spec
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.frechet import frechet_distance
 from cmtool.evaluation.moments import Moments
 from cmtool.evaluation.references import Statistics, comparable, holds_statistics, read_statistics
 from cmtool.files.images import open_reader
-from cmtool.settings import FidOptions, data_spec
+from cmtool.settings import FidOptions
 from cmtool.training.batches import Cache
 from cmtool.training.devices import device, use_threads
 

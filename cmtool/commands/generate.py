@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +16,9 @@ from cmtool.core.pixels import to_pixels
 from cmtool.core.samplers import last, multistep, probability_flow, start
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
+from cmtool.files.pictures import grid, scatter
 
-__all__ = ["Plan", "draw", "in_batches", "labels_of", "plan", "walk"]
+__all__ = ["Plan", "draw", "in_batches", "labels_of", "plan", "sheet", "walk"]
 
 SCORE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 2022
 
@@ -95,3 +97,8 @@ def in_batches(
         some = list(seeds[i : i + batch])
         labels = labels_of(some, model.header.conditional, klass)
         yield some, draw(model, plan, Noise(some), labels), labels
+
+
+def sheet(images: Tensor, columns: int) -> np.ndarray:
+    """Images side by side, or points as a scatter plot: uint8 [C, H, W]."""
+    return grid(images.numpy(), columns) if images.ndim == 4 else scatter(images.numpy())

@@ -5,7 +5,7 @@ from typing import Any
 
 from cmtool import presets, registry
 from cmtool.commands.console import Console
-from cmtool.errors import MissingInput
+from cmtool.errors import MissingInput, closest
 from cmtool.settings import InfoOptions
 from cmtool.yamlfile import parse, write
 
@@ -51,7 +51,9 @@ def _plugin_table(found: list[dict[str, str]]) -> str:
 
 def _header(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise MissingInput(f"there is no file {path}", "cmtool info takes plugins, presets or a checkpoint")
+        near = closest(str(path), ("plugins", "presets"))
+        hint = f"did you mean '{near}'?" if near else "cmtool info takes plugins, presets or a checkpoint"
+        raise MissingInput(f"there is no file {path}", hint)
     from cmtool.files.header import read_header
 
     return read_header(path / "model.safetensors" if path.is_dir() else path).document()

@@ -3,11 +3,11 @@
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.generate import draw, labels_of, plan
+from cmtool.commands.generate import draw, labels_of, plan, sheet
 from cmtool.commands.models import class_index, describe, open_model
 from cmtool.core.noise import Blend
 from cmtool.files.images import open_writer
-from cmtool.files.pictures import sheet, write_picture
+from cmtool.files.pictures import write_picture
 from cmtool.settings import InterpOptions
 from cmtool.training.devices import device, use_threads
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.generate import in_batches, plan
+from cmtool.commands.generate import in_batches, plan, sheet
 from cmtool.commands.models import class_index, describe, open_model
 from cmtool.errors import UsageError
 from cmtool.files.images import open_writer
-from cmtool.files.pictures import sheet, write_picture
+from cmtool.files.pictures import write_picture
 from cmtool.settings import SampleOptions
 from cmtool.training.devices import device, use_threads
 from cmtool.values import Seeds

@@ -1,6 +1,5 @@
 """``train-score``, ``distill`` and ``train-ct``: one command with three starts."""
 
-import json
 import math
 import time
 from contextlib import suppress
@@ -12,13 +11,14 @@ import torch
 
 from cmtool.commands.assemble import Job, assemble
 from cmtool.commands.console import Console
-from cmtool.commands.generate import draw, labels_of, plan
+from cmtool.commands.generate import draw, labels_of, plan, sheet
 from cmtool.commands.stopping import Stop
 from cmtool.core.noise import Noise
 from cmtool.errors import Diverged, Interrupted, Preempted, UsageError
 from cmtool.files import runs
+from cmtool.files.atomic import write_bytes
 from cmtool.files.checkpoint import save
-from cmtool.files.pictures import sheet, write_picture
+from cmtool.files.pictures import write_picture
 from cmtool.files.state import load_state, save_state
 from cmtool.options import dump, load
 from cmtool.settings import TrainOptions
@@ -62,9 +62,10 @@ def run(options: TrainOptions, console: Console) -> None:
     with runs.locked(folder), Stop() as stop:
         if options.resume:
             unpack(job.state, *load_state(folder))
+            runs.rewind(folder, job.state.images)
             console.say(f"going on with {folder} at {job.state.images:,} images")
         else:
-            (folder / "config.yaml").write_text(dump(replace(options, run=None, resume=None, dry_run=False)))
+            write_bytes(folder / "config.yaml", dump(replace(options, run=None, resume=None, dry_run=False)).encode())
         Walk(options, job, folder, console, stop).run(precision(options.precision, where))
 
 
@@ -169,8 +170,7 @@ class Walk:
             "seconds": round(time.monotonic() - self.began, 2),
             "skipped": self.job.state.skipped,
         }
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        runs.append(self.folder, line)
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""

@@ -68,7 +68,9 @@ def train(
             part.backward()
             loss += part.detach()
 
-        gradient = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
+        gradient = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if clip:
+            nn.utils.clip_grads_with_norm_(parameters, clip, gradient)
         finite = bool(torch.isfinite(gradient))
         state.images += len(batch)
         learning_rate = rate(state.images - len(batch))
