@@ -1,3 +1,4 @@
+# ruff: noqa: RUF009  (option() makes a dataclass field)
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
@@ -43,10 +44,10 @@ def config(tmp_path):
     return write
 
 
-def message(*args, cls=Tried, **sources):
+def message(*args, cls: type[Options] = Tried, **sources):
     with pytest.raises(UsageError) as caught:
         load(cls, *args, **{"environment": {}, **sources})
-    return caught.value.message, caught.value.hint
+    return caught.value.message, caught.value.hint or ""
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def test_the_users_own_file_may_hold_options_of_other_commands_but_no_mistakes(c
 
 
 def test_files_that_are_none(config, tmp_path):
-    with pytest.raises(MissingInput, match="there is no file nope.yaml"):
+    with pytest.raises(MissingInput, match=r"there is no file nope\.yaml"):
         load(Tried, {}, configs=["nope.yaml"], environment={})
     (tmp_path / "binary").write_bytes(b"\x89PNG\xff\xfe")
     assert message({}, configs=[tmp_path / "binary"])[0] == f"{tmp_path / 'binary'} is not a text file"
@@ -230,7 +231,9 @@ def test_what_is_printed_is_a_config_that_gives_the_same_options(cls, config):
         options = load(cls, {} if sets else required, sets, environment={})
         again = load(cls, {}, configs=[config(dump(options))], environment={})
         assert again == options
-        assert [type(getattr(again, f.name)) for f in fields(cls)] == [type(getattr(options, f.name)) for f in fields(cls)]
+        assert [type(getattr(again, f.name)) for f in fields(cls)] == [
+            type(getattr(options, f.name)) for f in fields(cls)
+        ]
         assert dump(again) == dump(options)
 
 

@@ -1,0 +1,79 @@
+import json
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from cmtool import presets
+from cmtool.cli import run
+from cmtool.errors import BadFile
+from cmtool.files.envelope import pack, sealed
+from cmtool.files.header import KEY, Header
+from cmtool.yamlfile import parse
+
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+
+@pytest.fixture
+def told(capsys):
+    """The JSON document and the text of ``cmtool info WHAT``."""
+
+    def call(*what):
+        assert run(["info", *what, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document.pop("schema") == "cmtool.info/1"
+        assert run(["info", *what]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return document, out
+
+    return call
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint without tensors, made without torch."""
+    data = {"name": "digits", "shape": [1, 8, 8], "classes": ["0", "1"], "notice": "UCI"}
+    spec = {"name": "unet", "width": 32}
+    header = Header("consistency", spec, {"sigma_data": 0.5}, data, 2, 0.002, 80.0, [0.8], "cd", 1234, {"lr": 1e-4})
+    document = header.document()
+    del document["sha256"]
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(sealed(pack({}, KEY, document), [])[0])
+    return path
+
+
+def test_every_plugin_of_ours_with_its_package(told):
+    document, text = told()
+    listed = {(p["group"], p["name"]): (p["distribution"], p["version"], p["target"]) for p in document["plugins"]}
+    declared = tomllib.loads(PROJECT.read_text())["project"]["entry-points"]
+    for group, entries in declared.items():
+        for name, target in entries.items():
+            assert listed[group.removeprefix("cmtool."), name] == ("cmtool", version("cmtool"), target)
+            assert f"  {name} " in text
+
+
+def test_presets_with_a_sentence_each(told):
+    document, text = told("presets")
+    assert list(document["presets"]) == presets.names()
+    assert all(about in text for about in document["presets"].values())
+
+
+def test_a_checkpoint_says_what_it_is(told, checkpoint):
+    document, text = told(str(checkpoint))
+    header = document["header"]
+    assert (header["kind"], header["backbone"]) == ("consistency", {"name": "unet", "width": 32})
+    assert {key: entry.value for key, entry in parse(text, "header").items()} == header
+    assert told(str(checkpoint.parent))[0]["header"] == header
+
+
+def test_what_is_not_there(capsys):
+    assert run(["info", "plugin"]) == 66
+    assert capsys.readouterr().err == "cmtool: error: there is no file plugin\n  hint: did you mean 'plugins'?\n"
+
+
+def test_what_is_no_checkpoint(tmp_path, capsys):
+    (tmp_path / "a.safetensors").write_text("hello")
+    assert run(["info", str(tmp_path / "a.safetensors")]) == BadFile.code
+    assert capsys.readouterr().err.startswith("cmtool: error: ")

@@ -1,0 +1,278 @@
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from cmtool import cli, errors, failures, pages
+from cmtool.cli import COMMANDS, reference, run
+from cmtool.declarations import declarations
+
+ROOT = Path(__file__).parents[1]
+ERROR = re.compile(r"cmtool: error: [^\n]+\n(  hint: [^\n]+\n)?")
+
+
+@pytest.fixture
+def fail(capsys):
+    """The exit code, sentence and hint of a call that fails without a word on standard output."""
+
+    def call(*argv):
+        code = run(argv)
+        out, err = capsys.readouterr()
+        assert ERROR.fullmatch(err), err
+        assert out == ""
+        lines = [*err.splitlines(), ""]
+        return code, lines[0].removeprefix("cmtool: error: "), lines[1].removeprefix("  hint: ")
+
+    return call
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Put a function in the place of the commands; the calls it got."""
+
+    def install(function):
+        monkeypatch.setitem(sys.modules, "fake_command", types.SimpleNamespace(run=function))
+        for name, known in COMMANDS.items():
+            fake = pages.Command(known.options, "fake_command:run", known.summary, known.examples)
+            monkeypatch.setitem(COMMANDS, name, fake)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence", "hint"),
+    [
+        ("sampel", "unknown command 'sampel'", "did you mean 'sample'?"),
+        ("--verison", "unknown option '--verison'", "did you mean '--version'?"),
+        ("sample --stpes 3", "unknown option '--stpes'", "did you mean '--steps'?"),
+        ("sample -z", "unknown option '-z'", "cmtool sample --help"),
+        ("sample --steps", "option '--steps' requires an argument", "cmtool sample --help"),
+        ("sample --steps 0", "--steps must be at least 1, not 0", ""),
+        ("sample --steps -3", "--steps must be at least 1, not -3", ""),
+        ("sample --seed=-1", "--seed must be from 0 to 9223372036854775807, not -1", ""),
+        ("sample extra", "got unexpected extra argument(s) (extra)", "cmtool sample --help"),
+        ("sample --set stpes=3", "unknown option 'stpes' in --set", "did you mean 'steps'?"),
+        ("train-ct --flip=3", "option '--flip' does not take a value", "cmtool train-ct --help"),
+        ("train-ct --data nope", "unknown data set 'nope'", "*"),
+        ("train-ct --method cd", "unknown consistency-training method 'cd'", "*"),
+        ("train-ct --preset nope", "unknown preset 'nope'", "*"),
+        ("train-ct --teacher a", "train-ct learns from data alone and takes no teacher", "*"),
+        ("distill", "distill needs --teacher FILE, a score model", "train one first: cmtool train-score"),
+        ("distill --sigma-data 1 -t a", "distill takes the sigma_data of its teacher", "*"),
+        ("edit inpant a.png", "unknown editing task 'inpant'", "did you mean 'inpaint'?"),
+        ("interp a", "FROM must be a whole number, not 'a'", ""),
+    ],
+)
+def test_usage_errors_are_one_sentence_and_a_hint(argv, sentence, hint, fail):
+    code, found, hinted = fail(*argv.split())
+    assert (code, found) == (2, sentence)
+    assert hint in ("*", hinted)
+
+
+def test_errors_are_json_too(capsys):
+    assert run(["sample", "--json", "-c", "nope.yaml"]) == 66
+    out, err = capsys.readouterr()
+    sentence, hint, document = err.splitlines()
+    assert json.loads(document) == {
+        "error": {
+            "code": 66,
+            "message": sentence.removeprefix("cmtool: error: "),
+            "hint": hint.removeprefix("  hint: "),
+        }
+    }
+    assert out == ""
+
+
+def test_what_was_typed_reaches_the_command(command, capsys):
+    seen = []
+    command(lambda options, console: seen.append((options, console)))
+    assert (
+        run(["sample", "-n5", "-k", "2", "--class", "-1", "--set", "threads=3", "--seeds", "0-4", "-q", "--json"]) == 0
+    )
+    options, console = seen[0]
+    assert (options.n, options.steps, options.klass, options.threads, str(options.seeds)) == (5, 2, -1, 3, "0-4")
+    assert (console.command, console.quiet, console.json) == ("sample", True, True)
+    assert run(["train-ct", "--flip", "--no-conditional"]) == 0
+    assert (seen[1][0].flip, seen[1][0].conditional) == (True, False)
+    assert run(["edit", "superres", "-", "--factor", "4"]) == 0
+    assert (seen[2][0].operator, seen[2][0].input, seen[2][0].factor) == ({"name": "superres"}, "-", 4)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_config_files_and_the_users_own(command, tmp_path, monkeypatch):
+    seen = []
+    command(lambda options, console: seen.append(options))
+    monkeypatch.setattr(cli, "user_config_path", lambda name: tmp_path)
+    (tmp_path / "config.yaml").write_text("model: mine.safetensors\nlr: 1e-2\nn: 3\n")
+    (tmp_path / "a.yaml").write_text("n: 4\nsteps: 2\n")
+    assert run(["sample", "-c", str(tmp_path / "a.yaml"), "--set", "steps=3"]) == 0
+    assert (seen[0].model, seen[0].n, seen[0].steps) == (Path("mine.safetensors"), 4, 3)
+    monkeypatch.setenv("CMTOOL_MODEL", "theirs.safetensors")
+    assert run(["sample"]) == 0
+    assert seen[1].model == Path("theirs.safetensors")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_printed_options_are_a_config(name, capsys, tmp_path):
+    required = {"distill": ["-t", "a"], "edit": ["denoise", "in.png"], "fid": ["a", "-r", "b"]}.get(name, [])
+    assert run([name, *required, "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    (tmp_path / "a.yaml").write_text(printed)
+    assert run([name, "-c", str(tmp_path / "a.yaml"), "--print-config"]) == 0
+    assert capsys.readouterr() == (printed, "")
+
+
+def test_pages(capsys):
+    assert run([]) == 0
+    empty = capsys.readouterr()
+    assert run(["--help"]) == 0
+    assert capsys.readouterr() == empty
+    assert all(name in empty.out for name in COMMANDS)
+    assert run(["--version"]) == 0
+    assert re.fullmatch(r"cmtool \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_on_the_page_examples_first(name, capsys):
+    assert run([name, "-h"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.index("Examples:") < out.index("For every command:")
+    assert "\033" not in out
+    assert all(len(line) <= pages.WIDTH for line in out.splitlines())
+    for d in declarations(COMMANDS[name].options).values():
+        assert (d.metavar if d.positional else d.key if d.yaml_only else d.long) in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_is_a_call_that_can_be(name, command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command(lambda options, console: None)
+    for call, remark in COMMANDS[name].examples:
+        assert remark
+        for part in re.sub(r"[<>] \S+", "", call).split("|"):
+            assert run(part.split()[1:]) == 0
+
+
+def test_on_a_terminal_headings_stand_out_unless_asked_not_to(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    run(["sample", "--help"])
+    page = capsys.readouterr().out
+    assert "\033[1mExamples:\033[0m\n" in page
+    assert max(map(len, page.splitlines())) <= 75
+    monkeypatch.setenv("NO_COLOR", "1")
+    run(["sample", "--help"])
+    assert "\033" not in capsys.readouterr().out
+
+
+def test_the_documented_pages_are_the_pages():
+    documented = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    how = 'python -c "from cmtool.cli import reference; print(reference(), end=str())" > docs/commands.md'
+    assert documented == reference(), how
+
+
+def test_every_exit_code_is_documented():
+    codes = {
+        kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.CmtoolError)
+    }
+    assert {code for code, _ in pages.exit_codes()} == codes | {0, failures.CLOSED_PIPE}
+
+
+class OutOfMemoryError(RuntimeError):
+    """What torch calls it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (errors.BadFile("the file is torn", "fetch it again"), 65, "the file is torn"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OutOfMemoryError("CUDA out of memory. Tried to ..."), 71, "there is not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), 71, "there is not enough memory"),
+        (MemoryError(), 71, "there is not enough memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "out.png"), 74, "out.png: no space left on device"),
+        (OSError(errno.ENOENT, "No such file or directory", "a.png"), 66, "a.png: no such file or directory"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/a"), 74, "/root/a: permission denied"),
+        (OSError("odd"), 74, "odd"),
+        (ValueError("two\nlines"), 1, "internal error: ValueError: two lines"),
+    ],
+)
+def test_every_failure_is_a_sentence_and_a_code(error, code, words, command, fail):
+    def work(options, console):
+        raise error
+
+    command(work)
+    assert fail("info")[:2] == (code, words)
+
+
+def test_a_traceback_only_on_request(command, capsys, monkeypatch):
+    def work(options, console):
+        raise ZeroDivisionError("oops")
+
+    command(work)
+    assert run(["info", "--debug"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-2] == "cmtool: error: internal error: ZeroDivisionError: oops"
+    monkeypatch.setenv("CMTOOL_DEBUG", "1")
+    run(["info"])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def process(*argv, **options):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.run([sys.executable, "-m", "cmtool", *argv], check=False, text=True, **pipes)
+
+
+def test_a_closed_pipe_ends_quietly():
+    read, write = os.pipe()
+    os.close(read)
+    done = process("sample", "--print-config", stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_no_closed_pipe():
+    with open("/dev/full", "w") as full:
+        done = process("--help", stdout=full)
+    assert (done.returncode, done.stderr) == (74, "cmtool: error: no space left on device\n")
+
+
+def test_closed_streams_do_no_harm():
+    call = f"'{sys.executable}' -m cmtool info nope"
+    done = subprocess.run(f"{call} >&- 2>&-; {call} 2>&-", shell=True, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (66, "", "")
+
+
+def complete(words, capsys, monkeypatch):
+    """What the shell would offer after ``words``."""
+    monkeypatch.setenv("_CMTOOL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+    assert run([]) == 0
+    return capsys.readouterr().out.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("cmtool sa", ["sample"]),
+        ("cmtool sample --st", ["--steps"]),
+        ("cmtool train-ct --data dig", ["digits"]),
+        ("cmtool train-ct --decay co", ["constant", "cosine"]),
+        ("cmtool train-ct --preset dig", ["digits-cpu"]),
+        ("cmtool edit inp", ["inpaint"]),
+    ],
+)
+def test_completion_knows_commands_options_and_plugins(words, offered, capsys, monkeypatch):
+    assert complete(words, capsys, monkeypatch) == offered
