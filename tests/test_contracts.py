@@ -1,0 +1,77 @@
+"""Every registered plugin keeps its contract; one that is added is covered as this stands."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cmtool import registry
+from cmtool.errors import MissingAsset
+from cmtool.testing import (
+    check_backbone,
+    check_dataset,
+    check_features,
+    check_objective,
+    check_operator,
+    check_solver,
+    small_model,
+)
+
+
+def built(group, name, *args, **given):
+    """The plugin, or a skipped test where it needs a file that is not here."""
+    try:
+        return registry.build(group, name, *args, **given)
+    except MissingAsset as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", registry.names("backbones"))
+@pytest.mark.parametrize("classes", [0, 10])
+def test_backbone(name, classes):
+    check_backbone(registry.get("backbones", name), classes=classes)
+
+
+@pytest.mark.parametrize("name", sorted({*registry.names("datasets")} - {"folder"}))
+def test_dataset(name):
+    check_dataset(built("datasets", name, None))
+
+
+def test_dataset_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for i in range(3):
+            Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / label / f"{i}.png")
+    dataset = registry.build("datasets", "folder", str(tmp_path))
+    check_dataset(dataset)
+    assert (len(dataset), dataset.classes) == (6, ("cat", "dog"))
+
+
+@pytest.mark.parametrize("name", registry.names("features"))
+def test_features(name):
+    check_features(built("features", name), torch.randn(4, 2) if name == "points" else None)
+
+
+@pytest.mark.parametrize("name", registry.names("operators"))
+def test_operator(name):
+    factory = registry.get("operators", name)
+    mask = {"mask": (torch.rand(1, 1, 16, 16) < 0.5).float()} if "mask" in registry.options(factory) else {}
+    check_operator(factory, **mask)
+
+
+@pytest.mark.parametrize("name", registry.names("solvers"))
+def test_solver(name):
+    check_solver(registry.build("solvers", name))
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g in ("train_score", "train_ct") for n in registry.names(g)])
+def test_objective(group, name, classes):
+    check_objective(registry.build(group, name), classes=classes)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("name", registry.names("distill"))
+def test_distillation(name, classes):
+    check_objective(registry.build("distill", name, small_model((3, 8, 8), classes)), classes=classes)
