@@ -3,7 +3,19 @@ from pathlib import Path
 
 import pytest
 
-from cmtool.values import LARGEST_SEED, Check, Expected, Seeds, Spec, at_least, between, coerce, falling, matching, positive
+from cmtool.values import (
+    LARGEST_SEED,
+    Check,
+    Expected,
+    Seeds,
+    Spec,
+    at_least,
+    between,
+    coerce,
+    falling,
+    matching,
+    positive,
+)
 
 FITS = [
     (int, "3", 3),
@@ -108,7 +120,9 @@ def test_seeds_are_lazy():
     assert (len(seeds), seeds[10**15]) == (LARGEST_SEED, 10**15)
 
 
-@pytest.mark.parametrize("text", ["", "a", "-1", "5-3", "1,,2", "1-", "1,1", "0-5,3", "5,0-9", "1.5", str(2**63), "0-1-2"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "-1", "5-3", "1,,2", "1-", "1,1", "0-5,3", "5,0-9", "1.5", str(2**63), "0-1-2"]
+)
 def test_what_seeds_cannot_be(text):
     with pytest.raises(Expected, match=r"^seeds "):
         Seeds.parse(text)
