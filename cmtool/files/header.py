@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from cmtool.errors import BadFile
-from cmtool.files.envelope import read_envelope
+from cmtool.files.envelope import read_envelope, verify
 
 __all__ = ["FORMAT", "KEY", "Header", "parse", "read_header"]
 
@@ -62,12 +62,15 @@ class Header:
         return json.loads(json.dumps(asdict(self)))
 
 
-def read_header(path: str | Path) -> Header:
-    """The header of a checkpoint; its tensors are neither read nor verified.
+def read_header(path: str | Path, whole: bool = False) -> Header:
+    """The header of a checkpoint, without its tensors; ``whole`` also reads the rest of the file to verify its seal.
 
     MissingInput when there is no such file; BadFile when it is no safetensors file, or holds no header of ours.
     """
-    return parse(path, read_envelope(path, KEY).document)
+    envelope = read_envelope(path, KEY)
+    if whole:
+        verify(path, envelope)
+    return parse(path, envelope.document)
 
 
 def parse(path: str | Path, document: dict[str, Any]) -> Header:

@@ -40,6 +40,46 @@ def test_a_killed_writer_leaves_the_old_file_and_litter_that_is_swept(tmp_path):
     assert os.listdir(tmp_path) == ["x"]
 
 
+KILLED_AT_EVERY_STEP = """
+import os, signal, sys
+from cmtool.files import atomic
+
+path, old, new, deaths = sys.argv[1], b"old" * 100_000, b"new" * 200_000, 0
+while True:
+    atomic.write_bytes(path, old)
+    child = os.fork()
+    if child == 0:
+        steps = 0
+
+        def count(event, _=None):
+            global steps
+            if event in ("open", "os.rename", "os.remove", "os.mkdir", "fsync"):
+                steps += 1
+                if steps > deaths:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        fsync, os.fsync = os.fsync, lambda handle: (count("fsync"), fsync(handle))
+        sys.addaudithook(count)
+        atomic.write_bytes(path, new)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    with open(path, "rb") as file:
+        found = file.read()
+    assert found in (old, new), deaths
+    if status == 0:
+        assert found == new
+        break
+    deaths += 1
+print(deaths)
+"""
+
+
+def test_a_writer_killed_at_any_step_leaves_the_old_file_or_the_new(tmp_path):
+    command = [sys.executable, "-c", KILLED_AT_EVERY_STEP, tmp_path / "x"]
+    deaths = int(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert deaths >= 5  # mkdir, open, fsync, rename, open of the folder, its fsync
+
+
 def test_what_the_system_says_is_passed_on(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WriteFailed, match="Is a directory"):

@@ -99,6 +99,8 @@ def test_every_flipped_byte_is_found(path):
         path.write_bytes(damaged)
         with pytest.raises(BadFile):
             load(path)
+        with pytest.raises(BadFile):
+            read_header(path, whole=True)
         try:
             read_header(path)
         except BadFile as error:

@@ -103,6 +103,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _keys(archive: zipfile.ZipFile, path: Path) -> list[str]:
     names = [name.removesuffix(".npy") for name in archive.namelist()]
+    if not all(name.isprintable() for name in names):
+        raise BadFile(f"{path} is not an .npz file, or is damaged")
     if len(set(names)) != len(names):
         raise BadFile(f"{path} holds an array twice")
     return names
