@@ -143,12 +143,14 @@ def _parse(argv: list[str]) -> Any:
     try:
         return _app()(argv, prog_name="cmtool", standalone_mode=False)
     except _Page as page:
-        print(_bold(page.text) if _is_terminal() else page.text, end="")
-    except typer.TyperException as error:
+        print(_bold(page.text) if _is_terminal() and not os.environ.get("NO_COLOR") else page.text, end="")
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's own; the oldest we support has no public name for them
+            raise
         raise _usage(error, argv[0] if argv and argv[0] in COMMANDS else None) from error
 
 
-def _usage(error: typer.TyperException, name: str | None) -> UsageError:
+def _usage(error: Any, name: str | None) -> UsageError:
     """What Typer has to complain about, in our words."""
     page = f"cmtool {name} --help" if name else "cmtool --help"
     flag = getattr(error, "option_name", None)
@@ -160,11 +162,11 @@ def _usage(error: typer.TyperException, name: str | None) -> UsageError:
 
 
 def _width() -> int:
-    return min(pages.WIDTH, max(60, shutil.get_terminal_size().columns)) if sys.stdout.isatty() else pages.WIDTH
+    return min(pages.WIDTH, max(60, shutil.get_terminal_size().columns)) if _is_terminal() else pages.WIDTH
 
 
 def _is_terminal() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _bold(page: str) -> str:

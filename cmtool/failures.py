@@ -1,6 +1,7 @@
 """How the program ends: every exception becomes one sentence, perhaps a hint, and an exit code."""
 
 import errno
+import io
 import json
 import os
 import sys
@@ -18,6 +19,8 @@ ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOO
 
 def guarded(work: Callable[[], None], argv: Sequence[str]) -> int:
     """Run ``work`` and return the exit code; ``--json`` and ``--debug`` are looked up in ``argv``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold what the locale cannot say
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         work()
         if sys.stdout:
@@ -62,7 +65,8 @@ def _explain_os(error: OSError) -> CmtoolError:
 
 def _report(error: BaseException, argv: Sequence[str]) -> int:
     failure = _explain(error)
-    lines = [f"cmtool: error: {failure.message}", *([f"  hint: {failure.hint}"] if failure.hint else [])]
+    hints = [f"  hint: {_line(failure.hint)}"] if failure.hint else []
+    lines = [f"cmtool: error: {_line(failure.message)}", *hints]
     if "--json" in argv:
         document = {"code": failure.code, "message": failure.message, "hint": failure.hint}
         lines.append(json.dumps({"error": document}))
@@ -75,6 +79,11 @@ def _report(error: BaseException, argv: Sequence[str]) -> int:
             print("\n".join(lines), file=sys.stderr, flush=True)
         _settle(sys.stderr)
     return failure.code
+
+
+def _line(text: str) -> str:
+    """One line that cannot command a terminal, whatever a file is called."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _settle(stream: TextIO | None) -> None:

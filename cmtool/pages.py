@@ -13,6 +13,10 @@ __all__ = ["Command", "command_page", "exit_codes", "markdown", "root_page"]
 WIDTH, COLUMN = 100, 28
 SECTIONS = ("Input", "Data", "Network", "Training", "Sampling", "Output", "Run", "Machine")
 
+PRECEDENCE = (
+    "From weak to strong: defaults, your own ~/.config/cmtool/config.yaml, --preset, --config, variables such as "
+    "$CMTOOL_DEVICE, --set, flags."
+)
 Rows = Sequence[tuple[str, str]]
 
 
@@ -75,7 +79,7 @@ def command_page(name: str, command: Command, width: int = WIDTH) -> str:
         parts[section] = [(_flag(d), _describe(d)) for d in flags if d.section == section]
     parts["Only in YAML and --set"] = [(d.key, _describe(d)) for d in declared if d.yaml_only]
     parts["For every command"] = SHARED
-    return _page(f"{command.summary}.", parts, "$CMTOOL_DEVICE and the like set options too; flags win.", width)
+    return _page(f"{command.summary}.", parts, PRECEDENCE, width)
 
 
 def markdown(commands: Mapping[str, Command]) -> str:
@@ -98,7 +102,7 @@ def exit_codes() -> list[tuple[int, str]]:
 
 def _page(title: str, parts: Mapping[str, Rows], end: str, width: int) -> str:
     blocks = ["\n".join([f"{name}:", *(_row(*row, width) for row in rows)]) for name, rows in parts.items() if rows]
-    return "\n\n".join([title, *blocks, end]) + "\n"
+    return "\n\n".join([title, *blocks, textwrap.fill(end, width)]) + "\n"
 
 
 def _row(left: str, right: str, width: int) -> str:

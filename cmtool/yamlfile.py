@@ -47,9 +47,9 @@ for _tag, _pattern in _NUMBERS.items():
         )
 
 
-def write(document: Mapping[str, Any]) -> str:
-    """The YAML text of a mapping of plain values, which ``parse`` reads back exactly."""
-    return yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+def write(document: Mapping[str, Any], unicode: bool = False) -> str:
+    """The YAML text of a mapping of plain values, which ``parse`` reads back exactly; ASCII unless ``unicode``."""
+    return yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=unicode, width=100)
 
 
 def parse(text: str, name: str) -> dict[str, Entry]:

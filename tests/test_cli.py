@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cmtool import cli, errors, failures, pages
+from cmtool import cli, errors, failures, pages, settings
 from cmtool.cli import COMMANDS, reference, run
 from cmtool.declarations import declarations
+from cmtool.options import load
 
 ROOT = Path(__file__).parents[1]
 ERROR = re.compile(r"cmtool: error: [^\n]+\n(  hint: [^\n]+\n)?")
@@ -248,9 +249,25 @@ def test_a_full_disk_is_no_closed_pipe():
     assert (done.returncode, done.stderr) == (74, "cmtool: error: no space left on device\n")
 
 
+def test_no_name_of_a_file_breaks_the_line(fail):
+    assert fail("info", "a\n\033[1m\udcff")[1] == "there is no file a\\n\\x1b[1m\\udcff"
+
+
+def test_no_locale_is_too_small(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = process("train-ct", "--run", "naïve→", "--print-config", env=environment)
+    (tmp_path / "a.yaml").write_text(done.stdout, encoding="ascii")
+    assert load(settings.TrainCtOptions, {}, configs=[tmp_path / "a.yaml"], environment={}).run == Path("naïve→")
+    done = process("info", "naïve→", env=environment)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (66, "cmtool: error: there is no file na\\xefve\\u2192")
+
+
 def test_closed_streams_do_no_harm():
     call = f"'{sys.executable}' -m cmtool info nope"
-    done = subprocess.run(f"{call} >&- 2>&-; {call} 2>&-", shell=True, check=False, capture_output=True, text=True)
+    page = f"'{sys.executable}' -m cmtool --help >&-"
+    done = subprocess.run(
+        f"{page} && {call} >&- 2>&-; {call} 2>&-", shell=True, check=False, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (66, "", "")
 
 

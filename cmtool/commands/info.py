@@ -22,7 +22,7 @@ def run(options: InfoOptions, console: Console) -> None:
         console.result({"presets": about}, "\n".join(f"{name:<20}{text}" for name, text in about.items()))
     else:
         header = _header(Path(options.what))
-        console.result({"path": options.what, "header": header}, write(header).rstrip())
+        console.result({"path": options.what, "header": header}, write(header, unicode=True).rstrip())
 
 
 def plugins() -> list[dict[str, str]]:
