@@ -7,9 +7,10 @@ keyword-only (or defaulted) arguments are its options; the signature is the sche
 import inspect
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, get_type_hints
 
 from cmtool.errors import CmtoolError, UsageError, unknown
+from cmtool.values import Expected, coerce
 
 __all__ = ["GROUPS", "build", "get", "names", "options", "providers"]
 
@@ -87,4 +88,18 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     missing = [k for k, default in allowed.items() if default is inspect.Parameter.empty and k not in {**spec, **given}]
     if missing:
         raise UsageError(f"{GROUPS[group]} '{name}' needs the option '{missing[0]}'")
-    return factory(*args, **{**{k: v for k, v in given.items() if k in allowed}, **spec})
+    theirs = {
+        key: _typed(factory, f"option '{key}' of {GROUPS[group]} '{name}'", key, value) for key, value in spec.items()
+    }
+    return factory(*args, **{**{k: v for k, v in given.items() if k in allowed}, **theirs})
+
+
+def _typed(factory: Any, what: str, key: str, value: Any) -> Any:
+    """The user's value as the type that the factory's annotation asks for; what is not annotated passes as it is."""
+    kind = get_type_hints(factory).get(key)
+    try:
+        return value if kind is None else coerce(kind, value)
+    except Expected as error:
+        raise UsageError(f"{what} must be {error}, not '{value}'") from error
+    except KeyError:  # a type that no text becomes: it comes from the program
+        return value

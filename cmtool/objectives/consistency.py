@@ -19,7 +19,7 @@ from cmtool.core.solvers import Solver
 from cmtool.objectives.metrics import Metric
 from cmtool.objectives.objective import Batch, Objective
 
-__all__ = ["Consistency", "along_noise", "along_teacher", "constant", "inverse_gap"]
+__all__ = ["Consistency", "along_noise", "along_teacher", "constant", "inverse_gap", "inverse_output"]
 
 Pair = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (u [B], progress) -> (t [B], r [B])
 Back = Callable[[Tensor, Batch, Tensor, Tensor], Tensor]  # (x_t, batch, t, r) -> x_r
@@ -49,6 +49,15 @@ def constant(t: Tensor, r: Tensor) -> Tensor:
 def inverse_gap(t: Tensor, r: Tensor) -> Tensor:
     """``w = 1 / (t - r)`` (Song and Dhariwal 2023; Geng et al. 2024)."""
     return 1 / (t - r)
+
+
+def inverse_output(sigma_data: float, power: float = 1.0) -> Weight:
+    """``w = 1 / c_out^power``: differences of the network's own output count alike at every level."""
+
+    def weight(t: Tensor, r: Tensor) -> Tensor:
+        return ((t**2 + sigma_data**2).sqrt() / (t * sigma_data)) ** power
+
+    return weight
 
 
 class Consistency(Objective):

@@ -1,6 +1,7 @@
 """Easy consistency tuning (Geng et al. 2024, arXiv 2406.14548, section 3)."""
 
-from cmtool.objectives.consistency import Consistency, along_noise, inverse_gap
+from cmtool.errors import unknown
+from cmtool.objectives.consistency import Consistency, along_noise, inverse_gap, inverse_output
 from cmtool.objectives.levels import ect_ratio, log_normal, shrinking
 from cmtool.objectives.metrics import pseudo_huber_of
 
@@ -16,15 +17,22 @@ def ect(
     b: float = 1.0,
     stages: int = 8,
     c: float = 0.0,
+    weight: str = "gap",
     sigma_min: float = 0.002,
+    sigma_data: float = 0.5,
 ) -> Consistency:
     """Log-normal t with ``r(t)`` that starts at 0, plain denoising, and approaches t stage by stage.
 
-    ``c`` is the constant of the pseudo-Huber metric, 0 for the norm itself.
+    ``c`` is the constant of the pseudo-Huber metric, 0 for the norm itself. ``weight`` is "gap", 1/(t - r), as the authors
+    train CIFAR-10; "variance", 1/c_out^2, as they train ImageNet; or "output", 1/c_out, which gives high levels more say
+    and is what short runs need.
     """
+    weights = {"gap": inverse_gap, "variance": inverse_output(sigma_data, 2), "output": inverse_output(sigma_data)}
+    if weight not in weights:
+        raise unknown("weight", weight, weights)
 
     def pair(u, progress):
         t = log_normal(u, mean, std)
         return t, ect_ratio(t, shrinking(progress, stages), q, k, b)
 
-    return Consistency(pair, along_noise, pseudo_huber_of(c), inverse_gap, sigma_min=sigma_min)
+    return Consistency(pair, along_noise, pseudo_huber_of(c), weights[weight], sigma_min=sigma_min)
