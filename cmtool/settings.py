@@ -34,6 +34,7 @@ class MachineOptions(Options):
     device: str = option(
         "auto",
         help="auto, cpu, cuda, cuda:N or mps",
+        metavar="DEVICE",
         check=matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:N or mps"),
         section=MACHINE,
     )
