@@ -1,6 +1,6 @@
 """Easy consistency tuning (Geng et al. 2024, arXiv 2406.14548, section 3)."""
 
-from cmtool.errors import unknown
+from cmtool.errors import UsageError, unknown
 from cmtool.objectives.consistency import Consistency, along_noise, inverse_gap, inverse_output
 from cmtool.objectives.levels import ect_ratio, log_normal, shrinking
 from cmtool.objectives.metrics import pseudo_huber_of
@@ -23,16 +23,18 @@ def ect(
 ) -> Consistency:
     """Log-normal t with ``r(t)`` that starts at 0, plain denoising, and approaches t stage by stage.
 
-    ``c`` is the constant of the pseudo-Huber metric, 0 for the norm itself. ``weight`` is "gap", 1/(t - r), as the authors
-    train CIFAR-10; "variance", 1/c_out^2, as they train ImageNet; or "output", 1/c_out, which gives high levels more say
-    and is what short runs need.
+    ``c`` is the constant of the pseudo-Huber metric, 0 for the norm itself. ``weight`` is "gap", 1/(t - r), as the
+    authors train CIFAR-10; "variance", 1/c_out^2, as they train ImageNet; or "output", 1/c_out, which gives high
+    levels more say and is what short runs need.
     """
+    if stages < 1:
+        raise UsageError(f"'ect' needs 1 stage or more, not {stages}", "8 is usual")
     weights = {"gap": inverse_gap, "variance": inverse_output(sigma_data, 2), "output": inverse_output(sigma_data)}
     if weight not in weights:
         raise unknown("weight", weight, weights)
 
     def pair(u, progress):
-        t = log_normal(u, mean, std)
+        t = log_normal(u, mean, std).clamp(min=sigma_min)  # below the boundary c_out changes sign
         return t, ect_ratio(t, shrinking(progress, stages), q, k, b)
 
     return Consistency(pair, along_noise, pseudo_huber_of(c), weights[weight], sigma_min=sigma_min)
