@@ -21,7 +21,7 @@ from platformdirs import user_config_path
 from cmtool import __version__, failures, pages, presets, registry, settings
 from cmtool.commands.console import Console
 from cmtool.declarations import Declaration, declarations, long_flag
-from cmtool.errors import UsageError, closest, unknown
+from cmtool.errors import MissingInput, UsageError, closest, unknown
 from cmtool.options import dump, load
 from cmtool.pages import Command
 
@@ -123,7 +123,7 @@ def _run(argv: list[str]) -> None:
 
 def _execute(call: Call) -> None:
     command, shared = COMMANDS[call.command], call.shared
-    sets, configs = shared["sets"] or (), shared["configs"] or ()
+    sets, configs = shared["sets"] or (), [*_stored(call), *(shared["configs"] or ())]
     options = load(command.options, call.flags, sets, configs, shared["preset"], user=_user_file())
     if shared["print_config"]:
         print(dump(options), end="")
@@ -131,6 +131,22 @@ def _execute(call: Call) -> None:
     module, function = command.target.split(":")
     console = Console(call.command, json=bool(shared["json"]), quiet=bool(shared["quiet"]))
     getattr(import_module(module), function)(options, console)
+
+
+def _stored(call: Call) -> list[Path]:
+    """The options that the run of --resume began with, the weakest of all files: nobody has to repeat them."""
+    run = call.flags.get("resume")
+    if run is None:
+        return []
+    path = Path(run).expanduser() / "config.yaml"
+    if not path.is_file():
+        raise MissingInput(f"there is no run {run}", "a run is the folder that training made, with a config.yaml in it")
+    with path.open("rb") as file:
+        first = file.readline(100).decode(errors="replace").split()
+    if first[:2] == ["#", "cmtool"] and first[2:] != [call.command]:
+        began = " ".join(first[2:])
+        raise UsageError(f"{run} is a run of {began}", f"go on with it by: cmtool {began} --resume {run}")
+    return [path]
 
 
 def _user_file() -> Path | None:

@@ -196,7 +196,7 @@ class SampleOptions(SamplingOptions):
     seeds: Seeds | None = option(
         None, help="seeds such as 0-63 or 1,2,5-10", metavar="SEEDS", section=SAMPLING, shown="n from --seed on"
     )
-    solver: Spec = option(Spec(name="heun"), help="solver of a score model", group="solvers", section=SAMPLING)
+    solver: Spec | None = option(None, help="solver of a score model", group="solvers", section=SAMPLING, shown="heun")
     output: str = option(
         "samples",
         help="FOLDER, FILE.npz, FILE.tar, or - for a tar of PNG on standard output",
@@ -204,7 +204,9 @@ class SampleOptions(SamplingOptions):
         metavar="OUT",
         section=OUTPUT,
     )
-    grid: Path | None = option(None, help="write one PNG of all images too", metavar="FILE.png", section=OUTPUT)
+    grid: Path | None = option(
+        None, help="write the first 100 images side by side, too", metavar="FILE.png", section=OUTPUT
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

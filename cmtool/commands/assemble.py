@@ -11,6 +11,7 @@ import torch
 import cmtool
 from cmtool import registry
 from cmtool.commands.data import open_dataset
+from cmtool.commands.models import checkpoint
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
 from cmtool.files.checkpoint import digest, load
@@ -76,24 +77,26 @@ def _score(options: TrainScoreOptions) -> Start:
 
 
 def _ct(options: TrainCtOptions) -> Start:
-    parent = load(options.init) if options.init else None
+    path = checkpoint(options.init) if options.init else None
+    parent = load(path) if path else None
     sigma_data = parent.preconditioning.sigma_data if parent else options.sigma_data
     objective = registry.build("train_ct", options.method, **_levels(options, sigma_data))
     if parent is None:
         return Start(objective, options.backbone, sigma_data)
-    return Start(objective, parent.header.backbone, sigma_data, parent, options.init)
+    return Start(objective, parent.header.backbone, sigma_data, parent, path)
 
 
 def _distill(options: DistillOptions) -> Start:
-    teacher = load(options.teacher).requires_grad_(False)
+    path = checkpoint(options.teacher)
+    teacher = load(path).requires_grad_(False)
     if teacher.header.kind != "score":
         raise UsageError(
-            f"{options.teacher} is a consistency model, and distill learns from a score model",
+            f"{path} is a consistency model, and distill learns from a score model",
             "train one with 'cmtool train-score', or go on training this one with 'cmtool train-ct --init'",
         )
     sigma_data = teacher.preconditioning.sigma_data
     objective = registry.build("distill", options.method, teacher, **_levels(options, sigma_data))
-    return Start(objective, teacher.header.backbone, sigma_data, teacher, options.teacher)
+    return Start(objective, teacher.header.backbone, sigma_data, teacher, path)
 
 
 STARTS: dict[type, Callable[[Any], Start]] = {
@@ -143,7 +146,7 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
         conditional=conditional,
         sigma_min=options.sigma_min,
         sigma_max=options.sigma_max,
-        method=f"{options.command} {options.method['name']}",
+        method=f"{options.command} {vars(options)['method']['name']}",
         options=plain(asdict(replace(options, run=None, resume=None, dry_run=False))),
         parents=parents,
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},

@@ -32,12 +32,12 @@ def run(options: EditOptions, console: Console) -> None:
     """Edit one picture."""
     use_threads(options.threads)
     where = device(options.device)
-    model = open_model(options.model, where, console)
+    model, path = open_model(options.model, where, console)
     header = model.header
     if header.kind != "consistency" or len(header.shape) != 3:
         raise UsageError(
-            f"edit needs a consistency model of images, and {model.path} is a {header.kind} model",
-            f"distil it first: cmtool distill --teacher {model.path}",
+            f"edit needs a consistency model of images, and {path} is a {header.kind} model",
+            f"distil it first: cmtool distill --teacher {path}",
         )
     picture = read_picture(options.input)
     reference = prepare(picture, options, header, console)
@@ -60,7 +60,7 @@ def run(options: EditOptions, console: Console) -> None:
     write_picture(options.output, to_pixels(image)[0].cpu())
     console.say(f"{len(levels)} network evaluations; the known part is off by at most {error:.2g} of 255 grey levels")
     document = {
-        "model": describe(model),
+        "model": describe(model, path),
         "task": spec["name"],
         "input": options.input,
         "output": options.output,

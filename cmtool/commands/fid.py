@@ -19,6 +19,7 @@ from cmtool.evaluation.frechet import frechet_distance
 from cmtool.evaluation.moments import Moments
 from cmtool.evaluation.references import Statistics, comparable, holds_statistics, read_statistics
 from cmtool.files.images import open_reader
+from cmtool.files.runs import CHECKPOINT
 from cmtool.settings import FidOptions
 from cmtool.training.batches import Cache
 from cmtool.training.devices import device, use_threads
@@ -74,7 +75,7 @@ def measure(target: str, features: Any, options: FidOptions, console: Console) -
 def batches(target: str, options: FidOptions, console: Console) -> Iterator[Tensor]:
     """uint8 images [B, C, H, W] of a stream, a checkpoint or a data set."""
     path = Path(target)
-    if target.endswith(".safetensors"):
+    if target.endswith(".safetensors") or (path / CHECKPOINT).is_file():
         yield from of_model(path, options, console)
     elif target == "-" or path.is_file() or (path.is_dir() and target not in registry.names("datasets")):
         for batch in open_reader(target, options.batch):
@@ -89,7 +90,7 @@ def batches(target: str, options: FidOptions, console: Console) -> Iterator[Tens
 
 
 def of_model(path: Path, options: FidOptions, console: Console) -> Iterator[Tensor]:
-    model = open_model(path, device(options.device), console)
+    model, _ = open_model(path, device(options.device), console)
     walk = plan(model.header, options.steps, options.levels)
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
     for _, images, _ in in_batches(model, walk, seeds, options.batch, class_index(model.header, options.klass)):

@@ -1,5 +1,6 @@
 """Images of a model: the one walk behind ``sample``, ``fid`` and the pictures drawn during training."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor
 
 from cmtool import registry
-from cmtool.core.denoiser import Denoiser
+from cmtool.core.denoiser import Denoise, Denoiser
 from cmtool.core.grids import intermediate, karras, to_zero
 from cmtool.core.noise import Blend, Noise
 from cmtool.core.pixels import to_pixels
 from cmtool.core.samplers import last, multistep, probability_flow, start
+from cmtool.core.steady import steady
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.pictures import grid, scatter
@@ -42,25 +44,37 @@ def plan(
     header: Header,
     steps: int | None = None,
     levels: Sequence[float] | None = None,
-    solver: str | Mapping[str, Any] = "heun",
+    solver: Mapping[str, Any] | None = None,
 ) -> Plan:
     """How to sample a model of this kind.
 
-    ``steps`` counts network evaluations of a consistency model and solver steps of a score model.
+    ``steps`` counts network evaluations of a consistency model and solver steps of a score model, whose ``solver`` is
+    Heun's when none is named.
     """
-    if levels and steps and len(levels) != steps:
-        raise UsageError(f"--steps {steps} and {len(levels)} --levels contradict each other", "give one of them")
-    if levels and levels[0] > header.sigma_max:
-        raise UsageError(f"the first level {levels[0]:g} is above the model's highest, {header.sigma_max:g}")
+    if levels:
+        _check(header, steps, levels)
     if header.kind == "score":
         visited = _tensor(levels) if levels else karras(steps or SCORE_STEPS, header.sigma_min, header.sigma_max)
-        return Plan(to_zero(visited), registry.build("solvers", solver))
+        return Plan(to_zero(visited), registry.build("solvers", solver or "heun"))
+    if solver:
+        raise UsageError(
+            "--solver walks the ODE of a score model, and this is a consistency model, which jumps",
+            f"leave it out; more steps are more jumps: --steps {steps or 2}",
+        )
     if levels:
         return Plan(_tensor(levels))
     steps = steps or 1
     if len(header.levels) == steps - 1:
         return Plan(_tensor([header.sigma_max, *header.levels]))
     return Plan(intermediate(steps, header.sigma_min, header.sigma_max))
+
+
+def _check(header: Header, steps: int | None, levels: Sequence[float]) -> None:
+    if steps and len(levels) != steps:
+        raise UsageError(f"--steps {steps} and {len(levels)} --levels contradict each other", "give one of them")
+    if levels[0] > header.sigma_max or levels[-1] < header.sigma_min:
+        known = f"{header.sigma_min:g} to {header.sigma_max:g}"
+        raise UsageError(f"the model knows noise levels from {known}, not {', '.join(f'{x:g}' for x in levels)}")
 
 
 def _tensor(levels: Sequence[float]) -> Tensor:
@@ -74,25 +88,45 @@ def labels_of(seeds: Sequence[int], classes: int, klass: int | None = None) -> T
     return torch.tensor([klass if klass is not None else seed % classes for seed in seeds], dtype=torch.long)
 
 
-def walk(model: Denoiser, plan: Plan, x: Tensor, noise: Noise | Blend, labels: Tensor | None) -> Iterator[Tensor]:
+def walk(
+    model: Denoise, plan: Plan, x: Tensor, noise: Noise | Blend, labels: Tensor | None, sigma_min: float
+) -> Iterator[Tensor]:
     """From x at the plan's first level to images."""
     if plan.solver is not None:
         return probability_flow(model, x, plan.levels, plan.solver, labels)
-    return multistep(model, x, plan.levels, noise, labels, sigma_min=model.preconditioning.sigma_min)
+    return multistep(model, x, plan.levels, noise, labels, sigma_min=sigma_min)
 
 
 def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | None) -> Tensor:
     """The images of some noise, uint8 [B, C, H, W] on the CPU; points stay float32 [B, D]."""
-    device = next(model.parameters()).device
-    x = start(noise, model.header.shape, plan.levels[0]).to(device)
-    x = last(walk(model, plan, x, noise, None if labels is None else labels.to(device))).cpu()
+    device, shape = next(model.parameters()).device, model.header.shape
+    x = start(noise, shape, plan.levels[0]).to(device)
+    labels = None if labels is None else labels.to(device)
+    with steady(model, piece(shape, device), threads(device)) as steadied:
+        x = last(walk(steadied, plan, x, noise, labels, model.preconditioning.sigma_min)).cpu()
     return to_pixels(x) if x.ndim == 4 else x.float()
+
+
+def piece(shape: tuple[int, ...], device: torch.device) -> int:
+    """Images that one call of the network sees, whatever the batch: few enough for a core's cache, or to fill a GPU."""
+    if len(shape) == 1:
+        return 1024
+    pixels, most = (1 << 13, 16) if device.type == "cpu" else (1 << 18, 256)
+    return max(1, min(pixels // math.prod(shape[1:]), most))
+
+
+def threads(device: torch.device) -> int:
+    """Pieces at a time."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def in_batches(
     model: Denoiser, plan: Plan, seeds: Sequence[int], batch: int, klass: int | None = None
 ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
-    """Seeds, images and labels, batch after batch; each image depends on its own seed alone."""
+    """Seeds, images and labels, ``batch`` or a few more at a time; each image depends on its own seed alone."""
+    device = next(model.parameters()).device
+    whole = piece(model.header.shape, device) * threads(device)
+    batch = math.ceil(batch / whole) * whole  # less would leave cores idle and save no memory
     for i in range(0, len(seeds), batch):
         some = list(seeds[i : i + batch])
         labels = labels_of(some, model.header.conditional, klass)

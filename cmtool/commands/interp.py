@@ -17,7 +17,7 @@ __all__ = ["run"]
 def run(options: InterpOptions, console: Console) -> None:
     """Draw the frames; a conditional model without --class changes class half way, so that both ends are samples."""
     use_threads(options.threads)
-    model = open_model(options.model, device(options.device), console)
+    model, path = open_model(options.model, device(options.device), console)
     header = model.header
     walk = plan(header, options.steps, options.levels)
     ends = labels_of([options.a, options.b], header.conditional, class_index(header, options.klass))
@@ -29,7 +29,7 @@ def run(options: InterpOptions, console: Console) -> None:
         with open_writer(options.output, options.frames, header.shape, labels is not None) as writer:
             writer.write(range(options.frames), images, labels)
     document = {
-        "model": describe(model),
+        "model": describe(model, path),
         "seeds": [options.a, options.b],
         "frames": options.frames,
         "evaluations": walk.evaluations,

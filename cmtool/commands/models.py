@@ -10,23 +10,26 @@ from cmtool.core.denoiser import Denoiser
 from cmtool.errors import MissingInput, UsageError
 from cmtool.files.checkpoint import load
 from cmtool.files.header import Header
-from cmtool.files.runs import latest_checkpoint
+from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 
-__all__ = ["class_index", "open_model"]
+__all__ = ["checkpoint", "class_index", "open_model"]
 
 
-def open_model(path: Path | None, device: torch.device, console: Console) -> Denoiser:
-    """The checkpoint that was named, else the user's own default, else that of the last finished run."""
+def open_model(path: Path | None, device: torch.device, console: Console) -> tuple[Denoiser, Path]:
+    """The checkpoint that was named, else the user's own default, else that of the last finished run; and its path."""
     found = path or latest_checkpoint()
     if found is None:
         raise MissingInput("there is no model here", "train one with 'cmtool train-ct', or name one with --model FILE")
-    if found.is_dir():
-        found = found / "model.safetensors"
+    found = checkpoint(found)
     model = load(found, device)
     header = model.header
     console.say(f"model: {found} ({header.kind}, {header.method}, {header.images:,} images seen)")
-    model.path = found
-    return model
+    return model, found
+
+
+def checkpoint(path: Path) -> Path:
+    """The checkpoint of a run directory, or the file itself."""
+    return path / CHECKPOINT if path.is_dir() else path
 
 
 def class_index(header: Header, klass: int | str | None) -> int | None:
@@ -50,6 +53,6 @@ def _names(header: Header) -> str:
     return ", ".join(header.classes)
 
 
-def describe(model: Any) -> dict[str, Any]:
+def describe(model: Denoiser, path: Path) -> dict[str, Any]:
     """What a result says about the model that made it."""
-    return {"path": str(model.path), "kind": model.header.kind, "sha256": model.header.sha256}
+    return {"path": str(path), "kind": model.header.kind, "sha256": model.header.sha256}

@@ -8,7 +8,6 @@ import torch
 from cmtool.commands.console import Console
 from cmtool.commands.generate import in_batches, plan, sheet
 from cmtool.commands.models import class_index, describe, open_model
-from cmtool.errors import UsageError
 from cmtool.files.images import open_writer
 from cmtool.files.pictures import write_picture
 from cmtool.settings import SampleOptions
@@ -17,41 +16,37 @@ from cmtool.values import Seeds
 
 __all__ = ["run"]
 
-SHEET = 400  # images at most on a grid
+SHEET = 100  # images at most on a grid
 
 
 def run(options: SampleOptions, console: Console) -> None:
     """Draw images and write them as they come."""
     use_threads(options.threads)
-    model = open_model(options.model, device(options.device), console)
+    model, path = open_model(options.model, device(options.device), console)
     header = model.header
     walk = plan(header, options.steps, options.levels, options.solver)
     seeds = options.seeds or Seeds([range(options.seed, options.seed + options.n)])
     klass = class_index(header, options.klass)
-    if options.grid and len(seeds) > SHEET:
-        raise UsageError(
-            f"a grid holds at most {SHEET} images, and these are {len(seeds)}", "draw fewer, or leave out --grid"
-        )
+    shown, room, done = [], SHEET if len(header.shape) == 3 else len(seeds), 0
+    began = time.monotonic()
 
-    shown, began = [], time.monotonic()
     levels = ", ".join(f"{level:.4g}" for level in walk.levels)
     console.say(f"{len(seeds):,} images, {walk.evaluations} network evaluations each, levels {levels}")
     with (
         open_writer(options.output, len(seeds), header.shape, header.conditional > 0) as writer,
         console.track(len(seeds), "images", "sample") as progress,
     ):
-        done = 0
         for some, images, labels in in_batches(model, walk, seeds, options.batch, klass):
             writer.write(some, images, labels)
+            if options.grid and done < room:
+                shown.append(images[: room - done])
             done += len(some)
             progress.update(done)
-            if options.grid:
-                shown.append(images)
     seconds = time.monotonic() - began
     if options.grid:
-        write_picture(options.grid, sheet(torch.cat(shown), columns(len(seeds), header.conditional)))
+        write_picture(options.grid, sheet(torch.cat(shown), columns(min(len(seeds), room), header.conditional)))
     document = {
-        "model": describe(model),
+        "model": describe(model, path),
         "images": len(seeds),
         "seeds": str(seeds),
         "evaluations": walk.evaluations,

@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -13,12 +13,16 @@ from cmtool.commands.assemble import Job, assemble
 from cmtool.commands.console import Console
 from cmtool.commands.generate import draw, labels_of, plan, sheet
 from cmtool.commands.stopping import Stop
+from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
-from cmtool.errors import Diverged, Interrupted, Preempted, UsageError
+from cmtool.errors import Diverged, Interrupted, MissingInput, Preempted, UsageError, WriteFailed
 from cmtool.files import runs
 from cmtool.files.atomic import write_bytes
 from cmtool.files.checkpoint import save
+from cmtool.files.header import read_header
 from cmtool.files.pictures import write_picture
+from cmtool.files.runs import CHECKPOINT
+from cmtool.files.state import NAME as STATE
 from cmtool.files.state import load_state, save_state
 from cmtool.options import dump, load
 from cmtool.settings import TrainOptions
@@ -32,16 +36,7 @@ __all__ = ["run"]
 
 LINES = 200  # of metrics.jsonl in a whole run
 PATIENCE = 5  # steps in a row without a finite gradient
-FREE = {
-    "device",
-    "threads",
-    "resume",
-    "run",
-    "dry_run",
-    "snapshots",
-    "precision",
-    "micro_batch",
-}  # may change on resume
+FREE = {"device", "threads", "precision", "micro_batch", "snapshots", "run", "resume", "dry_run"}  # change no result
 
 
 def run(options: TrainOptions, console: Console) -> None:
@@ -49,35 +44,64 @@ def run(options: TrainOptions, console: Console) -> None:
     use_threads(options.threads)
     where = device(options.device)
     if options.resume:
-        check_unchanged(options)
+        check_unchanged(options, options.resume)
+        if runs.read_status(options.resume)["state"] == "finished":
+            console.say(f"{options.resume} has finished already; there is nothing left to do")
+            return conclude(options.resume, options.command, console)
     job = assemble(options, where)
     parameters = sum(p.numel() for p in job.state.model.parameters())
     console.say(f"data: {options.data['name']}, {len(job.dataset):,} of {'x'.join(map(str, job.dataset.shape))}")
-    console.say(f"network: {options.command}, {parameters:,} parameters on {where}, {torch.get_num_threads()} threads")
+    size = f"{parameters:,} parameters on {where}, {torch.get_num_threads()} threads"
+    console.say(f"network: {job.header.backbone['name']}, {size}")
     if options.dry_run:
-        preview(options, job, console, parameters)
-        return
+        return preview(options, job, console, parameters)
 
     folder = options.resume or runs.create(options.run, options.command, options.data["name"])
     with runs.locked(folder), Stop() as stop:
         if options.resume:
-            unpack(job.state, *load_state(folder))
-            runs.rewind(folder, job.state.images)
+            take_up(job, folder, options.command)
             console.say(f"going on with {folder} at {job.state.images:,} images")
         else:
             write_bytes(folder / "config.yaml", dump(replace(options, run=None, resume=None, dry_run=False)).encode())
-        Walk(options, job, folder, console, stop).run(precision(options.precision, where))
+        seconds = Walk(options, job, folder, console, stop).run(precision(options.precision, where))
+    return conclude(folder, options.command, console, seconds)
 
 
-def check_unchanged(options: TrainOptions) -> None:
+def take_up(job: Job, folder: Path, command: str) -> None:
+    """Put the job where the run was left; MissingInput for one that was killed too early."""
+    if not (folder / STATE).exists():
+        again = f"start it again: cmtool {command} --config {folder / 'config.yaml'}"
+        raise MissingInput(f"{folder} was stopped before its first save", again)
+    unpack(job.state, *load_state(folder))
+    runs.rewind(folder, job.state.images)
+
+
+def conclude(folder: Path, command: str, console: Console, seconds: float = 0.0) -> None:
+    """Say what a finished run has made."""
+    path = folder / CHECKPOINT
+    header, status = read_header(path), runs.read_status(folder)
+    document = {
+        "command": command,
+        "run": str(folder),
+        "checkpoint": str(path),
+        "kind": header.kind,
+        "images": header.images,
+        "skipped": status.get("skipped", 0),
+        "seconds": round(seconds, 2),
+    }
+    spent = f" in {seconds:.0f} s" if seconds else ""
+    console.say(f"{header.images:,} images{spent}; sample it with: cmtool sample --model {path}")
+    console.result(document, str(path))
+
+
+def check_unchanged(options: TrainOptions, folder: Path) -> None:
     """A run goes on with what it began with; UsageError names what differs."""
-    assert options.resume
-    stored = load(type(options), {}, configs=[options.resume / "config.yaml"], environment={})
+    stored = load(type(options), {}, configs=[folder / "config.yaml"], environment={})
     changed = [k for k, v in vars(options).items() if k not in FREE and getattr(stored, k) != v]
     if changed:
         raise UsageError(
-            f"{options.resume} was started with another {' and another '.join(changed)}",
-            "leave these options out, or start a new run from the checkpoint: cmtool train-ct --init",
+            f"{folder} was started with another {' and another '.join(changed)}",
+            "leave that out, or start a new run without --resume",
         )
 
 
@@ -107,13 +131,16 @@ class Walk:
 
     def __init__(self, options: TrainOptions, job: Job, folder: Path, console: Console, stop: Stop):
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
-        self.began, self.seconds = time.monotonic(), 0.0
+        self.model = cast(Denoiser, job.state.average.model)
+        self.model.header = job.header
+        self.began = time.monotonic()
         self.losses: list[torch.Tensor] = []
         self.bad = 0
 
-    def run(self, autocast: Any) -> None:
+    def run(self, autocast: Any) -> float:
+        """Train to the end; the seconds it took. Interrupted or Preempted when a signal came first."""
         options, state = self.options, self.job.state
-        runs.write_status(self.folder, "running", images=state.images)
+        self.status("running")
         first = state.images
         steps = train(
             state,
@@ -129,11 +156,16 @@ class Walk:
             with self.console.track(options.images, "images", options.command) as progress:
                 for report in steps:
                     self.step(report, first, progress)
-        except BaseException:
-            with suppress(OSError):
-                runs.write_status(self.folder, "failed", images=state.images)
+                    if self.stop.asked:
+                        break
+        except BaseException as error:
+            with suppress(OSError, WriteFailed):
+                self.status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
-        self.finish()
+        if state.images < options.images:
+            self.pause()
+        self.keep("finished")
+        return time.monotonic() - self.began
 
     def step(self, report: Report, first: int, progress: Any) -> None:
         self.losses.append(report.loss)
@@ -141,8 +173,8 @@ class Walk:
         if self.bad >= PATIENCE:
             self.keep("failed")
             raise Diverged(
-                f"the last {PATIENCE} gradients were not finite; the state before them is in {self.folder}",
-                f"lower the learning rate: --lr {self.options.lr / 3:.1g}, or clip gradients: --clip 1",
+                f"the last {PATIENCE} gradients were not finite; the weights before them are in {self.folder}",
+                f"start again with a lower learning rate, --lr {self.options.lr / 3:.1g}, or with --clip 1",
             )
         if self.due(report.images, LINES):
             loss = float(torch.stack(self.losses).mean())
@@ -152,8 +184,8 @@ class Walk:
             progress.update(report.images, loss=f"{loss:.4g}")
         if self.due(report.images, self.options.snapshots):
             self.picture(report.images)
-        if self.stop.asked and report.images < self.options.images:
-            self.pause()
+            if report.images < self.options.images:
+                self.keep("running")
 
     def due(self, images: int, times: int) -> bool:
         """Whether this step crossed one of ``times`` equal parts of the run."""
@@ -174,19 +206,20 @@ class Walk:
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
-        model, header = self.job.state.average.model, self.job.header
-        model.header = header
+        header = self.job.header
         seeds = range(max(header.conditional, 8) * (4 if header.conditional else 8))
-        made = draw(model, plan(header), Noise(seeds), labels_of(seeds, header.conditional))
+        made = draw(self.model, plan(header), Noise(seeds), labels_of(seeds, header.conditional))
         write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.conditional, 8)))
 
-    def keep(self, status: str) -> Path:
-        """The checkpoint, the state to go on from, and the word for how the run stands."""
-        state, path = self.job.state, self.folder / "model.safetensors"
-        save(path, state.average.model, replace(self.job.header, images=state.images))
+    def status(self, word: str) -> None:
+        runs.write_status(self.folder, word, images=self.job.state.images, skipped=self.job.state.skipped)
+
+    def keep(self, word: str) -> None:
+        """Save the checkpoint, the state to go on from, and how the run stands."""
+        state = self.job.state
+        save(self.folder / CHECKPOINT, self.model, replace(self.job.header, images=state.images))
         save_state(self.folder, *pack(state))
-        runs.write_status(self.folder, status, images=state.images)
-        return path
+        self.status(word)
 
     def pause(self) -> None:
         self.keep("preempted" if self.stop.preempted else "interrupted")
@@ -195,18 +228,3 @@ class Walk:
             f"stopped at {self.job.state.images:,} of {self.options.images:,} images; all is saved in {self.folder}",
             f"go on with: cmtool {self.options.command} --resume {self.folder}",
         )
-
-    def finish(self) -> None:
-        path, state = self.keep("finished"), self.job.state
-        seconds = time.monotonic() - self.began
-        document = {
-            "command": self.options.command,
-            "run": str(self.folder),
-            "checkpoint": str(path),
-            "kind": self.job.header.kind,
-            "images": state.images,
-            "skipped": state.skipped,
-            "seconds": round(seconds, 2),
-        }
-        self.console.say(f"{state.images:,} images in {seconds:.0f} s; sample it with: cmtool sample --model {path}")
-        self.console.result(document, str(path))

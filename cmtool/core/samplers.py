@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoise, like
-from cmtool.core.noise import START, STEP, Noise
+from cmtool.core.noise import START, STEP, Blend, Noise
 from cmtool.core.solvers import Field, Solver, integrate
 
 __all__ = ["Counted", "clipped", "flow", "last", "multistep", "probability_flow", "start"]
@@ -28,7 +28,7 @@ def clipped(model: Denoise) -> Denoise:
     return lambda x, sigma, labels=None: model(x, sigma, labels).clamp(-1, 1)
 
 
-def start(noise: Noise, shape: tuple[int, ...], sigma: Tensor) -> Tensor:
+def start(noise: Noise | Blend, shape: tuple[int, ...], sigma: Tensor) -> Tensor:
     """``sigma z``, [B, *shape]: where every walk from noise begins."""
     z = noise.normal(shape, START)
     return like(sigma, z) * z
@@ -62,7 +62,7 @@ def multistep(
     model: Denoise,
     x: Tensor,
     levels: Tensor,
-    noise: Noise,
+    noise: Noise | Blend,
     labels: Tensor | None = None,
     impose: Callable[[Tensor], Tensor] | None = None,
     sigma_min: float = 0.0,

@@ -1,0 +1,37 @@
+"""Images that do not depend, not even in the last bit, on what they are computed beside."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from cmtool.core.denoiser import Denoise
+
+__all__ = ["steady"]
+
+
+@contextmanager
+def steady(model: Denoise, size: int, threads: int = 1) -> Iterator[Denoise]:
+    """The same denoiser, without gradients, whose row i is a function of row i of its input, bit for bit.
+
+    A kernel cuts its sums by the number of rows and of threads, and a sum cut elsewhere rounds elsewhere: of 100 images
+    of 32x32 pixels, a few values in 307,200 came out one grey level apart at batch 1 and 7. So the network only ever
+    sees ``size`` rows at a time (the last piece is filled up with copies), each piece on one thread of the processor;
+    ``threads`` of them work on pieces of their own, which is no slower than all on one.
+    """
+    before = torch.get_num_threads()
+    quiet = torch.no_grad()(model)
+    pool = ThreadPoolExecutor(threads, "steady", torch.set_num_threads, (1,))
+
+    def pieces(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        rows = torch.arange(len(x) + -len(x) % size, device=x.device).clamp(max=len(x) - 1)
+        given = [value[rows].split(size) for value in (x, sigma, labels) if value is not None]
+        return torch.cat(list(pool.map(quiet, *given)))[: len(x)]
+
+    try:
+        with pool:
+            yield pieces
+    finally:
+        torch.set_num_threads(before)  # threads that others start later begin with the number that was set last
