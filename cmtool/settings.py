@@ -27,6 +27,10 @@ INPUT, SAMPLING, OUTPUT = "Input", "Sampling", "Output"
 SEED = between(0, LARGEST_SEED)
 
 
+# ECT for runs of minutes: it reaches the highest levels soon, and at low ones it stays plain denoising to the end.
+SHORT_ECT = Spec(name="ect", mean=-0.4, std=1.6, k=40.0, stages=4, weight="output")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MachineOptions(Options):
     """Where the work is done."""
@@ -58,23 +62,23 @@ class TrainOptions(MachineOptions):
     flip: bool = option(False, help="mirror half of the images", section=DATA)
     sigma_min: float = option(0.002, help="lowest noise level", check=positive(), section=NETWORK)
     sigma_max: float = option(80.0, help="highest noise level", check=positive(), section=NETWORK)
-    images: int = option(400_000, help="length, in images", flag="-n", check=at_least(1), section=TRAINING)
-    batch: int = option(64, help="images in a step", flag="-b", check=at_least(1), section=TRAINING)
+    images: int = option(36_000, help="length, in images", flag="-n", check=at_least(1), section=TRAINING)
+    batch: int = option(16, help="images in a step", flag="-b", check=at_least(1), section=TRAINING)
     optimizer: Spec = option(
         Spec(name="adam", betas=[0.9, 0.99]), help="optimizer and its options", yaml_only=True, section=TRAINING
     )
-    lr: float = option(1e-3, help="learning rate", check=positive(), section=TRAINING)
-    warmup: int = option(10_000, help="images over which the rate grows from 0", check=at_least(0), section=TRAINING)
+    lr: float = option(2e-3, help="learning rate", check=positive(), section=TRAINING)
+    warmup: int = option(2_000, help="images over which the rate grows from 0", check=at_least(0), section=TRAINING)
     decay: str = option(
-        "constant",
+        "cosine",
         help="how the rate falls afterwards",
         choices=("constant", "cosine", "linear", "sqrt"),
         section=TRAINING,
     )
     ema: int = option(
-        20_000, help="half-life of the averaged weights, in images; 0: none", check=at_least(0), section=TRAINING
+        1_500, help="half-life of the averaged weights, in images; 0: none", check=at_least(0), section=TRAINING
     )
-    clip: float = option(0.0, help="largest norm of a gradient; 0 clips none", check=at_least(0), section=TRAINING)
+    clip: float = option(10.0, help="largest norm of a gradient; 0 clips none", check=at_least(0), section=TRAINING)
     seed: int = option(0, help="seed of every draw of the run", check=SEED, section=TRAINING)
     run: Path | None = option(
         None, help="run directory", metavar="FOLDER", section=RUN, shown="runs/COMMAND/DATE-DATA-HEX"
@@ -83,7 +87,7 @@ class TrainOptions(MachineOptions):
     snapshots: int = option(8, help="sample grids drawn on the way", check=at_least(0), section=RUN)
     dry_run: bool = option(False, help="say what would be done and how large it is, write nothing", section=RUN)
     micro_batch: int | None = option(
-        None, help="images at a time, to save memory", check=at_least(1), section=MACHINE, shown="the batch"
+        None, help="images at a time, to save memory", check=at_least(1), section=MACHINE, shown="what suits"
     )
     precision: str = option("auto", help="arithmetic", choices=("auto", "fp32", "bf16"), section=MACHINE)
 
@@ -96,7 +100,9 @@ class TrainOptions(MachineOptions):
 class NetworkOptions(TrainOptions):
     """For training that chooses its network; distillation takes that of its teacher."""
 
-    backbone: Spec = option(Spec(name="unet"), help="network architecture", group="backbones", section=NETWORK)
+    backbone: Spec = option(
+        Spec(name="unet", width=32), help="network architecture", group="backbones", section=NETWORK
+    )
     sigma_data: float = option(0.5, help="standard deviation of the data in [-1, 1]", check=positive(), section=NETWORK)
 
 
@@ -143,7 +149,7 @@ class TrainCtOptions(NetworkOptions):
         )
     }
 
-    method: Spec = option(Spec(name="ect"), help="consistency-training method", group="train_ct", section=TRAINING)
+    method: Spec = option(SHORT_ECT, help="consistency-training method", group="train_ct", section=TRAINING)
     init: Path | None = option(None, help="start from the weights of this model", section=INPUT)
 
 

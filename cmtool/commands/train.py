@@ -27,7 +27,7 @@ from cmtool.files.state import load_state, save_state
 from cmtool.options import dump, load
 from cmtool.settings import TrainOptions
 from cmtool.training.batches import ahead
-from cmtool.training.devices import device, precision, use_threads
+from cmtool.training.devices import device, piece, precision, use_threads
 from cmtool.training.loop import Report, train
 from cmtool.training.optimisers import learning_rate
 from cmtool.training.snapshot import pack, unpack
@@ -108,7 +108,9 @@ def check_unchanged(options: TrainOptions, folder: Path) -> None:
 def preview(options: TrainOptions, job: Job, console: Console, parameters: int) -> None:
     """What a run would cost: a few steps in memory, nothing written."""
     steps, began = 3, time.monotonic()
-    for _ in train(job.state, job.batches.since(0), steps * options.batch, lambda n: 0.0, micro=options.micro_batch):
+    micro = options.micro_batch or piece(options.batch, device(options.device))
+    some, threads = job.batches.since(0), torch.get_num_threads()
+    for _ in train(job.state, some, steps * options.batch, lambda n: 0.0, micro=micro, threads=threads):
         pass
     rate = steps * options.batch / (time.monotonic() - began)
     document = {
@@ -147,10 +149,11 @@ class Walk:
             ahead(self.job.batches.since(state.images)),
             options.images,
             lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.decay),
-            options.seed,
-            options.clip,
-            options.micro_batch,
-            autocast,
+            seed=options.seed,
+            clip=options.clip,
+            micro=options.micro_batch or piece(options.batch, device(options.device)),
+            threads=torch.get_num_threads(),
+            autocast=autocast,
         )
         try:
             with self.console.track(options.images, "images", options.command) as progress:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cmtool.core.noise import AUGMENT, LEVEL, START, Noise
 from cmtool.core.pixels import to_model
+from cmtool.errors import UsageError
 from cmtool.objectives.objective import Batch
 
 __all__ = ["Batches", "Cache", "ahead"]
@@ -23,25 +24,29 @@ class Cache:
     """A data set read by lists of indices; one that fits in 512 MB stays in memory, each image read once."""
 
     def __init__(self, dataset: Any):
-        self.dataset, first = dataset, torch.as_tensor(dataset[0][0])
-        self.labelled = bool(dataset.classes)
-        self.labels = torch.zeros(len(dataset), dtype=torch.long)
-        keep = first.nbytes * len(dataset) <= CACHE_BYTES
-        self.images = torch.empty((len(dataset), *first.shape), dtype=first.dtype) if keep else None
-        self.known = np.zeros(len(dataset), dtype=bool)
+        self.dataset, self.labelled = dataset, bool(dataset.classes)
+        first, label = self._fetch([0])
+        kept = len(dataset) if first.nbytes * len(dataset) <= CACHE_BYTES else 0
+        self.images = first.new_empty(kept, *first.shape[1:])
+        self.labels = torch.zeros(kept, dtype=torch.long)
+        self.known = np.zeros(kept, dtype=bool)
+        if kept:
+            self._keep([0], first, label)
 
     def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Images [B, ...] and labels [B], or None where the data have none."""
-        if self.images is None:
+        if not len(self.images):
             return self._fetch(indices)
         rows = np.asarray(indices)
-        missing = np.unique(rows[~self.known[rows]])
-        if len(missing):
-            images, labels = self._fetch(missing.tolist())
-            self.images[missing] = images
-            self.labels[missing] = labels if labels is not None else 0
-            self.known[missing] = True
+        missing = np.unique(rows[~self.known[rows]]).tolist()
+        if missing:
+            self._keep(missing, *self._fetch(missing))
         return self.images[rows], self.labels[rows] if self.labelled else None
+
+    def _keep(self, rows: list[int], images: Tensor, labels: Tensor | None) -> None:
+        self.images[rows], self.known[rows] = images, True
+        if labels is not None:
+            self.labels[rows] = labels
 
     def _fetch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         if hasattr(self.dataset, "batch"):
@@ -55,10 +60,13 @@ class Cache:
 class Batches:
     """``at(n)`` is the batch of images n .. n + size - 1 of the run: each epoch a new permutation, with its own noise.
 
-    The same images whatever the batch size, so a run can be cut anywhere and taken up again.
+    The same images whatever the batch size, so a run can be cut anywhere and taken up again. UsageError for mirrored
+    points.
     """
 
     def __init__(self, dataset: Any, size: int, seed: int = 0, flip: bool = False, conditional: bool = True):
+        if flip and len(dataset.shape) != 3:
+            raise UsageError("only images can be mirrored, and the data are points", "leave out --flip")
         self.cache, self.size, self.seed, self.flip = Cache(dataset), size, seed, flip
         self.length, self.conditional = len(dataset), conditional
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
@@ -93,13 +101,15 @@ def ahead(items: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
     stop = threading.Event()
 
     def work() -> None:
+        reason = None
         try:
             for item in items:
                 queue.put((item, None))
                 if stop.is_set():
                     return
         except BaseException as error:
-            queue.put((None, error))
+            reason = error
+        queue.put((None, reason))
 
     threading.Thread(target=work, daemon=True).start()
     try:
@@ -107,6 +117,8 @@ def ahead(items: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
             item, error = queue.get()
             if error is not None:
                 raise error
+            if item is None:
+                return
             yield item
     finally:
         stop.set()

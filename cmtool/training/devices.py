@@ -1,5 +1,6 @@
 """Where to compute, with how many threads, and in which precision."""
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -8,7 +9,7 @@ import torch
 
 from cmtool.errors import UsageError
 
-__all__ = ["device", "precision", "use_threads"]
+__all__ = ["device", "piece", "precision", "use_threads"]
 
 
 def device(name: str = "auto") -> torch.device:
@@ -43,3 +44,8 @@ def precision(name: str, where: torch.device) -> Callable[[], AbstractContextMan
     if name == "fp32":
         return nullcontext
     return lambda: torch.autocast(where.type, dtype=torch.bfloat16)
+
+
+def piece(batch: int, where: torch.device) -> int:
+    """Images of a batch to compute at once: on the processor a quarter of it but at least 8, else all of them."""
+    return min(max(math.ceil(batch / 4), 8), batch) if where.type == "cpu" else batch

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
 
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.training.ema import Average
+from cmtool.training.workers import workers
 
 __all__ = ["Report", "State", "train"]
 
@@ -44,42 +46,56 @@ def train(
     seed: int = 0,
     clip: float = 0.0,
     micro: int | None = None,
+    threads: int = 1,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Iterator[Report]:
     """Step until ``total`` images have been seen.
 
-    The loss of a step is the mean over its batch, gathered in pieces of ``micro`` images so that memory, not
-    mathematics, depends on ``micro``. A step whose gradient is not finite is left out and counted, never patched.
+    The loss of a step is the mean over its batch. Its gradient is gathered from pieces of ``micro`` images, ``threads``
+    of them at a time on the processor, and added in order: the number of threads changes no bit of the result. A step
+    whose gradient is not finite is left out and counted, never patched.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
-    device = parameters[0].device
-    while state.images < total:
-        batch = next(batches)
-        progress = state.images / total
-        torch.manual_seed(seed * 0x9E3779B1 + state.images)  # dropout, too, is a function of (run seed, n)
-        state.model.train()
-        state.optimiser.zero_grad(set_to_none=True)
+    device, dropping = parameters[0].device, drops(state.model)
 
-        loss = torch.zeros((), device=device)
-        for piece in batch.split(micro or len(batch)):
-            piece = piece.to(device)
-            with autocast():
-                part = state.objective.loss(state.model, piece, progress).sum() / len(batch)
-            part.backward()
-            loss += part.detach()
+    def gradient(piece: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """A share of the loss and its gradient, from images of which the first is the n-th of the run."""
+        if dropping:
+            torch.manual_seed((seed * 0x9E3779B1 + n) % 2**64)  # dropout, too, is a function of (run seed, n)
+        with autocast():
+            share = state.objective.loss(state.model, piece.to(device), progress).sum() / size
+        return share.detach(), torch.autograd.grad(share, parameters, materialize_grads=True)
 
-        gradient = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if clip:
-            nn.utils.clip_grads_with_norm_(parameters, clip, gradient)
-        finite = bool(torch.isfinite(gradient))
-        state.images += len(batch)
-        learning_rate = rate(state.images - len(batch))
-        if finite:
-            for group in state.optimiser.param_groups:
-                group["lr"] = learning_rate
-            state.optimiser.step()
-            state.objective.update(state.model, progress)
-            state.average.update(state.model, len(batch), state.images)
-        else:
-            state.skipped += 1
-        yield Report(state.images, loss, gradient, learning_rate, finite)
+    alone = dropping or device.type != "cpu"  # dropout draws from a generator that all threads share
+    with workers(1 if alone else threads) as work:
+        while state.images < total:
+            batch, progress = next(batches), state.images / total
+            size = len(batch)
+            state.model.train()
+            numbers = range(state.images, state.images + size, micro or size)
+            shares = work(gradient, batch.split(micro or size), numbers, repeat(size), repeat(progress))
+            loss, slopes = next(shares)
+            for more, others in shares:
+                loss, slopes = loss + more, torch._foreach_add(slopes, others)
+            for parameter, slope in zip(parameters, slopes, strict=True):
+                parameter.grad = slope
+
+            norm = nn.utils.get_total_norm(slopes)
+            if clip:
+                nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+            learning_rate, finite = rate(state.images), bool(torch.isfinite(norm))
+            state.images += size
+            if finite:
+                for group in state.optimiser.param_groups:
+                    group["lr"] = learning_rate
+                state.optimiser.step()
+                state.objective.update(state.model, progress)
+                state.average.update(state.model, size, state.images)
+            else:
+                state.skipped += 1
+            yield Report(state.images, loss, norm, learning_rate, finite)
+
+
+def drops(model: nn.Module) -> bool:
+    """Whether the model draws random numbers of its own."""
+    return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules())

@@ -35,7 +35,7 @@ def optimiser(spec: Mapping[str, Any], parameters: Iterable[nn.Parameter], rate:
     theirs = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items() if key != "name"}
     try:
         return make(parameters, lr=rate, **ours, **theirs)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise UsageError(f"optimizer '{name}' does not accept {theirs}: {error}") from error
 
 
