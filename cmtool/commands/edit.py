@@ -20,11 +20,13 @@ from cmtool.core.samplers import clipped, last, multistep
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.pictures import read_picture, write_picture
+from cmtool.pictures import with_channels
 from cmtool.settings import EditOptions
 from cmtool.training.devices import device, use_threads
 
 __all__ = ["edit_levels", "run"]
 
+TURNS = 200  # what a lone blue channel near black needs to come within half a grey level
 STEPS = 20  # of a task that starts from pure noise: the walk must have time to grow around what is known
 
 
@@ -80,7 +82,18 @@ def apply(model: Denoiser, operator: Operator, levels: Tensor, noise: Noise, lab
         x = x + like(levels[0], x) * noise.normal(x.shape[1:], START).to(x)
     sigma_min = model.preconditioning.sigma_min
     walk = multistep(clipped(model), x, levels, noise, labels, operator.impose, sigma_min)
-    return last(walk).clamp(-1, 1)
+    return settled(last(walk), operator)
+
+
+def settled(x: Tensor, operator: Operator) -> Tensor:
+    """An image in [-1, 1] that has the known part, found by giving it the one and the other in turn.
+
+    Clipping alone would change what is known: the mean of a patch, or the grey value of a pixel. Both sets are convex
+    and meet, so the turns converge (von Neumann's alternating projections).
+    """
+    for _ in range(TURNS):
+        x = operator.impose(x.clamp(-1, 1))
+    return x.clamp(-1, 1)
 
 
 def edit_levels(operator: Operator, header: Header, steps: int | None, levels: Any) -> Tensor:
@@ -112,16 +125,14 @@ def prepare(picture: np.ndarray, options: EditOptions, header: Header, console: 
     elif (height, width) != (side, side):
         console.say(f"{options.input} is {width}x{height}: its middle square was resized to the model's {side}x{side}")
         picture = resized(picture, side, Image.Resampling.LANCZOS)
-    if len(picture) != channels:
-        picture = np.repeat(picture, 3, axis=0) if channels == 3 else grey(picture)
-    return to_model(torch.from_numpy(np.ascontiguousarray(picture)))[None]
+    return to_model(torch.from_numpy(with_channels(picture, channels)))[None]
 
 
 def mask_of(options: EditOptions, picture: np.ndarray, header: Header) -> Tensor | None:
     """[1, 1, H, W] in [0, 1], 1 where pixels are to be filled in."""
     if options.mask is None:
         return None
-    mask = grey(read_picture(options.mask))
+    mask = with_channels(read_picture(options.mask), 1)
     if mask.shape[1:] != picture.shape[1:]:
         theirs, ours = (f"{shape[2]}x{shape[1]}" for shape in (mask.shape, picture.shape))
         raise UsageError(
@@ -152,13 +163,6 @@ def refuse_unused(task: str, given: dict[str, Any]) -> None:
             raise UsageError(
                 f"{task} takes no --{name}", f"it takes: {', '.join(f'--{o}' for o in takes) or 'no options'}"
             )
-
-
-def grey(picture: np.ndarray) -> np.ndarray:
-    """[1, H, W] of [C, H, W]."""
-    if len(picture) == 1:
-        return picture
-    return np.asarray(Image.fromarray(picture.transpose(1, 2, 0)).convert("L"))[None]
 
 
 def resized(picture: np.ndarray, side: int, filter: Image.Resampling) -> np.ndarray:

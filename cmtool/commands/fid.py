@@ -35,10 +35,16 @@ def run(options: FidOptions, console: Console) -> None:
     if options.source == options.ref == "-":
         raise UsageError("standard input can be one side only", "write one of them to a file first")
     use_threads(options.threads)
-    features = registry.build("features", options.features)
+    features = registry.build("features", options.features, device=str(device(options.device)))
     began = time.monotonic()
-    one, two = (measure(target, features, options, console) for target in (options.source, options.ref))
-    comparable(one, two)
+    sides = [find(target, options, console) for target in (options.source, options.ref)]
+    for side in sides:
+        if isinstance(side, Statistics):
+            comparable(side, unmeasured(features))
+    one, two = (
+        side if isinstance(side, Statistics) else measure(side, target, features, options.n, console)
+        for side, target in zip(sides, (options.source, options.ref), strict=True)
+    )
     value = frechet_distance(one, two)
     for side in (one, two):
         if side.n is not None and side.n <= len(side.mean):
@@ -58,50 +64,51 @@ def run(options: FidOptions, console: Console) -> None:
     console.result(document, f"{features.label}  {value:.6g}")
 
 
-def measure(target: str, features: Any, options: FidOptions, console: Console) -> Statistics:
-    """Mean and covariance of the features of whatever ``target`` names."""
-    if target.endswith(".npz") and holds_statistics(target):
-        return read_statistics(target)
-    moments, total = Moments(), options.n
-    with console.track(total, "images", f"fid {target}") as progress:
-        for images in limited(batches(target, options, console), options.n):
-            moments.update(features(images))
+def unmeasured(features: Any) -> Statistics:
+    """What these features could be compared with, before an hour is spent on them."""
+    mean = torch.zeros(features.dim, dtype=torch.float64)
+    return Statistics(mean, mean.diag(), features=features.name, fingerprint=features.fingerprint)
+
+
+def measure(images: Iterator[Tensor], target: str, features: Any, n: int | None, console: Console) -> Statistics:
+    """Mean and covariance of the features of the first ``n`` images."""
+    moments = Moments()
+    with console.track(n, "images", f"fid {target}") as progress:
+        for batch in limited(images, n):
+            moments.update(features(batch))
             progress.update(moments.n)
     if moments.n < 2:
         raise UsageError(f"'{target}' has {moments.n} images, and a covariance needs 2 at least")
     return Statistics(moments.mean, moments.covariance, moments.n, features.name, features.fingerprint, target)
 
 
-def batches(target: str, options: FidOptions, console: Console) -> Iterator[Tensor]:
-    """uint8 images [B, C, H, W] of a stream, a checkpoint or a data set."""
-    path = Path(target)
+def find(target: str, options: FidOptions, console: Console) -> Statistics | Iterator[Tensor]:
+    """What ``target`` names: statistics, or the images uint8 [B, C, H, W] of a stream, a checkpoint or a data set."""
+    path, names = Path(target), registry.names("datasets")
+    if target.endswith(".npz") and holds_statistics(target):
+        return read_statistics(target)
     if target.endswith(".safetensors") or (path / CHECKPOINT).is_file():
-        yield from of_model(path, options, console)
-    elif target == "-" or path.is_file() or (path.is_dir() and target not in registry.names("datasets")):
-        for batch in open_reader(target, options.batch):
-            yield torch.as_tensor(batch.images)
-    elif data_spec(target)["name"] in registry.names("datasets"):
-        yield from of_dataset(target, options.batch)
-    else:
-        names = registry.names("datasets")
-        near = closest(target, names)
-        hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
-        raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
+        return of_model(path, options, console)
+    if target == "-" or path.is_file() or (path.is_dir() and target not in names):
+        return (torch.as_tensor(batch.images) for batch in open_reader(target, options.batch))
+    if data_spec(target)["name"] in names:
+        return of_dataset(target, options.batch)
+    near = closest(target, names)
+    hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
+    raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
 
 
 def of_model(path: Path, options: FidOptions, console: Console) -> Iterator[Tensor]:
     model, _ = open_model(path, device(options.device), console)
-    walk = plan(model.header, options.steps, options.levels)
+    walk, klass = plan(model.header, options.steps, options.levels), class_index(model.header, options.klass)
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
-    for _, images, _ in in_batches(model, walk, seeds, options.batch, class_index(model.header, options.klass)):
-        yield images
+    return (images for _, images, _ in in_batches(model, walk, seeds, options.batch, klass))
 
 
 def of_dataset(target: str, batch: int) -> Iterator[Tensor]:
     dataset = open_dataset(data_spec(target))
     cache = Cache(dataset)
-    for i in range(0, len(dataset), batch):
-        yield cache.read(range(i, min(i + batch, len(dataset))))[0]
+    return (cache.read(range(i, min(i + batch, len(dataset))))[0] for i in range(0, len(dataset), batch))
 
 
 def limited(batches: Iterator[Tensor], n: int | None) -> Iterator[Tensor]:
