@@ -20,7 +20,7 @@ from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.pictures import grid, scatter
 
-__all__ = ["Plan", "draw", "in_batches", "labels_of", "plan", "sheet", "walk"]
+__all__ = ["Plan", "check_levels", "draw", "in_batches", "labels_of", "plan", "sheet", "walk"]
 
 SCORE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 2022
 
@@ -51,8 +51,7 @@ def plan(
     ``steps`` counts network evaluations of a consistency model and solver steps of a score model, whose ``solver`` is
     Heun's when none is named.
     """
-    if levels:
-        _check(header, steps, levels)
+    check_levels(header, steps, levels)
     if header.kind == "score":
         visited = _tensor(levels) if levels else karras(steps or SCORE_STEPS, header.sigma_min, header.sigma_max)
         return Plan(to_zero(visited), registry.build("solvers", solver or "heun"))
@@ -69,7 +68,10 @@ def plan(
     return Plan(intermediate(steps, header.sigma_min, header.sigma_max))
 
 
-def _check(header: Header, steps: int | None, levels: Sequence[float]) -> None:
+def check_levels(header: Header, steps: int | None, levels: Sequence[float] | None) -> None:
+    """UsageError for levels that the model never saw, or that are not as many as ``steps``."""
+    if not levels:
+        return
     if steps and len(levels) != steps:
         raise UsageError(f"--steps {steps} and {len(levels)} --levels contradict each other", "give one of them")
     if levels[0] > header.sigma_max or levels[-1] < header.sigma_min:
