@@ -2,6 +2,7 @@
 
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser
+from cmtool.errors import UsageError
 from cmtool.objectives.consistency import Consistency, along_teacher, constant
 from cmtool.objectives.levels import adjacent
 from cmtool.objectives.metrics import metric as metric_called
@@ -21,6 +22,8 @@ def cd(
     sigma_max: float = 80.0,
 ) -> Consistency:
     """Neighbouring levels of a Karras grid, joined by one solver step along the teacher's ODE; target decay mu."""
+    if steps < 2:
+        raise UsageError(f"'cd' needs 2 levels or more, not {steps}", "18 is usual")
     return Consistency(
         pair=lambda u, progress: adjacent(u, steps, sigma_min, sigma_max, rho),
         back=along_teacher(teacher, registry.build("solvers", solver)),

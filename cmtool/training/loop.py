@@ -78,7 +78,7 @@ def train(
             for more, others in shares:
                 loss, slopes = loss + more, torch._foreach_add(slopes, others)
             for parameter, slope in zip(parameters, slopes, strict=True):
-                parameter.grad = slope
+                parameter.grad = laid_out(slope, parameter)
 
             norm = nn.utils.get_total_norm(slopes)
             if clip:
@@ -94,6 +94,11 @@ def train(
             else:
                 state.skipped += 1
             yield Report(state.images, loss, norm, learning_rate, finite)
+
+
+def laid_out(slope: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in the memory layout of its parameter, which fused optimisers take for granted."""
+    return slope if slope.stride() == parameter.stride() else torch.empty_like(parameter).copy_(slope)
 
 
 def drops(model: nn.Module) -> bool:
