@@ -58,7 +58,7 @@ def run(options: EditOptions, console: Console) -> None:
     )
 
     levels = edit_levels(operator, header, options.steps, options.levels)
-    check_levels(header, options.levels and options.steps, levels.tolist())
+    check_levels(header, options.steps if options.levels else None, levels.tolist())
     noise = Noise([options.seed])
     labels = labels_of([options.seed], header.conditional, class_index(header, options.klass))
     image = apply(model, operator, levels, noise, None if labels is None else labels.to(where))
