@@ -99,12 +99,15 @@ def walk(
     return multistep(model, x, plan.levels, noise, labels, sigma_min=sigma_min)
 
 
-def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | None) -> Tensor:
-    """The images of some noise, uint8 [B, C, H, W] on the CPU; points stay float32 [B, D]."""
+def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | None, cores: int | None = None) -> Tensor:
+    """The images of some noise, uint8 [B, C, H, W] on the CPU; points stay float32 [B, D].
+
+    ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
+    """
     device, shape = next(model.parameters()).device, model.header.shape
     x = start(noise, shape, plan.levels[0]).to(device)
     labels = None if labels is None else labels.to(device)
-    with steady(model, piece(shape, device), threads(device)) as steadied:
+    with steady(model, piece(shape, device), threads(device, cores)) as steadied:
         x = last(walk(steadied, plan, x, noise, labels, model.preconditioning.sigma_min)).cpu()
     return to_pixels(x) if x.ndim == 4 else x.float()
 
@@ -117,9 +120,9 @@ def piece(shape: tuple[int, ...], device: torch.device) -> int:
     return max(1, min(pixels // math.prod(shape[1:]), most))
 
 
-def threads(device: torch.device) -> int:
+def threads(device: torch.device, cores: int | None = None) -> int:
     """Pieces at a time."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
+    return cores or torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def in_batches(

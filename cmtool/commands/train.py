@@ -135,6 +135,7 @@ class Walk:
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
         self.model = cast(Denoiser, job.state.average.model)
         self.model.header = job.header
+        self.cores = torch.get_num_threads()
         self.began = time.monotonic()
         self.losses: list[torch.Tensor] = []
         self.bad = 0
@@ -152,7 +153,7 @@ class Walk:
             seed=options.seed,
             clip=options.clip,
             micro=options.micro_batch or piece(options.batch, device(options.device)),
-            threads=torch.get_num_threads(),
+            threads=self.cores,
             autocast=autocast,
         )
         try:
@@ -211,7 +212,8 @@ class Walk:
         """A sheet of samples of the averaged model, always of the same seeds."""
         header = self.job.header
         seeds = range(max(header.conditional, 8) * (4 if header.conditional else 8))
-        made = draw(self.model, plan(header), Noise(seeds), labels_of(seeds, header.conditional))
+        labels = labels_of(seeds, header.conditional)
+        made = draw(self.model, plan(header), Noise(seeds), labels, self.cores)  # torch itself has one core in training
         write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.conditional, 8)))
 
     def status(self, word: str) -> None:

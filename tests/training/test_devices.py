@@ -7,9 +7,9 @@ import time
 import pytest
 import torch
 
+from cmtool.core.workers import workers
 from cmtool.errors import UsageError
 from cmtool.training.devices import device, piece, precision, use_threads
-from cmtool.training.workers import workers
 
 THERE = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 HERE = {name for name, there in THERE.items() if there}
