@@ -203,7 +203,9 @@ def test_dropout_is_a_function_of_seed_and_image_number():
     assert len({mask.numpy().tobytes() for mask in whole + masks(seed=4, images=0, total=48)}) == 8
     pieces = masks(3, 0, 24, micro=4)
     assert len({mask.numpy().tobytes() for mask in pieces}) == 6, "pieces of a batch drop different units"
-    assert all(torch.equal(a, b) for a, b in zip(masks(3, 0, 24, micro=4, threads=3), pieces, strict=True))
+    looked, *threaded = masks(3, 0, 24, micro=4, threads=3)  # one image is tried first: does the model draw at all?
+    assert len(looked) == 1
+    assert all(torch.equal(a, b) for a, b in zip(threaded, pieces, strict=True))
     assert all((mask == 0).float().mean().item() == pytest.approx(0.5, abs=0.1) for mask in whole)
 
 
