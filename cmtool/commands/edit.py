@@ -39,9 +39,11 @@ def run(options: EditOptions, console: Console) -> None:
     where = device(options.device)
     model, path = open_model(options.model, where, console)
     header = model.header
-    if header.kind != "consistency" or len(header.shape) != 3:
+    if len(header.shape) != 3:
+        raise UsageError(f"edit works on images, and {path} makes points")
+    if header.kind != "consistency":
         raise UsageError(
-            f"edit needs a consistency model of images, and {path} is a {header.kind} model",
+            f"edit needs a consistency model, and {path} is a {header.kind} model",
             f"distil it first: cmtool distill --teacher {path}",
         )
     picture = read_picture(options.input)

@@ -171,7 +171,7 @@ edit denoise photo.png --level 100 -m rgb.safetensors
 edit stroke photo.png --levels 90,1 -m rgb.safetensors
     2: the model knows noise levels from 0.002 to 80, not 90, 1
 edit colorize photo.png -m score.safetensors
-    2: edit needs a consistency model of images, and score.safetensors is a score model
+    2: edit needs a consistency model, and score.safetensors is a score model
     hint: distil it first: cmtool distill --teacher score.safetensors
 edit colorize photo.png -m digits.safetensors
     2: colorize needs a model of colour images, and this one is grey
