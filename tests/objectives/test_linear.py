@@ -79,12 +79,16 @@ def test_consistency_training_learns_the_product_of_euler_steps(n):
 
 @pytest.mark.parametrize("n", EULER)
 def test_distillation_by_euler_learns_its_product(n):
-    assert product(cd(Gaussian(0.0, STD), steps=n, solver="euler"), n, n - 1) == pytest.approx(EULER[n], rel=2e-11)
+    assert product(cd(Gaussian(0.0, STD), steps=n, solver="euler", decay=0.0), n, n - 1) == pytest.approx(
+        EULER[n], rel=2e-11
+    )
 
 
 @pytest.mark.parametrize("n", HEUN)
 def test_distillation_by_heun_learns_its_product(n):
-    assert product(cd(Gaussian(0.0, STD), steps=n, solver="heun"), n, n - 1) == pytest.approx(HEUN[n], rel=2e-11)
+    assert product(cd(Gaussian(0.0, STD), steps=n, solver="heun", decay=0.0), n, n - 1) == pytest.approx(
+        HEUN[n], rel=2e-11
+    )
 
 
 def test_the_products_approach_the_exact_factor():
