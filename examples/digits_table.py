@@ -32,7 +32,7 @@ def train(folder: Path, name: str, *words: str) -> tuple[str, dict[str, Any]]:
     """A run of ``words``, and its checkpoint; one that is there already is not repeated."""
     run, kept = folder / name, folder / f"{name}.json"
     if not kept.exists():
-        kept.write_text(json.dumps(cmtool(*words, "--preset", "digits-cpu", "--run", str(run))))
+        kept.write_text(json.dumps(cmtool(*words, "--run", str(run))))
     result = json.loads(kept.read_text())
     return result["checkpoint"], result
 
@@ -45,18 +45,23 @@ def distance(model: str, steps: int) -> float:
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "digits-table")
     folder.mkdir(parents=True, exist_ok=True)
-    teacher, learning = train(folder, "teacher", "train-score")
-    student, distilling = train(folder, "student", "distill", "--teacher", teacher)
-    tuned, tuning = train(folder, "tuned", "train-ct")
-    blank, _ = train(folder, "blank", "train-ct", "--images", "1", "--batch", "1", "--lr", "1e-9")
+    teacher, learning = train(folder, "teacher", "train-score", "--preset", "digits-cpu")
+    student, distilling = train(folder, "student", "distill", "--preset", "digits-cpu", "--teacher", teacher)
+    tuned, tuning = train(folder, "tuned", "train-ct", "--preset", "digits-ect", "--init", teacher)
+    alone, starting = train(folder, "alone", "train-ct", "--preset", "digits-ect")
+    blank, _ = train(folder, "blank", "train-ct", "--data", "digits", "--images", "1", "--batch", "1", "--lr", "1e-9")
 
     real = cmtool(*FID, "digits[0::2]", "--ref", "digits[1::2]")["value"]
     rows = [
         ("real digits, even against odd", "", "", "", real),
         ("teacher, `train-score`, 18 Heun steps", learning["images"], learning["seconds"], 35, distance(teacher, 18)),
     ]
-    ours = (("`distill --method cd`", student, distilling), ("`train-ct --method ect`", tuned, tuning))
-    for name, model, run in ours:
+    trained = (
+        ("`distill --method cd`", student, distilling),
+        ("`train-ct --method ect --init` teacher", tuned, tuning),
+        ("`train-ct --method ect` from random weights", alone, starting),
+    )
+    for name, model, run in trained:
         for steps in (1, 2):
             rows.append((f"{name}, {steps}-step", run["images"], run["seconds"], steps, distance(model, steps)))
     rows.append(("untrained network", 1, "", 1, distance(blank, 1)))
