@@ -2,7 +2,7 @@
 
 import math
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -145,9 +145,10 @@ class Walk:
         options, state = self.options, self.job.state
         self.status("running")
         first = state.images
+        batches = ahead(self.job.batches.since(first))
         steps = train(
             state,
-            ahead(self.job.batches.since(state.images)),
+            batches,
             options.images,
             lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.decay),
             seed=options.seed,
@@ -157,7 +158,11 @@ class Walk:
             autocast=autocast,
         )
         try:
-            with self.console.track(options.images, "images", options.command) as progress:
+            with (
+                closing(batches),
+                closing(steps),
+                self.console.track(options.images, "images", options.command) as progress,
+            ):
                 for report in steps:
                     self.step(report, first, progress)
                     if self.stop.asked:

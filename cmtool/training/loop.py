@@ -1,6 +1,6 @@
 """The training loop: a generator that yields after every step and leaves the rest to whoever walks it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -48,7 +48,7 @@ def train(
     micro: int | None = None,
     threads: int = 1,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """Step until ``total`` images have been seen.
 
     The loss of a step is the mean over its batch. Its gradient is gathered from pieces of ``micro`` images, ``threads``

@@ -25,7 +25,7 @@ def bash(tmp_path):
     def call(line, **environment):
         path = ENVIRONMENT["PATH"] + os.environ["PATH"]
         env = {**os.environ, **ENVIRONMENT, "PATH": path, **environment}
-        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=env, capture_output=True, timeout=120)
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=env, capture_output=True, timeout=600)
         return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode()
 
     return call
@@ -60,7 +60,7 @@ def test_ctrl_c_and_a_scheduler_in_a_process_of_its_own(tmp_path):
         for which, process in started.items():
             wait_for((tmp_path / which.name / "status.json").exists)
             process.send_signal(which)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=300)
             assert (process.returncode, read_status(tmp_path / which.name)["state"]) == ends[which]
             assert "Traceback" not in err
             assert err.endswith(f"  hint: go on with: cmtool train-ct --resume {which.name}\n")
@@ -70,7 +70,7 @@ def test_ctrl_c_and_a_scheduler_in_a_process_of_its_own(tmp_path):
             process.communicate()
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     """Until it holds."""
     end = time.monotonic() + seconds
     while not condition():
