@@ -95,9 +95,10 @@ def find(target: str, options: FidOptions, console: Console) -> Statistics | Ima
     path, names = Path(target), registry.names("datasets")
     if target.endswith(".npz") and holds_statistics(target):
         return read_statistics(target)
-    if target.endswith(".safetensors") or (path / CHECKPOINT).is_file():
+    named = target in names  # a data set's name wins over a folder beside it; ./digits is the folder
+    if target.endswith(".safetensors") or (not named and (path / CHECKPOINT).is_file()):
         return of_model(path, options, console)
-    if target == "-" or path.is_file() or (path.is_dir() and target not in names):
+    if target == "-" or (not named and path.exists()):
         return Images(target, (torch.as_tensor(batch.images) for batch in open_reader(target, options.batch)))
     if data_spec(target)["name"] in names:
         return of_dataset(target, options.batch)
