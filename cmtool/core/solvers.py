@@ -17,8 +17,11 @@ Field = Callable[[Tensor, Tensor], Tensor]  # (x [B, ...], t [B] or []) -> dx/dt
 class Solver(Protocol):
     """``solver(field, x, t, s)`` carries x [B, ...] from time t to time s; times are [B] or []."""
 
-    order: int
-    evaluations: int
+    @property
+    def order(self) -> int: ...
+
+    @property
+    def evaluations(self) -> int: ...
 
     def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
 

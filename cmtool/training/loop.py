@@ -81,7 +81,7 @@ def train(
             shares = work(gradient, batch.split(micro or size), numbers, repeat(size), repeat(progress))
             loss, slopes = next(shares)
             for more, others in shares:
-                loss, slopes = loss + more, torch._foreach_add(slopes, others)
+                loss, slopes = loss + more, tuple(a + b for a, b in zip(slopes, others, strict=True))
             for parameter, slope in zip(parameters, slopes, strict=True):
                 parameter.grad = laid_out(slope, parameter)
 
