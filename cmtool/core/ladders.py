@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cmtool.core.process import Process
+from cmtool.errors import UsageError
 
 __all__ = ["DDPM", "NCSN"]
 
@@ -41,7 +42,11 @@ class DDPM(Process):
 
     @classmethod
     def linear(cls, n: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0) -> "DDPM":
-        """``beta_i`` equally spaced from ``beta_min / n`` to ``beta_max / n``; n must exceed ``beta_max``."""
+        """``beta_i`` equally spaced from ``beta_min / n`` to ``beta_max / n``; UsageError unless n exceeds ``beta_max``."""
+        if n <= beta_max:
+            raise UsageError(
+                f"a linear ladder of {n} rungs has steps that leave nothing", f"take more than {beta_max:g}"
+            )
         return cls(torch.linspace(beta_min / n, beta_max / n, n, dtype=torch.float64))
 
     @classmethod

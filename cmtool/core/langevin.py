@@ -51,7 +51,8 @@ class Langevin:
     """A corrector of Langevin steps with a set ratio of signal to noise: ``eta = 2 alpha (snr |z|/|score|)^2``.
 
     Norms are of each image, so that no image depends on those beside it; with ``pooled`` they are means over the
-    batch, as published. Source: Song et al. 2021, arXiv 2011.13456, algorithms 4 and 5.
+    batch, as published. For points of few dimensions, whose score may be small by chance, take ``ALD``.
+    Source: Song et al. 2021, arXiv 2011.13456, algorithms 4 and 5.
     """
 
     snr: float = 0.16

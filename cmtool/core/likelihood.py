@@ -111,9 +111,9 @@ def bits_per_dim(log_density: Tensor, dimensions: int, width: float = 1 / 127.5)
 
 
 def dequantised(images: Tensor, noise: Noise | Blend) -> Tensor:
-    """Grey levels uint8 [B, C, H, W] as densities need them: ``(u + U(-1/2, 1/2))/127.5 - 1``, float32.
+    """Grey levels uint8 [B, C, H, W] as densities need them: ``(u + U(-1/2, 1/2))/127.5 - 1``, float64.
 
     Source: Theis et al. 2016, arXiv 1511.01844, section 3.1.
     """
-    uniform = torch.special.ndtr(noise.normal(images.shape[1:], START).to(images.device))
+    uniform = torch.special.ndtr(noise.normal(images.shape[1:], START).to(images.device).double())
     return (images + uniform - 0.5) / 127.5 - 1

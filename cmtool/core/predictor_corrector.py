@@ -34,11 +34,11 @@ def predictor_corrector(
     Source: Song et al. 2021, arXiv 2011.13456, algorithm 1.
     """
     motion = Motion(process, score_of(model, process, labels), noise)
-    for k, (t, s) in enumerate(pairwise(times), start=2):
+    for k, (t, s) in enumerate(pairwise(times)):
         if corrector:
             x, _ = corrector(motion, x, t, s)
         x, mean = predictor(motion, x, t, s)
-        yield mean if denoise and k == len(times) else x
+        yield mean if denoise and k == len(times) - 2 else x
 
 
 @dataclass(frozen=True)
