@@ -42,7 +42,7 @@ class DDPM(Process):
 
     @classmethod
     def linear(cls, n: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0) -> "DDPM":
-        """``beta_i`` equally spaced from ``beta_min / n`` to ``beta_max / n``; UsageError unless n exceeds ``beta_max``."""
+        """``beta_i`` equally spaced from ``beta_min / n`` to ``beta_max / n``; UsageError where one would reach 1."""
         if n <= beta_max:
             raise UsageError(
                 f"a linear ladder of {n} rungs has steps that leave nothing", f"take more than {beta_max:g}"

@@ -88,6 +88,16 @@ def test_what_is_known_follows_its_own_noise_and_ends_clean(process):
     assert torch.equal(walk[-1][:, :, 2:], (process.scale(TIMES[-1]) * reference)[:, :, 2:])
 
 
+def test_a_corrector_holds_what_is_known_at_the_time_it_stays_at():
+    process, reference, (t, s) = VP(), images(1), TIMES[3:5]
+    operator, noise = inpaint(reference, mask=torch.zeros(1, 1, 4, 4)), Noise([5, 6])
+    motion = Motion(process, score_of(DATA, process), noise)
+    x, mean = Held(ALD(0.1), operator, stays=True)(motion, images(2), t, s)
+    z = noise.normal((3, 4, 4), STEP + 1).double()
+    assert torch.allclose(x, process.scale(t) * reference + process.deviation(t) * z, rtol=1e-12)
+    assert torch.allclose(mean, process.scale(t) * reference, rtol=1e-12)
+
+
 def test_a_colorized_picture_has_the_grey_of_the_reference():
     reference, noise = images(2), Noise([5, 6])
     operator = colorize(reference)

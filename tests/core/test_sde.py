@@ -129,6 +129,8 @@ def test_ancestral_sampling_is_exact_where_its_noise_is_that_of_the_data():
     assert (mean, variance) == pytest.approx((0, 1), abs=1e-12)
     for process in (VP(), EDM(), SubVP()):
         assert end_of(Ancestral(), process, times, Gaussian(0.7, 0.0)) == pytest.approx((0.7, 0), abs=1e-12)
+        before = 0.7 * float(process.scale(times[-2])), float(process.deviation(times[-2])) ** 2
+        assert end_of(Ancestral(), process, times[:-1], Gaussian(0.7, 0.0)) == pytest.approx(before, rel=1e-9)
 
 
 @pytest.mark.parametrize("process", [VP(), EDM(), DDPM.linear(50), NCSN.geometric(50)], ids=lambda p: type(p).__name__)
