@@ -40,7 +40,8 @@ PROCESSES = {"VPSDE": VP(), "subVPSDE": SubVP(), "VESDE": VE()}
 def ladder_of(case: Case) -> DDPM | NCSN | None:
     """The chain of N rungs behind the equation; sub-VP has none."""
     n = case.spec["sde"].get("N", 1000)
-    return {"VPSDE": DDPM.linear(n), "VESDE": NCSN.geometric(n)}.get(case.spec["sde"]["name"])
+    make = {"VPSDE": DDPM.linear, "VESDE": NCSN.geometric}.get(case.spec["sde"]["name"])
+    return make(n) if make else None
 
 
 def rung(t: Tensor, n: int) -> Tensor:
