@@ -102,7 +102,8 @@ def stretch(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hint
     """By ``2^N(0, 0.2^2)`` along one axis and its inverse along the other; the axes are turned every second time."""
     by, angle = draws.normal(), math.pi * draws.signed()
     (by,) = draws.kept(strength, by)
-    angle = torch.where(draws.uniform() < 0.5, angle, torch.zeros_like(angle))
+    turned = (draws.uniform() < 0.5) & (by != 0)  # else the turns there and back would leave rounding errors
+    angle = torch.where(turned, angle, torch.zeros_like(angle))
     factor = (0.2 * by).exp2()
     return rotation(-angle) @ scaling(1 / factor, factor) @ rotation(angle), [by * angle.cos(), by * angle.sin()]
 
