@@ -1,6 +1,5 @@
 """Score models of other parameterisations, trained and distilled from the command line."""
 
-import pytest
 from tiny import NETWORK, TINY
 
 from cmtool.files.header import read_header
@@ -26,8 +25,7 @@ def test_what_an_objective_learns_is_trained_and_kept(well, tmp_path):
     assert tensors["objective.head.linear.weight"].any()
 
 
-@pytest.mark.parametrize("backbone", ["mlp"])
-def test_a_network_that_cannot_be_told_is_not_trained_on_augmented_images(cm, backbone):
-    told = cm("train-score", "-d", "digits", "--backbone", backbone, "--augment", "0.1")
+def test_a_network_that_cannot_be_told_is_not_trained_on_augmented_images(cm):
+    told = cm("train-score", "-d", "digits", "--backbone", "mlp", "--augment", "0.1")
     assert told.code == 2
-    assert "would leak into its samples" in told.error
+    assert "would leak into its samples" in told.error[0]
