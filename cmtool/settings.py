@@ -116,6 +116,12 @@ class TrainScoreOptions(NetworkOptions):
     }
 
     method: Spec = option(Spec(name="edm"), help="objective", group="train_score", section=TRAINING)
+    augment: float = option(
+        0.0,
+        help="probability of each change to an image, of which the network is told; 0.12 suits small sets",
+        check=between(0, 1),
+        section=DATA,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

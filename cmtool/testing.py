@@ -255,14 +255,16 @@ def check_solver(solver: Solver) -> None:
 def check_objective(objective: Objective, shape: tuple[int, ...] = (3, 8, 8), classes: int = 0) -> None:
     """``objective.loss(model, batch, progress) -> [B]``: finite, differentiable, a pure function of what it is given.
 
-    Neither the loss nor ``update`` touches the model's weights, no gradient enters networks that the objective owns,
-    and an image's loss does not depend on the others of its batch.
+    Neither the loss nor ``update`` touches the model's weights, no gradient enters networks that the objective owns but
+    does not name in ``trained()``, and an image's loss does not depend on the others of its batch.
     """
     want(objective.kind in ("score", "consistency"), f"kind is 'score' or 'consistency', and not {objective.kind!r}")
     model = small_model(shape, classes, objective.sigma_min)
+    model.preconditioning = objective.preconditioning or model.preconditioning
     u = torch.tensor([0.03, 0.2, 0.4, 0.6, 0.8, 0.97], dtype=torch.float64)
     labels = torch.arange(6) % classes if classes else None
-    batch = Batch(torch.rand(6, *shape) * 2 - 1, torch.randn(6, *shape), u, labels)
+    x, z = torch.rand(6, *shape) * 2 - 1, torch.randn(6, *shape)
+    batch = Batch(x, z, u, labels, v=torch.randn(6, *shape) if objective.probes else None)
     before = copy.deepcopy(model.state_dict())
     objective.begin(model)
 
@@ -276,7 +278,9 @@ def check_objective(objective: Objective, shape: tuple[int, ...] = (3, 8, 8), cl
     loss.sum().backward()
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     want(gradient.any() and gradient.isfinite().all(), "the gradient of the loss is finite and not zero")
-    want(all(p.grad is None for p in objective.parameters()), "no gradient enters the networks that the objective owns")
+    own = {id(p) for p in objective.trained()}
+    held = [p for p in objective.parameters() if id(p) not in own]
+    want(all(p.grad is None for p in held), "no gradient enters the networks that the objective owns")
     objective.update(model, 0.5)
     for name, value in model.state_dict().items():
         want(torch.equal(value, before[name]), f"neither loss nor update changes the model, and {name} did change")

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from cmtool.backbones.mlp import MLP, mlp
 from cmtool.core import operators
 from cmtool.core.solvers import RungeKutta, heun
-from cmtool.objectives.edm import Denoising, edm
+from cmtool.objectives.denoising import Denoising
+from cmtool.objectives.edm import edm
 from cmtool.testing import (
     check_backbone,
     check_dataset,
@@ -225,7 +226,8 @@ def test_a_solver_that_miscounts_is_told():
 
 class Faulty(Denoising):
     def __init__(self, fault):
-        super().__init__(-1.2, 1.2, 0.5)
+        right = edm()
+        super().__init__(right.levels, right.weight, right.preconditioning)
         self.fault, self.calls, self.own = fault, 0, small_model((3, 8, 8)).requires_grad_(fault == "leak")
 
     def loss(self, model, batch, progress):

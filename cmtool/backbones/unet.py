@@ -22,24 +22,28 @@ M = TypeVar("M", bound=nn.Module)
 class Embedding(nn.Module):
     """The noise level as sines of low frequency, plus the class; high frequencies make consistency training unstable.
 
+    ``hints`` numbers say how a training image was changed; none are as good as zeros.
     Source: Lu and Song 2024, arXiv 2410.11081, section 4.1.
     """
 
     frequencies: Tensor
 
-    def __init__(self, classes: int, width: int, frequencies: int = 16):
+    def __init__(self, classes: int, width: int, hints: int, frequencies: int = 16):
         super().__init__()
         self.classes = classes
         self.register_buffer("frequencies", torch.logspace(math.log10(0.5), math.log10(16), frequencies))
         self.time = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None  # the last row is "no class"
+        self.hints = nn.Linear(hints, width, bias=False) if hints else None
 
-    def forward(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+    def forward(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
         angles = c_noise[:, None] * self.frequencies.to(c_noise)
         embedding = self.time(torch.cat([angles.sin(), angles.cos()], 1))
         if self.label is not None:
             none = torch.full_like(c_noise, self.classes, dtype=torch.long)
             embedding = embedding + self.label(none if labels is None else torch.where(labels < 0, none, labels))
+        if self.hints is not None and hints is not None:
+            embedding = embedding + self.hints(hints)
         return F.silu(embedding)
 
 
@@ -93,10 +97,11 @@ class UNet(nn.Module):
         attention: tuple[int, ...],
         patch: int,
         dropout: float,
+        augment: int,
     ):
         super().__init__()
         wide = 4 * width
-        self.embedding = Embedding(classes, wide)
+        self.embedding = Embedding(classes, wide, augment)
         self.enter = nn.Conv2d(channels * patch**2, width, 3, padding=1)
         self.cut, self.join = nn.PixelUnshuffle(patch), nn.PixelShuffle(patch)
 
@@ -118,8 +123,8 @@ class UNet(nn.Module):
         self.straight = zero(nn.Linear(wide, 1))
         self.leave = nn.Sequential(norm(here), nn.SiLU(), zero(nn.Conv2d(here, channels * patch**2, 3, padding=1)))
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        embedding = self.embedding(c_noise, labels)
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        embedding = self.embedding(c_noise, labels, hints)
         image = self.straight(embedding)[:, :, None, None] * x
         x = self.enter(self.cut(x))
         across = []
@@ -166,11 +171,13 @@ def unet(
     attention: tuple[int, ...] | None = None,
     patch: int | None = None,
     dropout: float = 0.0,
+    augment: int = 0,
 ) -> nn.Module:
     """A U-Net for square images ``shape`` = (C, H, W) whose side is a multiple of ``patch 2^(levels - 1)``.
 
     ``width`` channels at the first level, times ``mults`` at each; ``attention`` lists the levels that have it. What is
     left out follows from the size: patches of 2 from 32 pixels on, levels down to 4 positions, attention at 8 or fewer.
+    ``augment`` is how many numbers a fourth argument, [B, augment], tells of changes made to a training image.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
         raise UsageError(f"unet needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
@@ -187,7 +194,7 @@ def unet(
         )
     if attention is None:
         attention = tuple(level for level in range(len(mults)) if grid >> level <= 8)
-    return UNet(channels, classes, width, mults, blocks, tuple(attention), patch, dropout)
+    return UNet(channels, classes, width, mults, blocks, tuple(attention), patch, dropout, augment)
 
 
 def default_mults(grid: int) -> tuple[int, ...]:

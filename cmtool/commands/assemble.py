@@ -18,6 +18,7 @@ from cmtool.files.checkpoint import digest, load
 from cmtool.files.header import Header
 from cmtool.objectives.objective import Objective
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
+from cmtool.training.augment import Augment
 from cmtool.training.batches import Batches
 from cmtool.training.ema import Average
 from cmtool.training.loop import State
@@ -42,9 +43,10 @@ class Start:
 
     objective: Objective
     backbone: dict[str, Any]
-    sigma_data: float
+    preconditioning: Preconditioning
     parent: Denoiser | None = None
     path: Path | None = None
+    augment: Augment | None = None
 
 
 def assemble(options: TrainOptions, device: torch.device) -> Job:
@@ -60,20 +62,35 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
     if start.parent is not None:
         _inherit(net, start.parent.net, start.path)
     boundary = start.objective.sigma_min if start.objective.kind == "consistency" else 0.0
-    model = Denoiser(net, Preconditioning(start.sigma_data, boundary)).to(device)
+    model = Denoiser(net, replace(start.preconditioning, sigma_min=boundary)).to(device)
     objective = start.objective.to(device)
     objective.begin(model)
 
-    state = State(
-        model, objective, optimiser(options.optimizer, model.parameters(), options.lr), Average(model, options.ema)
+    learner = optimiser(options.optimizer, [*model.parameters(), *objective.trained()], options.lr)
+    state = State(model, objective, learner, Average(model, options.ema))
+    batches = Batches(
+        dataset, options.batch, options.seed, options.flip, conditional > 0, start.augment, objective.probes
     )
-    batches = Batches(dataset, options.batch, options.seed, options.flip, conditional > 0)
     return Job(state, batches, _header(options, start, dataset, conditional, model), dataset)
 
 
 def _score(options: TrainScoreOptions) -> Start:
     objective = registry.build("train_score", options.method, **_levels(options, options.sigma_data))
-    return Start(objective, options.backbone, options.sigma_data)
+    preconditioning = objective.preconditioning or Preconditioning(options.sigma_data)
+    if not options.augment:
+        return Start(objective, options.backbone, preconditioning)
+    augment = Augment.edm(options.augment)
+    return Start(objective, _told(options.backbone, augment), preconditioning, augment=augment)
+
+
+def _told(backbone: dict[str, Any], augment: Augment) -> dict[str, Any]:
+    """The backbone that takes the hints; UsageError for one that cannot, whose samples would look augmented."""
+    if "augment" not in registry.options(registry.get("backbones", backbone["name"])):
+        raise UsageError(
+            f"the network '{backbone['name']}' cannot be told of augmentation, which would leak into its samples",
+            "leave out --augment, or use --backbone unet",
+        )
+    return {**backbone, "augment": augment.hints}
 
 
 def _ct(options: TrainCtOptions) -> Start:
@@ -82,8 +99,8 @@ def _ct(options: TrainCtOptions) -> Start:
     sigma_data = parent.preconditioning.sigma_data if parent else options.sigma_data
     objective = registry.build("train_ct", options.method, **_levels(options, sigma_data))
     if parent is None:
-        return Start(objective, options.backbone, sigma_data)
-    return Start(objective, parent.header.backbone, sigma_data, parent, path)
+        return Start(objective, options.backbone, objective.preconditioning or Preconditioning(sigma_data))
+    return Start(objective, parent.header.backbone, parent.preconditioning, parent, path)
 
 
 def _distill(options: DistillOptions) -> Start:
@@ -96,7 +113,7 @@ def _distill(options: DistillOptions) -> Start:
         )
     sigma_data = teacher.preconditioning.sigma_data
     objective = registry.build("distill", options.method, teacher, **_levels(options, sigma_data))
-    return Start(objective, teacher.header.backbone, sigma_data, teacher, path)
+    return Start(objective, teacher.header.backbone, teacher.preconditioning, teacher, path)
 
 
 STARTS: dict[type, Callable[[Any], Start]] = {

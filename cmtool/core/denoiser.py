@@ -7,7 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TIMES", "Denoise", "Denoiser", "Preconditioning", "like"]
+from cmtool.core.process import VP, FlowMatching, SubVP
+from cmtool.core.rungs import ddpm, rung
+from cmtool.errors import unknown
+
+__all__ = ["FORMS", "NAMED", "TIMES", "Denoise", "Denoiser", "Preconditioning", "like"]
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x [B, ...], sigma [B], labels [B] or None) -> x_0
 
@@ -17,42 +21,94 @@ def like(value: Tensor, x: Tensor) -> Tensor:
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value.to(x)
 
 
+LADDER = ddpm()  # of the networks that were told the number of the step
+
+# c_noise: what a network is told of the noise level; times ``time_scale``.
 TIMES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "log": lambda sigma, _: sigma.log() / 4,
     "log-1000": lambda sigma, _: 250 * (sigma + 1e-44).log(),
+    "log-half": lambda sigma, _: (sigma / 2).log(),
+    "level": lambda sigma, _: sigma,
     "angle": lambda sigma, sigma_data: (sigma / sigma_data).atan(),
+    "vp": lambda sigma, _: VP().time(sigma),
+    "subvp": lambda sigma, _: SubVP().time(sigma),
+    "flow": lambda sigma, _: FlowMatching().time(sigma),
+    "ddpm": lambda sigma, _: rung(sigma, LADDER),
+}
+
+# c_skip, c_out, c_in: what a network is given, and what it is to predict. ``above`` is sigma - sigma_min.
+Form = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
+FORMS: dict[str, Form] = {
+    "edm": lambda above, sigma, d: (
+        d**2 / (above**2 + d**2),
+        above * d / (sigma**2 + d**2).sqrt(),
+        1 / (sigma**2 + d**2).sqrt(),
+    ),
+    "noise": lambda above, sigma, _: (torch.ones_like(sigma), -above, 1 / (sigma**2 + 1).sqrt()),
+    "noise-subvp": lambda above, sigma, _: (torch.ones_like(sigma), -above, 2 / (sigma + (sigma**2 + 4).sqrt())),
+    "score": lambda above, sigma, _: (torch.ones_like(sigma), above, torch.ones_like(sigma)),
+    "velocity": lambda above, sigma, _: (1 / (1 + above), -above / (1 + above), 1 / (1 + sigma)),
+}
+
+# The parameterisations of the field, by the name of the process that they belong to.
+NAMED: dict[str, dict[str, Any]] = {
+    "edm": {},
+    "trigflow": {"time": "angle", "sign": -1.0},
+    "vp": {"form": "noise", "time": "vp", "time_scale": 4.0},
+    "subvp": {"form": "noise-subvp", "time": "subvp", "time_scale": 4.0},
+    "ddpm": {"form": "noise", "time": "ddpm", "time_scale": 0.004},
+    "ve": {"form": "score", "time": "log-half", "time_scale": 0.25},
+    "flow": {"form": "velocity", "time": "flow", "time_scale": 4.0},
 }
 
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """``D = c_skip x + c_out F(c_in x, c_noise)`` with unit-variance input and target of the network F.
+    """``D = c_skip x + c_out F(c_in x, c_noise)``: what the network F is given, and what it is to predict.
 
-        c_skip = sigma_data^2 / ((sigma - sigma_min)^2 + sigma_data^2)
-        c_out  = (sigma - sigma_min) sigma_data / sqrt(sigma^2 + sigma_data^2), times ``sign``
-        c_in   = 1 / sqrt(sigma^2 + sigma_data^2)
-        c_noise = ln(sigma)/4 ("log"), 250 ln(sigma) ("log-1000") or atan(sigma/sigma_data) ("angle")
+    | form        | c_skip                            | c_out                                | c_in                    |
+    |-------------|-----------------------------------|--------------------------------------|-------------------------|
+    | edm         | d^2 / ((sigma - e)^2 + d^2)       | (sigma - e) d / sqrt(sigma^2 + d^2)  | 1 / sqrt(sigma^2 + d^2) |
+    | noise       | 1                                 | -(sigma - e)                         | 1 / sqrt(sigma^2 + 1)   |
+    | noise-subvp | 1                                 | -(sigma - e)                         | s, sigma = 1/s - s      |
+    | score       | 1                                 | sigma - e                            | 1                       |
+    | velocity    | 1 / (1 + sigma - e)               | -(sigma - e) / (1 + sigma - e)       | 1 / (1 + sigma)         |
 
-    ``sigma_min = 0`` is a denoiser (Karras et al. 2022, arXiv 2206.00364, table 1). A positive ``sigma_min`` makes
-    ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song et al. 2023, arXiv 2303.01469, app. C).
-    TrigFlow is the angle with F's sign flipped (Lu and Song 2024, arXiv 2410.11081, eq. 5).
+    with ``d = sigma_data``, ``e = sigma_min``; ``c_out`` is multiplied by ``sign``, and ``c_noise`` is the function of
+    sigma called ``time`` in ``TIMES``, multiplied by ``time_scale``. ``sigma_min = 0`` is a denoiser: "edm" (Karras et
+    al. 2022, arXiv 2206.00364, table 1) has unit variance at both ends of F; "noise" predicts z from the x_t of VP and
+    DDPM, "noise-subvp" from that of sub-VP, "score" sigma times the score (ibid.), "velocity" the z - x_0 of flow
+    matching. A positive ``sigma_min`` makes ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song
+    et al. 2023, arXiv 2303.01469, app. C). TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024,
+    arXiv 2410.11081, eq. 5).
     """
 
     sigma_data: float = 0.5
     sigma_min: float = 0.0
     time: str = "log"
     sign: float = 1.0
+    form: str = "edm"
+    time_scale: float = 1.0
+
+    @classmethod
+    def named(cls, name: str, sigma_data: float = 0.5) -> "Preconditioning":
+        """The parameterisation of "edm", "trigflow", "vp", "subvp", "ddpm", "ve" or "flow"; UsageError for others.
+
+        ``time_scale`` brings c_noise to the range of a few units that our backbones' embeddings resolve.
+        """
+        if name not in NAMED:
+            raise unknown("preconditioning", name, NAMED)
+        return cls(sigma_data, **NAMED[name])
 
     @classmethod
     def trigflow(cls, sigma_data: float = 0.5) -> "Preconditioning":
-        return cls(sigma_data, 0.0, "angle", -1.0)
+        return cls.named("trigflow", sigma_data)
 
     def __call__(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``c_skip, c_out, c_in, c_noise`` of levels of any shape, in their precision."""
         above = sigma - torch.as_tensor(self.sigma_min, dtype=sigma.dtype)  # the same rounding as sigma: exactly 0
-        total = (sigma**2 + self.sigma_data**2).sqrt()
-        c_skip = self.sigma_data**2 / (above**2 + self.sigma_data**2)
-        return c_skip, self.sign * above * self.sigma_data / total, 1 / total, TIMES[self.time](sigma, self.sigma_data)
+        c_skip, c_out, c_in = FORMS[self.form](above, sigma, self.sigma_data)
+        return c_skip, self.sign * c_out, c_in, self.time_scale * TIMES[self.time](sigma, self.sigma_data)
 
 
 class Denoiser(nn.Module):
@@ -67,13 +123,15 @@ class Denoiser(nn.Module):
         super().__init__()
         self.net, self.preconditioning = net, preconditioning
 
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
         """``x`` [B, ...], ``sigma`` [B] or [], ``labels`` [B] int64 or None -> [B, ...] in the precision of ``x``.
 
-        The network runs in the precision of its weights, everything around it in that of ``x``.
+        The network runs in the precision of its weights, everything around it in that of ``x``. ``hints`` [B, K] say
+        how training images were changed; they reach only networks that take them, and nobody else need know of them.
         """
         sigma = sigma.to(x.device).expand(len(x)) if sigma.ndim == 0 else sigma.to(x.device)
         c_skip, c_out, c_in, c_noise = self.preconditioning(sigma)
         weights = next(self.net.parameters(), x).dtype
-        inside = self.net((like(c_in, x) * x).to(weights), c_noise.to(weights), labels)
+        told = (labels,) if hints is None else (labels, hints.to(weights))
+        inside = self.net((like(c_in, x) * x).to(weights), c_noise.to(weights), *told)
         return like(c_skip, x) * x + like(c_out, x) * inside.to(x.dtype)

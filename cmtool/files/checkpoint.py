@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cmtool import registry
-from cmtool.core.denoiser import TIMES, Denoiser, Preconditioning
+from cmtool.core.denoiser import FORMS, TIMES, Denoiser, Preconditioning
 from cmtool.errors import BadFile, UsageError
 from cmtool.files.envelope import digest
 from cmtool.files.header import KEY, Header, parse
@@ -60,8 +60,9 @@ def _preconditioning(path: str | Path, given: dict[str, Any]) -> Preconditioning
         found = Preconditioning(**given)
     except TypeError as error:
         raise BadFile(f"{path} has a preconditioning that cannot be read: {error}") from None
-    if found.time not in TIMES:
-        raise BadFile(f"{path} has an unknown preconditioning time '{found.time}'", f"there are: {', '.join(TIMES)}")
+    for what, name, known in (("time", found.time, TIMES), ("form", found.form, FORMS)):
+        if name not in known:
+            raise BadFile(f"{path} has an unknown preconditioning {what} '{name}'", f"there are: {', '.join(known)}")
     return found
 
 

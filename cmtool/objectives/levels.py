@@ -6,13 +6,34 @@ import torch
 from torch import Tensor
 
 from cmtool.core.grids import karras
+from cmtool.core.process import Process
 
-__all__ = ["adjacent", "doubling_steps", "ect_ratio", "log_normal", "openai_rate", "openai_steps", "shrinking"]
+__all__ = [
+    "adjacent",
+    "doubling_steps",
+    "ect_ratio",
+    "log_normal",
+    "on_ladder",
+    "openai_rate",
+    "openai_steps",
+    "shrinking",
+    "uniform_time",
+]
 
 
 def log_normal(u: Tensor, mean: float = -1.2, std: float = 1.2) -> Tensor:
     """``ln sigma ~ N(mean, std^2)`` by inversion, [B] (Karras et al. 2022, arXiv 2206.00364, table 1)."""
     return (mean + std * torch.special.ndtri(u)).exp()
+
+
+def uniform_time(u: Tensor, process: Process, start: float, stop: float = 1.0) -> Tensor:
+    """The level of a time that is uniform on [``start``, ``stop``], [B]."""
+    return process.level(start + u * (stop - start))
+
+
+def on_ladder(u: Tensor, ladder: Tensor) -> Tensor:
+    """One of the levels of a ladder, each as likely as the others, [B]."""
+    return ladder.to(u)[(u * len(ladder)).long().clamp(max=len(ladder) - 1)]
 
 
 def adjacent(u: Tensor, n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoise
+from cmtool.core.denoiser import Denoise, Preconditioning
 
 __all__ = ["Batch", "Objective"]
 
@@ -14,13 +14,16 @@ __all__ = ["Batch", "Objective"]
 class Batch:
     """Images with the randomness that belongs to them: the n-th image of a run always meets the same noise and level.
 
-    ``x`` [B, ...] in [-1, 1]; ``z`` [B, ...] normal; ``u`` [B] uniform on (0, 1), float64; ``labels`` [B] or None.
+    ``x`` [B, ...] in [-1, 1]; ``z`` [B, ...] normal; ``u`` [B] uniform on (0, 1), float64; ``labels`` [B] or None;
+    ``hints`` [B, K], how the images were changed, or None; ``v`` [B, ...] normal, for objectives with ``probes``.
     """
 
     x: Tensor
     z: Tensor
     u: Tensor
     labels: Tensor | None = None
+    hints: Tensor | None = None
+    v: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -42,9 +45,15 @@ class Objective(nn.Module):
 
     kind = "score"  # what comes out: a model of the mean of x_0 ("score") or of the end of the ODE ("consistency")
     sigma_min = 0.0  # the boundary of the preconditioning that the model is trained with
+    preconditioning: Preconditioning | None = None  # what the network predicts, where the method says so
+    probes = False  # whether the loss wants a second normal draw, ``Batch.v``
 
     def begin(self, model: nn.Module) -> None:
         """Called once with the model as it starts."""
+
+    def trained(self) -> list[nn.Parameter]:
+        """Parameters of its own that are trained beside those of the model; none, as a rule."""
+        return []
 
     def loss(self, model: Denoise, batch: Batch, progress: float) -> Tensor:
         """The loss of each image, [B]."""

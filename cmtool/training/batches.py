@@ -14,11 +14,13 @@ from cmtool.core.noise import AUGMENT, LEVEL, START, Noise
 from cmtool.core.pixels import to_model
 from cmtool.errors import UsageError
 from cmtool.objectives.objective import Batch
+from cmtool.training.augment import Augment
 
 __all__ = ["Batches", "Cache", "ahead"]
 
 CACHE_BYTES = 512 << 20
 ORDER = 1 << 32  # the name of the draw that shuffles an epoch
+PROBE = ORDER + 2  # and of the direction in which sliced score matching looks
 
 
 class Cache:
@@ -61,15 +63,28 @@ class Cache:
 class Batches:
     """``at(n)`` is the batch of images n .. n + size - 1 of the run: each epoch a new permutation, with its own noise.
 
-    The same images whatever the batch size, so a run can be cut anywhere and taken up again. UsageError for mirrored
-    points.
+    The same images whatever the batch size, so a run can be cut anywhere and taken up again. UsageError for mirrored or
+    augmented points.
     """
 
-    def __init__(self, dataset: Any, size: int, seed: int = 0, flip: bool = False, conditional: bool = True):
-        if flip and len(dataset.shape) != 3:
-            raise UsageError("only images can be mirrored, and the data are points", "leave out --flip")
+    def __init__(
+        self,
+        dataset: Any,
+        size: int,
+        seed: int = 0,
+        flip: bool = False,
+        conditional: bool = True,
+        augment: Augment | None = None,
+        probes: bool = False,
+    ):
+        if (flip or augment) and len(dataset.shape) != 3:
+            raise UsageError(
+                f"only images can be {'mirrored' if flip else 'augmented'}, and the data are points",
+                f"leave out --{'flip' if flip else 'augment'}",
+            )
         self.cache, self.size, self.seed, self.flip = Cache(dataset), size, seed, flip
         self.length, self.conditional = len(dataset), conditional
+        self.augment, self.probes = augment, probes
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def at(self, n: int) -> Batch:
@@ -80,7 +95,12 @@ class Batches:
         if self.flip:
             mirrored = noise.uniform(AUGMENT).view(-1, 1, 1, 1) < 0.5
             x = torch.where(mirrored, x.flip(-1), x)
-        return Batch(x, noise.normal(x.shape[1:], START), noise.uniform(LEVEL), labels if self.conditional else None)
+        hints = None
+        if self.augment:
+            x, hints = self.augment(x, self.augment.drawn(noise))
+        v = noise.normal(x.shape[1:], PROBE) if self.probes else None
+        labels = labels if self.conditional else None
+        return Batch(x, noise.normal(x.shape[1:], START), noise.uniform(LEVEL), labels, hints, v)
 
     def _index(self, n: int) -> int:
         epoch, place = divmod(n, self.length)

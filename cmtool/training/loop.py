@@ -3,11 +3,13 @@
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, repeat
 
 import torch
 from torch import Tensor, nn
 
+from cmtool.core.denoiser import Denoise
 from cmtool.core.workers import workers
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.training.ema import Average
@@ -55,7 +57,7 @@ def train(
     of them at a time on the processor, and added in order: the number of threads changes no bit of the result. A step
     whose gradient is not finite is left out and counted, never patched.
     """
-    parameters = [p for p in state.model.parameters() if p.requires_grad]
+    parameters = [p for p in state.model.parameters() if p.requires_grad] + state.objective.trained()
     device, drawing = parameters[0].device, True
 
     def gradient(piece: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -63,7 +65,8 @@ def train(
         if drawing:
             torch.manual_seed((seed * 0x9E3779B1 + n) % 2**64)  # dropout, too, is a function of (run seed, n)
         with autocast():
-            share = state.objective.loss(state.model, piece.to(device), progress).sum() / size
+            piece = piece.to(device)
+            share = state.objective.loss(hinted(state.model, piece), piece, progress).sum() / size
         return share.detach(), torch.autograd.grad(share, parameters, materialize_grads=True)
 
     state.model.train()
@@ -106,10 +109,14 @@ def laid_out(slope: Tensor, parameter: Tensor) -> Tensor:
     return slope if slope.stride() == parameter.stride() else torch.empty_like(parameter).copy_(slope)
 
 
-@torch.no_grad()
 def draws(state: State, piece: Batch, progress: float) -> bool:
     """Whether the loss draws random numbers of its own, as dropout does in whatever way it is written."""
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
-        state.objective.loss(state.model, piece, progress)
+        state.objective.loss(hinted(state.model, piece), piece, progress)
         return not torch.equal(before, torch.get_rng_state())
+
+
+def hinted(model: nn.Module, batch: Batch) -> Denoise:
+    """The model that is told how the images of this batch were changed; objectives see one like any other."""
+    return model if batch.hints is None else partial(model, hints=batch.hints)

@@ -7,9 +7,6 @@ KINDS = {
         "cm_generators",
         "edm2_loss",
         "edm2_phema",
-        "edm_augment",
-        "edm_seeds",
-        "ssde_loss",
     ],
     METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables", "lpips"],
     CHECKPOINTS: [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from claims_cm import weighting
 from claims_edm import choices
-from harness import METHODS, SAMPLERS, Case, claim, classes_of, edm_model, gradients, later, openai_model
+from harness import METHODS, Case, claim, classes_of, edm_model, gradients, later, openai_model
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser
@@ -15,7 +15,6 @@ from cmtool.objectives.cd import cd
 from cmtool.objectives.consistency import Consistency, along_noise, along_teacher
 from cmtool.objectives.ct import ct
 from cmtool.objectives.ect import ect
-from cmtool.objectives.edm import edm
 from cmtool.objectives.levels import adjacent, openai_rate, openai_steps
 from cmtool.objectives.metrics import l1, l2
 from cmtool.objectives.objective import Batch
@@ -56,21 +55,6 @@ def consistency(case: Case) -> None:
         loss.mean().backward()
         for key, gradient in gradients(model).items():
             case.check(f"grad.{name}.{key}", gradient)
-
-
-@claim("edm_loss")
-def denoising(case: Case) -> None:
-    """Theirs is a sum over pixels, ours a mean; the loss of single pixels is compared through its mean."""
-    if case.spec["loss"] != "EDMLoss" or "augment" in case.spec:
-        later(SAMPLERS)
-    u = torch.special.ndtr(case.tape.next().double().flatten())
-    batch = Batch(case.inputs["images"], case.tape.next(), u, classes_of(case.inputs.get("labels")))
-    model = edm_model(case)
-    loss = edm(**renamed(case, {"P_mean": "mean", "P_std": "std", "sigma_data": "sigma_data"})).loss(model, batch, 0.0)
-    case.near("loss", loss, case.outputs["loss"].flatten(1).mean(1))
-    case.leave("loss", "compared through its mean over pixels")
-    (loss.mean() * batch.x[0].numel()).backward()
-    edm_gradients(case, model)
 
 
 def renamed(case: Case, names: dict[str, str]) -> dict[str, float]:

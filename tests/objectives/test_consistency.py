@@ -21,8 +21,8 @@ RECIPES = [(group, name) for group in ("train_score", "distill", "train_ct") for
 
 def batch(n: int = 6, size: int = 3) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    x, z = (torch.randn(n, size, generator=generator) for _ in "xz")
-    return Batch(x, z, (torch.arange(n, dtype=torch.float64) + 0.5) / n)
+    x, z, v = (torch.randn(n, size, generator=generator) for _ in "xzv")
+    return Batch(x, z, (torch.arange(n, dtype=torch.float64) + 0.5) / n, v=v)
 
 
 def dropping(dropout: float = 0.5) -> Denoiser:

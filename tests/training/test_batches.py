@@ -52,7 +52,8 @@ def images(total: int, size: int, start: int = 0, dataset: object = None, **opti
 
 def assert_same(a: Batch, b: Batch) -> None:
     for key, value in vars(a).items():
-        assert torch.equal(value, vars(b)[key]), key
+        other = vars(b)[key]
+        assert value is other is None or torch.equal(value, other), key
 
 
 def numbers(batch: Batch) -> list[int]:

@@ -1,0 +1,174 @@
+"""Ways to change an image, each drawn at random and described by one or two numbers that are 0 when nothing is done.
+
+A change is a function ``(draws, strength, ...) -> (what is done, hints)``. Those of ``PIXELS`` move whole pixels and
+return images; those of ``PLANE`` return the inverse of a map of the plane, [B, 3, 3], counted in pixels from the
+centre; those of ``COLOUR`` a map of (red, green, blue, 1), [B, 4, 4].
+Source: Karras et al. 2022, arXiv 2206.00364, appendix F.2; Karras et al. 2020, arXiv 2006.06676, appendix B.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cmtool.training.warp import matrix, rotation, scaling, translation
+
+__all__ = ["COLOUR", "PIXELS", "PLANE", "Change", "Draws"]
+
+Hints = list[Tensor]
+
+
+class Draws:
+    """Columns of uniform numbers [B, n], taken one by one and turned into what is asked for."""
+
+    def __init__(self, u: Tensor, p: float):
+        self.columns, self.p = iter(u.unbind(1)), p
+
+    def uniform(self) -> Tensor:
+        return next(self.columns)
+
+    def signed(self) -> Tensor:
+        return 2 * self.uniform() - 1
+
+    def normal(self) -> Tensor:
+        return torch.special.ndtri(self.uniform())
+
+    def whole(self, n: int) -> Tensor:
+        return (self.uniform() * n).floor().clamp(max=n - 1)
+
+    def kept(self, strength: float, *values: Tensor) -> Hints:
+        """The values with probability p times ``strength``, else 0."""
+        chosen = self.uniform() < strength * self.p
+        return [torch.where(chosen, value, torch.zeros_like(value)) for value in values]
+
+
+@dataclass(frozen=True)
+class Change:
+    """How many uniform numbers a change takes, how many hints it gives, and what it does."""
+
+    draws: int
+    hints: int
+    make: Callable[..., tuple[Tensor, Hints]]
+
+
+def where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Image by image."""
+    return torch.where(chosen[:, None, None, None], a, b)
+
+
+def flip(axis: int) -> Callable[..., tuple[Tensor, Hints]]:
+    def make(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, Hints]:
+        (w,) = draws.kept(strength, draws.whole(2))
+        return where(w == 1, images.flip(axis), images), [w]
+
+    return make
+
+
+def quarter_turns(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, Hints]:
+    (w,) = draws.kept(strength, draws.whole(4))
+    across, down = (w == 1) | (w == 2), (w == 2) | (w == 3)
+    images = where(across, images.flip(3), images)
+    images = where(down, images.flip(2), images)
+    return where((w == 1) | (w == 3), images.transpose(2, 3), images), [across, down]
+
+
+def move_pixels(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, Hints]:
+    """By whole pixels, an eighth of the side at most, to the right and up; mirrored at the edges."""
+    h, w = images.shape[2:]
+    right, up = draws.kept(strength, draws.signed(), draws.signed())
+    right, up = (right * w / 8).round(), (up * h / 8).round()
+    x = w - 1 - (w - 1 - (torch.arange(w) - right[:, None]) % (2 * w - 2)).abs()
+    y = h - 1 - (h - 1 - (torch.arange(h) + up[:, None]) % (2 * h - 2)).abs()
+    rows = torch.arange(len(images))[:, None, None]
+    moved = images.movedim(1, 3)[rows, y.long()[:, :, None], x.long()[:, None, :]].movedim(3, 1)
+    return moved, [right * 8 / w, up * 8 / h]
+
+
+def scale(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
+    """By ``2^N(0, 0.2^2)``."""
+    (by,) = draws.kept(strength, draws.normal())
+    factor = (-0.2 * by).exp2()
+    return scaling(factor, factor), [by]
+
+
+def rotate(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
+    (angle,) = draws.kept(strength, math.pi * draws.signed())
+    return rotation(angle), [angle.cos() - 1, angle.sin()]
+
+
+def stretch(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
+    """By ``2^N(0, 0.2^2)`` along one axis and its inverse along the other; the axes are turned every second time."""
+    by, angle = draws.normal(), math.pi * draws.signed()
+    (by,) = draws.kept(strength, by)
+    turned = (draws.uniform() < 0.5) & (by != 0)  # else the turns there and back would leave rounding errors
+    angle = torch.where(turned, angle, torch.zeros_like(angle))
+    factor = (0.2 * by).exp2()
+    return rotation(-angle) @ scaling(1 / factor, factor) @ rotation(angle), [by * angle.cos(), by * angle.sin()]
+
+
+def move(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
+    """By ``N(0, (side/8)^2)``."""
+    right, down = draws.kept(strength, draws.normal(), draws.normal())
+    return translation(-right * w / 8, -down * h / 8), [right, down]
+
+
+def brightness(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
+    (by,) = draws.kept(strength, draws.normal())
+    b = 0.2 * by
+    return matrix((1, 0, 0, b), (0, 1, 0, b), (0, 0, 1, b), (0, 0, 0, 1)), [by]
+
+
+def contrast(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
+    (by,) = draws.kept(strength, draws.normal())
+    c = (0.5 * by).exp2()
+    return matrix((c, 0, 0, 0), (0, c, 0, 0), (0, 0, c, 0), (0, 0, 0, 1)), [by]
+
+
+def along_grey(grey: Tensor, rest: Tensor | float) -> Tensor:
+    """Greys times ``grey``, and what is orthogonal to them times ``rest``, [B, 4, 4]."""
+    off = (grey - rest) / 3
+    on = off + rest
+    return matrix((on, off, off, 0), (off, on, off, 0), (off, off, on, 0), (0, 0, 0, 1))
+
+
+def negative(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
+    """Light becomes dark while the hue stays."""
+    (by,) = draws.kept(strength, draws.whole(2))
+    return along_grey(1 - 2 * by, 1.0), [by]
+
+
+def hue(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
+    """A rotation about the greys."""
+    (angle,) = draws.kept(strength, math.pi * draws.signed())
+    c, s = angle.cos(), angle.sin() / math.sqrt(3)
+    m = (1 - c) / 3
+    turned = matrix((m + c, m - s, m + s, 0), (m + s, m + c, m - s, 0), (m - s, m + s, m + c, 0), (0, 0, 0, 1))
+    return turned, [angle.cos() - 1, angle.sin()]
+
+
+def saturation(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
+    (by,) = draws.kept(strength, draws.normal())
+    return along_grey(torch.ones_like(by), by.exp2()), [by]
+
+
+PIXELS: dict[str, Change] = {
+    "xflip": Change(2, 1, flip(3)),
+    "yflip": Change(2, 1, flip(2)),
+    "rotate_int": Change(2, 2, quarter_turns),
+    "translate_int": Change(3, 2, move_pixels),
+}
+PLANE: dict[str, Change] = {
+    "scale": Change(2, 1, scale),
+    "rotate_frac": Change(2, 2, rotate),
+    "aniso": Change(4, 2, stretch),
+    "translate_frac": Change(3, 2, move),
+}
+COLOUR: dict[str, Change] = {
+    "brightness": Change(2, 1, brightness),
+    "contrast": Change(2, 1, contrast),
+    "lumaflip": Change(2, 1, negative),
+    "hue": Change(2, 2, hue),
+    "saturation": Change(2, 1, saturation),
+}

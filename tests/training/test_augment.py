@@ -1,0 +1,84 @@
+"""Augmentation: what is known exactly of the changes, of their hints, and of who is told."""
+
+import pytest
+import torch
+
+from cmtool.backbones.unet import unet
+from cmtool.core.noise import Noise
+from cmtool.errors import UsageError
+from cmtool.training.augment import CHANGES, Augment
+from cmtool.training.batches import Batches
+from cmtool.training.warp import rotation, scaling, translation, warp
+
+IMAGES = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_a_map_that_moves_nothing_changes_nothing():
+    assert torch.allclose(warp(IMAGES, scaling(1, 1).expand(6, 3, 3)), IMAGES, atol=1e-6)
+
+
+def test_maps_from_pixel_to_pixel_move_pixels():
+    quarter = rotation(torch.tensor([torch.pi / 2])).expand(6, 3, 3)
+    turned = [(warp(IMAGES, quarter) - torch.rot90(IMAGES, k, (2, 3))).abs().mean() for k in (1, -1)]
+    assert turned[0] < 0.08 < 0.5 < turned[1]  # not exact: the filter is not quite symmetric
+    right = warp(IMAGES, translation(-3, 0).expand(6, 3, 3))
+    assert torch.allclose(right[..., 3:], IMAGES[..., :-3], atol=1e-5)
+    assert torch.allclose(right[..., :3], IMAGES[..., 1:4].flip(3), atol=1e-5)  # mirrored beyond the edge
+
+
+def test_an_image_without_hints_is_as_it_was():
+    augment = Augment(0.3, dict.fromkeys(CHANGES, 1.0))
+    images, hints = augment(IMAGES, augment.drawn(Noise(range(6))))
+    nothing = (hints == 0).all(1)
+    assert torch.equal(images[nothing], IMAGES[nothing])
+    assert hints.shape == (6, augment.hints) == (6, 19)
+    off, none = Augment(0.0, dict.fromkeys(CHANGES, 1.0))(IMAGES, augment.drawn(Noise(range(6))))
+    assert torch.equal(off, IMAGES)
+    assert not none.any()
+
+
+def test_each_change_happens_as_often_as_asked():
+    augment = Augment.edm(0.25)
+    flips = augment(torch.zeros(4000, 1, 2, 2), augment.drawn(Noise(range(4000))))[1].ne(0).float().mean(0)
+    expected = torch.tensor(
+        [0.5, 0.125, *[0.25] * 4, 0.125, 0.25, 0.25]
+    )  # a coin decides between two flips, and about turned axes
+    assert torch.allclose(flips, expected, atol=0.03)
+
+
+class Data:
+    shape, classes, notice = (3, 12, 12), (), "none"
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        return ((IMAGES[i] + 1) * 127.5).round().to(torch.uint8), None
+
+
+def test_an_augmented_image_depends_on_its_number_alone():
+    by_six, by_two = (Batches(Data(), size, augment=Augment.edm(0.5), probes=True) for size in (6, 2))
+    whole, part = by_six.at(0), by_two.at(2)
+    assert whole.hints is not None and whole.v is not None and part.hints is not None and part.v is not None
+    assert torch.equal(whole.hints[2:4], part.hints)
+    assert torch.allclose(whole.x[2:4], part.x, atol=1e-6)
+    assert torch.equal(whole.v[2:4], part.v)
+    assert not torch.equal(whole.v, whole.z)
+
+
+def test_points_are_not_augmented():
+    class Points(Data):
+        shape = (2,)
+
+    with pytest.raises(UsageError, match="points"):
+        Batches(Points(), 2, augment=Augment.edm())
+
+
+def test_the_network_hears_hints_and_takes_silence_for_none():
+    torch.manual_seed(0)
+    net = unet((3, 8, 8), 0, width=16, mults=(1,), blocks=1, augment=9)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, c = torch.randn(2, 3, 8, 8), torch.zeros(2)
+    assert torch.equal(net(x, c, None), net(x, c, None, torch.zeros(2, 9)))
+    assert not torch.allclose(net(x, c, None), net(x, c, None, torch.ones(2, 9)))
