@@ -1,6 +1,7 @@
 """The exponential solvers, as one interpolation, against the formulas that their papers give each of them."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from oracles import golden_line
 
 from cmtool import registry
 from cmtool.core.grids import karras
+from cmtool.core.process import EDM, VE, VP, FlowMatching, TrigFlow
 from cmtool.core.samplers import flow
-from cmtool.core.solvers import integrate
+from cmtool.core.solvers import euler, heun, integrate
 from cmtool.core.solvers.exponential import phi
+from cmtool.core.solvers.native import Native
 
 X = torch.tensor([[-104.0], [-16.0], [8.0], [72.0], [160.0]], dtype=torch.float64)
 GRID = karras(9)
@@ -43,7 +46,7 @@ def test_one_node_and_none_are_ddim():
 
 def accumulated(step):
     x, past = X, []
-    for t, s in zip(GRID[:-1], GRID[1:], strict=True):
+    for t, s in pairwise(GRID):
         past = [(t, DATA(x, t)), *past]
         x = step(x, t, s, past)
         yield x
@@ -138,3 +141,20 @@ def test_phi_is_smooth_where_its_series_ends():
     for k in (1, 2, 3, 4):  # phi_k(z) is the integral of e^((1 - u) z) u^(k - 1) / (k - 1)! over u in [0, 1]
         integral = (((1 - nodes) * z[:, None]).exp() * nodes ** (k - 1)).mean(1) / math.factorial(k - 1)
         assert torch.allclose(phi(k, z), integral, rtol=1e-6)
+
+
+@pytest.mark.parametrize("process", [VP(), VE(), FlowMatching(), TrigFlow(0.5)], ids=lambda p: type(p).__name__)
+def test_steps_in_native_time_lead_to_the_same_end(process):
+    data, x = golden_line(), torch.tensor([[1.3], [-2.0], [4.0]], dtype=torch.float64)
+    errors = []
+    for n in (100, 200):
+        levels = process.level(
+            torch.linspace(*process.time(torch.tensor([3.0, 0.05]).double()).tolist(), n + 1, dtype=torch.float64)
+        )
+        *_, end = integrate(flow(data), x, levels, Native(process, heun()))
+        errors.append(float((end - data.flow(x, 3.0, 0.05)).abs().max()))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.2)
+
+
+def test_euler_in_the_time_of_edm_is_eulers():
+    assert_same(list(integrate(flow(DATA), X, GRID, Native(EDM(), euler()))), walked("euler"))

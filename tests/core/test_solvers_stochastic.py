@@ -1,6 +1,7 @@
 """Noise on the way leaves the distribution as it is, in the amounts that the papers give."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def test_all_of_the_noise_is_the_posterior_of_ddpm():
 def test_a_churned_step_is_made_of_the_named_noise():
     levels, x, data = to_zero(karras(4)), torch.tensor([[60.0], [-20.0]]).double(), golden_line()
     walk = list(probability_flow(data, x, levels, heun(churn=1.0, churn_noise=1.1), noise=Noise([5, 6])))
-    for k, (t, s) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for k, (t, s) in enumerate(pairwise(levels)):
         z = Noise([5, 6]).normal((1,), STEP + 2 * k).double()
         high = t * 1.25
         x = x + 1.1 * (high**2 - t**2).sqrt() * z
