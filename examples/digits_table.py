@@ -4,50 +4,64 @@ Trains a score model on the 1,797 handwritten digits, distils it, trains a consi
 FD-small of each against the real digits. About a quarter of an hour on two quiet cores.
 """
 
+import io
 import json
-import subprocess
+import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from cmtool import cli
+
 FID = ["fid", "--features", "small"]
+SAMPLES = os.environ.get("CMTOOL_N", "2000")
 
 
 def cmtool(*words: str) -> dict[str, Any]:
-    """Run a command as a user does, and read its JSON."""
+    """Run a command in this process, and read its JSON."""
     print("cmtool", *words, file=sys.stderr)
-    command = [sys.executable, "-m", "cmtool", *words, "--json", "--quiet"]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    with redirect_stdout(io.StringIO()) as out:
+        code = cli.run([*words, "--json", "--quiet"])
+    if code:
+        sys.exit(code)
+    return json.loads(out.getvalue())
 
 
 def train(folder: Path, name: str, *words: str) -> tuple[str, dict[str, Any]]:
     """A run of ``words``, and its checkpoint; one that is there already is not repeated."""
     run, kept = folder / name, folder / f"{name}.json"
     if not kept.exists():
-        kept.write_text(json.dumps(cmtool(*words, "--preset", "digits-cpu", "--run", str(run))))
+        kept.write_text(json.dumps(cmtool(*words, "--run", str(run))))
     result = json.loads(kept.read_text())
     return result["checkpoint"], result
 
 
 def distance(model: str, steps: int) -> float:
-    """FD-small of 2,000 samples to all the digits."""
-    return cmtool(*FID, model, "--ref", "digits", "--steps", str(steps), "-n", "2000")["value"]
+    """FD-small of that many samples to all the digits."""
+    return cmtool(*FID, model, "--ref", "digits", "--steps", str(steps), "-n", SAMPLES)["value"]
 
 
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "digits-table")
     folder.mkdir(parents=True, exist_ok=True)
-    teacher, learning = train(folder, "teacher", "train-score")
-    student, distilling = train(folder, "student", "distill", "--teacher", teacher)
-    tuned, tuning = train(folder, "tuned", "train-ct")
-    blank, _ = train(folder, "blank", "train-ct", "--images", "1", "--batch", "1", "--lr", "1e-9")
+    teacher, learning = train(folder, "teacher", "train-score", "--preset", "digits-cpu")
+    student, distilling = train(folder, "student", "distill", "--preset", "digits-cpu", "--teacher", teacher)
+    tuned, tuning = train(folder, "tuned", "train-ct", "--preset", "digits-ect", "--init", teacher)
+    alone, starting = train(folder, "alone", "train-ct", "--preset", "digits-ect")
+    blank, _ = train(folder, "blank", "train-ct", "--data", "digits", "--images", "1", "--batch", "1", "--lr", "1e-9")
 
     real = cmtool(*FID, "digits[0::2]", "--ref", "digits[1::2]")["value"]
     rows = [
         ("real digits, even against odd", "", "", "", real),
         ("teacher, `train-score`, 18 Heun steps", learning["images"], learning["seconds"], 35, distance(teacher, 18)),
     ]
-    for name, model, run in (("`distill --method cd`", student, distilling), ("`train-ct --method ect`", tuned, tuning)):
+    trained = (
+        ("`distill --method cd`", student, distilling),
+        ("`train-ct --method ect --init` teacher", tuned, tuning),
+        ("`train-ct --method ect` from random weights", alone, starting),
+    )
+    for name, model, run in trained:
         for steps in (1, 2):
             rows.append((f"{name}, {steps}-step", run["images"], run["seconds"], steps, distance(model, steps)))
     rows.append(("untrained network", 1, "", 1, distance(blank, 1)))

@@ -1,6 +1,6 @@
 """cmtool as a library: train a score model on points, distil it, and compare one step with eighteen.
 
-Everything the commands do is a few calls of the core; this is the whole chain without files, in about ten seconds.
+Everything the commands do is a few calls of the core; this is the whole chain without files, in half a minute.
 """
 
 import os
@@ -24,7 +24,7 @@ from cmtool.training.ema import Average
 from cmtool.training.loop import State, train
 from cmtool.training.optimisers import learning_rate
 
-IMAGES = int(os.environ.get("CMTOOL_IMAGES", "150000"))
+IMAGES = int(os.environ.get("CMTOOL_IMAGES", "200000"))
 
 
 def fit(model: Denoiser, objective: Objective, batches: Batches) -> Denoiser:
@@ -46,7 +46,7 @@ def moments(points: torch.Tensor) -> Moments:
 def main() -> None:
     torch.set_num_threads(1)
     data = gaussians(None)
-    batches = Batches(data, size=512, conditional=False)
+    batches = Batches(data, size=128, conditional=False)
     truth = moments(data.batch(range(20_000))[0])
 
     torch.manual_seed(0)

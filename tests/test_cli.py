@@ -202,7 +202,7 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), 71, "there is not enough memory"),
         (OSError(errno.ENOSPC, "No space left on device", "out.png"), 74, "out.png: no space left on device"),
         (OSError(errno.ENOENT, "No such file or directory", "a.png"), 66, "a.png: no such file or directory"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/a"), 74, "/root/a: permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "/srv/a"), 74, "/srv/a: permission denied"),
         (OSError("odd"), 74, "odd"),
         (ValueError("two\nlines"), 1, "internal error: ValueError: two lines"),
     ],
@@ -287,7 +287,7 @@ def complete(words, capsys, monkeypatch):
         ("cmtool sample --st", ["--steps"]),
         ("cmtool train-ct --data dig", ["digits"]),
         ("cmtool train-ct --decay co", ["constant", "cosine"]),
-        ("cmtool train-ct --preset dig", ["digits-cpu"]),
+        ("cmtool train-ct --preset dig", ["digits-cpu", "digits-ect"]),
         ("cmtool edit inp", ["inpaint"]),
     ],
 )

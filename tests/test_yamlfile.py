@@ -88,6 +88,7 @@ def test_nothing_is_executed(tmp_path):
 @pytest.mark.parametrize("unicode", [False, True])
 def test_what_is_written_is_read_back(unicode):
     texts = ["1e-3", "010", "1:30", "2026-01-31", "yes", "null", "~", "", "a: b", "- x", "naïve", "#", "0x1F", "1_000"]
-    document = {"texts": texts, "floats": [1e-05, 1e300, 0.1, 3.0], "ints": [0, -3, 2**70], "rest": [None, True, {"a": []}]}
+    rest = [None, True, {"a": []}]
+    document = {"texts": texts, "floats": [1e-05, 1e300, 0.1, 3.0], "ints": [0, -3, 2**70], "rest": rest}
     assert {key: entry.value for key, entry in parse(write(document, unicode), "a.yaml").items()} == document
     assert unicode or write(document).isascii()

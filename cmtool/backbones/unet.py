@@ -25,6 +25,8 @@ class Embedding(nn.Module):
     Source: Lu and Song 2024, arXiv 2410.11081, section 4.1.
     """
 
+    frequencies: Tensor
+
     def __init__(self, classes: int, width: int, frequencies: int = 16):
         super().__init__()
         self.classes = classes

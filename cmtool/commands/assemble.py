@@ -114,9 +114,8 @@ def _fits(header: Header, dataset: Any, conditional: int, path: Path | None) -> 
     """The data must be what the parent was trained on, in shape and number of classes."""
     if header.shape != tuple(dataset.shape):
         theirs, ours = ("x".join(map(str, shape)) for shape in (header.shape, dataset.shape))
-        raise UsageError(
-            f"{path} makes {theirs} images, and the data are {ours}", "choose the size with --set data.size="
-        )
+        hint = f"the size of data is often a choice: --set data.size={header.shape[-1]}"
+        raise UsageError(f"{path} makes {theirs} images, and the data are {ours}", hint)
     if header.conditional and header.conditional != conditional:
         raise UsageError(f"{path} knows {header.conditional} classes, and the data have {conditional or 'none'}")
     return header.conditional

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cmtool import registry
 from cmtool.commands.console import Console
-from cmtool.commands.generate import labels_of
+from cmtool.commands.generate import check_levels, labels_of
 from cmtool.commands.models import class_index, describe, open_model
 from cmtool.core.denoiser import Denoiser, like
 from cmtool.core.grids import karras
@@ -19,7 +19,7 @@ from cmtool.core.pixels import to_model, to_pixels
 from cmtool.core.samplers import clipped, last, multistep
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
-from cmtool.files.pictures import read_picture, write_picture
+from cmtool.files.pictures import check_target, read_picture, write_picture
 from cmtool.pictures import with_channels
 from cmtool.settings import EditOptions
 from cmtool.training.devices import device, use_threads
@@ -32,13 +32,18 @@ STEPS = 20  # of a task that starts from pure noise: the walk must have time to 
 
 def run(options: EditOptions, console: Console) -> None:
     """Edit one picture."""
+    check_target(options.output)
+    if options.input == str(options.mask) == "-":
+        raise UsageError("standard input is the picture or the mask", "give one of them as a file")
     use_threads(options.threads)
     where = device(options.device)
     model, path = open_model(options.model, where, console)
     header = model.header
-    if header.kind != "consistency" or len(header.shape) != 3:
+    if len(header.shape) != 3:
+        raise UsageError(f"edit works on images, and {path} makes points")
+    if header.kind != "consistency":
         raise UsageError(
-            f"edit needs a consistency model of images, and {path} is a {header.kind} model",
+            f"edit needs a consistency model, and {path} is a {header.kind} model",
             f"distil it first: cmtool distill --teacher {path}",
         )
     picture = read_picture(options.input)
@@ -55,6 +60,7 @@ def run(options: EditOptions, console: Console) -> None:
     )
 
     levels = edit_levels(operator, header, options.steps, options.levels)
+    check_levels(header, options.steps if options.levels else None, levels.tolist())
     noise = Noise([options.seed])
     labels = labels_of([options.seed], header.conditional, class_index(header, options.klass))
     image = apply(model, operator, levels, noise, None if labels is None else labels.to(where))

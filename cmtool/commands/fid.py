@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,7 @@ def run(options: FidOptions, console: Console) -> None:
     for side in sides:
         if isinstance(side, Statistics):
             comparable(side, unmeasured(features))
-    one, two = (
-        side if isinstance(side, Statistics) else measure(side, target, features, options.n, console)
-        for side, target in zip(sides, (options.source, options.ref), strict=True)
-    )
+    one, two = (side if isinstance(side, Statistics) else measure(side, features, options.n, console) for side in sides)
     value = frechet_distance(one, two)
     for side in (one, two):
         if side.n is not None and side.n <= len(side.mean):
@@ -70,11 +68,21 @@ def unmeasured(features: Any) -> Statistics:
     return Statistics(mean, mean.diag(), features=features.name, fingerprint=features.fingerprint)
 
 
-def measure(images: Iterator[Tensor], target: str, features: Any, n: int | None, console: Console) -> Statistics:
+@dataclass(frozen=True)
+class Images:
+    """Batches uint8 [B, C, H, W], what they are called, and how many images they hold where that is known."""
+
+    target: str
+    batches: Iterator[Tensor]
+    total: int | None = None
+
+
+def measure(images: Images, features: Any, n: int | None, console: Console) -> Statistics:
     """Mean and covariance of the features of the first ``n`` images."""
-    moments = Moments()
-    with console.track(n, "images", f"fid {target}") as progress:
-        for batch in limited(images, n):
+    moments, target = Moments(), images.target
+    total = min(filter(None, (images.total, n)), default=None)
+    with console.track(total, "images", f"fid {target}") as progress:
+        for batch in limited(images.batches, n):
             moments.update(features(batch))
             progress.update(moments.n)
     if moments.n < 2:
@@ -82,15 +90,16 @@ def measure(images: Iterator[Tensor], target: str, features: Any, n: int | None,
     return Statistics(moments.mean, moments.covariance, moments.n, features.name, features.fingerprint, target)
 
 
-def find(target: str, options: FidOptions, console: Console) -> Statistics | Iterator[Tensor]:
-    """What ``target`` names: statistics, or the images uint8 [B, C, H, W] of a stream, a checkpoint or a data set."""
+def find(target: str, options: FidOptions, console: Console) -> Statistics | Images:
+    """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
     path, names = Path(target), registry.names("datasets")
     if target.endswith(".npz") and holds_statistics(target):
         return read_statistics(target)
-    if target.endswith(".safetensors") or (path / CHECKPOINT).is_file():
+    named = target in names  # a data set's name wins over a folder beside it; ./digits is the folder
+    if target.endswith(".safetensors") or (not named and (path / CHECKPOINT).is_file()):
         return of_model(path, options, console)
-    if target == "-" or path.is_file() or (path.is_dir() and target not in names):
-        return (torch.as_tensor(batch.images) for batch in open_reader(target, options.batch))
+    if target == "-" or (not named and path.exists()):
+        return Images(target, (torch.as_tensor(batch.images) for batch in open_reader(target, options.batch)))
     if data_spec(target)["name"] in names:
         return of_dataset(target, options.batch)
     near = closest(target, names)
@@ -98,17 +107,18 @@ def find(target: str, options: FidOptions, console: Console) -> Statistics | Ite
     raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
 
 
-def of_model(path: Path, options: FidOptions, console: Console) -> Iterator[Tensor]:
+def of_model(path: Path, options: FidOptions, console: Console) -> Images:
     model, _ = open_model(path, device(options.device), console)
     walk, klass = plan(model.header, options.steps, options.levels), class_index(model.header, options.klass)
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
-    return (images for _, images, _ in in_batches(model, walk, seeds, options.batch, klass))
+    made = (images for _, images, _ in in_batches(model, walk, seeds, options.batch, klass))
+    return Images(str(path), made, len(seeds))
 
 
-def of_dataset(target: str, batch: int) -> Iterator[Tensor]:
+def of_dataset(target: str, batch: int) -> Images:
     dataset = open_dataset(data_spec(target))
-    cache = Cache(dataset)
-    return (cache.read(range(i, min(i + batch, len(dataset))))[0] for i in range(0, len(dataset), batch))
+    cache, n = Cache(dataset), len(dataset)
+    return Images(target, (cache.read(range(i, min(i + batch, n)))[0] for i in range(0, n, batch)), n)
 
 
 def limited(batches: Iterator[Tensor], n: int | None) -> Iterator[Tensor]:

@@ -21,7 +21,7 @@ from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.pictures import grid, scatter
 
-__all__ = ["Plan", "draw", "in_batches", "labels_of", "plan", "sheet", "walk"]
+__all__ = ["Plan", "check_levels", "draw", "in_batches", "labels_of", "plan", "sheet", "walk"]
 
 SCORE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 2022
 
@@ -57,8 +57,7 @@ def plan(
     ``steps`` counts network evaluations of a consistency model and solver steps of a score model, whose ``solver`` is
     Heun's when none is named. A solver that chooses its own steps has only the lowest level between noise and image.
     """
-    if levels:
-        _check(header, steps, levels)
+    check_levels(header, steps, levels)
     if header.kind == "score":
         chosen = registry.build("solvers", solver or "heun")
         steps = steps or (2 if chosen.evaluations is None else SCORE_STEPS)
@@ -77,7 +76,10 @@ def plan(
     return Plan(intermediate(steps, header.sigma_min, header.sigma_max))
 
 
-def _check(header: Header, steps: int | None, levels: Sequence[float]) -> None:
+def check_levels(header: Header, steps: int | None, levels: Sequence[float] | None) -> None:
+    """UsageError for levels that the model never saw, or that are not as many as ``steps``."""
+    if not levels:
+        return
     if steps and len(levels) != steps:
         raise UsageError(f"--steps {steps} and {len(levels)} --levels contradict each other", "give one of them")
     if levels[0] > header.sigma_max or levels[-1] < header.sigma_min:
@@ -105,12 +107,15 @@ def walk(
     return multistep(model, x, plan.levels, noise, labels, sigma_min=sigma_min)
 
 
-def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | None) -> Tensor:
-    """The images of some noise, uint8 [B, C, H, W] on the CPU; points stay float32 [B, D]."""
+def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | None, cores: int | None = None) -> Tensor:
+    """The images of some noise, uint8 [B, C, H, W] on the CPU; points stay float32 [B, D].
+
+    ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
+    """
     device, shape = next(model.parameters()).device, model.header.shape
     x = start(noise, shape, plan.levels[0]).to(device)
     labels = None if labels is None else labels.to(device)
-    with steady(model, piece(shape, device), threads(device)) as steadied:
+    with steady(model, piece(shape, device), threads(device, cores)) as steadied:
         counted = Counted(steadied)
         x = last(walk(counted, plan, x, noise, labels, model.preconditioning.sigma_min)).cpu()
     plan.made += counted.calls * len(noise)
@@ -125,9 +130,9 @@ def piece(shape: tuple[int, ...], device: torch.device) -> int:
     return max(1, min(pixels // math.prod(shape[1:]), most))
 
 
-def threads(device: torch.device) -> int:
+def threads(device: torch.device, cores: int | None = None) -> int:
     """Pieces at a time."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
+    return cores or torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def in_batches(

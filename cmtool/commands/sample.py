@@ -8,8 +8,9 @@ import torch
 from cmtool.commands.console import Console
 from cmtool.commands.generate import in_batches, plan, sheet
 from cmtool.commands.models import class_index, describe, open_model
+from cmtool.errors import UsageError
 from cmtool.files.images import open_writer
-from cmtool.files.pictures import write_picture
+from cmtool.files.pictures import check_target, write_picture
 from cmtool.settings import SampleOptions
 from cmtool.training.devices import device, use_threads
 from cmtool.values import Seeds
@@ -25,6 +26,10 @@ def run(options: SampleOptions, console: Console) -> None:
     model, path = open_model(options.model, device(options.device), console)
     header = model.header
     walk = plan(header, options.steps, options.levels, options.solver)
+    if options.grid:
+        check_target(options.grid)
+        if options.output == str(options.grid) == "-":
+            raise UsageError("standard output takes the images or the grid", "write one of them to a file")
     seeds = options.seeds or Seeds([range(options.seed, options.seed + options.n)])
     klass = class_index(header, options.klass)
     shown, room, done = [], SHEET if len(header.shape) == 3 else len(seeds), 0

@@ -5,14 +5,14 @@ from types import FrameType, TracebackType
 
 __all__ = ["Stop"]
 
-POLITE = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+POLITE = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 
 class Stop:
     """``with Stop() as stop:`` and look at ``stop.asked``: the signal that came, or None.
 
-    SIGINT is the user; SIGTERM, SIGUSR1 and SIGUSR2 are a scheduler that will start the command again. A second SIGINT
-    does not wait for the safe point.
+    SIGINT is the user; SIGTERM, SIGUSR1 and SIGUSR2 are a scheduler that will start the command again, SIGHUP a
+    connection that was lost. A second SIGINT does not wait for the safe point.
     """
 
     def __init__(self) -> None:
@@ -21,6 +21,8 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         for which in [signal.SIGINT, *POLITE]:
+            if which != signal.SIGINT and signal.getsignal(which) == signal.SIG_IGN:  # nohup
+                continue
             self._before[which] = signal.signal(which, self._handle)
         return self
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -135,6 +135,7 @@ class Walk:
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
         self.model = cast(Denoiser, job.state.average.model)
         self.model.header = job.header
+        self.cores = torch.get_num_threads()
         self.began = time.monotonic()
         self.losses: list[torch.Tensor] = []
         self.bad = 0
@@ -144,19 +145,24 @@ class Walk:
         options, state = self.options, self.job.state
         self.status("running")
         first = state.images
+        batches = ahead(self.job.batches.since(first))
         steps = train(
             state,
-            ahead(self.job.batches.since(state.images)),
+            batches,
             options.images,
             lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.decay),
             seed=options.seed,
             clip=options.clip,
             micro=options.micro_batch or piece(options.batch, device(options.device)),
-            threads=torch.get_num_threads(),
+            threads=self.cores,
             autocast=autocast,
         )
         try:
-            with self.console.track(options.images, "images", options.command) as progress:
+            with (
+                closing(batches),
+                closing(steps),
+                self.console.track(options.images, "images", options.command) as progress,
+            ):
                 for report in steps:
                     self.step(report, first, progress)
                     if self.stop.asked:
@@ -211,7 +217,8 @@ class Walk:
         """A sheet of samples of the averaged model, always of the same seeds."""
         header = self.job.header
         seeds = range(max(header.conditional, 8) * (4 if header.conditional else 8))
-        made = draw(self.model, plan(header), Noise(seeds), labels_of(seeds, header.conditional))
+        labels = labels_of(seeds, header.conditional)
+        made = draw(self.model, plan(header), Noise(seeds), labels, self.cores)  # torch itself has one core in training
         write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.conditional, 8)))
 
     def status(self, word: str) -> None:

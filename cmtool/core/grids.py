@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cmtool.core.process import Process
 
-__all__ = ["cosine", "even", "in_time", "intermediate", "karras", "linear", "log_uniform", "to_zero"]
+__all__ = ["even", "in_time", "intermediate", "karras", "linear", "log_uniform", "to_zero"]
 
 
 def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
@@ -38,20 +38,6 @@ def linear(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor:
 def in_time(process: Process, n: int, first: float = 1.0, last: float = 1e-3) -> Tensor:
     """The levels at ``n`` times of ``process``, equally spaced from ``first`` down to ``last`` (Song et al. 2021)."""
     return process.level(torch.linspace(first, last, n, dtype=torch.float64))
-
-
-def cosine(total: int = 1000, offset: float = 0.008, least: float = 0.001) -> Tensor:
-    """The ladder of ``total`` levels that a model of the cosine schedule knows, descending.
-
-        u_total = 0,    u_{j-1}^2 + 1 = (u_j^2 + 1) / max(a_{j-1} / a_j, least),
-        a_j = sin^2(pi j / (2 total (1 + offset)))
-
-    Source: Nichol and Dhariwal 2021, arXiv 2102.09672, in the variables of Karras et al. 2022, arXiv 2206.00364,
-    table 1.
-    """
-    kept = (torch.arange(total + 1, dtype=torch.float64) * math.pi / (2 * total * (1 + offset))).sin() ** 2
-    ratio = (kept[:-1] / kept[1:]).clamp(min=least)
-    return ((1 / ratio).flip(0).cumprod(0).flip(0) - 1).sqrt()
 
 
 def even(ladder: Tensor, n: int, sigma_min: float = 0.0, sigma_max: float = math.inf) -> Tensor:

@@ -16,7 +16,7 @@ __all__ = ["EDM", "VE", "VP", "FlowMatching", "Process", "SubVP", "TrigFlow"]
 
 
 class Process(Protocol):
-    """All methods are elementwise; times and levels are tensors of any shape."""
+    """All methods are elementwise; times and levels are tensors of any shape. The last three follow from the others."""
 
     def scale(self, t: Tensor) -> Tensor:
         """``s(t)``."""
@@ -38,9 +38,25 @@ class Process(Protocol):
         """``g(t)``."""
         ...
 
+    def deviation(self, t: Tensor) -> Tensor:
+        """``s(t) sigma(t)``: the standard deviation of the noise in ``x_t``."""
+        return self.scale(t) * self.level(t)
+
+    def prior(self, t: Tensor) -> Tensor:
+        """The standard deviation of the Gaussian that stands for ``x_t`` at the last time, data and noise together."""
+        return self.deviation(t)
+
+    def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """``a = scale(t)/scale(s)`` and ``b = scale(t) sqrt(level(t)^2 - level(s)^2)`` of ``x_t = a x_s + b z``, s < t.
+
+        On a ladder they are DDPM's ``sqrt(alpha_i), sqrt(beta_i)`` and SMLD's ``1, sqrt(sigma_i^2 - sigma_{i-1}^2)``.
+        """
+        added = (self.level(t) ** 2 - self.level(s) ** 2).clamp(min=0)
+        return self.scale(t) / self.scale(s), self.scale(t) * added.sqrt()
+
 
 @dataclass(frozen=True)
-class EDM:
+class EDM(Process):
     """``s = 1``, ``sigma = t`` (Karras et al. 2022): time is the noise level."""
 
     def scale(self, t: Tensor) -> Tensor:
@@ -60,7 +76,7 @@ class EDM:
 
 
 @dataclass(frozen=True)
-class VE:
+class VE(Process):
     """``s = 1``, ``sigma = sigma_min (sigma_max / sigma_min)^t``, t in (0, 1] (Song et al. 2021, eq. 30)."""
 
     sigma_min: float = 0.01
@@ -83,7 +99,7 @@ class VE:
 
 
 @dataclass(frozen=True)
-class VP:
+class VP(Process):
     """``s = exp(-B(t)/2)``, ``s^2 (1 + sigma^2) = 1``, ``B(t) = beta_min t + (beta_max - beta_min) t^2 / 2``.
 
     t in (0, 1]. Source: Song et al. 2021, eq. 32-33.
@@ -117,6 +133,10 @@ class VP:
     def diffusion(self, t: Tensor) -> Tensor:
         return self._beta(t).sqrt()
 
+    def prior(self, t: Tensor) -> Tensor:
+        """1, as published; exact for data of unit variance."""
+        return torch.ones_like(t)
+
 
 @dataclass(frozen=True)
 class SubVP(VP):
@@ -133,7 +153,7 @@ class SubVP(VP):
 
 
 @dataclass(frozen=True)
-class FlowMatching:
+class FlowMatching(Process):
     """``x_t = (1 - t) x_0 + t z``: ``s = 1 - t``, ``sigma = t / (1 - t)``, t in [0, 1).
 
     Source: Lipman et al. 2023, arXiv 2210.02747.
@@ -156,7 +176,7 @@ class FlowMatching:
 
 
 @dataclass(frozen=True)
-class TrigFlow:
+class TrigFlow(Process):
     """``x_t = cos(t) x_0 + sin(t) sigma_data z``: ``s = cos t``, ``sigma = sigma_data tan t``, t in [0, pi/2).
 
     Source: Lu and Song 2024, arXiv 2410.11081, section 3.

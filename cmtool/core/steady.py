@@ -1,13 +1,13 @@
 """Images that do not depend, not even in the last bit, on what they are computed beside."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoise
+from cmtool.core.workers import workers
 
 __all__ = ["steady"]
 
@@ -21,17 +21,12 @@ def steady(model: Denoise, size: int, threads: int = 1) -> Iterator[Denoise]:
     sees ``size`` rows at a time (the last piece is filled up with copies), each piece on one thread of the processor;
     ``threads`` of them work on pieces of their own, which is no slower than all on one.
     """
-    before = torch.get_num_threads()
     quiet = torch.no_grad()(model)
-    pool = ThreadPoolExecutor(threads, "steady", torch.set_num_threads, (1,))
+    with workers(threads) as work:
 
-    def pieces(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        rows = torch.arange(len(x) + -len(x) % size, device=x.device).clamp(max=len(x) - 1)
-        given = [value[rows].split(size) for value in (x, sigma, labels) if value is not None]
-        return torch.cat(list(pool.map(quiet, *given)))[: len(x)]
+        def pieces(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+            rows = torch.arange(len(x) + -len(x) % size, device=x.device).clamp(max=len(x) - 1)
+            given = [value[rows].split(size) for value in (x, sigma, labels) if value is not None]
+            return torch.cat(list(work(quiet, *given)))[: len(x)]
 
-    try:
-        with pool:
-            yield pieces
-    finally:
-        torch.set_num_threads(before)  # threads that others start later begin with the number that was set last
+        yield pieces

@@ -25,7 +25,9 @@ def writing(path: str | Path) -> Iterator[None]:
         raise
     except OSError as error:
         hint = "free some space, or write elsewhere" if error.errno in FULL else "choose another place"
-        raise WriteFailed(f"cannot write {path}: {error.strerror or error}", hint) from error
+        blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file is in the way" if blocked else error.strerror or error
+        raise WriteFailed(f"cannot write {path}: {reason}", hint) from error
 
 
 @contextlib.contextmanager

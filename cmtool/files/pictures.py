@@ -11,7 +11,7 @@ from cmtool.files.atomic import write_bytes, writing
 from cmtool.files.images import STREAM, stdin, stdout
 from cmtool.pictures import decode, encode, planes
 
-__all__ = ["grid", "read_picture", "scatter", "write_picture"]
+__all__ = ["check_target", "grid", "read_picture", "scatter", "write_picture"]
 
 READABLE = 64  # pixels that the side of an image on a sheet should have at least
 PAPER = 255
@@ -24,16 +24,22 @@ def read_picture(target: str | Path) -> np.ndarray:
     return planes(decode(Path(target)))
 
 
-def write_picture(target: str | Path, image: Any) -> None:
-    """Write uint8 [C, H, W] as a PNG; ``-`` is standard output. UsageError for another suffix; WriteFailed."""
-    data = encode(np.asarray(image))
+def check_target(target: str | Path) -> None:
+    """UsageError for a place no picture is written to; to be asked before hours are spent on the picture."""
     if str(target) == STREAM:
-        file = stdout()
-        with writing("standard output"):
-            file.write(data)
-            file.flush()
+        stdout()
     elif Path(target).suffix.lower() != ".png":
         raise UsageError(f"cannot write a picture to {target}", "pictures are written as .png, or to - for a pipe")
+
+
+def write_picture(target: str | Path, image: Any) -> None:
+    """Write uint8 [C, H, W] as a PNG; ``-`` is standard output. UsageError for another suffix; WriteFailed."""
+    check_target(target)
+    data = encode(np.asarray(image))
+    if str(target) == STREAM:
+        with writing("standard output"):
+            stdout().write(data)
+            stdout().flush()
     else:
         write_bytes(target, data)
 

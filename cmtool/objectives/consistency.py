@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from cmtool.core.averaging import follow
 from cmtool.core.denoiser import Denoise, like
 from cmtool.core.samplers import flow
 from cmtool.core.solvers import Solver
@@ -103,12 +104,9 @@ class Consistency(Objective):
         there = (self.target or model)(x_r, torch.where(inside, r, torch.ones_like(r)), labels)
         return torch.where(like(inside, x_r).bool(), there, x_r)
 
-    @torch.no_grad()
     def update(self, model: nn.Module, progress: float) -> None:
-        if self.target is None or self.decay is None:
-            return
-        ours, theirs = list(self.target.parameters()), list(model.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - self.decay(progress))
+        if self.target is not None and self.decay is not None:
+            follow(self.target, model, self.decay(progress))
 
 
 @contextmanager

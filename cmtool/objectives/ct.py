@@ -1,10 +1,13 @@
 """Consistency training (Song et al. 2023, arXiv 2303.01469, algorithm 3 and appendix C)."""
 
+from cmtool.errors import unknown
 from cmtool.objectives.consistency import Consistency, along_noise, constant
 from cmtool.objectives.levels import adjacent, openai_rate, openai_steps
 from cmtool.objectives.metrics import metric as metric_called
 
 __all__ = ["ct"]
+
+CONVENTIONS = ("paper", "openai")
 
 
 def ct(
@@ -20,8 +23,11 @@ def ct(
 ) -> Consistency:
     """Neighbouring levels of a grid that grows from ``first`` to ``last`` steps, joined along the noise.
 
-    ``decay`` is mu0 of the target; ``convention`` is "paper" or "openai", which differ in N by one.
+    ``decay`` is mu0 of the target, 0 for the model itself; ``convention`` is "paper" or "openai", which differ in N
+    by one.
     """
+    if convention not in CONVENTIONS:
+        raise unknown("convention", convention, CONVENTIONS)
 
     def levels(progress: float) -> int:
         return openai_steps(progress, first, last)
@@ -31,6 +37,6 @@ def ct(
         back=along_noise,
         metric=metric_called(metric),
         weight=constant,
-        decay=lambda progress: openai_rate(levels(progress), first, decay, convention),
+        decay=(lambda progress: openai_rate(levels(progress), first, decay, convention)) if decay else None,
         sigma_min=sigma_min,
     )

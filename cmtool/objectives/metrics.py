@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cmtool.errors import unknown
 
@@ -23,10 +23,14 @@ def l1(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pseudo_huber_of(c: float) -> Metric:
-    """``sqrt(|a - b|^2 + c^2) - c`` of the whole image vector (Song and Dhariwal 2023, arXiv 2310.14189, eq. 7)."""
+    """``sqrt(|a - b|^2 + c^2) - c`` of the whole image vector (Song and Dhariwal 2023, arXiv 2310.14189, eq. 7).
+
+    ``c = 0`` is the norm itself, whose gradient is 0 where the images agree.
+    """
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
-        return ((a - b).square().flatten(1).sum(1) + c**2).sqrt() - c
+        beside = nn.functional.pad((a - b).flatten(1), (0, 1), value=c)  # the norm of (a - b, c), with its gradient
+        return torch.linalg.vector_norm(beside, dim=1) - c
 
     return distance
 

@@ -1,7 +1,8 @@
 """The n-th image of a run, with its noise and level: a function of (run seed, n) alone."""
 
+import atexit
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from queue import Queue
 from typing import Any
 
@@ -95,7 +96,7 @@ class Batches:
             n += self.size
 
 
-def ahead(items: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
+def ahead(items: Iterator[Batch], depth: int = 2) -> Generator[Batch, None, None]:
     """The same items, made by a thread while the last ones are in use."""
     queue: Queue = Queue(depth)
     stop = threading.Event()
@@ -111,7 +112,8 @@ def ahead(items: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
             reason = error
         queue.put((None, reason))
 
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
         while True:
             item, error = queue.get()
@@ -124,3 +126,4 @@ def ahead(items: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
         stop.set()
         while not queue.empty():
             queue.get_nowait()
+        atexit.register(thread.join)  # a thread that still computes when the interpreter ends would abort the process

@@ -2,8 +2,9 @@
 
 import copy
 
-import torch
 from torch import nn
+
+from cmtool.core.averaging import follow
 
 __all__ = ["Average", "decay"]
 
@@ -23,10 +24,6 @@ class Average:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.half_life = half_life
 
-    @torch.no_grad()
     def update(self, model: nn.Module, batch: int, images: int) -> None:
         """After a step of ``batch`` images that ends at ``images``."""
-        beta = decay(batch, images, self.half_life)
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - beta)
-        for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            ours.copy_(theirs)
+        follow(self.model, model, decay(batch, images, self.half_life))

@@ -1,16 +1,16 @@
 """The training loop: a generator that yields after every step and leaves the rest to whoever walks it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
 
 import torch
 from torch import Tensor, nn
 
+from cmtool.core.workers import workers
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.training.ema import Average
-from cmtool.training.workers import workers
 
 __all__ = ["Report", "State", "train"]
 
@@ -48,7 +48,7 @@ def train(
     micro: int | None = None,
     threads: int = 1,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """Step until ``total`` images have been seen.
 
     The loss of a step is the mean over its batch. Its gradient is gathered from pieces of ``micro`` images, ``threads``
@@ -56,17 +56,22 @@ def train(
     whose gradient is not finite is left out and counted, never patched.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
-    device, dropping = parameters[0].device, drops(state.model)
+    device, drawing = parameters[0].device, True
 
     def gradient(piece: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
         """A share of the loss and its gradient, from images of which the first is the n-th of the run."""
-        if dropping:
+        if drawing:
             torch.manual_seed((seed * 0x9E3779B1 + n) % 2**64)  # dropout, too, is a function of (run seed, n)
         with autocast():
             share = state.objective.loss(state.model, piece.to(device), progress).sum() / size
         return share.detach(), torch.autograd.grad(share, parameters, materialize_grads=True)
 
-    alone = dropping or device.type != "cpu"  # dropout draws from a generator that all threads share
+    state.model.train()
+    if state.images < total and device.type == "cpu" and threads > 1:
+        first = next(batches)
+        batches = chain([first], batches)
+        drawing = draws(state, first.split(1)[0], state.images / total)
+    alone = drawing or device.type != "cpu"  # dropout draws from a generator that all threads share
     with workers(1 if alone else threads) as work:
         while state.images < total:
             batch, progress = next(batches), state.images / total
@@ -76,9 +81,9 @@ def train(
             shares = work(gradient, batch.split(micro or size), numbers, repeat(size), repeat(progress))
             loss, slopes = next(shares)
             for more, others in shares:
-                loss, slopes = loss + more, torch._foreach_add(slopes, others)
+                loss, slopes = loss + more, tuple(a + b for a, b in zip(slopes, others, strict=True))
             for parameter, slope in zip(parameters, slopes, strict=True):
-                parameter.grad = slope
+                parameter.grad = laid_out(slope, parameter)
 
             norm = nn.utils.get_total_norm(slopes)
             if clip:
@@ -96,6 +101,15 @@ def train(
             yield Report(state.images, loss, norm, learning_rate, finite)
 
 
-def drops(model: nn.Module) -> bool:
-    """Whether the model draws random numbers of its own."""
-    return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules())
+def laid_out(slope: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in the memory layout of its parameter, which fused optimisers take for granted."""
+    return slope if slope.stride() == parameter.stride() else torch.empty_like(parameter).copy_(slope)
+
+
+@torch.no_grad()
+def draws(state: State, piece: Batch, progress: float) -> bool:
+    """Whether the loss draws random numbers of its own, as dropout does in whatever way it is written."""
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        state.objective.loss(state.model, piece, progress)
+        return not torch.equal(before, torch.get_rng_state())

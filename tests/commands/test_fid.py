@@ -107,6 +107,14 @@ def test_a_run_directory_is_its_model_and_not_its_pictures(fd, trained):
     assert document["value"] == fd(trained["ect"] / "model.safetensors", "--ref", "digits", "-n", "80")["value"]
 
 
+def test_the_name_of_a_data_set_is_no_folder_beside_it(fd, trained, tmp_path, monkeypatch):
+    """A run called ``digits`` lay in the working directory, and its model was compared with itself."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").symlink_to(trained["ect"])
+    assert fd("digits", "--ref", "digits[:]")["value"] == pytest.approx(0, abs=1e-6)
+    assert fd("./digits", "--ref", "digits")["value"] > 1
+
+
 def test_few_images_are_named_as_such(cm, samples):
     told = cm("fid", samples[0], "--ref", "digits", "-n", "50", *SMALL)
     assert "50 images are too few for 64 features" in told.err

@@ -150,6 +150,8 @@ def test_points_go_to_npz_and_a_scatter_plot(cm, tmp_path):
         2,
         (f"points cannot be written to {tmp_path / 'folder'}", "points go to an .npz file"),
     )
+    told = cm("edit", "colorize", "photo.png", "-m", tmp_path / "run")
+    assert told.error[0] == f"edit works on images, and {tmp_path / 'run' / 'model.safetensors'} makes points"
 
 
 def test_the_model_comes_from_the_flag_the_environment_or_the_newest_run(cm, trained, rgb, tmp_path, monkeypatch):

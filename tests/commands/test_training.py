@@ -134,13 +134,21 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(cm, stopped, trained, tmp_p
     assert images == [32, 64, 96, 128]
 
 
-@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_scheduler_is_told_to_start_it_again(cm, stopped, tmp_path, which):
     told = stopped("train-ct", "-d", "digits", *TINY, by=which)
     assert told.code == 75
     assert told.error[1] == f"go on with: cmtool train-ct --resume {tmp_path / 'run'}"
     assert read_status(tmp_path / "run")["state"] == "preempted"
     assert cm("train-ct", "--resume", tmp_path / "run").code == 0
+
+
+def test_nohup_is_respected(stopped, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert stopped("train-ct", "-d", "digits", *TINY, by=signal.SIGHUP).code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_ctrl_c_does_not_wait(cm, at, tmp_path):

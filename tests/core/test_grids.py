@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cmtool.core.grids import cosine, even, in_time, intermediate, karras, linear, log_uniform, to_zero
+from cmtool.core.grids import even, in_time, intermediate, karras, linear, log_uniform, to_zero
 from cmtool.core.process import VE, VP
 
 
@@ -73,16 +73,6 @@ def test_native_time_of_the_variance_preserving_process():
     assert levels.tolist() == pytest.approx(
         [152.167, (2.718281828459045 ** (9.95 * 0.5005**2 + 0.05005) - 1) ** 0.5, 0.010486]
     )
-
-
-def test_the_cosine_ladder_follows_its_recursion():
-    """A step adds noise of ``beta = 1 - a_{j-1}/a_j``, cut at 0.999."""
-    levels = cosine(1000)
-    assert len(levels) == 1000
-    kept = 1 / (1 + levels**2)  # the part of the image's variance that is left
-    a = (torch.arange(1, 1001, dtype=torch.float64) / 1000 * torch.pi / 2 / 1.008).sin() ** 2
-    assert torch.allclose(kept[1:], a[:999] / a[999], rtol=1e-9)
-    assert kept[0] / kept[1] == pytest.approx(0.001, rel=1e-9)
 
 
 def test_even_rungs_keep_the_ends_within_the_levels():

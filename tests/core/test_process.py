@@ -119,3 +119,23 @@ def test_vp_contracts_a_gaussian_by_the_recorded_factor():
     end = data.flow(at(1.0)[:, None] / process.scale(at(1.0)), process.level(at(1.0)), process.level(at(1e-3)))
     assert (process.scale(at(1e-3)) * end).item() == pytest.approx(0.5000905500, abs=5e-11)
     assert math.isclose(process.drift(at(0.0)).item(), -0.05)
+
+
+@each
+def test_steps_compose(process, span):
+    """From r to s and on to t is the step from r to t: ``a a'``, ``b^2 + a^2 b'^2``; from clean data, the marginal."""
+    r, s, t = at(*torch.linspace(*span, 3).tolist())
+    (a, b), (a0, b0), (whole, spread) = process.transition(t, s), process.transition(s, r), process.transition(t, r)
+    assert (a * a0).item() == pytest.approx(whole.item(), rel=1e-12)
+    assert (b**2 + a**2 * b0**2).item() == pytest.approx((spread**2).item(), rel=1e-12)
+    a, b = process.transition(t, process.time(at(0.0)))
+    assert torch.allclose(torch.cat([a, b]), torch.cat([process.scale(at(float(t))), process.deviation(at(float(t)))]))
+
+
+@each
+def test_the_prior_covers_data_and_noise(process, span):
+    t = at(span[1])
+    total = process.scale(t) * (1 + process.level(t) ** 2).sqrt()  # data of unit variance
+    assert torch.allclose(process.prior(t), total, rtol=0.01)
+    if isinstance(process, VP) and not isinstance(process, SubVP):
+        assert torch.allclose(process.prior(t), total, rtol=1e-14)

@@ -178,7 +178,7 @@ def test_a_missing_file_names_the_nearest(path):
         ("backbone", {"name": "mlp", "widht": 4}, "did you mean 'width'?"),
         ("backbone", {"name": "mlp", "width": 5, "depth": 1}, "tensor"),
         ("backbone", {"name": "mlp", "width": 4, "depth": 2}, "lacks tensor"),
-        ("backbone", {"name": "mlp", "width": "wide"}, "refuses its options"),
+        ("backbone", {"name": "mlp", "width": "wide"}, "must be a whole number, not 'wide'"),
         ("backbone", "mlp", "'backbone'"),
         ("conditional", True, "'conditional'"),
         ("kind", "diffusion", "'kind'"),

@@ -5,9 +5,10 @@ from harness import CHECKPOINTS, Case, Watched, claim, classes_of, edm_model, la
 from replay import ByStep
 from torch import Tensor
 
-from cmtool.core.grids import cosine, even, in_time, karras, log_uniform, to_zero
+from cmtool.core.grids import even, in_time, karras, log_uniform, to_zero
+from cmtool.core.ladders import DDPM
 from cmtool.core.pixels import to_pixels
-from cmtool.core.process import VP
+from cmtool.core.process import VP, Process
 from cmtool.core.samplers import multistep, probability_flow
 from cmtool.core.solvers import euler
 from cmtool.core.solvers.native import Native
@@ -63,7 +64,8 @@ def levels_of(case: Case):
     if case.spec["precond"] == "EDMPrecond":
         ends = args.get("sigma_min", 0.002), args.get("sigma_max", 80.0), args.get("rho", 7.0)
         return karras(n, *ends), lambda t: t
-    known = cosine()
+    ladder = DDPM.cosine(1000)
+    known = ladder.level(torch.arange(1000, 0, -1, dtype=torch.float64))
 
     def nearest(t: Tensor) -> Tensor:
         return known[(known - t.reshape(-1, 1)).abs().argmin(1)].reshape(t.shape)
@@ -71,7 +73,7 @@ def levels_of(case: Case):
     return even(known, n, 0.002, 81.0) if grid == "iddpm" else nearest(karras(n, float(known[-1]))), nearest
 
 
-class Root:
+class Root(Process):
     """Their variance-exploding process, ``sigma = sqrt(t)``; ours is Song's, exponential in time."""
 
     def scale(self, t: Tensor) -> Tensor:

@@ -10,9 +10,6 @@ KINDS = {
         "edm_augment",
         "edm_seeds",
         "ssde_loss",
-        "ssde_ode_likelihood",
-        "ssde_pc",
-        "ssde_sde",
     ],
     METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables", "lpips"],
     CHECKPOINTS: [

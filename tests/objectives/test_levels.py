@@ -1,0 +1,102 @@
+"""Which levels training visits: against the tables of the papers, scipy and the grid itself."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import kstest, lognorm
+
+from cmtool.core.grids import karras
+from cmtool.core.noise import LEVEL, Noise
+from cmtool.objectives.levels import (
+    adjacent,
+    doubling_steps,
+    ect_ratio,
+    log_normal,
+    openai_rate,
+    openai_steps,
+    shrinking,
+)
+
+
+def tensor(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("last", "levels"), [(150, [2, 3, 6, 17, 54, 107, 151]), (200, [2, 3, 8, 23, 72, 143, 201])], ids=["150", "200"]
+)
+def test_levels_of_consistency_training_grow_as_published(last, levels):
+    steps = [0, 1, 1000, 10_000, 100_000, 400_000, 800_000]
+    assert [openai_steps(k / 800_000, 2, last) for k in steps] == levels
+
+
+def test_rate_of_the_target_differs_between_paper_and_code():
+    """The paper's N includes the + 1, the code of its authors takes N before it: 0.9 and 0.81 at the start."""
+    assert openai_rate(2, 2, 0.9, "paper") == pytest.approx(0.9, rel=1e-15)
+    assert openai_rate(2, 2, 0.9, "openai") == pytest.approx(0.81, rel=1e-15)
+    assert openai_rate(151, 2, 0.9, "paper") == pytest.approx(0.998605, abs=5e-7)
+    assert openai_rate(151, 2, 0.9, "openai") == pytest.approx(0.998596, abs=5e-7)
+
+
+def test_rate_of_the_target_keeps_its_half_life_in_sweeps_of_the_grid():
+    """``mu^N`` is the same at every N: the target forgets over one pass of its levels."""
+    sweeps = [openai_rate(n, 2, 0.9) ** n for n in (2, 17, 151)]
+    assert sweeps == pytest.approx([0.81] * 3, rel=1e-12)
+
+
+def test_levels_double_as_published():
+    stages = [doubling_steps(k / 400_000, 10, 1280) for k in range(0, 400_001, 50_000)]
+    assert stages == [11, 21, 41, 81, 161, 321, 641, 1281, 1281]
+    assert doubling_steps(49_999 / 400_000, 10, 1280) == 11
+
+
+def test_ratio_of_tuning_is_the_published_table():
+    t = tensor(0.01, 0.1, 1, 2, 10, 80)
+    first, fourth = ect_ratio(t, 0), ect_ratio(t, 3)
+    assert first.tolist() == pytest.approx([0, 0, 0, 0.0464, 4.9982, 40], abs=5e-5)
+    assert fourth.tolist() == pytest.approx([0.006887, 0.069999, 0.803029, 1.755797, 9.374773, 75], abs=5e-7)
+
+
+def test_a_large_q_begins_where_a_small_one_ends():
+    t = tensor(0.01, 0.3, 2, 80)
+    assert torch.equal(ect_ratio(t, 0, q=256.0), ect_ratio(t, 7, q=2.0))
+
+
+def test_ratio_of_tuning_first_leaves_zero_near_the_logarithm_of_seven():
+    """``1 + 8 sigmoid(-t) = 2`` at t = ln 7."""
+    t = tensor(math.log(7) - 1e-9, math.log(7) + 1e-9)
+    low, high = ect_ratio(t, 0).tolist()
+    assert low == 0 < high < 1e-8
+
+
+def test_stages_are_equal_parts_and_end_with_the_last():
+    assert [shrinking(p, 8) for p in (0.0, 0.124, 0.125, 0.5, 0.999, 1.0)] == [0, 0, 1, 4, 7, 7]
+
+
+def test_log_normal_levels_have_the_quantiles_of_scipy():
+    u = tensor(1e-12, 0.001, 0.1, 0.5, 0.9, 0.999, 1 - 1e-12)
+    for mean, std in ((-1.2, 1.2), (-1.1, 2.0)):
+        expected = lognorm(s=std, scale=math.exp(mean)).ppf(u.numpy())
+        assert log_normal(u, mean, std).tolist() == pytest.approx(expected.tolist(), rel=1e-9)
+
+
+def test_log_normal_levels_of_our_noise_follow_the_distribution():
+    sigma = log_normal(Noise(range(4000), domain=1).uniform(LEVEL))
+    assert kstest(sigma.numpy(), lognorm(s=1.2, scale=math.exp(-1.2)).cdf).pvalue > 0.01
+    assert sigma.isfinite().all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 18])
+def test_neighbours_are_chosen_equally_often_and_belong_to_the_grid(n):
+    u = (torch.arange(60 * (n - 1), dtype=torch.float64) + 0.5) / (60 * (n - 1))
+    t, r = adjacent(u, n, 0.002, 80.0)
+    grid = karras(n)
+    assert torch.equal(t, grid[:-1].repeat_interleave(60))
+    assert torch.equal(r, grid[1:].repeat_interleave(60))
+
+
+def test_the_ends_of_the_uniform_numbers_are_the_ends_of_the_grid():
+    t, r = adjacent(tensor(2.0**-54, 1 - 2.0**-53), 18, 0.002, 80.0)
+    assert t.tolist() == pytest.approx([80.0, karras(18)[-2].item()], rel=1e-15)
+    assert r[1].item() == 0.002

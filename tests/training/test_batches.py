@@ -1,0 +1,178 @@
+"""The n-th image of a run, its mirror, noise and level are functions of (seed, n) alone."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+from torch import Tensor
+
+from cmtool.core.noise import Noise
+from cmtool.datasets.toy import gaussians
+from cmtool.errors import UsageError
+from cmtool.objectives.objective import Batch
+from cmtool.training import batches
+from cmtool.training.batches import Batches, Cache
+
+
+class Numbered:
+    """Image i is full of i, with a left column that tells it from its mirror; it counts how often it is read."""
+
+    shape, notice = (3, 2, 4), "ours"
+
+    def __init__(self, n: int = 23, classes: tuple[str, ...] = ("even", "odd")):
+        self.n, self.classes, self.read = n, classes, np.zeros(n, dtype=int)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int, /) -> tuple[Tensor, int | None]:
+        self.read[i] += 1
+        image = torch.full(self.shape, i, dtype=torch.uint8)
+        image[:, :, 0] = 255
+        return image, i % 2 if self.classes else None
+
+
+class Stacked(Numbered):
+    """The same with arrays of numpy, many at a time."""
+
+    def batch(self, indices: list[int]) -> tuple[np.ndarray, np.ndarray | None]:
+        images, labels = zip(*(self[i] for i in indices), strict=True)
+        return torch.stack(images).numpy(), np.array(labels) if self.classes else None
+
+
+def images(total: int, size: int, start: int = 0, dataset: object = None, **options) -> Batch:
+    """Images ``start .. total - 1`` of a run, made ``size`` at a time."""
+    source = Batches(dataset or Numbered(), size, seed=5, **{"flip": True, **options})
+    made, walk = [], source.since(start)
+    while sum(len(batch) for batch in made) < total - start:
+        made.append(next(walk))
+    joined = {k: torch.cat([vars(b)[k] for b in made])[: total - start] for k in ("x", "z", "u", "labels")}
+    return Batch(**joined)
+
+
+def assert_same(a: Batch, b: Batch) -> None:
+    for key, value in vars(a).items():
+        assert torch.equal(value, vars(b)[key]), key
+
+
+def numbers(batch: Batch) -> list[int]:
+    """Which image each one is."""
+    return ((batch.x[:, 0, 0, 1] + 1) * 127.5).round().int().tolist()
+
+
+def mirrored(batch: Batch) -> Tensor:
+    return batch.x[:, 0, 0, 0] < 1
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_images_are_the_same_at_every_batch_size(size):
+    assert_same(images(128, size), images(128, 64))
+
+
+@pytest.mark.parametrize("start", [9, 23, 37])
+def test_a_run_taken_up_again_sees_what_it_would_have_seen(start):
+    """In the middle of an epoch too, and by a new process: nothing but n is remembered."""
+    whole = images(80, 8)
+    assert_same(images(80, 8, start), Batch(*(v[start:] for v in vars(whole).values())))
+
+
+def test_one_source_can_go_back():
+    source = Batches(Numbered(), 8, seed=5)
+    first = source.at(0)
+    source.at(1000)
+    assert_same(source.at(0), first)
+
+
+def test_each_epoch_is_a_new_order_of_all_images():
+    epochs = [numbers(images(23 * (e + 1), 23, 23 * e)) for e in range(4)]
+    assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) == 4
+    assert tuple(range(23)) not in map(tuple, epochs)
+
+
+def test_every_epoch_begins_with_any_image():
+    starts = [numbers(Batches(Numbered(8), 1, seed).at(0))[0] for seed in range(200)]
+    counts = np.bincount(starts, minlength=8)
+    assert ((counts - 25) ** 2 / 25).sum() < 24.3, "chi squared of 7 degrees of freedom at 0.1 %"
+
+
+def test_labels_and_mirrors_belong_to_their_images():
+    seen = images(200, 32)
+    assert seen.labels.tolist() == [i % 2 for i in numbers(seen)]
+    assert 70 < mirrored(seen).sum() < 130
+    untouched = images(200, 32, flip=False)
+    assert not mirrored(untouched).any()
+    assert torch.equal(torch.where(mirrored(seen)[:, None, None, None], seen.x.flip(-1), seen.x), untouched.x)
+
+
+def test_pixels_are_in_model_units():
+    seen = images(23, 23, flip=False)
+    values = torch.tensor(numbers(seen)) / 127.5 - 1
+    assert seen.x.dtype == torch.float32
+    assert torch.equal(seen.x[:, :, :, 1:], values[:, None, None, None].expand(23, 3, 2, 3))
+    assert (seen.x[..., 0] == 1).all()
+
+
+def test_noise_and_level_belong_to_n_and_seed_and_never_meet_those_of_sampling():
+    first, second = Batches(Numbered(), 64, seed=0), Batches(Numbered(), 64, seed=1)
+    mine = [first.at(0).z, second.at(0).z, first.at(64).z]
+    z = torch.cat([*mine, Noise(range(64)).normal(Numbered.shape)])
+    assert len(z.flatten(1).unique(dim=0)) == len(z)
+    u = torch.cat([first.at(n).u for n in range(0, 2048, 64)])
+    assert u.dtype == torch.float64
+    assert kstest(u.numpy(), "uniform").pvalue > 0.01
+    assert kstest(z.flatten().numpy(), "norm").pvalue > 0.01
+    assert Batches(Numbered(), 64, seed=2**63 - 1).at(2**40).z.isfinite().all()
+
+
+def test_level_noise_mirror_and_image_are_unrelated():
+    seen = images(23 * 200, 100)
+    columns = torch.stack([seen.u, seen.z[:, 0, 0, 0].double(), mirrored(seen).double(), torch.tensor(numbers(seen))])
+    assert columns.corrcoef().fill_diagonal_(0).abs().max() < 4 / len(seen) ** 0.5
+
+
+def test_labels_are_left_out_on_request_and_where_there_are_none():
+    assert Batches(Numbered(), 4, conditional=False).at(0).labels is None
+    assert Batches(Numbered(classes=()), 4).at(0).labels is None
+    assert Batches(Stacked(classes=()), 4).at(0).labels is None
+
+
+def test_points_pass_as_they_are_and_cannot_be_mirrored():
+    data = gaussians(count=50)
+    batch = Batches(data, 50, seed=0).at(0)
+    assert torch.equal(batch.x.sort(0).values, data.points.sort(0).values)
+    assert torch.equal(batch.labels.bincount(), torch.arange(50).remainder(8).bincount())
+    with pytest.raises(UsageError, match="only images can be mirrored"):
+        Batches(data, 50, flip=True)
+
+
+@pytest.mark.parametrize("make", [Numbered, Stacked])
+def test_each_image_is_read_once(make):
+    data = make()
+    source = Batches(data, 10)
+    for n in range(0, 230, 10):
+        source.at(n)
+    assert data.read.tolist() == [1] * 23
+
+
+@pytest.mark.parametrize("make", [Numbered, Stacked])
+def test_the_cache_gives_the_images_that_were_asked_for(make):
+    cache = Cache(make())
+    for indices in ([3, 1, 3], [22, 1, 0], [5]):
+        found, labels = cache.read(indices)
+        assert torch.equal(found, torch.stack([Numbered()[i][0] for i in indices]))
+        assert labels.tolist() == [i % 2 for i in indices]
+        found.zero_(), labels.fill_(9)  # what is handed out is the caller's own
+
+
+@pytest.mark.parametrize("make", [Numbered, Stacked])
+def test_a_data_set_too_large_for_memory_is_read_again(make, monkeypatch):
+    expected = images(60, 20)
+    monkeypatch.setattr(batches, "CACHE_BYTES", 23 * 24 - 1)
+    data = make()
+    assert_same(images(60, 20, dataset=data), expected)
+    assert data.read.sum() == 61, "sixty images, and the first one for its size"
+    monkeypatch.setattr(batches, "CACHE_BYTES", 23 * 24)
+    data = make()
+    assert_same(images(60, 20, dataset=data), expected)
+    assert data.read.tolist() == [1] * 23

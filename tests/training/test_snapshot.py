@@ -1,0 +1,180 @@
+"""A run that is cut and taken up again ends bit for bit where the whole run ends."""
+
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cmtool.backbones.mlp import mlp
+from cmtool.core.denoiser import Denoiser, Preconditioning
+from cmtool.datasets.toy import gaussians
+from cmtool.files.state import load_state, save_state
+from cmtool.objectives.cd import cd
+from cmtool.objectives.ct import ct
+from cmtool.objectives.ect import ect
+from cmtool.objectives.edm import edm
+from cmtool.testing import small_model
+from cmtool.training.batches import Batches, ahead
+from cmtool.training.ema import Average
+from cmtool.training.loop import State, train
+from cmtool.training.optimisers import learning_rate, optimiser
+from cmtool.training.snapshot import pack, unpack
+
+SIZE, STEPS = 16, 10
+RECIPES = {
+    "edm": lambda teacher: edm(),
+    "cd": lambda teacher: cd(teacher, decay=0.9),
+    "cd without a target": lambda teacher: cd(teacher, decay=0.0, solver="euler"),
+    "ct": lambda teacher: ct(first=2, last=20),  # its grid grows on the way
+    "ect": lambda teacher: ect(stages=4),
+}
+
+
+def fresh(recipe: str, name: str = "adam", dropout: float = 0.3, seed: int = 0) -> State:
+    """What a command assembles: the teacher from its file, all else from new."""
+    torch.manual_seed(1)
+    teacher = small_model((2,), 8).eval().requires_grad_(False)
+    torch.manual_seed(seed)
+    net = mlp((2,), 8, width=16, depth=1, dropout=dropout)
+    objective = RECIPES[recipe](teacher)
+    model = Denoiser(net, Preconditioning(sigma_min=objective.sigma_min))
+    objective.begin(model)
+    return State(model, objective, optimiser({"name": name}, model.parameters(), 1.0), Average(model, 100))
+
+
+def walk(state: State, until: int, **options) -> list[float]:
+    """Train to the step ``until`` of a run of STEPS; the losses, as the log has them."""
+    total = SIZE * STEPS
+    batches = ahead(Batches(gaussians(count=100), SIZE, seed=4).since(state.images))
+    steps = train(
+        state, batches, total, lambda n: learning_rate(0.01, n, total, 40, "cosine"), seed=4, clip=1.0, **options
+    )
+    losses = []
+    for report in steps:
+        losses.append(report.loss.item())
+        if report.images >= SIZE * until:
+            break
+    steps.close(), batches.close()
+    return losses
+
+
+def everything(state: State) -> dict[str, Tensor]:
+    """All that training changes, by a way of its own."""
+    modules = {"model": state.model, "average": state.average.model, "objective": state.objective}
+    named = chain.from_iterable(
+        ((f"{k}.{name}", value) for name, value in chain(module.named_parameters(), module.named_buffers()))
+        for k, module in modules.items()
+    )
+    moments = {
+        f"moments.{name}.{key}": torch.as_tensor(value)
+        for name, parameter in state.model.named_parameters()
+        for key, value in state.optimiser.state[parameter].items()
+    }
+    counts = {"images": torch.tensor(state.images), "skipped": torch.tensor(state.skipped)}
+    return {k: v.detach().clone() for k, v in (*named, *moments.items(), *counts.items())}
+
+
+def assert_same(a: State, b: State) -> None:
+    ours, theirs = everything(a), everything(b)
+    assert ours.keys() == theirs.keys()
+    different = [key for key in ours if not torch.equal(ours[key], theirs[key])]
+    assert not different
+
+
+def taken_up(state: State, place: Path, recipe: str, name: str, dropout: float = 0.3) -> State:
+    """The state by way of the file, in a process that began with other weights."""
+    save_state(place, *pack(state))
+    again = fresh(recipe, name, dropout, seed=77)
+    unpack(again, *load_state(place))
+    return again
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", ["adam", "adamw", "radam"])
+def test_ten_steps_are_five_and_five(recipe, name, tmp_path):
+    whole, part = fresh(recipe, name), fresh(recipe, name)
+    expected = walk(whole, STEPS)
+    found = walk(part, 5)
+    part = taken_up(part, tmp_path, recipe, name)
+    assert part.images == 5 * SIZE
+    found += walk(part, STEPS)
+    assert found == expected
+    assert_same(part, whole)
+
+
+@pytest.mark.parametrize("recipe", ["cd", "ct"])
+def test_a_run_may_be_cut_after_every_step(recipe, tmp_path):
+    whole, part = fresh(recipe), fresh(recipe)
+    expected, found = walk(whole, STEPS), []
+    for until in range(1, STEPS + 1):
+        found += walk(part, until)
+        part = taken_up(part, tmp_path, recipe, "adam")
+    assert found == expected
+    assert_same(part, whole)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_run_may_go_on_with_other_threads(dropout, tmp_path):
+    whole, part = fresh("cd", dropout=dropout), fresh("cd", dropout=dropout)
+    expected = walk(whole, STEPS, micro=4)
+    found = walk(part, 5, micro=4, threads=3)
+    part = taken_up(part, tmp_path, "cd", "adam", dropout)
+    found += walk(part, STEPS, micro=4, threads=2)
+    assert found == expected
+    assert_same(part, whole)
+
+
+def test_the_cut_is_seen_where_something_is_left_out():
+    """Each part of a snapshot is needed: without it the second half of the run goes elsewhere."""
+    whole = fresh("cd")
+    walk(whole, STEPS)
+    for missing in ("optimiser.", "objective.", "average.", "model."):
+        part, other = fresh("cd"), fresh("cd", seed=77)
+        walk(part, 5)
+        tensors, scalars = pack(part)
+        kept = {k: v for k, v in tensors.items() if not k.startswith(missing)}
+        unpack(other, kept | {k: v for k, v in pack(other)[0].items() if k.startswith(missing)}, scalars)
+        walk(other, STEPS)
+        with pytest.raises(AssertionError):
+            assert_same(other, whole)
+
+
+def test_a_snapshot_before_the_first_step_is_the_start(tmp_path):
+    whole = fresh("cd")
+    part = taken_up(fresh("cd"), tmp_path, "cd", "adam")
+    assert_same(part, whole)
+    assert walk(part, STEPS) == walk(whole, STEPS)
+    assert_same(part, whole)
+
+
+def test_steps_that_were_skipped_are_remembered(tmp_path):
+    state = fresh("edm")
+    state.skipped = 3
+    assert taken_up(state, tmp_path, "edm", "adam").skipped == 3
+
+
+def test_the_teacher_is_not_kept():
+    tensors, scalars = pack(fresh("cd"))
+    assert not [k for k in tensors if "teacher" in k]
+    assert {k.partition(".")[0] for k in tensors} == {"model", "average", "objective"}
+    assert scalars == {"images": 0, "skipped": 0}
+
+
+def test_a_network_with_statistics_of_its_own_keeps_them():
+    """Buffers are part of a network, and of its average."""
+
+    def made(seed: int) -> State:
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        steps = optimiser({"name": "adam"}, model.parameters(), 0.1)
+        return State(model, edm(), steps, Average(model, 100))
+
+    state, again = made(0), made(1)
+    state.model(torch.randn(8, 2)).sum().backward()
+    state.optimiser.step()
+    state.average.update(state.model, 8, 8)
+    unpack(again, *pack(state))
+    assert_same(again, state)
+    assert again.model[1].num_batches_tracked == 1
