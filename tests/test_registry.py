@@ -8,14 +8,14 @@ from cmtool import registry
 from cmtool.errors import MissingAsset, UsageError
 
 MODULE = """
-def rk4(*, stages: int = 4, tableau: str = "classic"): return ("rk4", stages, tableau)
+def ralston(*, stages: int = 4, tableau: str = "classic"): return ("ralston", stages, tableau)
 def needy(a, b=2, *, level): return (a, b, level)
 """
 
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """``install("one", "rk4 = one:rk4", code)`` makes a package with entry points in the group ``cmtool.solvers``."""
+    """``install("one", "ralston = one:ralston", code)`` makes a package with entry points of ``cmtool.solvers``."""
     count = 0
 
     def make(name, points, code=MODULE, group="solvers"):
@@ -42,60 +42,60 @@ def test_every_group_has_a_built_in_of_ours():
 
 
 def test_names_are_listed_without_an_import(install):
-    install("one", "rk4 = one:rk4")
-    assert registry.names("solvers") == sorted({*registry.names("solvers"), "euler", "heun", "rk4"})
-    (entry,) = registry.providers("solvers")["rk4"]
-    assert (entry.dist.name, entry.dist.version, entry.value) == ("one", "1.1", "one:rk4")
+    install("one", "ralston = one:ralston")
+    assert registry.names("solvers") == sorted({*registry.names("solvers"), "euler", "heun", "ralston"})
+    (entry,) = registry.providers("solvers")["ralston"]
+    assert (entry.dist.name, entry.dist.version, entry.value) == ("one", "1.1", "one:ralston")
     assert "one" not in sys.modules
-    assert registry.get("solvers", "rk4")() == ("rk4", 4, "classic")
+    assert registry.get("solvers", "ralston")() == ("ralston", 4, "classic")
     assert "one" in sys.modules
 
 
 def test_a_name_belongs_to_its_group(install):
-    install("one", "rk4 = one:rk4", group="features")
-    assert "rk4" in registry.names("features")
-    with pytest.raises(UsageError, match="unknown solver 'rk4'"):
-        registry.get("solvers", "rk4")
+    install("one", "ralston = one:ralston", group="features")
+    assert "ralston" in registry.names("features")
+    with pytest.raises(UsageError, match="unknown solver 'ralston'"):
+        registry.get("solvers", "ralston")
 
 
 def test_two_packages_with_one_name_are_both_named(install):
-    install("one", "rk4 = one:rk4\nmine = one:rk4")
-    install("two", "rk4 = two:rk4")
-    assert registry.names("solvers").count("rk4") == 1
-    with pytest.raises(UsageError, match="solver 'rk4' is provided twice, by one and two") as caught:
-        registry.get("solvers", "rk4")
+    install("one", "ralston = one:ralston\nmine = one:ralston")
+    install("two", "ralston = two:ralston")
+    assert registry.names("solvers").count("ralston") == 1
+    with pytest.raises(UsageError, match="solver 'ralston' is provided twice, by one and two") as caught:
+        registry.get("solvers", "ralston")
     assert caught.value.hint == "uninstall one of them"
     assert not {"one", "two"} & set(sys.modules)
-    assert registry.get("solvers", "mine")() == ("rk4", 4, "classic")
+    assert registry.get("solvers", "mine")() == ("ralston", 4, "classic")
 
 
 def test_a_plugin_cannot_shadow_a_built_in(install):
-    install("one", "heun = one:rk4")
+    install("one", "heun = one:ralston")
     with pytest.raises(UsageError, match="provided twice, by cmtool and one"):
         registry.build("solvers", "heun")
 
 
 def test_a_package_that_is_on_the_path_twice_is_one_package(install):
-    install("one", "rk4 = one:rk4")
-    install("one", "rk4 = one:rk4")
-    assert registry.build("solvers", "rk4") == ("rk4", 4, "classic")
+    install("one", "ralston = one:ralston")
+    install("one", "ralston = one:ralston")
+    assert registry.build("solvers", "ralston") == ("ralston", 4, "classic")
 
 
 @pytest.mark.parametrize(
     ("point", "code", "words"),
     [
-        ("bad = broken:rk4", "import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("bad = broken:rk4", "1 / 0", "ZeroDivisionError"),
-        ("bad = broken:rk4", "def (", "SyntaxError"),
+        ("bad = broken:ralston", "import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("bad = broken:ralston", "1 / 0", "ZeroDivisionError"),
+        ("bad = broken:ralston", "def (", "SyntaxError"),
         ("bad = broken:absent", MODULE, "AttributeError"),
-        ("bad = nowhere:rk4", MODULE, "No module named 'nowhere'"),
+        ("bad = nowhere:ralston", MODULE, "No module named 'nowhere'"),
     ],
 )
 def test_a_broken_plugin_hurts_only_whoever_asks_for_it(install, point, code, words):
     install("broken", point, code)
-    install("one", "rk4 = one:rk4")
-    assert {"bad", "rk4"} <= set(registry.names("solvers"))
-    assert registry.build("solvers", "rk4") == ("rk4", 4, "classic")
+    install("one", "ralston = one:ralston")
+    assert {"bad", "ralston"} <= set(registry.names("solvers"))
+    assert registry.build("solvers", "ralston") == ("ralston", 4, "classic")
     assert registry.build("solvers", "heun").order == 2
     with pytest.raises(UsageError, match="solver 'bad' of package broken cannot be imported") as caught:
         registry.get("solvers", "bad")
@@ -122,21 +122,21 @@ def test_a_name_that_is_far_off_gets_the_list():
 
 
 def test_options_are_the_keyword_only_arguments(install):
-    install("one", "rk4 = one:rk4")
-    assert registry.options(registry.get("solvers", "rk4")) == {"stages": 4, "tableau": "classic"}
+    install("one", "ralston = one:ralston")
+    assert registry.options(registry.get("solvers", "ralston")) == {"stages": 4, "tableau": "classic"}
 
 
 def test_build_takes_a_name_or_a_mapping_and_leaves_it_as_it_is(install):
-    install("one", "rk4 = one:rk4")
-    spec = {"name": "rk4", "stages": 3}
-    assert registry.build("solvers", spec) == ("rk4", 3, "classic")
-    assert spec == {"name": "rk4", "stages": 3}
+    install("one", "ralston = one:ralston")
+    spec = {"name": "ralston", "stages": 3}
+    assert registry.build("solvers", spec) == ("ralston", 3, "classic")
+    assert spec == {"name": "ralston", "stages": 3}
 
 
 def test_the_program_gives_what_the_factory_has_and_the_user_has_the_last_word(install):
-    install("one", "rk4 = one:rk4")
-    assert registry.build("solvers", "rk4", stages=7, device="cpu") == ("rk4", 7, "classic")
-    assert registry.build("solvers", {"name": "rk4", "stages": 3}, stages=7) == ("rk4", 3, "classic")
+    install("one", "ralston = one:ralston")
+    assert registry.build("solvers", "ralston", stages=7, device="cpu") == ("ralston", 7, "classic")
+    assert registry.build("solvers", {"name": "ralston", "stages": 3}, stages=7) == ("ralston", 3, "classic")
 
 
 def test_arguments_of_the_program_come_first(install):
@@ -145,9 +145,9 @@ def test_arguments_of_the_program_come_first(install):
 
 
 def test_an_unknown_option_is_named_with_the_nearest(install):
-    install("one", "rk4 = one:rk4")
-    with pytest.raises(UsageError, match="unknown option of solver 'rk4' 'stagse'") as caught:
-        registry.build("solvers", {"name": "rk4", "stagse": 3})
+    install("one", "ralston = one:ralston")
+    with pytest.raises(UsageError, match="unknown option of solver 'ralston' 'stagse'") as caught:
+        registry.build("solvers", {"name": "ralston", "stagse": 3})
     assert caught.value.hint == "did you mean 'stages'?"
 
 

@@ -207,7 +207,7 @@ def test_an_operator_with_a_wrong_inverse_is_told():
     ("solver", "sentence"),
     [
         (RungeKutta(3, heun().a, heun().b), "order 3 as stated, not 2.0"),
-        (RungeKutta(2, ((), (1.0,)), (0.4, 0.6)), "order 2 as stated, not 1.0"),
+        (RungeKutta(2, ((), (1.0,)), (0.4, 0.6)), "order 2 as stated, not 1.1"),
     ],
 )
 def test_a_solver_of_another_order_is_told(solver, sentence):

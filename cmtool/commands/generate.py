@@ -14,7 +14,8 @@ from cmtool.core.denoiser import Denoise, Denoiser
 from cmtool.core.grids import intermediate, karras, to_zero
 from cmtool.core.noise import Blend, Noise
 from cmtool.core.pixels import to_pixels
-from cmtool.core.samplers import last, multistep, probability_flow, start
+from cmtool.core.samplers import Counted, last, multistep, probability_flow, start
+from cmtool.core.solvers import Solver
 from cmtool.core.steady import steady
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
@@ -25,19 +26,24 @@ __all__ = ["Plan", "check_levels", "draw", "in_batches", "labels_of", "plan", "s
 SCORE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 2022
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
-    """The levels to visit; with a solver along the ODE, without one by jumps of a consistency model."""
+    """The levels to visit; with a solver along the ODE, without one by jumps of a consistency model.
+
+    ``made`` counts the network evaluations of all images drawn so far.
+    """
 
     levels: Tensor
-    solver: Any = None
+    solver: Solver | None = None
+    made: int = 0
 
     @property
-    def evaluations(self) -> int:
-        """Network evaluations for each image."""
+    def evaluations(self) -> int | None:
+        """Network evaluations for each image; None where the solver decides as it goes."""
         if self.solver is None:
             return len(self.levels)
-        return (len(self.levels) - 2) * self.solver.evaluations + 1
+        each = self.solver.evaluations
+        return None if each is None else (len(self.levels) - 2) * each + 1
 
 
 def plan(
@@ -49,12 +55,14 @@ def plan(
     """How to sample a model of this kind.
 
     ``steps`` counts network evaluations of a consistency model and solver steps of a score model, whose ``solver`` is
-    Heun's when none is named.
+    Heun's when none is named. A solver that chooses its own steps has only the lowest level between noise and image.
     """
     check_levels(header, steps, levels)
     if header.kind == "score":
-        visited = _tensor(levels) if levels else karras(steps or SCORE_STEPS, header.sigma_min, header.sigma_max)
-        return Plan(to_zero(visited), registry.build("solvers", solver or "heun"))
+        chosen = registry.build("solvers", solver or "heun")
+        steps = steps or (2 if chosen.evaluations is None else SCORE_STEPS)
+        visited = _tensor(levels) if levels else karras(steps, header.sigma_min, header.sigma_max)
+        return Plan(to_zero(visited), chosen)
     if solver:
         raise UsageError(
             "--solver walks the ODE of a score model, and this is a consistency model, which jumps",
@@ -95,7 +103,7 @@ def walk(
 ) -> Iterator[Tensor]:
     """From x at the plan's first level to images."""
     if plan.solver is not None:
-        return probability_flow(model, x, plan.levels, plan.solver, labels)
+        return probability_flow(model, x, plan.levels, plan.solver, labels, noise)
     return multistep(model, x, plan.levels, noise, labels, sigma_min=sigma_min)
 
 
@@ -108,7 +116,9 @@ def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | Non
     x = start(noise, shape, plan.levels[0]).to(device)
     labels = None if labels is None else labels.to(device)
     with steady(model, piece(shape, device), threads(device, cores)) as steadied:
-        x = last(walk(steadied, plan, x, noise, labels, model.preconditioning.sigma_min)).cpu()
+        counted = Counted(steadied)
+        x = last(walk(counted, plan, x, noise, labels, model.preconditioning.sigma_min)).cpu()
+    plan.made += counted.calls * len(noise)
     return to_pixels(x) if x.ndim == 4 else x.float()
 
 

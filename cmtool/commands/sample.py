@@ -36,7 +36,8 @@ def run(options: SampleOptions, console: Console) -> None:
     began = time.monotonic()
 
     levels = ", ".join(f"{level:.4g}" for level in walk.levels)
-    console.say(f"{len(seeds):,} images, {walk.evaluations} network evaluations each, levels {levels}")
+    ahead = f"{walk.evaluations} network evaluations each" if walk.evaluations else "as many evaluations as it takes"
+    console.say(f"{len(seeds):,} images, {ahead}, levels {levels}")
     with (
         open_writer(options.output, len(seeds), header.shape, header.conditional > 0) as writer,
         console.track(len(seeds), "images", "sample") as progress,
@@ -47,14 +48,16 @@ def run(options: SampleOptions, console: Console) -> None:
                 shown.append(images[: room - done])
             done += len(some)
             progress.update(done)
-    seconds = time.monotonic() - began
+    seconds, evaluations = time.monotonic() - began, round(walk.made / len(seeds), 1)
+    if walk.evaluations is None:
+        console.say(f"{evaluations:g} network evaluations each")
     if options.grid:
         write_picture(options.grid, sheet(torch.cat(shown), columns(min(len(seeds), room), header.conditional)))
     document = {
         "model": describe(model, path),
         "images": len(seeds),
         "seeds": str(seeds),
-        "evaluations": walk.evaluations,
+        "evaluations": int(evaluations) if evaluations.is_integer() else evaluations,
         "levels": walk.levels.tolist(),
         "output": options.output,
         "grid": options.grid and str(options.grid),

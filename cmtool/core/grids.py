@@ -1,9 +1,13 @@
 """Which noise levels a walk visits, from the highest down; float64."""
 
+import math
+
 import torch
 from torch import Tensor
 
-__all__ = ["intermediate", "karras", "log_uniform", "to_zero"]
+from cmtool.core.process import Process
+
+__all__ = ["even", "in_time", "intermediate", "karras", "linear", "log_uniform", "to_zero"]
 
 
 def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
@@ -24,6 +28,22 @@ def log_uniform(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Te
     """``n`` levels equally spaced in ln sigma, descending."""
     ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64).log()
     return torch.linspace(float(ends[0]), float(ends[1]), n, dtype=torch.float64).exp()
+
+
+def linear(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor:
+    """``n`` levels equally spaced in sigma, descending."""
+    return torch.linspace(sigma_max, sigma_min, n, dtype=torch.float64)
+
+
+def in_time(process: Process, n: int, first: float = 1.0, last: float = 1e-3) -> Tensor:
+    """The levels at ``n`` times of ``process``, equally spaced from ``first`` down to ``last`` (Song et al. 2021)."""
+    return process.level(torch.linspace(first, last, n, dtype=torch.float64))
+
+
+def even(ladder: Tensor, n: int, sigma_min: float = 0.0, sigma_max: float = math.inf) -> Tensor:
+    """``n`` rungs of a descending ladder within the two levels, evenly counted, the ends among them."""
+    known = ladder[(ladder >= sigma_min) & (ladder <= sigma_max)]
+    return known[torch.linspace(0, len(known) - 1, n, dtype=torch.float64).round().long()]
 
 
 def to_zero(levels: Tensor) -> Tensor:

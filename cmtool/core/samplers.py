@@ -1,13 +1,15 @@
 """From noise to images: along the probability-flow ODE, or by jumps of a consistency model."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoise, like
 from cmtool.core.noise import START, STEP, Blend, Noise
-from cmtool.core.solvers import Field, Solver, integrate
+from cmtool.core.solvers import Field, Solver, begin
+from cmtool.core.solvers.stochastic import STILL
 
 __all__ = ["Counted", "clipped", "flow", "last", "multistep", "probability_flow", "start"]
 
@@ -44,18 +46,37 @@ def flow(model: Denoise, labels: Tensor | None = None) -> Field:
 
 
 def probability_flow(
-    model: Denoise, x: Tensor, levels: Tensor, solver: Solver, labels: Tensor | None = None
+    model: Denoise,
+    x: Tensor,
+    levels: Tensor,
+    solver: Solver,
+    labels: Tensor | None = None,
+    noise: Noise | Blend | None = None,
+    to_zero: Solver | None = None,
 ) -> Iterator[Tensor]:
-    """Walk x from ``levels[0]`` along the ODE, yielding x at each further level.
+    """Walk x from ``levels[0]`` along the ODE, up or down, yielding x at each further level.
 
-    A last level of 0 is reached by Euler, whose step to 0 is the denoiser itself; the field is 0/0 there.
-    Source: Karras et al. 2022, arXiv 2206.00364, algorithm 1.
+    A last level of 0 is reached by Euler, whose step to 0 is the denoiser itself, or by the solver ``to_zero``. A
+    solver that stirs takes in ``noise`` before each step or after it; without noise its walk is the ODE's.
+    Source: Karras et al. 2022, arXiv 2206.00364, algorithms 1 and 2.
     """
-    inner = levels[:-1] if levels[-1] == 0 else levels
-    for x in integrate(flow(model, labels), x, inner, solver):  # noqa: B020 - the walk is x
+    field, step = flow(model, labels), begin(solver)
+    stir, n = getattr(solver, "stir", STILL) if noise is not None else STILL, len(levels) - 1
+    for k, (t, s) in enumerate(pairwise(levels)):
+        high = stir.raised(t, n)
+        x = _noisier(x, stir.scale * (high**2 - t**2).clamp(min=0).sqrt(), noise, STEP + 2 * k)
+        down, up = stir.split(high, s)
+        if s > 0:
+            x = step(field, x, high, down)
+        else:
+            x = to_zero(field, x, high, s) if to_zero else model(x, high.expand(len(x)), labels)
+        x = _noisier(x, up, noise, STEP + 2 * k + 1)
         yield x
-    if levels[-1] == 0:
-        yield model(x, inner[-1].expand(len(x)), labels)
+
+
+def _noisier(x: Tensor, amount: Tensor, noise: Noise | Blend | None, stream: int) -> Tensor:
+    """``x + amount z``."""
+    return x + like(amount, x) * noise.normal(x.shape[1:], stream).to(x) if noise is not None and amount > 0 else x
 
 
 def multistep(
@@ -79,8 +100,7 @@ def multistep(
     """
     for k, sigma in enumerate(levels):
         if k:
-            z = noise.normal(x.shape[1:], STEP + k).to(x)
-            x = x + like((sigma**2 - sigma_min**2).clamp(min=0).sqrt(), x) * z
+            x = _noisier(x, (sigma**2 - sigma_min**2).clamp(min=0).sqrt(), noise, STEP + k)
         x = model(x, sigma.expand(len(x)), labels)
         if impose:
             x = impose(x)

@@ -14,8 +14,9 @@ import cmtool
 from cmtool.core.grids import karras, to_zero
 from cmtool.core.noise import START, STEP, Noise
 from cmtool.core.pixels import to_pixels
-from cmtool.core.samplers import last, probability_flow
+from cmtool.core.samplers import Counted, last, probability_flow
 from cmtool.core.solvers import heun
+from cmtool.core.solvers.library import rk45
 
 
 @pytest.fixture
@@ -176,3 +177,41 @@ def test_the_model_comes_from_the_flag_the_environment_or_the_newest_run(cm, tra
 def test_quiet_says_nothing_but_the_result(cm, rgb, tmp_path):
     told = cm("sample", "-m", rgb, "-n", "1", "-o", tmp_path / "s", "--quiet")
     assert (told.code, told.out, told.err) == (0, f"{tmp_path / 's'}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "evaluations"),
+    [
+        (["ddim", "--set", "solver.eta=0.5"], 4),
+        (["heun", "--set", "solver.churn=2"], 7),
+        (["midpoint", "--set", "solver.mean=log"], 7),
+        (["rk4"], 13),
+        (["dpmpp-3s"], 10),
+        (["dpmpp-3m", "--set", "solver.corrected=false"], 4),
+        (["unipc", "--set", "solver.order=2"], 4),
+    ],
+)
+def test_every_solver_says_how_often_it_asks(cm, trained, tmp_path, words, evaluations):
+    told = cm("sample", "-m", trained["teacher"], "-n", "2", "-k", "4", "--solver", *words, "-o", tmp_path, "--json")
+    assert told.code == 0, told.err
+    assert json.loads(told.out)["evaluations"] == evaluations
+    assert f"{evaluations} network evaluations each" in told.err
+
+
+def test_a_solver_that_chooses_its_steps_is_counted(cm, trained, tmp_path):
+    told = cm("sample", "-m", trained["teacher"], "--seeds", "5", "--solver", "rk45", "-o", tmp_path / "s", "--json")
+    assert told.code == 0, told.err
+    document, model = json.loads(told.out), Counted(cmtool.load(trained["teacher"] / "model.safetensors"))
+    levels = torch.tensor([80.0, 0.002, 0.0], dtype=torch.float64)
+    x = last(probability_flow(model, 80 * Noise([5]).normal((1, 8, 8), START), levels, rk45(), torch.tensor([5])))
+    assert document["levels"] == levels.tolist()
+    assert document["evaluations"] == pytest.approx(model.calls, abs=12)  # a step more or less, by a rounding
+    assert f"{document['evaluations']} network evaluations each" in told.err
+    assert level(tmp_path / "s" / "00000005.png", to_pixels(x)[0, 0]) <= 1
+
+
+def test_noise_on_the_way_belongs_to_the_seed(sampled, trained):
+    words = ["-k", "4", "--solver", "heun", "--set", "solver.churn=2"]
+    some, alone = sampled(trained["teacher"], "-n", "5", *words), sampled(trained["teacher"], "--seeds", "3", *words)
+    assert some["00000003.png"] == alone["00000003.png"]
+    assert some["00000003.png"] != sampled(trained["teacher"], "--seeds", "3", "-k", "4")["00000003.png"]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cmtool.core.grids import intermediate, karras, log_uniform, to_zero
+from cmtool.core.grids import even, in_time, intermediate, karras, linear, log_uniform, to_zero
+from cmtool.core.process import VE, VP
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def test_karras_grid_has_the_recorded_levels(n, i, sigma):
     assert karras(n)[i].item() == pytest.approx(sigma, rel=1e-6 if sigma > 0.01 else 1e-4)
 
 
-@pytest.mark.parametrize("grid", [karras, log_uniform, intermediate])
+@pytest.mark.parametrize("grid", [karras, linear, log_uniform, intermediate])
 @pytest.mark.parametrize("n", [2, 3, 18, 151])
 def test_grids_descend_from_the_highest_level(grid, n):
     levels = grid(n, 0.01, 50.0)
@@ -59,3 +60,22 @@ def test_a_grid_may_end_at_the_image_itself():
 def test_the_middle_of_two_jumps_lies_between_the_published_ones():
     """0.585 for CIFAR-10 and 1.382 to 4.366 elsewhere; 0.821 for easy consistency tuning."""
     assert 0.5 < intermediate(2)[1].item() < 1.5
+
+
+def test_native_time_of_the_variance_exploding_process_is_log_uniform():
+    process = VE(0.01, 50.0)
+    assert torch.allclose(in_time(process, 9, 1.0, 0.0), log_uniform(9, 0.01, 50.0), rtol=1e-12)
+
+
+def test_native_time_of_the_variance_preserving_process():
+    """``sigma^2 = exp(9.95 t^2 + 0.1 t) - 1``, whose ends EDM gives as 152.17 and 0.0105."""
+    levels = in_time(VP(), 3)
+    assert levels.tolist() == pytest.approx(
+        [152.167, (2.718281828459045 ** (9.95 * 0.5005**2 + 0.05005) - 1) ** 0.5, 0.010486]
+    )
+
+
+def test_even_rungs_keep_the_ends_within_the_levels():
+    ladder = torch.arange(100, 0, -1, dtype=torch.float64)
+    assert even(ladder, 4, 10.0, 40.0).tolist() == [40.0, 30.0, 20.0, 10.0]
+    assert even(ladder, 3).tolist() == [100.0, 50.0, 1.0]

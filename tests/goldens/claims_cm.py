@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from harness import CHECKPOINTS, SAMPLERS, Case, Watched, claim, later, openai_model
+from harness import CHECKPOINTS, Case, Watched, claim, later, openai_model
+from replay import ByStep
 from torch import Tensor
 
 from cmtool.core import operators
@@ -10,16 +11,22 @@ from cmtool.core.denoiser import Preconditioning, like
 from cmtool.core.grids import karras, to_zero
 from cmtool.core.operators import Operator
 from cmtool.core.samplers import clipped, flow, multistep, probability_flow
-from cmtool.core.solvers import euler, heun
+from cmtool.core.solvers.library import ancestral, euler, heun, midpoint
+from cmtool.core.solvers.stochastic import Stir
 
-SOLVERS = {"heun": heun, "euler": euler}
+SOLVERS = {"heun": heun, "euler": euler, "dpm": midpoint, "ancestral": ancestral, "progdist": euler}
+CHURN = {"s_churn": "churn", "s_tmin": "churn_min", "s_tmax": "churn_max", "s_noise": "churn_noise"}
 
 
 @claim("cm_schedule")
 def schedule(case: Case) -> None:
     sigma, x, denoised = (case.inputs[name] for name in ("sigmas", "x", "den"))
     for n, low, high, rho in case.spec["karras"]:
-        case.check(f"sigmas_karras_n{n}_{low}_{high}_{rho}", to_zero(karras(n, low, high, rho)))
+        levels, of = to_zero(karras(n, low, high, rho)), f"n{n}_{low}_{high}_{rho}"
+        case.check(f"sigmas_karras_{of}", levels)
+        down, up = Stir(eta=1.0).split(levels[:-1], levels[1:])
+        case.check(f"anc_down_{of}", down)
+        case.check(f"anc_up_{of}", up)
     for name, boundary in (("scal", 0.0), ("bnd", 0.002)):
         *scalings, c_noise = Preconditioning(0.5, boundary, "log-1000")(sigma)
         case.check(name, torch.stack(scalings))
@@ -28,7 +35,6 @@ def schedule(case: Case) -> None:
     case.check("snrs", sigma**-2)
     for name in ("snr", "snr+1", "karras", "truncated-snr", "uniform"):
         case.check(f"weight.{name}", weighting(name)(sigma))
-    case.leave("anc_", SAMPLERS)
 
 
 def weighting(name: str):
@@ -48,8 +54,6 @@ def sampler(case: Case) -> None:
     args = dict(case.spec["args"])
     if "unet" in case.spec:
         later(CHECKPOINTS)
-    if args["sampler"] not in ("onestep", "multistep", *SOLVERS) or args.get("s_churn"):
-        later(SAMPLERS)
     model = openai_model(case, sigma_min=0.002 if case.spec["distillation"] else 0.0)
     model = clipped(model) if args.get("clip_denoised", True) else model
     ends = args.get("sigma_min", 0.002), args.get("sigma_max", 80.0), args.get("rho", 7.0)
@@ -69,13 +73,16 @@ def jumps(case: Case, model, x: Tensor, grid: Tensor, args: dict) -> Tensor:
 
 
 def ode(case: Case, model, x: Tensor, grid: Tensor, args: dict) -> Tensor:
-    levels = to_zero(grid)
-    walk = [x, *probability_flow(model, x, levels, SOLVERS[args["sampler"]](), case.inputs.get("y"))]
-    case.check("traj_x", torch.stack(walk[:-1]))
-    seen = zip(walk, levels[:-1], strict=False)
-    denoised = [model(x, sigma.expand(len(x)), case.inputs.get("y")) for x, sigma in seen]
-    case.check("traj_denoised", torch.stack(denoised))
-    return walk[-1]
+    """``dpm`` takes its midpoint on the way to 0 as well; ``progdist`` ends at the lowest of one level more."""
+    name, churn = args["sampler"], {CHURN[key]: args[key] for key in args if key in CHURN}
+    solver = SOLVERS[name](**churn)
+    levels = karras(len(grid) + 1, float(grid[-1]), float(grid[0])) if name == "progdist" else to_zero(grid)
+    watched, last = Watched(model), midpoint() if name == "dpm" else None
+    noise = ByStep(case.draws[1:])  # the first of them is x
+    *_, x = probability_flow(watched, x, levels, solver, case.inputs.get("y"), noise, last)
+    case.check("traj_x", torch.stack(watched.inputs[:: solver.evaluations]))
+    case.check("traj_denoised", torch.stack(watched.answers[:: solver.evaluations]))
+    return x
 
 
 @claim("cm_edit")

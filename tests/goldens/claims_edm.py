@@ -1,17 +1,22 @@
 """EDM and easy consistency tuning: preconditioning, samplers, r(t)."""
 
 import torch
-from harness import CHECKPOINTS, SAMPLERS, Case, Watched, claim, classes_of, edm_model, later
+from harness import CHECKPOINTS, Case, Watched, claim, classes_of, edm_model, later
+from replay import ByStep
+from torch import Tensor
 
-from cmtool.core.grids import karras, to_zero
+from cmtool.core.grids import even, in_time, karras, log_uniform, to_zero
+from cmtool.core.ladders import DDPM
 from cmtool.core.pixels import to_pixels
+from cmtool.core.process import VP, Process
 from cmtool.core.samplers import multistep, probability_flow
-from cmtool.core.solvers import euler, heun
+from cmtool.core.solvers import euler
+from cmtool.core.solvers.native import Native
+from cmtool.core.solvers.stochastic import Stir, Stirred
+from cmtool.core.solvers.tableaux import second_order
 from cmtool.objectives.levels import ect_ratio
 
-# What an ablation of the sampler may say while staying Algorithm 1 in the noise level, without churn.
-PLAIN = {"S_churn": 0, "alpha": 1, "discretization": "edm", "scaling": "none", "schedule": "linear"}
-GRID = {"num_steps", "rho", "sigma_max", "sigma_min", "solver"}
+CHURN = {"S_churn": "churn", "S_min": "low", "S_max": "high", "S_noise": "scale"}
 
 
 @claim("edm_net")
@@ -32,21 +37,59 @@ def net(case: Case) -> None:
 @torch.no_grad()
 def sampler(case: Case) -> None:
     args = case.spec["args"]
-    plain = all(name in GRID or PLAIN.get(name) == value for name, value in args.items())
-    if not plain or case.spec["precond"] != "EDMPrecond":
-        later(SAMPLERS)
-    model = Watched(edm_model(case))
-    ends = args.get("sigma_min", 0.002), args.get("sigma_max", 80.0), args.get("rho", 7.0)
-    levels = to_zero(karras(args["num_steps"], *ends))
-    solver = {"euler": euler, "heun": heun}[args.get("solver", "heun")]()
+    model, (levels, nearest) = Watched(edm_model(case)), levels_of(case)
+    ode = euler() if args.get("solver") == "euler" else second_order(args.get("alpha", 1.0))
+    process = {"vp": VP(0.1, 20.0), "ve": Root()}.get(args.get("schedule", "linear"))
+    churn = {name: float(args[key]) for key, name in CHURN.items() if key in args}
+    solver = Stirred(Native(process, ode) if process else ode, Stir(**churn, nearest=nearest))
+    last = Native(process, euler()) if process else None  # in native time Euler's step to 0 is not the denoiser
     x, labels = case.inputs["latents"].double() * levels[0], classes_of(case.inputs.get("class_labels"))
-    *_, x = probability_flow(model, x, levels, solver, labels)
+    *_, x = probability_flow(model, x, to_zero(levels), solver, labels, ByStep(case.draws), last)
     case.check("x", x)
     case.check("sigma_calls", torch.stack(model.levels))
     case.check("denoised_calls", torch.stack(model.answers))
     # their 127.5 x + 128, cut to an integer, is our round(127.5 (x + 1)); a pixel on the edge may fall either way
     assert (to_pixels(x).int() - case.outputs["uint8"].int()).abs().max() <= 1
     case.leave("uint8", "checked above to one grey level")
+
+
+def levels_of(case: Case):
+    """The levels that the case visits, and which of those its model knows is nearest to a level."""
+    args, n = case.spec["args"], case.spec["args"]["num_steps"]
+    grid = args.get("discretization", "edm")
+    if grid == "vp":
+        return in_time(VP(0.1, 20.0), n), lambda t: t
+    if grid == "ve":
+        return log_uniform(n, 0.02, 100.0), lambda t: t
+    if case.spec["precond"] == "EDMPrecond":
+        ends = args.get("sigma_min", 0.002), args.get("sigma_max", 80.0), args.get("rho", 7.0)
+        return karras(n, *ends), lambda t: t
+    ladder = DDPM.cosine(1000)
+    known = ladder.level(torch.arange(1000, 0, -1, dtype=torch.float64))
+
+    def nearest(t: Tensor) -> Tensor:
+        return known[(known - t.reshape(-1, 1)).abs().argmin(1)].reshape(t.shape)
+
+    return even(known, n, 0.002, 81.0) if grid == "iddpm" else nearest(karras(n, float(known[-1]))), nearest
+
+
+class Root(Process):
+    """Their variance-exploding process, ``sigma = sqrt(t)``; ours is Song's, exponential in time."""
+
+    def scale(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def level(self, t: Tensor) -> Tensor:
+        return t.sqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return sigma**2
+
+    def drift(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
 
 
 @claim("ect_generator")

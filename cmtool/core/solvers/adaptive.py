@@ -1,0 +1,113 @@
+"""Solvers that choose their own steps from a tolerance."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmtool.core.denoiser import like
+from cmtool.core.solvers.step import Field
+from cmtool.core.solvers.tableaux import along
+from cmtool.errors import Diverged
+
+__all__ = ["DormandPrince", "Scipy"]
+
+# Dormand and Prince 1980, A family of embedded Runge-Kutta formulae: order 5, and 4 to tell the error.
+C = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+A = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
+
+
+@dataclass(frozen=True)
+class DormandPrince:
+    """RK45 with steps of its own for every row of the batch, so that none depends on the others.
+
+    A step is taken when the root mean square of ``error / (atol + rtol max(|x|, |x_new|))`` is at most 1. The slope at
+    its end begins the next one, so a step is six evaluations, taken or not. All arithmetic stays on the device; the
+    host reads once a step whether any row is still on its way. Raises Diverged where no step is small enough.
+    """
+
+    rtol: float = 1e-4
+    atol: float = 1e-4
+    order: int = 5
+    evaluations: None = None
+
+    def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        t, s = (v.to(x.device, torch.float64).expand(len(x)) for v in (t, s))
+        slope, span = field(x, t), (s - t).abs()
+        h = (s - t).sign() * (0.01 * _rms(x) / _rms(slope).clamp(min=1e-30)).clamp(max=span)
+        way, lost = [True], [False]
+        while any(way):
+            if any(lost):
+                raise Diverged("no step of rk45 is small enough for the model's answers", "raise rtol and atol")
+            arrives = h.abs() >= (s - t).abs()
+            end = torch.where(arrives, s, t + h)
+            new, last, error = self._attempt(field, x, t, end, slope)
+            ratio = self._ratio(error, x, new)
+            taken = ratio <= 1
+            x, slope = (torch.where(like(taken, x).bool(), a, b) for a, b in ((new, x), (last, slope)))
+            h = (end - t) * (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
+            t = torch.where(taken, end, t)
+            way, lost = torch.stack([t != s, ~taken & ~(h.abs() > 1e-12 * span)]).tolist()
+        return x
+
+    @staticmethod
+    def _attempt(field: Field, x: Tensor, t: Tensor, end: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x and the slope at the end of a step, and the difference between the two orders."""
+        h, slopes, new = end - t, [slope], x
+        for c, row in zip(C, A, strict=True):
+            new = along(x, h, row, slopes)
+            slopes.append(field(new, end if c == 1 else t + c * h))
+        return new, slopes[-1], along(torch.zeros_like(x), h, ERROR, slopes)
+
+    def _ratio(self, error: Tensor, x: Tensor, new: Tensor) -> Tensor:
+        allowed = self.atol + self.rtol * torch.maximum(x.abs(), new.abs())
+        return _rms(error / allowed).nan_to_num(torch.inf, torch.inf)
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.double().flatten(1).square().mean(1).sqrt()
+
+
+@dataclass(frozen=True)
+class Scipy:
+    """Any method of ``scipy.integrate.solve_ivp``, for small problems and checks.
+
+    Every row is a system of its own, and the whole batch is evaluated for each: no row depends on the others.
+    """
+
+    method: str = "DOP853"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    order: int = 5
+    evaluations: None = None
+
+    def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        t, s = (v.to(torch.float64).expand(len(x)) for v in (t, s))
+        return torch.stack([self._row(field, x, t, float(s[i]), i) for i in range(len(x))])
+
+    def _row(self, field: Field, x: Tensor, t: Tensor, s: float, i: int) -> Tensor:
+        from scipy.integrate import solve_ivp
+
+        def slope(time: float, flat: np.ndarray) -> np.ndarray:
+            rows, times = x.clone(), t.clone()
+            rows[i], times[i] = torch.from_numpy(flat).to(x).reshape(x[i].shape), time
+            return _flat(field(rows, times)[i])
+
+        found = solve_ivp(slope, (float(t[i]), s), _flat(x[i]), method=self.method, rtol=self.rtol, atol=self.atol)
+        if not found.success:
+            raise Diverged(f"scipy's {self.method} gave up: {found.message}")
+        return torch.from_numpy(found.y[:, -1].copy()).to(x).reshape(x[i].shape)
+
+
+def _flat(row: Tensor) -> np.ndarray:
+    return row.double().flatten().cpu().numpy()

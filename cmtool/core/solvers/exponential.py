@@ -1,0 +1,134 @@
+"""Solvers made for the probability-flow ODE: linear in x but for the denoiser, and exact in the linear part.
+
+With ``lambda = -ln sigma`` the equation is ``dx/dlambda = D - x``. Where D is the polynomial through D_0 at t and
+further D_k at levels u_k, the step to s of length ``h = ln(t/s)`` has the closed form
+
+    x_s = x + (s - t) dx/dsigma + sum_k w_k (D_k - D_0),    sum_k r_k^j w_k = j! h phi_{j+1}(-h),  r_k = ln(t/u_k) / h
+
+Times are noise levels here, and ``D = x - sigma dx/dsigma`` is read off the slope.
+Sources: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++); Zhao et al. 2023, arXiv 2302.04867 (UniPC).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cmtool.core.denoiser import like
+from cmtool.core.solvers.step import Field
+
+__all__ = ["Multistep", "Singlestep", "bh1", "bh2", "exact", "phi"]
+
+Node = tuple[Tensor, Tensor]  # (level, the denoised image there)
+Rule = Callable[[Tensor, Tensor], Tensor]  # (h [...], r [K, ...]) -> the weights w [K, ...]
+
+
+def phi(k: int, z: Tensor) -> Tensor:
+    """``phi_0 = e^z``, ``phi_{k+1} = (phi_k - 1/k!) / z``, by its series where the recursion would lose digits."""
+    series = sum(z**n * (1 / math.factorial(n + k)) for n in range(18))
+    closed = z.exp()
+    for j in range(k):
+        closed = (closed - 1 / math.factorial(j)) / z
+    return torch.where(z.abs() < 1, series, closed)
+
+
+def exact(h: Tensor, r: Tensor, second: float = 1.0) -> Tensor:
+    """The weights that integrate the polynomial; ``second`` multiplies its second derivative."""
+    powers = range(1, len(r) + 1)
+    moments = [math.factorial(j) * h * phi(j + 1, -h) * (second if j == 2 else 1) for j in powers]
+    rows = torch.stack([torch.stack([r_k**j for r_k in r], -1) for j in powers], -2)
+    return torch.linalg.solve(rows, torch.stack(moments, -1)).movedim(-1, 0)
+
+
+def bh2(h: Tensor, r: Tensor, second: float = 1.0) -> Tensor:
+    """As published with ``B(h) = 1 - e^-h``: one node alone has the weight ``B / (2 r)``, more are exact."""
+    return -torch.expm1(-h) / (2 * r) if len(r) == 1 else exact(h, r, second)
+
+
+def bh1(h: Tensor, r: Tensor) -> Tensor:
+    """The same with ``B(h) = h``."""
+    return h / (2 * r) if len(r) == 1 else exact(h, r)
+
+
+def uncorrected(h: Tensor, r: Tensor) -> Tensor:
+    """DPM-Solver++ 3M in the form of its authors' code, whose second derivative is half of what it should be."""
+    return bh2(h, r, second=0.5)
+
+
+def advance(x: Tensor, here: Node, s: Tensor, nodes: list[Node], rule: Rule) -> Tensor:
+    """x at s from x at ``here``, with D the polynomial through ``here`` and ``nodes``."""
+    t, denoised = here
+    out = denoised + like(s / t, x) * (x - denoised)
+    if nodes:
+        h = (t / s).log()
+        weights = rule(h, torch.stack([(t / u).log() / h for u, _ in nodes]))
+        out = out + sum(like(w, x) * (other - denoised) for w, (_, other) in zip(weights, nodes, strict=True))
+    return out
+
+
+def denoise(field: Field, x: Tensor, sigma: Tensor) -> Tensor:
+    """``D = x - sigma dx/dsigma``."""
+    return x - like(sigma, x) * field(x, sigma)
+
+
+@dataclass(frozen=True)
+class Singlestep:
+    """Looks at levels ``t^(1-r) s^r`` on the way, each reached with the help of the one before."""
+
+    parts: tuple[float, ...]
+    rule: Rule = exact
+
+    @property
+    def order(self) -> int:
+        return len(self.parts) + 1
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.parts) + 1
+
+    def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        here, nodes = (t, denoise(field, x, t)), []
+        for part in self.parts:
+            u = t * (s / t) ** part
+            nodes = [(u, denoise(field, advance(x, here, u, nodes, self.rule), u))]
+        return advance(x, here, s, nodes, self.rule)
+
+
+@dataclass(frozen=True)
+class Multistep:
+    """Remembers ``past`` earlier denoised images; one evaluation a step.
+
+    A solver that ``corrects`` takes each step again once it knows D at its end: the evaluation that the next step
+    begins with. So the last step of a walk stays as predicted, which costs no order.
+    """
+
+    order: int
+    past: int
+    corrects: bool = False
+    rule: Rule = bh2
+    evaluations: int = 1
+
+    def begin(self) -> "_Walk":
+        return _Walk(self)
+
+    def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        return self.begin()(field, x, t, s)
+
+
+class _Walk:
+    def __init__(self, method: Multistep):
+        self.method = method
+        self.known: list[Node] = []  # the latest first
+
+    def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        found = (t, denoise(field, x, t))
+        if self.method.corrects and self.known:
+            x = self._advance(self.x, t, found)
+        self.x, self.known = x, [found, *self.known][: self.method.past + 1]
+        return self._advance(x, s)
+
+    def _advance(self, x: Tensor, s: Tensor, *more: Node) -> Tensor:
+        here, *before = self.known
+        return advance(x, here, s, [*before, *more], self.method.rule)
