@@ -68,10 +68,15 @@ def run(options: TrainOptions, console: Console) -> None:
 
 
 def take_up(job: Job, folder: Path, command: str) -> None:
-    """Put the job where the run was left; MissingInput for one that was killed too early."""
+    """Put the job where the run was left; MissingInput when killed too early, UsageError for a new teacher."""
     if not (folder / STATE).exists():
         again = f"start it again: cmtool {command} --config {folder / 'config.yaml'}"
         raise MissingInput(f"{folder} was stopped before its first save", again)
+    parents = read_header(folder / CHECKPOINT).parents
+    for parent, now in zip(parents, job.header.parents, strict=True):
+        if parent["sha256"] != now["sha256"]:
+            hint = "bring that file back, or start a new run without --resume"
+            raise UsageError(f"{now['path']} is not the file that {folder} was started with", hint)
     unpack(job.state, *load_state(folder))
     runs.rewind(folder, job.state.images)
 

@@ -1,5 +1,7 @@
 """Tiny models, trained once, and a way to call commands as a user does."""
 
+import os
+import signal
 from dataclasses import dataclass
 
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 from tiny import SHORT, TINY, random_model
 
 from cmtool.cli import run
+from cmtool.commands import train
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,32 @@ def picture(tmp_path):
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """Do something, once, after the step that reaches a number of images."""
+
+    def arrange(images, action):
+        step, done = train.Walk.step, []
+
+        def wrapped(self, report, *rest):
+            step(self, report, *rest)
+            if report.images == images and not done:
+                done.append(images)
+                action(self)
+
+        monkeypatch.setattr(train.Walk, "step", wrapped)
+
+    return arrange
+
+
+@pytest.fixture
+def stopped(cm, at, tmp_path):
+    """A run that Ctrl-C stopped at 64 of 128 images; what it said."""
+
+    def call(*argv, by=signal.SIGINT, name="run"):
+        at(64, lambda walk: os.kill(os.getpid(), by))
+        return cm(*argv, "--run", tmp_path / name)
+
+    return call
