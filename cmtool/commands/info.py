@@ -56,4 +56,4 @@ def _header(path: Path) -> dict[str, Any]:
         raise MissingInput(f"there is no file {path}", hint)
     from cmtool.files.header import read_header
 
-    return read_header(path / "model.safetensors" if path.is_dir() else path).document()
+    return read_header(path / "model.safetensors" if path.is_dir() else path, whole=True).document()
