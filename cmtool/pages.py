@@ -86,7 +86,7 @@ def markdown(commands: Mapping[str, Command]) -> str:
     """All pages and the exit codes as one Markdown document."""
     pages = [("cmtool", root_page(commands)), *((f"cmtool {n}", command_page(n, c)) for n, c in commands.items())]
     blocks = [f"## {title}\n\n```text\n{page}```\n" for title, page in pages]
-    head = "# Commands\n\nWritten by `cmtool.cli.reference()` from the declarations in `cmtool/settings.py`.\n"
+    head = "# Commands\n\nWritten by `cmtool.cli.reference()` from the declarations in `cmtool/settings/`.\n"
     rows = [f"| {code} | {meaning} |" for code, meaning in exit_codes()]
     table = "\n".join(["## Exit codes\n", "| code | meaning |", "|---:|---|", *rows])
     return "\n".join([head, *blocks, table]) + "\n"

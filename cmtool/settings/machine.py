@@ -1,0 +1,24 @@
+"""The sections of the help pages, and where the work is done."""
+
+from dataclasses import dataclass
+
+from cmtool.declarations import Options, option
+from cmtool.values import LARGEST_SEED, at_least, between, matching
+
+DATA, NETWORK, TRAINING, RUN, MACHINE = "Data", "Network", "Training", "Run", "Machine"
+INPUT, SAMPLING, OUTPUT = "Input", "Sampling", "Output"
+SEED = between(0, LARGEST_SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions(Options):
+    """Where the work is done."""
+
+    device: str = option(
+        "auto",
+        help="auto, cpu, cuda, cuda:N or mps",
+        metavar="DEVICE",
+        check=matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:N or mps"),
+        section=MACHINE,
+    )
+    threads: int | None = option(None, help="processor threads", check=at_least(1), section=MACHINE, shown="every core")

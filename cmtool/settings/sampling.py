@@ -1,0 +1,125 @@
+"""Options of the commands that draw images: sample, edit and interp."""
+# ruff: noqa: RUF009  (option() makes a dataclass field)
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cmtool.declarations import option
+from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
+from cmtool.values import Seeds, Spec, at_least, falling, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(MachineOptions):
+    """How a model draws images, for every command that lets one."""
+
+    steps: int | None = option(
+        None,
+        help="network evaluations of a consistency model, solver steps of a score model",
+        flag="-k",
+        check=at_least(1),
+        section=SAMPLING,
+        shown="1 or 18",
+    )
+    levels: tuple[float, ...] | None = option(
+        None,
+        help="noise levels to visit, falling, such as 80,0.8",
+        check=falling(),
+        metavar="X,X",
+        section=SAMPLING,
+        shown="chosen for --steps",
+    )
+    klass: int | str | None = option(
+        None, key="class", help="class, by number or name", metavar="CLASS", section=SAMPLING, shown="they take turns"
+    )
+    batch: int = option(
+        64, help="images at a time; does not change them", flag="-b", check=at_least(1), section=MACHINE
+    )
+
+
+def model_option() -> Any:
+    newest = "$CMTOOL_MODEL, else the newest run"
+    return option(None, help="checkpoint or run directory", flag="-m", section=INPUT, shown=newest)
+
+
+def seed_option() -> Any:
+    return option(0, help="seed of the first image; each image depends on its own alone", check=SEED, section=SAMPLING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(SamplingOptions):
+    """Options of ``cmtool sample``."""
+
+    command: ClassVar[str] = "sample"
+
+    model: Path | None = model_option()
+    n: int = option(64, help="number of images", check=at_least(1), section=SAMPLING)
+    seed: int = seed_option()
+    seeds: Seeds | None = option(
+        None, help="seeds such as 0-63 or 1,2,5-10", metavar="SEEDS", section=SAMPLING, shown="n from --seed on"
+    )
+    solver: Spec | None = option(None, help="solver of a score model", group="solvers", section=SAMPLING, shown="heun")
+    output: str = option(
+        "samples",
+        help="FOLDER, FILE.npz, FILE.tar, or - for a tar of PNG on standard output",
+        flag="-o",
+        metavar="OUT",
+        section=OUTPUT,
+    )
+    grid: Path | None = option(
+        None, help="write the first 100 images side by side, too", metavar="FILE.png", section=OUTPUT
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditOptions(SamplingOptions):
+    """Options of ``cmtool edit``."""
+
+    command: ClassVar[str] = "edit"
+
+    operator: Spec = option(
+        help="inpaint, colorize, superres, denoise or stroke",
+        group="operators",
+        positional=True,
+        metavar="TASK",
+        required=("edit needs a task", "inpaint, colorize, superres, denoise or stroke"),
+    )
+    input: str = option(
+        help="image, or - for standard input",
+        positional=True,
+        metavar="IN",
+        required=("edit needs an image", "cmtool edit inpaint photo.png --mask mask.png -o out.png"),
+    )
+    model: Path | None = model_option()
+    mask: Path | None = option(None, help="white where inpaint may paint", metavar="FILE", section=INPUT)
+    factor: int | None = option(
+        None, help="how many times larger superres makes it", check=at_least(2), section=INPUT, shown="the task's"
+    )
+    level: float | None = option(
+        None,
+        help="noise level at which denoise and stroke start; higher is freer",
+        check=positive(),
+        section=SAMPLING,
+        shown="the task's",
+    )
+    seed: int = seed_option()
+    output: str = option(
+        "edited.png", help="image file, or - for standard output", flag="-o", metavar="OUT", section=OUTPUT
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpOptions(SamplingOptions):
+    """Options of ``cmtool interp``."""
+
+    command: ClassVar[str] = "interp"
+    refused: ClassVar = {"seed": ("interp takes its two seeds as arguments", "cmtool interp 3 7")}
+
+    a: int = option(0, help="seed of the first image", positional=True, check=SEED, metavar="FROM")
+    b: int = option(1, help="seed of the last image", positional=True, check=SEED, metavar="TO")
+    model: Path | None = model_option()
+    frames: int = option(8, help="images, both ends counted", flag="-n", check=at_least(2), section=OUTPUT)
+    output: str = option(
+        "interp.png", help="a strip FILE.png, FOLDER, FILE.npz, FILE.tar or -", flag="-o", metavar="OUT", section=OUTPUT
+    )

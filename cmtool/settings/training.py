@@ -1,0 +1,129 @@
+"""Options of train-score, distill and train-ct."""
+# ruff: noqa: RUF009  (option() makes a dataclass field)
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cmtool.dataspec import data_spec
+from cmtool.declarations import option
+from cmtool.errors import UsageError
+from cmtool.settings.machine import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, MachineOptions
+from cmtool.values import Spec, at_least, between, positive
+
+# ECT for runs of minutes: it reaches the highest levels soon, and at low ones it stays plain denoising to the end.
+SHORT_ECT = Spec(name="ect", mean=-0.4, std=1.6, k=40.0, stages=4, weight="output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(MachineOptions):
+    """What train-score, distill and train-ct share."""
+
+    data: Spec = option(
+        Spec(name="shapes"),
+        help="data set: NAME, NAME:SOURCE or a folder of images; digits[0::2] takes a part",
+        flag="-d",
+        group="datasets",
+        parse=data_spec,
+        metavar="DATA",
+        section=DATA,
+    )
+    conditional: bool = option(True, help="learn the labels, where the data has them", section=DATA)
+    flip: bool = option(False, help="mirror half of the images", section=DATA)
+    sigma_min: float = option(0.002, help="lowest noise level", check=positive(), section=NETWORK)
+    sigma_max: float = option(80.0, help="highest noise level", check=positive(), section=NETWORK)
+    images: int = option(36_000, help="length, in images", flag="-n", check=at_least(1), section=TRAINING)
+    batch: int = option(16, help="images in a step", flag="-b", check=at_least(1), section=TRAINING)
+    optimizer: Spec = option(
+        Spec(name="adam", betas=[0.9, 0.99]), help="optimizer and its options", yaml_only=True, section=TRAINING
+    )
+    lr: float = option(2e-3, help="learning rate", check=positive(), section=TRAINING)
+    warmup: int = option(2_000, help="images over which the rate grows from 0", check=at_least(0), section=TRAINING)
+    decay: str = option(
+        "cosine",
+        help="how the rate falls afterwards",
+        choices=("constant", "cosine", "linear", "sqrt"),
+        section=TRAINING,
+    )
+    ema: int = option(
+        1_500, help="half-life of the averaged weights, in images; 0: none", check=at_least(0), section=TRAINING
+    )
+    clip: float = option(10.0, help="largest norm of a gradient; 0 clips none", check=at_least(0), section=TRAINING)
+    seed: int = option(0, help="seed of every draw of the run", check=SEED, section=TRAINING)
+    run: Path | None = option(
+        None, help="run directory", metavar="FOLDER", section=RUN, shown="runs/COMMAND/DATE-DATA-HEX"
+    )
+    resume: Path | None = option(None, help="go on with this run", metavar="FOLDER", section=RUN)
+    snapshots: int = option(8, help="sample grids drawn on the way", check=at_least(0), section=RUN)
+    dry_run: bool = option(False, help="say what would be done and how large it is, write nothing", section=RUN)
+    micro_batch: int | None = option(
+        None, help="images at a time, to save memory", check=at_least(1), section=MACHINE, shown="what suits"
+    )
+    precision: str = option("auto", help="arithmetic", choices=("auto", "fp32", "bf16"), section=MACHINE)
+
+    def __post_init__(self) -> None:
+        if self.sigma_min >= self.sigma_max:
+            raise UsageError(f"sigma_min ({self.sigma_min:g}) must be below sigma_max ({self.sigma_max:g})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(TrainOptions):
+    """For training that chooses its network; distillation takes that of its teacher."""
+
+    backbone: Spec = option(
+        Spec(name="unet", width=32), help="network architecture", group="backbones", section=NETWORK
+    )
+    sigma_data: float = option(0.5, help="standard deviation of the data in [-1, 1]", check=positive(), section=NETWORK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainScoreOptions(NetworkOptions):
+    """Options of ``cmtool train-score``."""
+
+    command: ClassVar[str] = "train-score"
+    refused: ClassVar = {
+        "teacher": ("train-score learns from data alone and takes no teacher", "cmtool distill --teacher FILE uses one")
+    }
+
+    method: Spec = option(Spec(name="edm"), help="objective", group="train_score", section=TRAINING)
+    augment: float = option(
+        0.0,
+        help="probability of each change to an image, of which the network is told; 0.12 suits small sets",
+        check=between(0, 1),
+        section=DATA,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(TrainOptions):
+    """Options of ``cmtool distill``."""
+
+    command: ClassVar[str] = "distill"
+    refused: ClassVar = {
+        key: (f"distill takes the {what} of its teacher", "train a teacher that has it: cmtool train-score")
+        for key, what in (("backbone", "network"), ("sigma_data", "sigma_data"))
+    }
+
+    method: Spec = option(Spec(name="cd"), help="distillation method", group="distill", section=TRAINING)
+    teacher: Path = option(
+        help="score model to distil",
+        flag="-t",
+        section=INPUT,
+        required=("distill needs --teacher FILE, a score model", "train one first: cmtool train-score"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCtOptions(NetworkOptions):
+    """Options of ``cmtool train-ct``."""
+
+    command: ClassVar[str] = "train-ct"
+    refused: ClassVar = {
+        "teacher": (
+            "train-ct learns from data alone and takes no teacher",
+            "cmtool distill --teacher FILE learns from a score model, train-ct --init FILE starts from its weights",
+        )
+    }
+
+    method: Spec = option(SHORT_ECT, help="consistency-training method", group="train_ct", section=TRAINING)
+    init: Path | None = option(None, help="start from the weights of this model", section=INPUT)
