@@ -16,9 +16,20 @@ __all__ = [
     "on_ladder",
     "openai_rate",
     "openai_steps",
+    "several",
     "shrinking",
     "uniform_time",
 ]
+
+
+def several(u: Tensor, n: int) -> list[Tensor]:
+    """``n`` independent uniform numbers from one on (0, 1), float64 [B]: each takes its share of the 52 bits."""
+    parts, steps = [], 2 ** (52 // n)
+    for _ in range(n):
+        scaled = u * steps
+        parts.append(((scaled.floor() + 0.5) / steps).to(u))
+        u = scaled - scaled.floor()
+    return parts
 
 
 def log_normal(u: Tensor, mean: float = -1.2, std: float = 1.2) -> Tensor:
