@@ -43,7 +43,7 @@ SHARED = (
 START = (
     ("cmtool train-ct", "train a one-step generator on procedural shapes, minutes on two cores"),
     ("cmtool sample -n 64 --grid grid.png", "draw images from it"),
-    ("cmtool fid samples --ref shapes --features small", "measure them"),
+    ("cmtool fid samples --ref 'shapes[:2000]' --features small", "measure them"),
 )
 ROOT = (
     ("--version", "print the version"),

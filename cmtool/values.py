@@ -65,6 +65,15 @@ def falling() -> Check:
     return Check(lambda value: bool(value) and value[-1] > 0 and all(a > b for a, b in pairwise(value)), FALLING)
 
 
+def counting() -> Check:
+    """The whole numbers of a tuple rise from 0 and are two or more."""
+
+    def rises(value: Any) -> bool:
+        return len(value) > 1 and value[0] == 0 and all(a < b for a, b in pairwise(value))
+
+    return Check(rises, "two or more rising whole numbers, the first of them 0, such as 0,22,39")
+
+
 def matching(pattern: str, words: str) -> Check:
     """The whole text matches the regular expression."""
     return Check(lambda value: re.fullmatch(pattern, value) is not None, words)

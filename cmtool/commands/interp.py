@@ -3,8 +3,9 @@
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.generate import draw, labels_of, plan, sheet
+from cmtool.commands.generate import draw, labels_of, sheet
 from cmtool.commands.models import class_index, describe, open_model
+from cmtool.commands.plan import plan
 from cmtool.core.noise import Blend
 from cmtool.files.images import open_writer
 from cmtool.files.pictures import write_picture
@@ -19,7 +20,7 @@ def run(options: InterpOptions, console: Console) -> None:
     use_threads(options.threads)
     model, path = open_model(options.model, device(options.device), console)
     header = model.header
-    walk = plan(header, options.steps, options.levels)
+    walk = plan(header, options)
     ends = labels_of([options.a, options.b], header.conditional, class_index(header, options.klass))
     labels = None if ends is None else ends[(torch.arange(options.frames) * 2 >= options.frames).long()]
     images = draw(model, walk, Blend(options.a, options.b, options.frames), labels)

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.generate import in_batches, plan, sheet
+from cmtool.commands.generate import in_batches, sheet
 from cmtool.commands.models import class_index, describe, open_model
+from cmtool.commands.plan import plan
 from cmtool.errors import UsageError
 from cmtool.files.images import open_writer
 from cmtool.files.pictures import check_target, write_picture
@@ -25,7 +26,7 @@ def run(options: SampleOptions, console: Console) -> None:
     use_threads(options.threads)
     model, path = open_model(options.model, device(options.device), console)
     header = model.header
-    walk = plan(header, options.steps, options.levels, options.solver)
+    walk = plan(header, options)
     if options.grid:
         check_target(options.grid)
         if options.output == str(options.grid) == "-":
