@@ -12,6 +12,7 @@ from torch import Tensor
 from cmtool import registry
 from cmtool.core.denoiser import Denoise, Denoiser
 from cmtool.core.grids import intermediate, karras, to_zero
+from cmtool.core.guidance import Guided, cost
 from cmtool.core.noise import Blend, Noise
 from cmtool.core.pixels import to_pixels
 from cmtool.core.samplers import Counted, last, multistep, probability_flow, start
@@ -107,7 +108,9 @@ def walk(
     return multistep(model, x, plan.levels, noise, labels, sigma_min=sigma_min)
 
 
-def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | None, cores: int | None = None) -> Tensor:
+def draw(
+    model: Denoiser | Guided, plan: Plan, noise: Noise | Blend, labels: Tensor | None, cores: int | None = None
+) -> Tensor:
     """The images of some noise, uint8 [B, C, H, W] on the CPU; points stay float32 [B, D].
 
     ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
@@ -116,7 +119,7 @@ def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | Non
     x = start(noise, shape, plan.levels[0]).to(device)
     labels = None if labels is None else labels.to(device)
     with steady(model, piece(shape, device), threads(device, cores)) as steadied:
-        counted = Counted(steadied)
+        counted = Counted(steadied, cost(model))
         x = last(walk(counted, plan, x, noise, labels, model.preconditioning.sigma_min)).cpu()
     plan.made += counted.calls * len(noise)
     return to_pixels(x) if x.ndim == 4 else x.float()
@@ -136,7 +139,7 @@ def threads(device: torch.device, cores: int | None = None) -> int:
 
 
 def in_batches(
-    model: Denoiser, plan: Plan, seeds: Sequence[int], batch: int, klass: int | None = None
+    model: Denoiser | Guided, plan: Plan, seeds: Sequence[int], batch: int, klass: int | None = None
 ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
     """Seeds, images and labels, ``batch`` or a few more at a time; each image depends on its own seed alone."""
     device = next(model.parameters()).device

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cmtool.declarations import Options, option
+from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE
 from cmtool.settings.sampling import SamplingOptions, seed_option
 from cmtool.values import Spec, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidOptions(SamplingOptions):
+class FidOptions(SamplingOptions, GuidanceOptions):
     """Options of ``cmtool fid``."""
 
     command: ClassVar[str] = "fid"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cmtool.declarations import option
+from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
 from cmtool.values import Seeds, Spec, at_least, falling, positive
 
@@ -48,7 +49,7 @@ def seed_option() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions(SamplingOptions):
+class SampleOptions(SamplingOptions, GuidanceOptions):
     """Options of ``cmtool sample``."""
 
     command: ClassVar[str] = "sample"
@@ -110,7 +111,7 @@ class EditOptions(SamplingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpOptions(SamplingOptions):
+class InterpOptions(SamplingOptions, GuidanceOptions):
     """Options of ``cmtool interp``."""
 
     command: ClassVar[str] = "interp"
