@@ -15,7 +15,7 @@ from cmtool.core.samplers import Counted, last
 from cmtool.errors import UsageError
 from cmtool.files.checkpoint import load
 from cmtool.files.header import Header
-from cmtool.settings import GuidanceOptions
+from cmtool.settings.guidance import GuidanceOptions
 
 __all__ = ["evaluations", "guided", "told"]
 

@@ -1,6 +1,5 @@
 """Every option of every command: its default, type, check and help, once."""
 
-from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.judging import FidOptions, InfoOptions
 from cmtool.settings.sampling import EditOptions, InterpOptions, SampleOptions
 from cmtool.settings.training import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
@@ -9,7 +8,6 @@ __all__ = [
     "DistillOptions",
     "EditOptions",
     "FidOptions",
-    "GuidanceOptions",
     "InfoOptions",
     "InterpOptions",
     "SampleOptions",
