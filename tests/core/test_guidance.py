@@ -158,6 +158,7 @@ def test_a_copy_guides_by_itself():
     assert len(list(guided.parameters())) == len(list(model.parameters()))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own rules for forward derivatives use torch.jit
 def test_forward_derivatives_pass_through():
     """``d(D_weak + w (D - D_weak))`` along a direction, of rows inside the interval and outside."""
     model = network().double()
