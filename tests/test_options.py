@@ -209,6 +209,7 @@ OTHER = {  # a value unlike the default for every kind of option
 SPECIAL = {
     "device": "cuda:1",
     "sigma_max": "90",
+    "guidance_interval": "0.2,5",
     "decay": "cosine",
     "precision": "bf16",
     "data": "folder:pictures[0::2]",

@@ -13,6 +13,7 @@ from cmtool import registry
 from cmtool.commands.console import Console
 from cmtool.commands.data import open_dataset
 from cmtool.commands.generate import in_batches
+from cmtool.commands.guide import guided
 from cmtool.commands.models import class_index, open_model
 from cmtool.commands.plan import plan
 from cmtool.dataspec import data_spec
@@ -112,7 +113,8 @@ def find(target: str, options: FidOptions, console: Console) -> Statistics | Ima
 
 
 def of_model(path: Path, options: FidOptions, console: Console) -> Images:
-    model, _ = open_model(path, device(options.device), console)
+    model, found = open_model(path, device(options.device), console)
+    model = guided(model, found, options, console.warn)
     walk, klass = plan(model.header, options), class_index(model.header, options.klass)
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
     made = (images for _, images, _ in in_batches(model, walk, seeds, options.batch, klass))

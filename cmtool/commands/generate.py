@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cmtool.commands.plan import Plan
 from cmtool.core.denoiser import Denoiser
+from cmtool.core.guidance import Guided, cost
 from cmtool.core.noise import Blend, Noise
 from cmtool.core.pixels import to_pixels
 from cmtool.core.samplers import Counted, last
@@ -25,7 +26,9 @@ def labels_of(seeds: Sequence[int], classes: int, klass: int | None = None) -> T
     return torch.tensor([klass if klass is not None else seed % classes for seed in seeds], dtype=torch.long)
 
 
-def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | None, cores: int | None = None) -> Tensor:
+def draw(
+    model: Denoiser | Guided, plan: Plan, noise: Noise | Blend, labels: Tensor | None, cores: int | None = None
+) -> Tensor:
     """The images of some noise, uint8 [B, C, H, W] on the CPU; points stay float32 [B, D].
 
     ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
@@ -34,7 +37,7 @@ def draw(model: Denoiser, plan: Plan, noise: Noise | Blend, labels: Tensor | Non
     x = plan.walk.begin(noise, shape).to(device)
     labels = None if labels is None else labels.to(device)
     with steady(model, piece(shape, device), threads(device, cores)) as steadied:
-        counted = Counted(steadied)
+        counted = Counted(steadied, cost(model))
         x = last(plan.walk(counted, x, noise, labels)).cpu()
     plan.made += counted.calls * len(noise)
     return to_pixels(x) if x.ndim == 4 else x.float()
@@ -54,7 +57,7 @@ def threads(device: torch.device, cores: int | None = None) -> int:
 
 
 def in_batches(
-    model: Denoiser, plan: Plan, seeds: Sequence[int], batch: int, klass: int | None = None
+    model: Denoiser | Guided, plan: Plan, seeds: Sequence[int], batch: int, klass: int | None = None
 ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
     """Seeds, images and labels, ``batch`` or a few more at a time; each image depends on its own seed alone."""
     device = next(model.parameters()).device

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cmtool.declarations import option
+from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
 from cmtool.values import Seeds, Spec, at_least, counting, falling, positive
 
@@ -39,7 +40,7 @@ class SamplingOptions(MachineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WalkOptions(SamplingOptions):
+class WalkOptions(SamplingOptions, GuidanceOptions):
     """How images come out of noise, for the commands that start there."""
 
     solver: Spec | None = option(
