@@ -5,6 +5,8 @@ Source: Karras et al. 2024, arXiv 2312.02696, config G.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -70,52 +72,31 @@ class Block(nn.Module):
 
 
 class EDM2(nn.Module):
-    """Down through the levels, up again, with a connection across at each block and each step down."""
+    """Down through the levels, up again, with a connection across at each block and each step down.
+
+    ``levels`` are (side, channels), the finest first; ``attention`` holds the sides that have it.
+    """
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
+        channels: int,
         classes: int,
-        width: int,
-        mults: tuple[int, ...],
+        levels: list[tuple[int, int]],
         blocks: int,
         attention: tuple[int, ...],
         head: int,
         dropout: float,
     ):
         super().__init__()
-        channels, side, _ = shape
-        wide, self.classes = width * max(mults), classes
+        first, wide, self.classes = levels[0][1], max(channels for _, channels in levels), classes
         self.out_gain = nn.Parameter(torch.zeros([]))
-        self.emb_fourier = Fourier(width)
-        self.emb_noise = Conv(width, wide)
+        self.emb_fourier = Fourier(first)
+        self.emb_noise = Conv(first, wide)
         self.emb_label = Conv(classes, wide) if classes else None
-        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
-        levels = [(side >> level, width * mult) for level, mult in enumerate(mults)]
-        across, here = [], width
-        self.enc[f"{side}x{side}_conv"] = Conv(channels + 1, width, 3)
-        across.append(here)
-        for size, outputs in levels:
-            if size < side:
-                self.enc[f"{size}x{size}_down"] = Block(here, here, wide, head, dropout, 0.5)
-                across.append(here)
-            for i in range(blocks):
-                look = size in attention
-                self.enc[f"{size}x{size}_block{i}"] = Block(here, outputs, wide, head, dropout, attention=look)
-                here = outputs
-                across.append(here)
-        for size, outputs in reversed(levels):
-            if size == levels[-1][0]:
-                self.dec[f"{size}x{size}_in0"] = Block(here, here, wide, head, dropout, up=True, attention=True)
-                self.dec[f"{size}x{size}_in1"] = Block(here, here, wide, head, dropout, up=True)
-            else:
-                self.dec[f"{size}x{size}_up"] = Block(here, here, wide, head, dropout, 2.0, up=True)
-            for i in range(blocks + 1):
-                inputs, look = here + across.pop(), size in attention
-                block = Block(inputs, outputs, wide, head, dropout, up=True, attention=look)
-                self.dec[f"{size}x{size}_block{i}"] = block
-                here = outputs
-        self.out_conv = Conv(here, channels, 3)
+        make = partial(Block, embedding=wide, head=head, dropout=dropout)
+        self.enc, across = encoder(channels, levels, blocks, attention, make)
+        self.dec = decoder(levels, blocks, attention, across, make)
+        self.out_conv = Conv(first, channels, 3)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         embedding = self._embedded(c_noise, labels)
@@ -135,6 +116,49 @@ class EDM2(nn.Module):
             rows = (labels[:, None] == torch.arange(self.classes, device=labels.device)).to(embedding)
             embedding = blend(embedding, self.emb_label(rows * math.sqrt(self.classes)), 0.5)
         return silu(embedding)
+
+
+def encoder(
+    channels: int, levels: list[tuple[int, int]], blocks: int, attention: tuple[int, ...], make: Callable[..., Block]
+) -> tuple[nn.ModuleDict, list[int]]:
+    """The way down, and how many channels each of its layers hands across."""
+    layers, here = nn.ModuleDict(), levels[0][1]
+    across = [here]
+    layers[named(levels[0][0], "conv")] = Conv(channels + 1, here, 3)
+    for level, (side, outputs) in enumerate(levels):
+        if level:
+            layers[named(side, "down")] = make(here, here, scale=0.5)
+            across.append(here)
+        for i in range(blocks):
+            layers[named(side, f"block{i}")] = make(here, outputs, attention=side in attention)
+            here = outputs
+            across.append(here)
+    return layers, across
+
+
+def decoder(
+    levels: list[tuple[int, int]],
+    blocks: int,
+    attention: tuple[int, ...],
+    across: list[int],
+    make: Callable[..., Block],
+) -> nn.ModuleDict:
+    """The way up, which takes what came across, the last of it first."""
+    layers, (lowest, here), left = nn.ModuleDict(), levels[-1], list(across)
+    layers[named(lowest, "in0")] = make(here, here, up=True, attention=True)
+    layers[named(lowest, "in1")] = make(here, here, up=True)
+    for side, outputs in reversed(levels):
+        if side != lowest:
+            layers[named(side, "up")] = make(here, here, scale=2.0, up=True)
+        for i in range(blocks + 1):
+            inputs = here + left.pop()
+            layers[named(side, f"block{i}")] = make(inputs, outputs, up=True, attention=side in attention)
+            here = outputs
+    return layers
+
+
+def named(side: int, what: str) -> str:
+    return f"{side}x{side}_{what}"
 
 
 def heads(channels: int, head: int) -> int:
@@ -176,10 +200,12 @@ def edm2(
         )
     if attention is None:
         attention = tuple(side >> level for level in range(len(mults)) if side >> level <= 16)
-    return EDM2((channels, side, side), classes, width, mults, blocks, tuple(attention), head, dropout)
+    levels = [(side >> level, width * mult) for level, mult in enumerate(mults)]
+    return EDM2(channels, classes, levels, blocks, tuple(attention), head, dropout)
 
 
 def default_mults(side: int) -> tuple[int, ...]:
+    """1, 2, 3, 4: a level for every halving that leaves at least 4 positions a side, 4 at the most."""
     mults = [1]
     while side % 2 == 0 and side // 2 >= 4 and len(mults) < 4:
         side, mults = side // 2, [*mults, len(mults) + 1]

@@ -14,10 +14,10 @@ class Waves(nn.Module):
     freqs: Tensor
     phases: Tensor
 
-    def __init__(self, n: int):
+    def __init__(self, n: int, generator: torch.Generator):
         super().__init__()
-        self.register_buffer("freqs", 2 * math.pi * torch.randn(n))
-        self.register_buffer("phases", 2 * math.pi * torch.rand(n))
+        self.register_buffer("freqs", 2 * math.pi * torch.randn(n, generator=generator))
+        self.register_buffer("phases", 2 * math.pi * torch.rand(n, generator=generator))
 
     def forward(self, c: Tensor) -> Tensor:
         return math.sqrt(2) * (c.to(self.freqs)[:, None] * self.freqs + self.phases).cos()
@@ -26,9 +26,9 @@ class Waves(nn.Module):
 class Direction(nn.Module):
     """A linear map ``x -> x . w / |w|`` to one number."""
 
-    def __init__(self, n: int):
+    def __init__(self, n: int, generator: torch.Generator):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(1, n))
+        self.weight = nn.Parameter(torch.randn(1, n, generator=generator))
 
     def _unit(self) -> Tensor:
         size = math.sqrt(self.weight.numel())
@@ -50,7 +50,8 @@ class FourierLogVariance(nn.Module):
 
     def __init__(self, n: int = 128):
         super().__init__()
-        self.fourier, self.linear = Waves(n), Direction(n)
+        generator = torch.Generator().manual_seed(0)  # the same waves in every run
+        self.fourier, self.linear = Waves(n, generator), Direction(n, generator)
 
     def forward(self, c: Tensor) -> Tensor:
         return self.linear(self.fourier(c))
