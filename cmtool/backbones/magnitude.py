@@ -26,7 +26,7 @@ def silu(x: Tensor) -> Tensor:
 
 def blend(a: Tensor, b: Tensor, t: float) -> Tensor:
     """``((1 - t) a + t b) / sqrt((1 - t)^2 + t^2)`` (ibid., eq. 88)."""
-    return torch.lerp(a, b, t) / math.hypot(1 - t, t)
+    return ((1 - t) * a + t * b) / math.hypot(1 - t, t)  # lerp would not mix precisions
 
 
 def join(a: Tensor, b: Tensor) -> Tensor:

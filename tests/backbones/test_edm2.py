@@ -56,6 +56,20 @@ def test_levels_follow_from_the_side(side, mults):
     assert default_mults(side) == mults
 
 
+def test_other_precisions_and_layouts_give_the_same_image():
+    torch.manual_seed(0)
+    net = edm2((3, 16, 16), 2, width=16, blocks=1, head=16).eval()
+    nn.init.ones_(net.out_gain)
+    x, c_noise, labels = torch.randn(2, 3, 16, 16), torch.randn(2), torch.tensor([0, -1])
+    with torch.no_grad():
+        full = net(x, c_noise, labels)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            low = net(x, c_noise, labels)
+        beside = net.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last), c_noise, labels)
+    assert 1e-4 < (low.float() - full).abs().max() < 0.1
+    assert torch.allclose(beside, full, rtol=0, atol=1e-4)
+
+
 def test_loud_numbers_are_cut():
     torch.manual_seed(0)
     net = edm2((1, 4, 4), 0, width=8, mults=(1,), head=8).eval()
