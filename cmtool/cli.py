@@ -85,6 +85,12 @@ COMMANDS = {
             ("cmtool fid samples.tar --ref cifar10.npz", "FID against reference statistics"),
         ),
     ),
+    "likelihood": Command(
+        settings.LikelihoodOptions,
+        "cmtool.commands.likelihood:run",
+        "Exact likelihood of images under a score model, in bits per dimension",
+        (("cmtool likelihood -m teacher.safetensors --data digits -n 200", "mean and standard error"),),
+    ),
     "info": Command(
         settings.InfoOptions,
         "cmtool.commands.info:run",
