@@ -46,7 +46,8 @@ def run(options: LikelihoodOptions, console: Console) -> None:
             f"{path} is a consistency model, which has no density: its walk is one jump",
             "take the score model it was distilled from: cmtool likelihood -m TEACHER",
         )
-    dataset = open_dataset(options.data)
+    spec = options.data or {"name": header.data["name"]}
+    dataset = open_dataset(spec)
     if tuple(dataset.shape) != header.shape or len(header.shape) != 3:
         sides = ["x".join(map(str, shape)) for shape in (header.shape, tuple(dataset.shape))]
         raise UsageError(f"{path} knows images of {sides[0]}, and the data are {sides[1]}")
@@ -59,7 +60,7 @@ def run(options: LikelihoodOptions, console: Console) -> None:
         "value": mean,
         "standard_error": error,
         "images": n,
-        "data": options.data["name"],
+        "data": spec["name"],
         "model": describe(model, path),
         "steps": options.steps,
         "probes": options.probes or math.prod(header.shape),

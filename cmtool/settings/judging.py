@@ -50,14 +50,15 @@ class LikelihoodOptions(MachineOptions):
 
     command: ClassVar[str] = "likelihood"
 
-    data: Spec = option(
+    data: Spec | None = option(
+        None,
         help="images whose density is asked for: data set or folder; digits[0::2] takes a part",
         flag="-d",
         group="datasets",
         parse=data_spec,
         metavar="DATA",
-        required=("likelihood needs --data, the images whose density is asked for", "cmtool likelihood --data digits"),
         section=INPUT,
+        shown="what the model learned from",
     )
     model: Path | None = model_option()
     n: int = option(100, help="images at most", check=at_least(1), section=INPUT)

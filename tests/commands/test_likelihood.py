@@ -74,4 +74,5 @@ def test_what_cannot_be_is_refused(cm, gaussian, tmp_path):
     told = cm("likelihood", "-m", gaussian, "--data", "shapes")
     assert told.code == 2
     assert "1x8x8" in told.err
-    assert cm("likelihood", "-m", gaussian).code == 2
+    told = cm("likelihood", "-m", gaussian)
+    assert "unknown data set 'none'" in told.err
