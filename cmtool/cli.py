@@ -85,6 +85,15 @@ COMMANDS = {
             ("cmtool fid samples.tar --ref cifar10.npz", "FID against reference statistics"),
         ),
     ),
+    "convert": Command(
+        settings.ConvertOptions,
+        "cmtool.commands.convert:run",
+        "Write a checkpoint in another precision, or with an average of another width",
+        (
+            ("cmtool convert model.safetensors -o half.safetensors --dtype fp16", "half the size"),
+            ("cmtool convert runs/mine --ema 0.08 -o out.safetensors", "a power average that was not kept"),
+        ),
+    ),
     "info": Command(
         settings.InfoOptions,
         "cmtool.commands.info:run",

@@ -6,7 +6,6 @@ KINDS = {
     SAMPLERS: [
         "cm_generators",
         "edm2_loss",
-        "edm2_phema",
     ],
     METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables"],
     CHECKPOINTS: [
