@@ -33,6 +33,6 @@ def run(options: ConvertOptions, console: Console) -> None:
 
 def check_range(model: Denoiser, dtype: str, path: Path) -> None:
     """UsageError where a weight is too large for the precision."""
-    most = max(float(p.abs().max()) for p in model.net.parameters())
+    most = max(float(p.detach().abs().max()) for p in model.net.parameters())
     if most > torch.finfo(DTYPES[dtype]).max:
         raise UsageError(f"{path} cannot be {dtype}: the largest weight is {most:.3g}", "use --dtype bf16 or fp32")

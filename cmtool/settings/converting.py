@@ -37,7 +37,7 @@ class ConvertOptions(Options):
     )
     dtype: str = option(
         "fp32",
-        help="precision of the weights in the file; the network computes in fp32 or what --precision says",
+        help="precision of the weights in the file; who loads it computes in fp32 all the same",
         choices=("fp32", "fp16", "bf16"),
         section=OUTPUT,
     )
