@@ -13,7 +13,7 @@ from cmtool.options import dump, load
 from cmtool.values import Seeds, Spec, at_least
 
 CLASSES = [getattr(settings, name) for name in settings.__all__ if name != "TrainOptions"]
-GIVEN = {"teacher": "t.safetensors", "operator": "inpaint", "input": "-", "source": "a", "ref": "b"}
+GIVEN = {"teacher": "t.safetensors", "operator": "inpaint", "input": "-", "output": "o", "source": "a", "ref": "b"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +199,8 @@ SPECIAL = {
     "sigma_max": "90",
     "decay": "cosine",
     "precision": "bf16",
+    "dtype": "fp16",
+    "ema_dtype": "fp16",
     "data": "folder:pictures[0::2]",
     "optimizer": "{name: sgd, momentum: 1e-3, text: '1e-3'}",
 }
