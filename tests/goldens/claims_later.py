@@ -1,12 +1,8 @@
 """Cases whose mathematics belongs to an issue still to come: claimed, expected to fail, not run."""
 
-from harness import CHECKPOINTS, METHODS, SAMPLERS, claim, later
+from harness import CHECKPOINTS, METHODS, claim, later
 
 KINDS = {
-    SAMPLERS: [
-        "cm_generators",
-        "edm2_loss",
-    ],
     METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables", "lpips"],
     CHECKPOINTS: [
         "cm_consistency_loss_unet",
@@ -14,13 +10,11 @@ KINDS = {
         "diffusers_unet",
         "ect_net",
         "ect_pickle",
-        "edm2_net",
         "edm_pickle",
         "gd_unet",
         "manifest_cm",
         "manifest_ect",
         "manifest_edm",
-        "manifest_edm2",
         "manifest_gd",
         "manifest_ssde",
         "ssde_net",
