@@ -13,7 +13,7 @@ from cmtool.options import dump, load
 from cmtool.values import Seeds, Spec, at_least
 
 CLASSES = [getattr(settings, name) for name in settings.__all__ if name != "TrainOptions"]
-GIVEN = {"teacher": "t.safetensors", "operator": "inpaint", "input": "-", "output": "o", "source": "a", "ref": "b"}
+GIVEN = {"teacher": "t.safetensors", "operator": "inpaint", "input": "-", "source": "a", "ref": "b", "output": "c"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +202,7 @@ SPECIAL = {
     "decay": "cosine",
     "precision": "bf16",
     "dtype": "fp16",
+    "ema": "1500,power:0.05",
     "ema_dtype": "fp16",
     "data": "folder:pictures[0::2]",
     "optimizer": "{name: sgd, momentum: 1e-3, text: '1e-3'}",

@@ -18,11 +18,11 @@ __all__ = ["run"]
 
 def run(options: ConvertOptions, console: Console) -> None:
     """Write the checkpoint that was asked for."""
-    if options.ema is None:
+    if options.ema_width is None:
         sources, about = [checkpoint(options.source)], {}
         model = load(sources[0])
     else:
-        model, sources, about = rebuilt(options.source, options.ema, console)
+        model, sources, about = rebuilt(options.source, options.ema_width, console)
     check_range(model, options.dtype, options.output)
     parents = model.header.parents + [{"path": str(path), "sha256": digest(path)} for path in sources]
     header = save(options.output, model, replace(model.header, parents=parents), DTYPES[options.dtype])

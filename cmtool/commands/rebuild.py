@@ -42,7 +42,7 @@ def rebuilt(run: Path, width: float, console: Console) -> tuple[Denoiser, list[P
 def stored(run: Path) -> list[tuple[Path, Header, Track]]:
     """The power averages of a run, each moment and width once."""
     if not run.is_dir():
-        raise UsageError(f"--ema needs a run directory, and {run} is none", "name the folder that training made")
+        raise UsageError(f"--ema-width needs a run directory, and {run} is none", "name the folder that training made")
     known: dict[tuple[int, Track], tuple[Path, Header, Track]] = {}
     for path, header in found(run):
         for track in tracks(header.average["track"]) if header.average else ():

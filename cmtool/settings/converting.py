@@ -28,7 +28,7 @@ class ConvertOptions(Options):
     output: Path = option(
         help="checkpoint to write", flag="-o", section=OUTPUT, required=("convert needs -o FILE to write to", EXAMPLE)
     )
-    ema: float | None = option(
+    ema_width: float | None = option(
         None,
         help="rebuild the power average of this relative width from those that the run has stored",
         check=between(0.005, round(WIDEST - 5e-4, 3)),

@@ -77,7 +77,10 @@ class TrainOptions(MachineOptions):
     resume: Path | None = option(None, help="go on with this run", metavar="FOLDER", section=RUN)
     snapshots: int = option(8, help="sample grids drawn on the way", check=at_least(0), section=RUN)
     ema_snapshots: int = option(
-        16, help="times each power average is stored on the way, for convert --ema", check=at_least(0), section=RUN
+        16,
+        help="times each power average is stored on the way, for convert --ema-width",
+        check=at_least(0),
+        section=RUN,
     )
     ema_dtype: str = option("fp32", help="precision of what is stored", choices=("fp32", "fp16"), section=RUN)
     dry_run: bool = option(False, help="say what would be done and how large it is, write nothing", section=RUN)

@@ -80,14 +80,14 @@ def test_the_log_has_the_gap(run):
 
 def test_what_was_stored_is_rebuilt_to_the_rounding(run, well, tmp_path):
     out = tmp_path / "out.safetensors"
-    assert well("convert", run, "--ema", "0.2", "-o", out) == f"{out}\n"
+    assert well("convert", run, "--ema-width", "0.2", "-o", out) == f"{out}\n"
     kept = weights(run / "ema/power-0.2.safetensors")
     assert torch.allclose(weights(out), kept, rtol=2**-22, atol=1e-9)
 
 
 def test_another_width_is_rebuilt_and_says_of_what(run, well, cm, tmp_path):
     out = tmp_path / "out.safetensors"
-    told = cm("convert", run, "--ema", "0.14", "-o", out, "--json")
+    told = cm("convert", run, "--ema-width", "0.14", "-o", out, "--json")
     assert (told.code, "made of 8 stored averages" in told.err) == (0, True)
     document, header = json.loads(told.out), read_header(out, whole=True)
     assert document["average"] == header.average
@@ -101,12 +101,12 @@ def test_another_width_is_rebuilt_and_says_of_what(run, well, cm, tmp_path):
     assert [(p["path"], p["sha256"]) for p in header.parents] == [(p["path"], digest(p["path"])) for p in parts]
     summed = sum(part["weight"] * weights(part["path"]).double() for part in parts)
     assert torch.allclose(weights(out).double(), summed, rtol=2**-23, atol=1e-12)
-    assert well("convert", run, "--ema", "0.14", "-o", tmp_path / "again.safetensors", "-q")
+    assert well("convert", run, "--ema-width", "0.14", "-o", tmp_path / "again.safetensors", "-q")
     assert (tmp_path / "again.safetensors").read_bytes() == out.read_bytes()
 
 
 def test_a_width_that_the_stored_cannot_make_is_warned_of(run, cm, tmp_path):
-    told = cm("convert", run, "--ema", "0.01", "-o", tmp_path / "out.safetensors")
+    told = cm("convert", run, "--ema-width", "0.01", "-o", tmp_path / "out.safetensors")
     assert told.code == 0
     assert "the stored averages cannot make width 0.01 well" in told.err
 
@@ -131,7 +131,7 @@ def test_stored_averages_may_be_of_half_the_size(well, tmp_path):
     well(*WORDS, "--ema-dtype", "fp16", "--run", tmp_path / "run")
     tensors = load_file(tmp_path / "run/ema/power-0.1-00000064.safetensors")
     assert {t.dtype for name, t in tensors.items() if not name.endswith("frequencies")} == {torch.float16}
-    well("convert", tmp_path / "run", "--ema", "0.15", "-o", tmp_path / "out.safetensors")
+    well("convert", tmp_path / "run", "--ema-width", "0.15", "-o", tmp_path / "out.safetensors")
     assert np.isfinite(weights(tmp_path / "out.safetensors").numpy()).all()
     assert {t.dtype for t in load_file(tmp_path / "out.safetensors").values()} == {torch.float32}
 
@@ -160,13 +160,16 @@ def test_info_lists_the_averages_of_a_run(run, well):
 
 
 def test_what_cannot_be_rebuilt(cm, trained, run, tmp_path):
-    told = cm("convert", trained["ect"], "--ema", "0.1", "-o", tmp_path / "out.safetensors")
+    told = cm("convert", trained["ect"], "--ema-width", "0.1", "-o", tmp_path / "out.safetensors")
     sentence = f"{trained['ect']} holds no power averages"
     assert (told.code, told.error) == (66, (sentence, "train with --ema 1500,power:0.05,power:0.1"))
-    told = cm("convert", run / "model.safetensors", "--ema", "0.1", "-o", tmp_path / "out.safetensors")
-    assert (told.code, told.error[0]) == (2, f"--ema needs a run directory, and {run / 'model.safetensors'} is none")
-    told = cm("convert", run, "--ema", "0.4", "-o", tmp_path / "out.safetensors")
-    assert (told.code, told.error[0]) == (2, "--ema must be from 0.005 to 0.288, not 0.4")
+    told = cm("convert", run / "model.safetensors", "--ema-width", "0.1", "-o", tmp_path / "out.safetensors")
+    assert (told.code, told.error[0]) == (
+        2,
+        f"--ema-width needs a run directory, and {run / 'model.safetensors'} is none",
+    )
+    told = cm("convert", run, "--ema-width", "0.4", "-o", tmp_path / "out.safetensors")
+    assert (told.code, told.error[0]) == (2, "--ema-width must be from 0.005 to 0.288, not 0.4")
     assert cm("convert", run).error[0] == "convert needs -o FILE to write to"
     told = cm("train-ct", "--ema", "power:0.5")
     assert told.code == 2
