@@ -85,4 +85,4 @@ class InfoOptions(Options):
 
     command: ClassVar[str] = "info"
 
-    what: str = option("plugins", help="plugins, presets or a checkpoint", positional=True, metavar="WHAT")
+    what: str = option("plugins", help="plugins, presets, a checkpoint or a run", positional=True, metavar="WHAT")
