@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from cmtool import presets, registry
+from cmtool.commands import recipes
 from cmtool.commands.console import Console
 from cmtool.errors import MissingInput, closest
 from cmtool.settings import InfoOptions
-from cmtool.yamlfile import parse, write
+from cmtool.yamlfile import write
 
 __all__ = ["run"]
 
@@ -18,8 +19,8 @@ def run(options: InfoOptions, console: Console) -> None:
         found = plugins()
         console.result({"plugins": found}, _plugin_table(found))
     elif options.what == "presets":
-        about = {name: parse(presets.read(name), name)["about"].value for name in presets.names()}
-        console.result({"presets": about}, "\n".join(f"{name:<20}{text}" for name, text in about.items()))
+        found = {name: recipes.facts(name) for name in presets.names()}
+        console.result({"presets": found}, recipes.table(found))
     else:
         path = Path(options.what)
         header = _header(path)
