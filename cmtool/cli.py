@@ -95,10 +95,7 @@ COMMANDS = {
         settings.ConvertOptions,
         "cmtool.commands.convert:run",
         "Write a checkpoint in another precision, or with an average of another width",
-        (
-            ("cmtool convert model.safetensors -o half.safetensors --dtype fp16", "half the size"),
-            ("cmtool convert runs/mine --ema-width 0.08 -o out.safetensors", "a power average that was not kept"),
-        ),
+        (("cmtool convert runs/mine --ema-width 0.08 -o out.safetensors", "a power average that was not kept"),),
     ),
     "info": Command(
         settings.InfoOptions,
