@@ -17,12 +17,12 @@ __all__ = ["Counted", "clipped", "flow", "last", "multistep", "probability_flow"
 class Counted:
     """A denoiser that counts its evaluations, in calls."""
 
-    def __init__(self, model: Denoise):
+    def __init__(self, model: Callable[..., Tensor]):
         self.model, self.calls = model, 0
 
-    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, *told: Tensor) -> Tensor:
         self.calls += 1
-        return self.model(x, sigma, labels)
+        return self.model(x, sigma, labels, *told)
 
 
 def clipped(model: Denoise) -> Denoise:

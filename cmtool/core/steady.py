@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -24,9 +25,9 @@ def steady(model: Denoise, size: int, threads: int = 1) -> Iterator[Denoise]:
     quiet = torch.no_grad()(model)
     with workers(threads) as work:
 
-        def pieces(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        def pieces(x: Tensor, sigma: Tensor, labels: Tensor | None = None, *told: Tensor) -> Tensor:
             rows = torch.arange(len(x) + -len(x) % size, device=x.device).clamp(max=len(x) - 1)
-            given = [value[rows].split(size) for value in (x, sigma, labels) if value is not None]
+            given = [repeat(None) if value is None else value[rows].split(size) for value in (x, sigma, labels, *told)]
             return torch.cat(list(work(quiet, *given)))[: len(x)]
 
         yield pieces
