@@ -1,7 +1,7 @@
 """Images of a model: the one walk behind ``sample``, ``fid`` and the pictures drawn during training."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cmtool import registry
-from cmtool.core.denoiser import Denoise, Denoiser
+from cmtool.core.denoiser import Denoiser
+from cmtool.core.flowmap import GammaJumps
 from cmtool.core.grids import intermediate, karras, to_zero
 from cmtool.core.noise import Blend, Noise
 from cmtool.core.pixels import to_pixels
@@ -30,11 +31,14 @@ SCORE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 
 class Plan:
     """The levels to visit; with a solver along the ODE, without one by jumps of a consistency model.
 
+    ``gamma`` is how much of the noise between two jumps is new, for a model that jumps to any level.
+
     ``made`` counts the network evaluations of all images drawn so far.
     """
 
     levels: Tensor
     solver: Solver | None = None
+    gamma: float | None = None
     made: int = 0
 
     @property
@@ -51,6 +55,7 @@ def plan(
     steps: int | None = None,
     levels: Sequence[float] | None = None,
     solver: Mapping[str, Any] | None = None,
+    gamma: float | None = None,
 ) -> Plan:
     """How to sample a model of this kind.
 
@@ -58,6 +63,8 @@ def plan(
     Heun's when none is named. A solver that chooses its own steps has only the lowest level between noise and image.
     """
     check_levels(header, steps, levels)
+    if gamma is not None:
+        check_jumps(header)
     if header.kind == "score":
         chosen = registry.build("solvers", solver or "heun")
         steps = steps or (2 if chosen.evaluations is None else SCORE_STEPS)
@@ -69,11 +76,22 @@ def plan(
             f"leave it out; more steps are more jumps: --steps {steps or 2}",
         )
     if levels:
-        return Plan(_tensor(levels))
+        return Plan(_tensor(levels), gamma=gamma)
     steps = steps or 1
     if len(header.levels) == steps - 1:
-        return Plan(_tensor([header.sigma_max, *header.levels]))
-    return Plan(intermediate(steps, header.sigma_min, header.sigma_max))
+        return Plan(_tensor([header.sigma_max, *header.levels]), gamma=gamma)
+    return Plan(intermediate(steps, header.sigma_min, header.sigma_max), gamma=gamma)
+
+
+def check_jumps(header: Header) -> None:
+    """UsageError for a model that does not jump to any level it is told."""
+    if not header.preconditioning.get("jumps"):
+        raise UsageError(
+            "--gamma is for a model that jumps to any level, and this one jumps to images alone"
+            if header.kind == "consistency"
+            else "--gamma is for a model that jumps to any level, and this one is a score model",
+            "leave it out, or train one that does: cmtool distill --method ctm",
+        )
 
 
 def check_levels(header: Header, steps: int | None, levels: Sequence[float] | None) -> None:
@@ -99,11 +117,13 @@ def labels_of(seeds: Sequence[int], classes: int, klass: int | None = None) -> T
 
 
 def walk(
-    model: Denoise, plan: Plan, x: Tensor, noise: Noise | Blend, labels: Tensor | None, sigma_min: float
+    model: Callable[..., Tensor], plan: Plan, x: Tensor, noise: Noise | Blend, labels: Tensor | None, sigma_min: float
 ) -> Iterator[Tensor]:
     """From x at the plan's first level to images."""
     if plan.solver is not None:
         return probability_flow(model, x, plan.levels, plan.solver, labels, noise)
+    if plan.gamma is not None:
+        return GammaJumps(plan.levels, plan.gamma)(model, x, noise, labels)
     return multistep(model, x, plan.levels, noise, labels, sigma_min=sigma_min)
 
 

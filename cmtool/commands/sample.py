@@ -25,7 +25,7 @@ def run(options: SampleOptions, console: Console) -> None:
     use_threads(options.threads)
     model, path = open_model(options.model, device(options.device), console)
     header = model.header
-    walk = plan(header, options.steps, options.levels, options.solver)
+    walk = plan(header, options.steps, options.levels, options.solver, options.gamma)
     if options.grid:
         check_target(options.grid)
         if options.output == str(options.grid) == "-":

@@ -5,12 +5,13 @@ A network that answers with an image g, told the level s to which the jump leads
     G(x, t, s) = (s/t) x + (1 - s/t) g(x, t, s)
 
 At s = t it is the identity whatever g is, and at s = 0 it is g. Where s approaches t the exact g becomes the denoiser,
-since ``dG/ds = (x - g)/t`` there. This is the trajectory model of Kim et al. 2023 (CTM, arXiv 2310.02279, section 3) and,
+since ``dG/ds = (x - g)/t`` there. This is the trajectory model of Kim et al. 2023 (CTM, arXiv 2310.02279) and,
 in other coordinates, the average velocity of MeanFlow (Geng et al. 2025, arXiv 2505.13447): objectives/meanflow.py.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -19,8 +20,9 @@ from torch import Tensor
 from cmtool.core.denoiser import like
 from cmtool.core.grids import to_zero
 from cmtool.core.noise import STEP, Blend, Noise
+from cmtool.core.samplers import start
 
-__all__ = ["HINTS", "FlowMap", "gamma_walk", "jump", "towards"]
+__all__ = ["HINTS", "FlowMap", "GammaJumps", "jump", "towards"]
 
 HINTS = 8  # numbers that tell a network where a jump leads
 
@@ -43,19 +45,30 @@ def jump(model: FlowMap, x: Tensor, t: Tensor, s: Tensor, labels: Tensor | None 
     return ratio * x + (1 - ratio) * model(x, t, labels, towards(t, s))
 
 
-def gamma_walk(
-    model: FlowMap, x: Tensor, levels: Tensor, noise: Noise | Blend, labels: Tensor | None, gamma: float
-) -> Iterator[Tensor]:
-    """Jump below the next level, add noise up to it, and so on; the last jump leads to 0. Yields x after each.
+@dataclass(frozen=True)
+class GammaJumps:
+    """Jump below the next of ``levels``, add noise up to it, and so on; the last jump leads to 0. Yields x after each.
 
         x <- G(x, sigma_k, sqrt(1 - gamma^2) sigma_{k+1}) + gamma sigma_{k+1} z_{k+1}
 
-    ``x`` [B, ...] is at ``levels[0]``; ``levels`` [K] descend. ``gamma`` 0 follows the ODE and needs no noise; 1 is
-    multistep consistency sampling. Source: Kim et al. 2023, arXiv 2310.02279 (gamma-sampling), with 0 for its epsilon.
+    ``levels`` [K] descend. ``gamma`` 0 follows the ODE and needs no noise on the way; 1 is multistep consistency
+    sampling. Source: Kim et al. 2023, arXiv 2310.02279 (gamma-sampling), with 0 for its epsilon.
     """
-    for k, (t, s) in enumerate(pairwise(to_zero(levels)), 1):
-        below = math.sqrt(1 - gamma**2) * s
-        x = jump(model, x, t.to(x.device).expand(len(x)), below.to(x.device).expand(len(x)), labels)
-        if gamma and s > 0:
-            x = x + like(gamma * s, x) * noise.normal(x.shape[1:], STEP + k).to(x)
-        yield x
+
+    levels: Tensor
+    gamma: float
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.levels)
+
+    def begin(self, noise: Noise | Blend, shape: tuple[int, ...]) -> Tensor:
+        return start(noise, shape, self.levels[0])
+
+    def __call__(self, model: FlowMap, x: Tensor, noise: Noise | Blend, labels: Tensor | None) -> Iterator[Tensor]:
+        for k, (t, s) in enumerate(pairwise(to_zero(self.levels)), 1):
+            ends = torch.stack([t, math.sqrt(1 - self.gamma**2) * s]).to(x.device)
+            x = jump(model, x, *ends.expand(len(x), 2).unbind(1), labels)
+            if self.gamma and s > 0:
+                x = x + like(self.gamma * s, x) * noise.normal(x.shape[1:], STEP + k).to(x)
+            yield x

@@ -1,20 +1,19 @@
 """Images that do not depend, not even in the last bit, on what they are computed beside."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from cmtool.core.denoiser import Denoise
 from cmtool.core.workers import workers
 
 __all__ = ["steady"]
 
 
 @contextmanager
-def steady(model: Denoise, size: int, threads: int = 1) -> Iterator[Denoise]:
+def steady(model: Callable[..., Tensor], size: int, threads: int = 1) -> Iterator[Callable[..., Tensor]]:
     """The same denoiser, without gradients, whose row i is a function of row i of its input, bit for bit.
 
     A kernel cuts its sums by the number of rows and of threads, and a sum cut elsewhere rounds elsewhere: of 100 images

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from cmtool.declarations import option
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
-from cmtool.values import Seeds, Spec, at_least, falling, positive
+from cmtool.values import Seeds, Spec, at_least, between, falling, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,13 @@ class SampleOptions(SamplingOptions):
         None, help="seeds such as 0-63 or 1,2,5-10", metavar="SEEDS", section=SAMPLING, shown="n from --seed on"
     )
     solver: Spec | None = option(None, help="solver of a score model", group="solvers", section=SAMPLING, shown="heun")
+    gamma: float | None = option(
+        None,
+        help="new noise between the jumps of ctm and meanflow, from 0, none, to 1, all",
+        check=between(0, 1),
+        section=SAMPLING,
+        shown="1",
+    )
     output: str = option(
         "samples",
         help="FOLDER, FILE.npz, FILE.tar, or - for a tar of PNG on standard output",
