@@ -54,6 +54,8 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
     dataset = open_dataset(options.data)
     conditional = len(dataset.classes) if options.conditional else 0
     start = STARTS[type(options)](options)
+    if start.augment and len(dataset.shape) != 3:
+        raise UsageError("--augment changes images, and these data are points", "leave out --augment")
     if start.parent is not None:
         conditional = _fits(start.parent.header, dataset, conditional, start.path)
 
