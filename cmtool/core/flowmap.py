@@ -65,7 +65,9 @@ class GammaJumps:
     def begin(self, noise: Noise | Blend, shape: tuple[int, ...]) -> Tensor:
         return start(noise, shape, self.levels[0])
 
-    def __call__(self, model: FlowMap, x: Tensor, noise: Noise | Blend, labels: Tensor | None) -> Iterator[Tensor]:
+    def __call__(
+        self, model: Callable[..., Tensor], x: Tensor, noise: Noise | Blend, labels: Tensor | None
+    ) -> Iterator[Tensor]:
         for k, (t, s) in enumerate(pairwise(to_zero(self.levels)), 1):
             ends = torch.stack([t, math.sqrt(1 - self.gamma**2) * s]).to(x.device)
             x = jump(model, x, *ends.expand(len(x), 2).unbind(1), labels)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cmtool.declarations import option
+from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
-from cmtool.values import Seeds, Spec, at_least, between, falling, positive
+from cmtool.values import Seeds, Spec, at_least, between, counting, falling, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,55 @@ class SamplingOptions(MachineOptions):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class WalkOptions(SamplingOptions, GuidanceOptions):
+    """How images come out of noise, for the commands that start there."""
+
+    solver: Spec | None = option(
+        None,
+        help="how a score model is walked down",
+        group="solvers",
+        section=SAMPLING,
+        shown="heun",
+    )
+    spacing: str | None = option(
+        None,
+        help="how the steps of a score model are spaced; time: evenly in the native time of its process",
+        choices=("karras", "log", "linear", "cosine", "vp", "time"),
+        section=SAMPLING,
+        shown="karras; time for a reverse-time equation",
+    )
+    process: str | None = option(
+        None,
+        help="diffusion process in whose native time and scale a score model is walked down",
+        choices=("edm", "ve", "vp", "subvp", "flow", "trigflow", "ddpm", "cosine", "ncsn"),
+        section=SAMPLING,
+        shown="the noise level; its own for a reverse-time equation",
+    )
+    ts: tuple[int, ...] | None = option(
+        None,
+        help="levels of a consistency model as OpenAI counts them: 0,22,39 on the Karras grid of 40",
+        check=counting(),
+        metavar="N,N",
+        section=SAMPLING,
+    )
+    convention: str | None = option(
+        None,
+        help="new noise and clipping of a consistency model: paper adds sqrt(t^2 - sigma_min^2), "
+        "openai also clips every image, ect adds t",
+        choices=("paper", "openai", "ect"),
+        section=SAMPLING,
+        shown="paper",
+    )
+    gamma: float | None = option(
+        None,
+        help="new noise between the jumps of a model trained by ctm or meanflow, from 0, none, to 1, all",
+        check=between(0, 1),
+        section=SAMPLING,
+        shown="1",
+    )
+
+
 def model_option() -> Any:
     newest = "$CMTOOL_MODEL, else the newest run"
     return option(None, help="checkpoint or run directory", flag="-m", section=INPUT, shown=newest)
@@ -48,7 +98,7 @@ def seed_option() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions(SamplingOptions):
+class SampleOptions(WalkOptions):
     """Options of ``cmtool sample``."""
 
     command: ClassVar[str] = "sample"
@@ -58,14 +108,6 @@ class SampleOptions(SamplingOptions):
     seed: int = seed_option()
     seeds: Seeds | None = option(
         None, help="seeds such as 0-63 or 1,2,5-10", metavar="SEEDS", section=SAMPLING, shown="n from --seed on"
-    )
-    solver: Spec | None = option(None, help="solver of a score model", group="solvers", section=SAMPLING, shown="heun")
-    gamma: float | None = option(
-        None,
-        help="new noise between the jumps of ctm and meanflow, from 0, none, to 1, all",
-        check=between(0, 1),
-        section=SAMPLING,
-        shown="1",
     )
     output: str = option(
         "samples",
@@ -117,7 +159,7 @@ class EditOptions(SamplingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpOptions(SamplingOptions):
+class InterpOptions(WalkOptions):
     """Options of ``cmtool interp``."""
 
     command: ClassVar[str] = "interp"

@@ -30,7 +30,20 @@ def student(well, teacher, tmp_path):
 @pytest.fixture
 def images(well, tmp_path):
     def call(model, *words):
-        well("sample", "-m", model, "-n", "9", "--steps", "3", "-o", "-", "--grid", tmp_path / "grid.png", *words)
+        well(
+            "sample",
+            "-m",
+            model,
+            "-n",
+            "9",
+            "--steps",
+            "3",
+            "-o",
+            tmp_path / "out.npz",
+            "--grid",
+            tmp_path / "grid.png",
+            *words,
+        )
         return pixels(tmp_path / "grid.png").astype(int)
 
     return call
@@ -89,6 +102,12 @@ def test_gamma_is_refused_by_other_models(cm, tmp_path, kind, reason):
     told = cm("sample", "-m", random_model(tmp_path / "m.safetensors", kind=kind), "--gamma", "0.5")
     assert told.code == 2
     assert reason in told.error[0] and "--method ctm" in told.error[1]
+
+
+def test_gamma_and_another_convention_are_one_too_many(cm, student):
+    told = cm("sample", "-m", student, "--gamma", "0.5", "--convention", "ect")
+    assert told.code == 2
+    assert "goes with no --convention" in told.error[0]
 
 
 def test_a_network_that_cannot_be_told_where_to_jump_is_refused(cm, monkeypatch):
