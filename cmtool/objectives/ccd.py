@@ -12,7 +12,7 @@ def ccd(
     *,
     metric: str = "l2",
     stop: bool = True,
-    clock: str = "grid",
+    clock: str = "time",
     tangent: str = "jvp",
     rho: float = 7.0,
     sigma_min: float = 0.002,

@@ -1,7 +1,8 @@
 """The simplified consistency model of TrigFlow (Lu and Song 2024, arXiv 2410.11081, section 4 and algorithm 1).
 
 In the paper's coordinates ``x_t = cos(t) x``, ``sigma = sigma_data tan t``, the model is ``f = cos(t) x_t - sin(t)
-sigma_data F``, and F is moved against ``cos(t) df/dt`` along the ODE. Since ``cos t sin t d/dt = d/d ln sigma``, that is
+sigma_data F``, and F is moved along ``cos(t) df/dt``, so that f goes against it. As ``cos t sin t d/dt`` is ``d/d ln
+sigma``, that is
 
     g = -cos^2 t (sigma_data F - dx_t/dt) - r (cos t sin t x_t + sigma_data dF/d ln sigma)
 
@@ -26,8 +27,8 @@ def velocity(sigma_data: float) -> Output:
     """``F = (cos(t) x_t - f) / (sigma_data sin t)``, the part of a consistency model that no boundary fixes.
 
     With ``f = c_skip x + c_out N`` it is ``((cos^2 t - c_skip) x - c_out N) / (sigma_data sin t)``: the division is one
-    of coefficients, in float64 where sigma is, and with the "edm" form and TrigFlow it leaves -N or N. Only a model that
-    is not a ``Denoiser`` has its output divided (ibid., appendix B).
+    of coefficients, in float64 where sigma is, and leaves -N of the "edm" form and N of TrigFlow. Only a model that is
+    not a ``Denoiser`` has its output divided (ibid., appendix B).
     """
 
     def output(model: Denoise, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
@@ -57,7 +58,7 @@ def pull(tangent: Tangent, r: float, sigma_data: float) -> Tensor:
 
 
 def normalised(g: Tensor, c: float, norm: str) -> Tensor:
-    """``g / (|g| + c)`` image by image, in float32 or more; an image whose g is not finite has 0 and teaches nothing."""
+    """``g / (|g| + c)`` image by image, in float32 or more; 0, which teaches nothing, where g is not finite."""
     flat = g.flatten(1).to(torch.promote_types(g.dtype, torch.float32))
     size = flat.norm(dim=1, keepdim=True) / (flat.shape[1] ** 0.5 if norm == "rms" else 1)
     flat = torch.where(size.isfinite(), flat / (size + c), 0)
