@@ -115,8 +115,6 @@ def test_threads_side_by_side_find_what_one_alone_finds(net):
 
 
 def test_the_first_tangent_of_a_process_warns_nobody():
-    code = (
-        "import torch; from cmtool.core.forward import forward_mode as f; f(torch.sin, *[(torch.ones(1),)] * 2)"
-    )
+    code = "import torch; from cmtool.core.forward import forward_mode as f; f(torch.sin, *[(torch.ones(1),)] * 2)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

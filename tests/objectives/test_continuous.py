@@ -1,5 +1,6 @@
 """Continuous-time consistency: exact models stand still, tangents and gradients are the formulas, dropout is shared."""
 
+import itertools
 import math
 
 import pytest
@@ -20,6 +21,8 @@ from cmtool.objectives.objective import Batch
 from cmtool.objectives.scd import scd
 from cmtool.objectives.scm import angles, normalised, pull, velocity
 from cmtool.objectives.sct import sct
+from cmtool.training.ema import Average
+from cmtool.training.loop import State, train
 
 ROUND = Gaussian(torch.tensor([0.3, -0.2], dtype=torch.float64), 0.4)
 TILTED = AnisotropicGaussian([0.3, -0.2, 0.5], [[0.3, 0.1, 0.0], [0.1, 0.2, -0.05], [0.0, -0.05, 0.4]])
@@ -203,6 +206,20 @@ def test_the_passes_drop_the_same_units(method, tangent):
     assert objective.loss(model, spread(TILTED), 0.5).max() < 1e-25
     loose = model(spread(TILTED).x, EVEN) - model(spread(TILTED).x, EVEN)
     assert loose.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("method", [lambda: sct(adaptive=True), cct, lambda: ccd(ROUND, stop=False)])
+def test_threads_change_no_bit_of_training(method):
+    def weights(threads: int) -> Tensor:
+        model, objective = network(d=2, sigma_min=EPS).float(), method()
+        learner = torch.optim.Adam([*model.parameters(), *objective.trained()], 1e-3)
+        state, batch = State(model, objective, learner, Average(model, 0)), spread(ROUND)
+        batch = Batch(batch.x.float(), batch.z.float(), batch.u)
+        for report in train(state, itertools.repeat(batch), 160, lambda n: 1e-3, micro=5, threads=threads):
+            assert report.finite
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    assert torch.equal(weights(1), weights(4))
 
 
 def test_differences_are_nearly_the_tangent():

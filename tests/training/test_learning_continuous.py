@@ -16,17 +16,16 @@ METHODS = {
     "sct": (lambda teacher: sct(sigma_data=STD), 2e-3, 0.2, 0.15),
     "ccd": (lambda teacher: ccd(teacher), 1e-3, 0.12, 0.09),
     "ccd full": (lambda teacher: ccd(teacher, stop=False, clock="grid"), 1e-3, 0.06, 0.05),
-    "cct": (lambda teacher: cct(), 3e-4, 0.4, 0.35),
+    "cct": (lambda teacher: cct(), 3e-4, 0.2, 0.15),
 }
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_consistency_function_is_learnt(teacher, name, record_property):
+def test_the_consistency_function_is_learnt(teacher, name):
     """From the teacher's weights, by 120,000 images; 18 Heun steps alone err by about 0.06, the teacher by 0.9."""
     recipe, lr, error, distance = METHODS[name]
     student = trained(recipe(teacher), images=120_000, lr=lr, parent=teacher)
     found = consistency_errors(student)
-    record_property("errors", found)
     print(name, " ".join(f"{e:.3f}" for e in found), f"transport {transport(one_step(student)):.3f}")
     assert max(found) < error
     assert transport(one_step(student)) < distance
