@@ -142,11 +142,18 @@ class Denoiser(nn.Module):
         The network runs in the precision of its weights, everything around it in that of ``x``. ``hints`` [B, K] say
         how training images were changed, or where a jump leads; they reach only networks that take them, and nobody
         else need know of them.
+        """
+        c_skip, c_out, _, _ = self.preconditioning(sigma.to(x.device))
+        return like(c_skip, x) * x + like(c_out, x) * self.inside(x, sigma, labels, hints)
+
+    def inside(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        """``F(c_in x, c_noise)``, what the network itself predicts, in the precision of ``x``.
+
         Of a network that also predicts its variance, and so gives twice the channels, the first half is taken.
         """
         sigma = sigma.to(x.device).expand(len(x)) if sigma.ndim == 0 else sigma.to(x.device)
-        c_skip, c_out, c_in, c_noise = self.preconditioning(sigma)
+        _, _, c_in, c_noise = self.preconditioning(sigma)
         weights = next(self.net.parameters(), x).dtype
         told = (labels,) if hints is None else (labels, hints.to(weights))
         inside = self.net((like(c_in, x) * x).to(weights), c_noise.to(weights), *told)
-        return like(c_skip, x) * x + like(c_out, x) * inside[:, : x.shape[1]].to(x.dtype)
+        return inside[:, : x.shape[1]].to(x.dtype)

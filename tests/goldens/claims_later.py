@@ -3,7 +3,7 @@
 from harness import CHECKPOINTS, METHODS, claim, later
 
 KINDS = {
-    METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables"],
+    METHODS: ["cm_progdist_loss", "fastgen_cm", "ict_tables"],
     CHECKPOINTS: [
         "cm_consistency_loss_unet",
         "cm_unet",
