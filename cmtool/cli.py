@@ -85,6 +85,17 @@ COMMANDS = {
             ("cmtool fid samples.tar --ref cifar10.npz", "FID against reference statistics"),
         ),
     ),
+    "levels": Command(
+        settings.LevelsOptions,
+        "cmtool.commands.levels:run",
+        "Find the noise levels at which a consistency model does best in a few steps",
+        (
+            (
+                "cmtool levels model.safetensors --ref digits --features small -n 1000",
+                "two steps, into tuned.safetensors",
+            ),
+        ),
+    ),
     "info": Command(
         settings.InfoOptions,
         "cmtool.commands.info:run",

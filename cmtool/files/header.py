@@ -24,9 +24,10 @@ class Header:
     ``preconditioning``  the fields of ``core.denoiser.Preconditioning``
     ``data``             ``{"name", "shape": [C, H, W] or [D], "classes": [names], "notice"}``
     ``conditional``      the number of classes the network takes, 0 for none
-    ``levels``           noise levels of the steps after the first, descending, that multistep sampling works best with
+    ``levels``           noise levels of the steps after the first, descending, that multistep sampling works best with,
+                         and so the number of steps that it takes when no other is asked for: one more than there are
     ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
-    ``parents``          ``[{"path", "sha256"}]`` of teachers and initial weights
+    ``parents``          ``[{"path", "sha256"}]`` of teachers and initial weights, or of the file it is a copy of
     ``sha256``           the seal of the file (``files.envelope``); empty until it is saved
     """
 

@@ -1,6 +1,6 @@
 """Every option of every command: its default, type, check and help, once."""
 
-from cmtool.settings.judging import FidOptions, InfoOptions
+from cmtool.settings.judging import FidOptions, InfoOptions, LevelsOptions
 from cmtool.settings.sampling import EditOptions, InterpOptions, SampleOptions
 from cmtool.settings.training import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 
@@ -10,6 +10,7 @@ __all__ = [
     "FidOptions",
     "InfoOptions",
     "InterpOptions",
+    "LevelsOptions",
     "SampleOptions",
     "TrainCtOptions",
     "TrainOptions",
