@@ -97,6 +97,17 @@ COMMANDS = {
         "Write a checkpoint in another precision, or with an average of another width",
         (("cmtool convert runs/mine --ema-width 0.08 -o out.safetensors", "a power average that was not kept"),),
     ),
+    "levels": Command(
+        settings.LevelsOptions,
+        "cmtool.commands.levels:run",
+        "Find the noise levels at which a consistency model does best in a few steps",
+        (
+            (
+                "cmtool levels model.safetensors --ref digits --features small -n 1000",
+                "two steps, into tuned.safetensors",
+            ),
+        ),
+    ),
     "info": Command(
         settings.InfoOptions,
         "cmtool.commands.info:run",

@@ -18,7 +18,7 @@ from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.settings.sampling import WalkOptions
 
-__all__ = ["Plan", "check_levels", "plan"]
+__all__ = ["Plan", "check_levels", "jumps", "plan", "recommended"]
 
 ODE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 2022
 JUMPING = ("ts", "convention")
@@ -57,7 +57,7 @@ def plan(header: Header, options: WalkOptions | None = None) -> Plan:
         return Plan(_downhill(header, options))
     steps = options.steps or 2
     _refuse(options, WALKING, "the walk of a score model", "and this is a consistency model", f"--steps {steps}")
-    return Plan(_jumps(header, options))
+    return Plan(jumps(header, _stations(header, options), options.convention))
 
 
 def _refuse(options: WalkOptions, keys: Sequence[str], what: str, but: str, instead: str) -> None:
@@ -110,12 +110,27 @@ def _check_jumps(header: Header, options: WalkOptions) -> None:
 
 
 def _jumps(header: Header, options: WalkOptions) -> Walk:
-    """Jumps of a consistency model, under the convention for new noise and clipping that was asked for."""
+    """Jumps of a consistency model, under the convention that was asked for."""
     if options.gamma is not None:
         return GammaJumps(_stations(header, options), options.gamma)
-    own = header.preconditioning["sigma_min"]
-    floor = 0.0 if options.convention == "ect" else own
-    return Jumps(_stations(header, options), floor, clip=options.convention == "openai")
+    return jumps(header, _stations(header, options), options.convention)
+
+
+def jumps(header: Header, levels: Tensor, convention: str | None = None) -> Jumps:
+    """Jumps of a consistency model over ``levels``, under a convention for new noise and clipping."""
+    floor = 0.0 if convention == "ect" else header.preconditioning["sigma_min"]
+    return Jumps(levels, floor, clip=convention == "openai")
+
+
+def recommended(header: Header, steps: int | None = None) -> Tensor:
+    """The levels of ``steps`` jumps: those that the checkpoint was tuned to, where it was, else well-tried ones.
+
+    Without ``steps``, as many as it was tuned to; one where it was not.
+    """
+    steps = steps or len(header.levels) + 1
+    if len(header.levels) == steps - 1:
+        return _tensor([header.sigma_max, *header.levels])
+    return intermediate(steps, *_ends(header))
 
 
 def _stations(header: Header, options: WalkOptions) -> Tensor:
@@ -123,10 +138,7 @@ def _stations(header: Header, options: WalkOptions) -> Tensor:
         return _numbered(header, options.ts, options.steps)
     if options.levels:
         return _tensor(options.levels)
-    steps = options.steps or 1
-    if len(header.levels) == steps - 1:
-        return _tensor([header.sigma_max, *header.levels])
-    return intermediate(steps, *_ends(header))
+    return recommended(header, options.steps)
 
 
 def _numbered(header: Header, ts: tuple[int, ...], steps: int | None) -> Tensor:

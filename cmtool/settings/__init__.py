@@ -1,7 +1,7 @@
 """Every option of every command: its default, type, check and help, once."""
 
 from cmtool.settings.converting import ConvertOptions
-from cmtool.settings.judging import FidOptions, InfoOptions, LikelihoodOptions
+from cmtool.settings.judging import FidOptions, InfoOptions, LevelsOptions, LikelihoodOptions
 from cmtool.settings.sampling import EditOptions, InterpOptions, SampleOptions
 from cmtool.settings.training import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 
@@ -12,6 +12,7 @@ __all__ = [
     "FidOptions",
     "InfoOptions",
     "InterpOptions",
+    "LevelsOptions",
     "LikelihoodOptions",
     "SampleOptions",
     "TrainCtOptions",

@@ -21,7 +21,7 @@ class SamplingOptions(MachineOptions):
         flag="-k",
         check=at_least(1),
         section=SAMPLING,
-        shown="1 or 18",
+        shown="1, or as many as it was tuned to; 18",
     )
     levels: tuple[float, ...] | None = option(
         None,
