@@ -1,5 +1,6 @@
 """Which model is meant, and reading it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,28 +9,39 @@ import torch
 from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import MissingInput, UsageError
-from cmtool.files.checkpoint import load
 from cmtool.files.header import Header
+from cmtool.files.opening import format_of, open_any
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 
 __all__ = ["checkpoint", "class_index", "open_model"]
 
 
-def open_model(path: Path | None, device: torch.device, console: Console) -> tuple[Denoiser, Path]:
-    """The checkpoint that was named, else the user's own default, else that of the last finished run; and its path."""
+def open_model(
+    path: Path | None,
+    device: torch.device,
+    console: Console,
+    format: Mapping[str, Any] | None = None,
+    backbone: Mapping[str, Any] | None = None,
+) -> tuple[Denoiser, Path]:
+    """The model that was named, else the user's own default, else that of the last finished run; and its path.
+
+    ``format`` and ``backbone`` say what the file of another program leaves open.
+    """
     found = path or latest_checkpoint()
     if found is None:
         raise MissingInput("there is no model here", "train one with 'cmtool train-ct', or name one with --model FILE")
     found = checkpoint(found)
-    model = load(found, device)
+    model = open_any(found, device, format, backbone)
     header = model.header
-    console.say(f"model: {found} ({header.kind}, {header.method}, {header.images:,} images seen)")
+    seen = f", {header.images:,} images seen" if header.images else ""
+    console.say(f"model: {found} ({header.kind}, {header.method}{seen})")
     return model, found
 
 
 def checkpoint(path: Path) -> Path:
-    """The checkpoint of a run directory, or the file itself."""
-    return path / CHECKPOINT if path.is_dir() else path
+    """The checkpoint of a run directory, or what was named itself."""
+    inside = path / CHECKPOINT
+    return inside if path.is_dir() and (inside.exists() or format_of(path) is None) else path
 
 
 def class_index(header: Header, klass: int | str | None) -> int | None:

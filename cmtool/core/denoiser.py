@@ -21,7 +21,7 @@ def like(value: Tensor, x: Tensor) -> Tensor:
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value.to(x)
 
 
-LADDER = ddpm()  # of the networks that were told the number of the step
+LINEAR, COSINE = ddpm(), ddpm(schedule="cosine")  # of the networks that were told the number of the step
 
 # c_noise: what a network is told of the noise level; times ``time_scale``.
 TIMES: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -33,7 +33,8 @@ TIMES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "vp": lambda sigma, _: VP().time(sigma),
     "subvp": lambda sigma, _: SubVP().time(sigma),
     "flow": lambda sigma, _: FlowMatching().time(sigma),
-    "ddpm": lambda sigma, _: rung(sigma, LADDER),
+    "ddpm": lambda sigma, _: rung(sigma, LINEAR),
+    "ddpm-cosine": lambda sigma, _: rung(sigma, COSINE),
 }
 
 # c_skip, c_out, c_in: what a network is given, and what it is to predict. ``above`` is sigma - sigma_min.
