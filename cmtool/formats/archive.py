@@ -17,6 +17,7 @@ from cmtool.errors import BadFile
 
 __all__ = ["mentions", "pickled", "read", "state_dict"]
 
+FOLDER = 0x10  # an attribute of zip entries: torch reads nothing of them, and hands out memory as it finds it
 MOST = 1 << 26  # bytes of a pickle; those of the largest published networks have less than a hundredth
 
 
@@ -58,7 +59,9 @@ def check(path: Path) -> None:
             entries = file.infolist()
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 raise BadFile(f"{path} is compressed, which torch.save does not do", "save it again with torch.save")
-            whole = sum(entry.file_size for entry in entries) <= path.stat().st_size and file.testzip() is None
+            fits = sum(entry.file_size for entry in entries) <= path.stat().st_size
+            files = not any(entry.external_attr & FOLDER for entry in entries)
+            whole = fits and files and file.testzip() is None
     except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
         whole = False
     if not whole:
