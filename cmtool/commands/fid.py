@@ -12,8 +12,10 @@ from torch import Tensor
 from cmtool import registry
 from cmtool.commands.console import Console
 from cmtool.commands.data import open_dataset
-from cmtool.commands.generate import in_batches, plan
+from cmtool.commands.generate import in_batches
+from cmtool.commands.guide import guided
 from cmtool.commands.models import class_index, open_model
+from cmtool.commands.plan import plan
 from cmtool.dataspec import data_spec
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.frechet import frechet_distance
@@ -43,7 +45,10 @@ def run(options: FidOptions, console: Console) -> None:
     for side in sides:
         if isinstance(side, Statistics):
             comparable(side, unmeasured(features))
-    one, two = (side if isinstance(side, Statistics) else measure(side, features, options.n, console) for side in sides)
+    one, two = (
+        side if isinstance(side, Statistics) else measure(side, features, n, console)
+        for side, n in zip(sides, (options.n, None), strict=True)
+    )
     value = frechet_distance(one, two)
     for side in (one, two):
         if side.n is not None and side.n <= len(side.mean):
@@ -109,8 +114,9 @@ def find(target: str, options: FidOptions, console: Console) -> Statistics | Ima
 
 
 def of_model(path: Path, options: FidOptions, console: Console) -> Images:
-    model, _ = open_model(path, device(options.device), console, options.format, options.backbone)
-    walk, klass = plan(model.header, options.steps, options.levels), class_index(model.header, options.klass)
+    model, found = open_model(path, device(options.device), console, options.format, options.backbone)
+    model = guided(model, found, options, console.warn)
+    walk, klass = plan(model.header, options), class_index(model.header, options.klass)
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
     made = (images for _, images, _ in in_batches(model, walk, seeds, options.batch, klass))
     return Images(str(path), made, len(seeds))

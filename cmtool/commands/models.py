@@ -8,6 +8,7 @@ import torch
 
 from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
+from cmtool.core.guidance import Guided
 from cmtool.errors import MissingInput, UsageError
 from cmtool.files.header import Header
 from cmtool.files.opening import format_of, open_any
@@ -52,19 +53,20 @@ def class_index(header: Header, klass: int | str | None) -> int | None:
         raise UsageError("this model was trained without classes and takes no --class")
     if isinstance(klass, int) or str(klass).isdigit():
         if int(klass) >= header.conditional:
-            raise UsageError(
-                f"there is no class {klass}", f"classes are 0 to {header.conditional - 1}: {_names(header)}"
-            )
+            raise UsageError(f"there is no class {klass}", _numbers(header))
         return int(klass)
     if klass not in header.classes:
-        raise UsageError(f"there is no class '{klass}'", f"there are: {_names(header)}")
+        hint = f"there are: {', '.join(header.classes)}" if header.classes else _numbers(header)
+        raise UsageError(f"there is no class '{klass}'", hint)
     return header.classes.index(klass)
 
 
-def _names(header: Header) -> str:
-    return ", ".join(header.classes)
+def _numbers(header: Header) -> str:
+    """The classes by number, and by name where they have one."""
+    names = f": {', '.join(header.classes)}" if header.classes else ""
+    return f"classes are 0 to {header.conditional - 1}{names}"
 
 
-def describe(model: Denoiser, path: Path) -> dict[str, Any]:
+def describe(model: Denoiser | Guided, path: Path) -> dict[str, Any]:
     """What a result says about the model that made it."""
     return {"path": str(path), "kind": model.header.kind, "sha256": model.header.sha256}

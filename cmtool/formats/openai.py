@@ -27,7 +27,7 @@ from cmtool.formats.released import ARCHITECTURES, FILES, File, Hidden
 __all__ = ["openai"]
 
 HEADS = {"heads", "head_width"}
-TIMES = {"linear": "ddpm", "cosine": "ddpm-cosine"}
+STEPS = {"linear": "ddpm-1000", "cosine": "ddpm-cosine-1000"}
 
 
 def recognised(path: Path) -> bool:
@@ -53,7 +53,7 @@ class Meant:
         boundary = self.sigma_min if self.kind == "consistency" else 0.0
         if self.schedule is None:
             return Preconditioning(0.5, boundary, "log-1000")
-        return Preconditioning(0.5, boundary, TIMES[self.schedule], form="noise")
+        return replace(Preconditioning.named(STEPS[self.schedule]), sigma_min=boundary)
 
     def levels(self) -> list[float]:
         """Where its authors jumped to."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmtool.core.noise import AUGMENT, LEVEL, START, Noise
+from cmtool.core.noise import AUGMENT, LABEL, LEVEL, START, Noise
 from cmtool.core.pixels import to_model
 from cmtool.errors import UsageError
 from cmtool.objectives.objective import Batch
@@ -63,8 +63,9 @@ class Cache:
 class Batches:
     """``at(n)`` is the batch of images n .. n + size - 1 of the run: each epoch a new permutation, with its own noise.
 
-    The same images whatever the batch size, so a run can be cut anywhere and taken up again. UsageError for mirrored or
-    augmented points.
+    The same images whatever the batch size, so a run can be cut anywhere and taken up again. ``drop`` is the
+    probability that an image comes with label -1, "no class". UsageError for mirrored or augmented points, and for
+    labels to be dropped where there are none.
     """
 
     def __init__(
@@ -76,15 +77,21 @@ class Batches:
         conditional: bool = True,
         augment: Augment | None = None,
         probes: bool = False,
+        drop: float = 0.0,
     ):
         if (flip or augment) and len(dataset.shape) != 3:
             raise UsageError(
                 f"only images can be {'mirrored' if flip else 'augmented'}, and the data are points",
                 f"leave out --{'flip' if flip else 'augment'}",
             )
+        if drop and not (conditional and dataset.classes):
+            raise UsageError(
+                "there are no labels to drop: the network is trained without classes",
+                "leave out --drop-labels, or take data with classes",
+            )
         self.cache, self.size, self.seed, self.flip = Cache(dataset), size, seed, flip
         self.length, self.conditional = len(dataset), conditional
-        self.augment, self.probes = augment, probes
+        self.augment, self.probes, self.drop = augment, probes, drop
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def at(self, n: int) -> Batch:
@@ -99,8 +106,12 @@ class Batches:
         if self.augment:
             x, hints = self.augment(x, self.augment.drawn(noise))
         v = noise.normal(x.shape[1:], PROBE) if self.probes else None
-        labels = labels if self.conditional else None
-        return Batch(x, noise.normal(x.shape[1:], START), noise.uniform(LEVEL), labels, hints, v)
+        return Batch(x, noise.normal(x.shape[1:], START), noise.uniform(LEVEL), self._told(labels, noise), hints, v)
+
+    def _told(self, labels: Tensor | None, noise: Noise) -> Tensor | None:
+        if labels is None or not self.conditional:
+            return None
+        return torch.where(noise.uniform(LABEL) < self.drop, -1, labels) if self.drop else labels
 
     def _index(self, n: int) -> int:
         epoch, place = divmod(n, self.length)

@@ -122,7 +122,7 @@ def test_few_images_are_named_as_such(cm, samples):
 
 
 def test_sampling_options_reach_the_model(fd, rgb, tmp_path):
-    words = [rgb, "--ref", "shapes", "-n", "70"]
+    words = [rgb, "--ref", "shapes[:70]", "-n", "70"]
     one, two = fd(*words)["value"], fd(*words, "--steps", "2")["value"]
     assert one != two
     assert fd(*words, "--levels", "80")["value"] == one

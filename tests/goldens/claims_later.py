@@ -4,8 +4,6 @@ from harness import CHECKPOINTS, METHODS, SAMPLERS, claim, later
 
 KINDS = {
     SAMPLERS: [
-        "cm_generators",
-        "edm2_loss",
         "edm2_phema",
     ],
     METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables", "lpips"],
@@ -13,11 +11,9 @@ KINDS = {
         "diffusers_unet",
         "ect_net",
         "ect_pickle",
-        "edm2_net",
         "edm_pickle",
         "manifest_ect",
         "manifest_edm",
-        "manifest_edm2",
         "manifest_ssde",
         "ssde_net",
     ],
