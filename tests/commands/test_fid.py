@@ -104,6 +104,7 @@ def test_reference_statistics_stand_for_their_data(fd, cm, samples, tmp_path):
 def test_a_run_directory_is_its_model_and_not_its_pictures(fd, trained):
     document = fd(trained["ect"], "--ref", "digits", "-n", "80")
     assert document["source"]["images"] == 80
+    assert document["source"]["evaluations"] == 1
     assert document["value"] == fd(trained["ect"] / "model.safetensors", "--ref", "digits", "-n", "80")["value"]
 
 
