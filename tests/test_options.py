@@ -13,7 +13,15 @@ from cmtool.options import dump, load
 from cmtool.values import Seeds, Spec, at_least
 
 CLASSES = [getattr(settings, name) for name in settings.__all__ if name != "TrainOptions"]
-GIVEN = {"teacher": "t.safetensors", "operator": "inpaint", "input": "-", "source": "a", "ref": "b", "output": "c"}
+GIVEN = {
+    "teacher": "t.safetensors",
+    "operator": "inpaint",
+    "input": "-",
+    "source": "a",
+    "ref": "b",
+    "output": "c",
+    "model": "m",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
