@@ -68,9 +68,8 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
 
     learner = optimiser(options.optimizer, [*model.parameters(), *objective.trained()], options.lr)
     state = State(model, objective, learner, Average(model, options.ema))
-    batches = Batches(
-        dataset, options.batch, options.seed, options.flip, conditional > 0, start.augment, objective.probes
-    )
+    wanted = objective.probes, objective.others, objective.sharing
+    batches = Batches(dataset, options.batch, options.seed, options.flip, conditional > 0, start.augment, *wanted)
     return Job(state, batches, _header(options, start, dataset, conditional, model), dataset)
 
 
@@ -98,9 +97,22 @@ def _ct(options: TrainCtOptions) -> Start:
     parent = load(path) if path else None
     sigma_data = parent.preconditioning.sigma_data if parent else options.sigma_data
     objective = registry.build("train_ct", options.method, **_levels(options, sigma_data))
+    _starts(objective, options.method["name"], parent, path)
     if parent is None:
         return Start(objective, options.backbone, objective.preconditioning or Preconditioning(sigma_data))
     return Start(objective, parent.header.backbone, parent.preconditioning, parent, path)
+
+
+def _starts(objective: Objective, method: str, parent: Denoiser | None, path: Path | None) -> None:
+    """UsageError for a method that goes on from a kind of model that was not given."""
+    kind = parent.header.kind if parent else None
+    if objective.starts_from in (None, kind):
+        return
+    found = f"{path} is a {kind} model" if parent else "there is no --init"
+    raise UsageError(
+        f"'{method}' goes on from a {objective.starts_from} model, and {found}",
+        f"train one first, with 'cmtool train-ct --method ect', then: --method {method} --init RUN",
+    )
 
 
 def _distill(options: DistillOptions) -> Start:
@@ -160,8 +172,9 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
             "notice": getattr(dataset, "notice", ""),
         },
         conditional=conditional,
-        sigma_min=options.sigma_min,
+        sigma_min=max(options.sigma_min, start.objective.lowest),
         sigma_max=options.sigma_max,
+        levels=start.objective.sampling,
         method=f"{options.command} {vars(options)['method']['name']}",
         options=plain(asdict(replace(options, run=None, resume=None, dry_run=False))),
         parents=parents,

@@ -58,6 +58,13 @@ def plan(
     Heun's when none is named. A solver that chooses its own steps has only the lowest level between noise and image.
     """
     check_levels(header, steps, levels)
+    if header.kind == "score" and header.levels and not (levels or solver):
+        if steps not in (None, len(header.levels)):
+            raise UsageError(
+                f"this model takes {len(header.levels)} of Euler's steps, as it was distilled to, and not {steps}",
+                "leave out --steps, or name the --levels or the --solver to try it with",
+            )
+        return Plan(to_zero(_tensor(header.levels)), registry.build("solvers", "euler"))
     if header.kind == "score":
         chosen = registry.build("solvers", solver or "heun")
         steps = steps or (2 if chosen.evaluations is None else SCORE_STEPS)

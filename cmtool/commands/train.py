@@ -19,7 +19,7 @@ from cmtool.errors import Diverged, Interrupted, MissingInput, Preempted, UsageE
 from cmtool.files import runs
 from cmtool.files.atomic import write_bytes
 from cmtool.files.checkpoint import save
-from cmtool.files.header import read_header
+from cmtool.files.header import Header, read_header
 from cmtool.files.pictures import write_picture
 from cmtool.files.runs import CHECKPOINT
 from cmtool.files.state import NAME as STATE
@@ -220,11 +220,16 @@ class Walk:
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
-        header = self.job.header
+        header = self.model.header = self.header()
         seeds = range(max(header.conditional, 8) * (4 if header.conditional else 8))
         labels = labels_of(seeds, header.conditional)
         made = draw(self.model, plan(header), Noise(seeds), labels, self.cores)  # torch itself has one core in training
         write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.conditional, 8)))
+
+    def header(self) -> Header:
+        """As things stand: a method may change on the way what its samples want."""
+        state = self.job.state
+        return replace(self.job.header, images=state.images, levels=state.objective.sampling)
 
     def status(self, word: str) -> None:
         runs.write_status(self.folder, word, images=self.job.state.images, skipped=self.job.state.skipped)
@@ -232,7 +237,7 @@ class Walk:
     def keep(self, word: str) -> None:
         """Save the checkpoint, the state to go on from, and how the run stands."""
         state = self.job.state
-        save(self.folder / CHECKPOINT, self.model, replace(self.job.header, images=state.images))
+        save(self.folder / CHECKPOINT, self.model, self.header())
         save_state(self.folder, *pack(state))
         self.status(word)
 

@@ -24,7 +24,9 @@ class Header:
     ``preconditioning``  the fields of ``core.denoiser.Preconditioning``
     ``data``             ``{"name", "shape": [C, H, W] or [D], "classes": [names], "notice"}``
     ``conditional``      the number of classes the network takes, 0 for none
-    ``levels``           noise levels of the steps after the first, descending, that multistep sampling works best with
+    ``levels``           descending noise levels: for a consistency model those of the steps after the first that
+                         multistep sampling works best with; for a score model that was distilled to a walk of a few
+                         of Euler's steps, where each of them begins
     ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
     ``parents``          ``[{"path", "sha256"}]`` of teachers and initial weights
     ``sha256``           the seal of the file (``files.envelope``); empty until it is saved

@@ -64,7 +64,8 @@ class Batches:
     """``at(n)`` is the batch of images n .. n + size - 1 of the run: each epoch a new permutation, with its own noise.
 
     The same images whatever the batch size, so a run can be cut anywhere and taken up again. UsageError for mirrored or
-    augmented points.
+    augmented points. ``others`` are seen by all pieces of a batch; ``sharing`` images in a row are one picture with one
+    noise. Both come from the objective.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class Batches:
         conditional: bool = True,
         augment: Augment | None = None,
         probes: bool = False,
+        others: int = 0,
+        sharing: int = 1,
     ):
         if (flip or augment) and len(dataset.shape) != 3:
             raise UsageError(
@@ -84,23 +87,38 @@ class Batches:
             )
         self.cache, self.size, self.seed, self.flip = Cache(dataset), size, seed, flip
         self.length, self.conditional = len(dataset), conditional
-        self.augment, self.probes = augment, probes
+        self.augment, self.probes, self.others, self.sharing = augment, probes, others, sharing
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def at(self, n: int) -> Batch:
         numbers = range(n, n + self.size)
-        noise = Noise(numbers, domain=self.seed + 1)  # sampling has domain 0
-        images, labels = self.cache.read([self._index(i) for i in numbers])
-        x = to_model(images)
+        origins = [number // self.sharing for number in numbers]
+        noise = self._noise(origins)
+        x, labels, hints = self._images(origins)
+        v = noise.normal(x.shape[1:], PROBE) if self.probes else None
+        u = self._noise(numbers).uniform(LEVEL)
+        return Batch(x, noise.normal(x.shape[1:], START), u, labels, hints, v, *self._others(n))
+
+    def _noise(self, numbers: Sequence[int]) -> Noise:
+        return Noise(numbers, domain=self.seed + 1)  # sampling has domain 0
+
+    def _images(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The images with these numbers, in model units, mirrored or augmented; their labels, and the hints."""
+        images, labels = self.cache.read([self._index(number) for number in numbers])
+        x, hints, noise = to_model(images), None, self._noise(numbers)
         if self.flip:
             mirrored = noise.uniform(AUGMENT).view(-1, 1, 1, 1) < 0.5
             x = torch.where(mirrored, x.flip(-1), x)
-        hints = None
         if self.augment:
             x, hints = self.augment(x, self.augment.drawn(noise))
-        v = noise.normal(x.shape[1:], PROBE) if self.probes else None
-        labels = labels if self.conditional else None
-        return Batch(x, noise.normal(x.shape[1:], START), noise.uniform(LEVEL), labels, hints, v)
+        return x, labels if self.conditional else None, hints
+
+    def _others(self, n: int) -> tuple[Tensor | None, Tensor | None]:
+        """The images of the run from the n-th on, at least a batch of them and at most the whole data set."""
+        if not self.others:
+            return None, None
+        x, labels, _ = self._images(range(n, n + max(min(self.others, self.length), self.size)))
+        return x, labels
 
     def _index(self, n: int) -> int:
         epoch, place = divmod(n, self.length)
