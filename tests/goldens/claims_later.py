@@ -8,7 +8,7 @@ KINDS = {
         "edm2_loss",
         "edm2_phema",
     ],
-    METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables", "lpips"],
+    METHODS: ["fastgen_scm", "lpips"],
     CHECKPOINTS: [
         "cm_consistency_loss_unet",
         "cm_unet",
