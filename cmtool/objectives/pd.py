@@ -61,8 +61,8 @@ def pd(
     x_0 that a single step would have to know to end where two of the teacher's do (appendix G, in sigma); the weight is
     max(1/t^2, 1). The middle of a step lies in the middle of the Karras ramp, as OpenAI ran it in 2023.
     """
-    halvings = (first // max(last, 1)).bit_length() - 1
-    if last < 1 or last << halvings != first:
+    ratio = first // last if last > 0 else 0
+    if ratio & (ratio - 1) or ratio < 1 or ratio * last != first:
         raise UsageError(f"'pd' halves its steps, and {first} cannot be halved to {last}", "16 and 1 is usual")
     return Progressive(
         teacher, first, last, (sigma_min, sigma_max, rho), metric=metric_called(metric), weight=truncated_snr

@@ -26,7 +26,7 @@ def jump(x: Tensor, t: Tensor, s: Tensor, denoised: Tensor) -> Tensor:
 def next_below(t: Tensor, grid: Tensor) -> Tensor:
     """The next level of a descending ``grid`` below each t, [B]."""
     rising = grid.to(t).flip(0)
-    return rising[(torch.searchsorted(rising, t) - 1).clamp(min=0)]
+    return rising[(torch.searchsorted(rising, t.contiguous()) - 1).clamp(min=0)]
 
 
 class Segments(Consistency):

@@ -31,7 +31,7 @@ from cmtool.objectives.consistency import (
 )
 from cmtool.objectives.denoising import Denoising
 from cmtool.objectives.levels import adjacent_log_normal, doubling_steps, ect_ratio, openai_rate, openai_steps
-from cmtool.objectives.metrics import huber_constant, l1, l2, pseudo_huber_of, squared
+from cmtool.objectives.metrics import huber_constant, pseudo_huber_of, squared
 from cmtool.objectives.objective import Batch
 from cmtool.objectives.pd import pd
 
