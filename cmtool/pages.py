@@ -11,7 +11,7 @@ from cmtool.values import Spec
 __all__ = ["Command", "command_page", "exit_codes", "markdown", "root_page"]
 
 WIDTH, COLUMN = 100, 28
-SECTIONS = ("Input", "Data", "Network", "Training", "Sampling", "Output", "Run", "Machine")
+SECTIONS = ("Input", "Data", "Network", "Training", "Sampling", "Guidance", "Output", "Run", "Machine")
 
 PRECEDENCE = (
     "From weak to strong: defaults, your own ~/.config/cmtool/config.yaml, --preset, --config, variables such as "
@@ -43,7 +43,7 @@ SHARED = (
 START = (
     ("cmtool train-ct", "train a one-step generator on procedural shapes, minutes on two cores"),
     ("cmtool sample -n 64 --grid grid.png", "draw images from it"),
-    ("cmtool fid samples --ref shapes --features small", "measure them"),
+    ("cmtool fid samples --ref 'shapes[:2000]' --features small", "measure them"),
 )
 ROOT = (
     ("--version", "print the version"),

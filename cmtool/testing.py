@@ -12,7 +12,7 @@ Each raises AssertionError with one sentence that says what the contract wants.
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning, like
 from cmtool.core.grids import log_uniform
+from cmtool.core.noise import Noise
+from cmtool.core.process import VE
+from cmtool.core.samplers import Counted, last
 from cmtool.core.solvers import Solver, integrate
 from cmtool.objectives.objective import Batch, Objective
 
@@ -32,6 +35,7 @@ __all__ = [
     "check_features",
     "check_objective",
     "check_operator",
+    "check_sampler",
     "check_solver",
     "small_model",
 ]
@@ -220,6 +224,27 @@ def check_operator(factory: Callable[..., Any], **options: Any) -> None:
     want(close(edited, expected, 1e-5), "impose(x) is the known part of the reference and the unknown part of x")
     want(task.start.shape == y.shape, "start is an image of the size of the reference")
     want(task.level is None or task.level > 0, "level is a noise level, or None for the model's highest")
+
+
+def check_sampler(sampler: Any) -> None:
+    """``sampler.down(process, times) -> Walk`` turns noise into data; ``.usual`` is a number of steps that will do.
+
+    The data are N(0, 1/4) in 64 dimensions, the steps twice the usual of VE from 10 to 1/100: mean and deviation
+    of what comes out are right, ``.evaluations`` is what it costs, and an image depends on its own seed alone.
+    """
+    process = VE(0.01, 10.0)
+    walk = sampler.down(process, torch.linspace(1, 0, 2 * sampler.usual + 1, dtype=torch.float64))
+    model = Counted(lambda x, sigma, labels=None: like(1 / (1 + 4 * sigma**2), x) * x)
+
+    def ends(seeds: Sequence[int]) -> Tensor:
+        noise = Noise(seeds)
+        return last(walk(model, walk.begin(noise, (64,)), noise, None))
+
+    x = ends(range(64))
+    want(model.calls == walk.evaluations, f"the walk asks the model {walk.evaluations} times, not {model.calls}")
+    want(abs(float(x.mean())) < 0.04, f"the mean is 0, not {float(x.mean()):.2g}")
+    want(abs(float(x.std()) - 0.5) < 0.05, f"the standard deviation is 1/2, not {float(x.std()):.2g}")
+    want(close(ends([7, 3]), x[[7, 3]], 1e-5), "an image depends on its own seed alone")
 
 
 def check_solver(solver: Solver) -> None:

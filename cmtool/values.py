@@ -26,6 +26,7 @@ __all__ = [
     "falling",
     "matching",
     "positive",
+    "span",
 ]
 
 LARGEST_SEED = 2**63 - 1
@@ -63,6 +64,20 @@ def between(low: float, high: float) -> Check:
 def falling() -> Check:
     """The numbers of a tuple fall from left to right and stay above 0."""
     return Check(lambda value: bool(value) and value[-1] > 0 and all(a > b for a, b in pairwise(value)), FALLING)
+
+
+def counting() -> Check:
+    """The whole numbers of a tuple rise from 0 and are two or more."""
+
+    def rises(value: Any) -> bool:
+        return len(value) > 1 and value[0] == 0 and all(a < b for a, b in pairwise(value))
+
+    return Check(rises, "two or more rising whole numbers, the first of them 0, such as 0,22,39")
+
+
+def span() -> Check:
+    """Two numbers from 0 on, the lower first."""
+    return Check(lambda value: len(value) == 2 and 0 <= value[0] < value[1], "two numbers from 0 on, the lower first")
 
 
 def matching(pattern: str, words: str) -> Check:

@@ -13,6 +13,7 @@ from cmtool.testing import (
     check_features,
     check_objective,
     check_operator,
+    check_sampler,
     check_solver,
     small_model,
 )
@@ -62,7 +63,11 @@ def test_operator(name):
 
 @pytest.mark.parametrize("name", registry.names("solvers"))
 def test_solver(name):
-    check_solver(registry.build("solvers", name))
+    solver = registry.build("solvers", name)
+    if hasattr(solver, "down"):
+        check_sampler(solver)
+    else:
+        check_solver(solver)
 
 
 @pytest.mark.parametrize("classes", [0, 3])

@@ -205,10 +205,12 @@ OTHER = {  # a value unlike the default for every kind of option
     Path: "a b/c",
     Seeds: "3,5-9",
     tuple[float, ...]: "70,0.5",
+    tuple[int, ...]: "0,22,39",
 }
 SPECIAL = {
     "device": "cuda:1",
     "sigma_max": "90",
+    "guidance_interval": "0.2,5",
     "decay": "cosine",
     "precision": "bf16",
     "data": "folder:pictures[0::2]",
@@ -220,6 +222,8 @@ def another(d):
     """Text that sets an option to something else."""
     if d.group and d.key != "data":
         return registry.names(d.group)[-1]
+    if d.choices and d.key not in SPECIAL:
+        return next(choice for choice in d.choices if choice != d.default)
     kinds = [d.kind, *getattr(d.kind, "__args__", ())]
     return SPECIAL.get(d.key) or next(OTHER[kind] for kind in kinds if kind in OTHER)
 

@@ -15,6 +15,7 @@ from cmtool.values import (
     falling,
     matching,
     positive,
+    span,
 )
 
 FITS = [
@@ -90,6 +91,10 @@ def test_what_does_not_fit_is_told_in_words(kind, value, words):
         (positive(), 1e-9, 0),
         (between(0, 1), 1, 1.01),
         (falling(), (80.0, 0.5), (0.5, 80.0)),
+        (span(), (0.0, 5.0), (5.0, 0.0)),
+        (span(), (0.2, 5.0), (0.2,)),
+        (span(), (0.2, 5.0), (-1.0, 5.0)),
+        (span(), (0.2, 5.0), (0.2, 1.0, 5.0)),
         (falling(), (1.0,), (1.0, 1.0)),
         (falling(), (2.0, 1.0), (1.0, 0.0)),
         (falling(), (1.0,), ()),

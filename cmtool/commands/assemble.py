@@ -11,6 +11,7 @@ import torch
 import cmtool
 from cmtool import registry
 from cmtool.commands.data import open_dataset
+from cmtool.commands.guide import guided
 from cmtool.commands.models import checkpoint
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
@@ -46,6 +47,7 @@ class Start:
     preconditioning: Preconditioning
     parent: Denoiser | None = None
     path: Path | None = None
+    guide: Path | None = None
     augment: Augment | None = None
 
 
@@ -68,8 +70,18 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
 
     learner = optimiser(options.optimizer, [*model.parameters(), *objective.trained()], options.lr)
     state = State(model, objective, learner, Average(model, options.ema))
-    wanted = objective.probes, objective.others, objective.sharing
-    batches = Batches(dataset, options.batch, options.seed, options.flip, conditional > 0, start.augment, *wanted)
+    batches = Batches(
+        dataset,
+        options.batch,
+        options.seed,
+        options.flip,
+        conditional > 0,
+        start.augment,
+        objective.probes,
+        options.drop_labels,
+        objective.others,
+        objective.sharing,
+    )
     return Job(state, batches, _header(options, start, dataset, conditional, model), dataset)
 
 
@@ -124,8 +136,10 @@ def _distill(options: DistillOptions) -> Start:
             "train one with 'cmtool train-score', or go on training this one with 'cmtool train-ct --init'",
         )
     sigma_data = teacher.preconditioning.sigma_data
-    objective = registry.build("distill", options.method, teacher, **_levels(options, sigma_data))
-    return Start(objective, teacher.header.backbone, teacher.preconditioning, teacher, path)
+    followed = guided(teacher, path, options)
+    objective = registry.build("distill", options.method, followed, **_levels(options, sigma_data))
+    guide = checkpoint(options.guide) if options.guide else None
+    return Start(objective, teacher.header.backbone, teacher.preconditioning, teacher, path, guide)
 
 
 STARTS: dict[type, Callable[[Any], Start]] = {
@@ -160,7 +174,7 @@ def _inherit(net: torch.nn.Module, parent: torch.nn.Module, path: Path | None) -
 
 
 def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int, model: Denoiser) -> Header:
-    parents = [{"path": str(start.path), "sha256": digest(start.path)}] if start.path else []
+    parents = [{"path": str(path), "sha256": digest(path)} for path in (start.path, start.guide) if path]
     return Header(
         kind=start.objective.kind,
         backbone=dict(start.backbone),

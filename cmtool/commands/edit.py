@@ -9,8 +9,9 @@ from torch import Tensor
 
 from cmtool import registry
 from cmtool.commands.console import Console
-from cmtool.commands.generate import check_levels, labels_of
+from cmtool.commands.generate import labels_of
 from cmtool.commands.models import class_index, describe, open_model
+from cmtool.commands.plan import check_levels
 from cmtool.core.denoiser import Denoiser, like
 from cmtool.core.grids import karras
 from cmtool.core.noise import START, Noise

@@ -12,8 +12,10 @@ from torch import Tensor
 from cmtool import registry
 from cmtool.commands.console import Console
 from cmtool.commands.data import open_dataset
-from cmtool.commands.generate import in_batches, plan
+from cmtool.commands.generate import in_batches
+from cmtool.commands.guide import guided
 from cmtool.commands.models import class_index, open_model
+from cmtool.commands.plan import Plan, plan
 from cmtool.dataspec import data_spec
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.frechet import frechet_distance
@@ -42,7 +44,10 @@ def run(options: FidOptions, console: Console) -> None:
     for side in sides:
         if isinstance(side, Statistics):
             comparable(side, unmeasured(features))
-    one, two = (side if isinstance(side, Statistics) else measure(side, features, options.n, console) for side in sides)
+    one, two = (
+        side if isinstance(side, Statistics) else measure(side, features, n, console)
+        for side, n in zip(sides, (options.n, None), strict=True)
+    )
     value = frechet_distance(one, two)
     for side in (one, two):
         if side.n is not None and side.n <= len(side.mean):
@@ -53,7 +58,7 @@ def run(options: FidOptions, console: Console) -> None:
         "metric": features.label,
         "value": value,
         "features": {"name": features.name, "fingerprint": features.fingerprint, "dim": features.dim},
-        "source": {"data": one.data, "images": one.n},
+        "source": {"data": one.data, "images": one.n, **cost(sides[0], one.n)},
         "reference": {"data": two.data, "images": two.n},
         "seconds": round(time.monotonic() - began, 3),
     }
@@ -75,6 +80,12 @@ class Images:
     target: str
     batches: Iterator[Tensor]
     total: int | None = None
+    plan: Plan | None = None  # of a model
+
+
+def cost(side: Statistics | Images, n: int | None) -> dict[str, float]:
+    """How often a model's network was asked for each image."""
+    return {"evaluations": round(side.plan.made / n, 1)} if isinstance(side, Images) and side.plan and n else {}
 
 
 def measure(images: Images, features: Any, n: int | None, console: Console) -> Statistics:
@@ -108,11 +119,12 @@ def find(target: str, options: FidOptions, console: Console) -> Statistics | Ima
 
 
 def of_model(path: Path, options: FidOptions, console: Console) -> Images:
-    model, _ = open_model(path, device(options.device), console)
-    walk, klass = plan(model.header, options.steps, options.levels), class_index(model.header, options.klass)
+    model, found = open_model(path, device(options.device), console)
+    model = guided(model, found, options, console.warn)
+    walk, klass = plan(model.header, options), class_index(model.header, options.klass)
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
     made = (images for _, images, _ in in_batches(model, walk, seeds, options.batch, klass))
-    return Images(str(path), made, len(seeds))
+    return Images(str(path), made, len(seeds), walk)
 
 
 def of_dataset(target: str, batch: int) -> Images:

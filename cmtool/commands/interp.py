@@ -3,8 +3,10 @@
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.generate import draw, labels_of, plan, sheet
+from cmtool.commands.generate import draw, labels_of, sheet
+from cmtool.commands.guide import evaluations, guided
 from cmtool.commands.models import class_index, describe, open_model
+from cmtool.commands.plan import plan
 from cmtool.core.noise import Blend
 from cmtool.files.images import open_writer
 from cmtool.files.pictures import write_picture
@@ -18,8 +20,8 @@ def run(options: InterpOptions, console: Console) -> None:
     """Draw the frames; a conditional model without --class changes class half way, so that both ends are samples."""
     use_threads(options.threads)
     model, path = open_model(options.model, device(options.device), console)
-    header = model.header
-    walk = plan(header, options.steps, options.levels)
+    header, model = model.header, guided(model, path, options, console.warn)
+    walk = plan(header, options)
     ends = labels_of([options.a, options.b], header.conditional, class_index(header, options.klass))
     labels = None if ends is None else ends[(torch.arange(options.frames) * 2 >= options.frames).long()]
     images = draw(model, walk, Blend(options.a, options.b, options.frames), labels)
@@ -32,7 +34,7 @@ def run(options: InterpOptions, console: Console) -> None:
         "model": describe(model, path),
         "seeds": [options.a, options.b],
         "frames": options.frames,
-        "evaluations": walk.evaluations,
+        "evaluations": evaluations(walk, model),
         "output": options.output,
     }
     if options.output != "-":

@@ -7,6 +7,7 @@ import torch
 
 from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
+from cmtool.core.guidance import Guided
 from cmtool.errors import MissingInput, UsageError
 from cmtool.files.checkpoint import load
 from cmtool.files.header import Header
@@ -53,6 +54,6 @@ def _names(header: Header) -> str:
     return ", ".join(header.classes)
 
 
-def describe(model: Denoiser, path: Path) -> dict[str, Any]:
+def describe(model: Denoiser | Guided, path: Path) -> dict[str, Any]:
     """What a result says about the model that made it."""
     return {"path": str(path), "kind": model.header.kind, "sha256": model.header.sha256}

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.generate import in_batches, plan, sheet
+from cmtool.commands.generate import in_batches, sheet
+from cmtool.commands.guide import evaluations, guided, told
 from cmtool.commands.models import class_index, describe, open_model
+from cmtool.commands.plan import plan
 from cmtool.errors import UsageError
 from cmtool.files.images import open_writer
 from cmtool.files.pictures import check_target, write_picture
@@ -24,8 +26,8 @@ def run(options: SampleOptions, console: Console) -> None:
     """Draw images and write them as they come."""
     use_threads(options.threads)
     model, path = open_model(options.model, device(options.device), console)
-    header = model.header
-    walk = plan(header, options.steps, options.levels, options.solver)
+    header, model = model.header, guided(model, path, options, console.warn)
+    walk = plan(header, options)
     if options.grid:
         check_target(options.grid)
         if options.output == str(options.grid) == "-":
@@ -36,7 +38,8 @@ def run(options: SampleOptions, console: Console) -> None:
     began = time.monotonic()
 
     levels = ", ".join(f"{level:.4g}" for level in walk.levels)
-    ahead = f"{walk.evaluations} network evaluations each" if walk.evaluations else "as many evaluations as it takes"
+    each = evaluations(walk, model)
+    ahead = f"{each} network evaluations each" if each else "as many evaluations as it takes"
     console.say(f"{len(seeds):,} images, {ahead}, levels {levels}")
     with (
         open_writer(options.output, len(seeds), header.shape, header.conditional > 0) as writer,
@@ -48,17 +51,18 @@ def run(options: SampleOptions, console: Console) -> None:
                 shown.append(images[: room - done])
             done += len(some)
             progress.update(done)
-    seconds, evaluations = time.monotonic() - began, round(walk.made / len(seeds), 1)
-    if walk.evaluations is None:
-        console.say(f"{evaluations:g} network evaluations each")
+    seconds, made = time.monotonic() - began, round(walk.made / len(seeds), 1)
+    if each is None:
+        console.say(f"{made:g} network evaluations each")
     if options.grid:
         write_picture(options.grid, sheet(torch.cat(shown), columns(min(len(seeds), room), header.conditional)))
     document = {
         "model": describe(model, path),
         "images": len(seeds),
         "seeds": str(seeds),
-        "evaluations": int(evaluations) if evaluations.is_integer() else evaluations,
+        "evaluations": int(made) if made.is_integer() else made,
         "levels": walk.levels.tolist(),
+        "guidance": told(options),
         "output": options.output,
         "grid": options.grid and str(options.grid),
         "seconds": round(seconds, 3),

@@ -11,7 +11,8 @@ import torch
 
 from cmtool.commands.assemble import Job, assemble
 from cmtool.commands.console import Console
-from cmtool.commands.generate import draw, labels_of, plan, sheet
+from cmtool.commands.generate import draw, labels_of, sheet
+from cmtool.commands.plan import plan
 from cmtool.commands.stopping import Stop
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cmtool.core.process import VP, FlowMatching, SubVP
-from cmtool.core.rungs import ddpm, rung
+from cmtool.core.rungs import ddpm, nearest, rung
 from cmtool.errors import unknown
 
 __all__ = ["FORMS", "NAMED", "TIMES", "Denoise", "Denoiser", "Preconditioning", "like"]
@@ -21,7 +21,7 @@ def like(value: Tensor, x: Tensor) -> Tensor:
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value.to(x)
 
 
-LADDER = ddpm()  # of the networks that were told the number of the step
+LADDER, COSINE = ddpm(), ddpm(1000, "cosine")  # of the networks that were told the number of the step
 
 # c_noise: what a network is told of the noise level; times ``time_scale``.
 TIMES: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -34,6 +34,8 @@ TIMES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "subvp": lambda sigma, _: SubVP().time(sigma),
     "flow": lambda sigma, _: FlowMatching().time(sigma),
     "ddpm": lambda sigma, _: rung(sigma, LADDER),
+    "ddpm-cosine": lambda sigma, _: rung(sigma, COSINE),
+    "iddpm": lambda sigma, _: nearest(sigma, COSINE).to(sigma),
 }
 
 # c_skip, c_out, c_in: what a network is given, and what it is to predict. ``above`` is sigma - sigma_min.
@@ -59,6 +61,13 @@ NAMED: dict[str, dict[str, Any]] = {
     "ddpm": {"form": "noise", "time": "ddpm", "time_scale": 0.004},
     "ve": {"form": "score", "time": "log-half", "time_scale": 0.25},
     "flow": {"form": "velocity", "time": "flow", "time_scale": 4.0},
+    # As published networks were told, in units of their own; EDM's baselines are "vp-999", "ve-1" and "iddpm".
+    "vp-999": {"form": "noise", "time": "vp", "time_scale": 999.0},
+    "subvp-999": {"form": "noise-subvp", "time": "subvp", "time_scale": 999.0},
+    "ve-1": {"form": "score", "time": "log-half"},
+    "ddpm-1000": {"form": "noise", "time": "ddpm"},
+    "ddpm-cosine-1000": {"form": "noise", "time": "ddpm-cosine"},
+    "iddpm": {"form": "noise", "time": "iddpm"},
 }
 
 
@@ -94,7 +103,8 @@ class Preconditioning:
     def named(cls, name: str, sigma_data: float = 0.5) -> "Preconditioning":
         """The parameterisation of "edm", "trigflow", "vp", "subvp", "ddpm", "ve" or "flow"; UsageError for others.
 
-        ``time_scale`` brings c_noise to the range of a few units that our backbones' embeddings resolve.
+        ``time_scale`` brings c_noise to the range of a few units that our backbones' embeddings resolve; that of
+        "vp-999", "subvp-999", "ve-1", "ddpm-1000", "ddpm-cosine-1000" and "iddpm" is the published networks' own.
         """
         if name not in NAMED:
             raise unknown("preconditioning", name, NAMED)
@@ -128,10 +138,11 @@ class Denoiser(nn.Module):
 
         The network runs in the precision of its weights, everything around it in that of ``x``. ``hints`` [B, K] say
         how training images were changed; they reach only networks that take them, and nobody else need know of them.
+        Of a network that also predicts its variance, and so gives twice the channels, the first half is taken.
         """
         sigma = sigma.to(x.device).expand(len(x)) if sigma.ndim == 0 else sigma.to(x.device)
         c_skip, c_out, c_in, c_noise = self.preconditioning(sigma)
         weights = next(self.net.parameters(), x).dtype
         told = (labels,) if hints is None else (labels, hints.to(weights))
         inside = self.net((like(c_in, x) * x).to(weights), c_noise.to(weights), *told)
-        return like(c_skip, x) * x + like(c_out, x) * inside.to(x.dtype)
+        return like(c_skip, x) * x + like(c_out, x) * inside[:, : x.shape[1]].to(x.dtype)

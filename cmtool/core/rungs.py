@@ -6,7 +6,7 @@ from torch import Tensor
 from cmtool.core.ladders import DDPM, NCSN
 from cmtool.errors import UsageError, unknown
 
-__all__ = ["SCHEDULES", "ddpm", "geometric", "rung"]
+__all__ = ["SCHEDULES", "ddpm", "geometric", "nearest", "rung"]
 
 SCHEDULES = {"linear": DDPM.linear, "cosine": DDPM.cosine}
 
@@ -34,3 +34,9 @@ def rung(sigma: Tensor, ladder: Tensor) -> Tensor:
     above = torch.searchsorted(rungs, level.contiguous()).clamp(1, len(rungs) - 1)
     low, high = rungs[above - 1], rungs[above]
     return above - 1 + (level - low) / (high - low)
+
+
+def nearest(sigma: Tensor, ladder: Tensor) -> Tensor:
+    """The number of the nearest rung, int64: ``ladder[nearest(sigma, ladder)]`` is sigma rounded to the ladder."""
+    middles = ladder.to(sigma).unfold(0, 2, 1).mean(1)
+    return torch.searchsorted(middles, sigma.contiguous())

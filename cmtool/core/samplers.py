@@ -15,13 +15,13 @@ __all__ = ["Counted", "clipped", "flow", "last", "multistep", "probability_flow"
 
 
 class Counted:
-    """A denoiser that counts its evaluations, in calls."""
+    """A denoiser that counts its network evaluations, of which a call is one, or as many as ``cost(sigma)`` says."""
 
-    def __init__(self, model: Denoise):
-        self.model, self.calls = model, 0
+    def __init__(self, model: Denoise, cost: Callable[[Tensor], int] = lambda sigma: 1):
+        self.model, self.cost, self.calls = model, cost, 0
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        self.calls += 1
+        self.calls += self.cost(sigma)
         return self.model(x, sigma, labels)
 
 

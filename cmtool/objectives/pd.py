@@ -13,32 +13,42 @@ from cmtool.errors import UsageError
 from cmtool.objectives.consistency import along_teacher, truncated_snr
 from cmtool.objectives.levels import adjacent, halving_steps
 from cmtool.objectives.metrics import metric as metric_called
+from cmtool.objectives.objective import Batch
 from cmtool.objectives.segments import Segments
 
 __all__ = ["Progressive", "pd"]
 
 
 class Progressive(Segments):
-    """One step of the student is two of ``guide``, which is the student itself as it was when the steps last halved.
+    """One step of the student is two of its teacher's, which is the student as it was when the steps last halved.
 
-    The guide and the number of steps change with training, so they belong to its snapshot.
+    That ``guide`` and the number of steps change with training, so they belong to its snapshot.
     """
 
+    teacher: nn.Module  # of the first stage
+    guide: nn.Module
     steps: Tensor
 
-    def __init__(self, teacher: nn.Module, first: int, last: int, grid: tuple[float, float, float], **choices: Any):
-        guide = copy.deepcopy(teacher)
+    def __init__(self, first: int, last: int, grid: tuple[float, float, float], **choices: Any):
         super().__init__(
             lambda: karras(int(self.steps) + 1, *grid),
             pair=lambda u, progress: adjacent(u, int(self.steps) + 1, *grid),
-            back=along_teacher(guide, euler(), 2, grid[2]),
+            back=self._two_steps,
             **choices,
         )
-        self.guide, self.first, self.last = guide, first, last
+        self.first, self.last, self.rho = first, last, grid[2]
         self.register_buffer("steps", torch.tensor(first))
 
+    def _two_steps(self, x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
+        teacher = self.teacher if int(self.steps) == self.first else self.guide
+        return along_teacher(teacher, euler(), 2, self.rho)(x_t, batch, t, r)
+
+    def begin(self, model: nn.Module) -> None:
+        super().begin(model)
+        self.guide = copy.deepcopy(model).eval().requires_grad_(False)
+
     def update(self, model: nn.Module, progress: float) -> None:
-        """A stage begins with the step after the one that enters it, whatever the cut of the run."""
+        """A stage begins with the step after the one that enters it, wherever the run is cut."""
         steps = halving_steps(progress, self.first, self.last)
         if steps < int(self.steps):
             self.guide.load_state_dict(model.state_dict())
@@ -64,6 +74,5 @@ def pd(
     ratio = first // last if last > 0 else 0
     if ratio & (ratio - 1) or ratio < 1 or ratio * last != first:
         raise UsageError(f"'pd' halves its steps, and {first} cannot be halved to {last}", "16 and 1 is usual")
-    return Progressive(
-        teacher, first, last, (sigma_min, sigma_max, rho), metric=metric_called(metric), weight=truncated_snr
-    )
+    grid = sigma_min, sigma_max, rho
+    return Progressive(first, last, grid, metric=metric_called(metric), weight=truncated_snr, teacher=teacher)

@@ -16,14 +16,15 @@ __all__ = ["along_mean", "posterior_mean", "stable"]
 def posterior_mean(x_t: Tensor, t: Tensor, batch: Batch) -> Tensor:
     """``E[x_0 | x_t]`` if the data were the other images: ``sum_i w_i x_i``, ``w = softmax_i(-|x_t - x_i|^2 / 2 t^2)``.
 
-    With labels only images of the same class count (Xu et al. 2023, arXiv 2302.00670, eq. 5, for each class).
+    With a label only images of the same class count (Xu et al. 2023, arXiv 2302.00670, eq. 5, for each class).
     """
     assert batch.others is not None
     others = batch.others.flatten(1)
     gaps = torch.cdist(x_t.flatten(1), others, compute_mode="donot_use_mm_for_euclid_dist")
     logits = -((gaps.double() / t[:, None]) ** 2) / 2
     if batch.labels is not None and batch.classes is not None:
-        logits[batch.labels[:, None] != batch.classes] = -torch.inf
+        told = batch.labels[:, None]
+        logits[(told >= 0) & (told != batch.classes)] = -torch.inf
     return (logits.softmax(1).to(others) @ others).view_as(x_t)
 
 

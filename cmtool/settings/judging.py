@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from cmtool.declarations import Options, option
 from cmtool.settings.machine import INPUT, MACHINE
-from cmtool.settings.sampling import SamplingOptions, seed_option
+from cmtool.settings.sampling import WalkOptions, seed_option
 from cmtool.values import Spec, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidOptions(SamplingOptions):
+class FidOptions(WalkOptions):
     """Options of ``cmtool fid``."""
 
     command: ClassVar[str] = "fid"
@@ -35,7 +35,9 @@ class FidOptions(SamplingOptions):
         group="features",
         section=INPUT,
     )
-    n: int | None = option(None, help="images at most", check=at_least(2), section=INPUT, shown="all; 10000 of a model")
+    n: int | None = option(
+        None, help="images of SOURCE at most", check=at_least(2), section=INPUT, shown="all; 10000 of a model"
+    )
     seed: int = seed_option()
     batch: int = option(256, help="images at a time", flag="-b", check=at_least(1), section=MACHINE)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cmtool.declarations import option
+from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
-from cmtool.values import Seeds, Spec, at_least, falling, positive
+from cmtool.values import Seeds, Spec, at_least, counting, falling, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,48 @@ class SamplingOptions(MachineOptions):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class WalkOptions(SamplingOptions, GuidanceOptions):
+    """How images come out of noise, for the commands that start there."""
+
+    solver: Spec | None = option(
+        None,
+        help="how a score model is walked down",
+        group="solvers",
+        section=SAMPLING,
+        shown="heun",
+    )
+    spacing: str | None = option(
+        None,
+        help="how the steps of a score model are spaced; time: evenly in the native time of its process",
+        choices=("karras", "log", "linear", "cosine", "vp", "time"),
+        section=SAMPLING,
+        shown="karras; time for a reverse-time equation",
+    )
+    process: str | None = option(
+        None,
+        help="diffusion process in whose native time and scale a score model is walked down",
+        choices=("edm", "ve", "vp", "subvp", "flow", "trigflow", "ddpm", "cosine", "ncsn"),
+        section=SAMPLING,
+        shown="the noise level; its own for a reverse-time equation",
+    )
+    ts: tuple[int, ...] | None = option(
+        None,
+        help="levels of a consistency model as OpenAI counts them: 0,22,39 on the Karras grid of 40",
+        check=counting(),
+        metavar="N,N",
+        section=SAMPLING,
+    )
+    convention: str | None = option(
+        None,
+        help="new noise and clipping of a consistency model: paper adds sqrt(t^2 - sigma_min^2), "
+        "openai also clips every image, ect adds t",
+        choices=("paper", "openai", "ect"),
+        section=SAMPLING,
+        shown="paper",
+    )
+
+
 def model_option() -> Any:
     newest = "$CMTOOL_MODEL, else the newest run"
     return option(None, help="checkpoint or run directory", flag="-m", section=INPUT, shown=newest)
@@ -48,7 +91,7 @@ def seed_option() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions(SamplingOptions):
+class SampleOptions(WalkOptions):
     """Options of ``cmtool sample``."""
 
     command: ClassVar[str] = "sample"
@@ -59,7 +102,6 @@ class SampleOptions(SamplingOptions):
     seeds: Seeds | None = option(
         None, help="seeds such as 0-63 or 1,2,5-10", metavar="SEEDS", section=SAMPLING, shown="n from --seed on"
     )
-    solver: Spec | None = option(None, help="solver of a score model", group="solvers", section=SAMPLING, shown="heun")
     output: str = option(
         "samples",
         help="FOLDER, FILE.npz, FILE.tar, or - for a tar of PNG on standard output",
@@ -110,7 +152,7 @@ class EditOptions(SamplingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpOptions(SamplingOptions):
+class InterpOptions(WalkOptions):
     """Options of ``cmtool interp``."""
 
     command: ClassVar[str] = "interp"

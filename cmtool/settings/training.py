@@ -8,6 +8,7 @@ from typing import ClassVar
 from cmtool.dataspec import data_spec
 from cmtool.declarations import option
 from cmtool.errors import UsageError
+from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, MachineOptions
 from cmtool.values import Spec, at_least, between, positive
 
@@ -29,6 +30,12 @@ class TrainOptions(MachineOptions):
         section=DATA,
     )
     conditional: bool = option(True, help="learn the labels, where the data has them", section=DATA)
+    drop_labels: float = option(
+        0.0,
+        help="probability that an image comes without its label; classifier-free guidance needs some, 0.1 is usual",
+        check=between(0, 1),
+        section=DATA,
+    )
     flip: bool = option(False, help="mirror half of the images", section=DATA)
     sigma_min: float = option(0.002, help="lowest noise level", check=positive(), section=NETWORK)
     sigma_max: float = option(80.0, help="highest noise level", check=positive(), section=NETWORK)
@@ -95,7 +102,7 @@ class TrainScoreOptions(NetworkOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillOptions(TrainOptions):
+class DistillOptions(TrainOptions, GuidanceOptions):
     """Options of ``cmtool distill``."""
 
     command: ClassVar[str] = "distill"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmtool.core.noise import AUGMENT, LEVEL, START, Noise
+from cmtool.core.noise import AUGMENT, LABEL, LEVEL, START, Noise
 from cmtool.core.pixels import to_model
 from cmtool.errors import UsageError
 from cmtool.objectives.objective import Batch
@@ -63,9 +63,10 @@ class Cache:
 class Batches:
     """``at(n)`` is the batch of images n .. n + size - 1 of the run: each epoch a new permutation, with its own noise.
 
-    The same images whatever the batch size, so a run can be cut anywhere and taken up again. UsageError for mirrored or
-    augmented points. ``others`` are seen by all pieces of a batch; ``sharing`` images in a row are one picture with one
-    noise. Both come from the objective.
+    The same images whatever the batch size, so a run can be cut anywhere and taken up again. ``drop`` is the
+    probability that an image comes with label -1, "no class". UsageError for mirrored or augmented points, and for
+    labels to be dropped where there are none. ``others`` are seen by all pieces of a batch; ``sharing`` images in a row
+    are one picture with one noise. Both come from the objective.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Batches:
         conditional: bool = True,
         augment: Augment | None = None,
         probes: bool = False,
+        drop: float = 0.0,
         others: int = 0,
         sharing: int = 1,
     ):
@@ -85,9 +87,15 @@ class Batches:
                 f"only images can be {'mirrored' if flip else 'augmented'}, and the data are points",
                 f"leave out --{'flip' if flip else 'augment'}",
             )
+        if drop and not (conditional and dataset.classes):
+            raise UsageError(
+                "there are no labels to drop: the network is trained without classes",
+                "leave out --drop-labels, or take data with classes",
+            )
         self.cache, self.size, self.seed, self.flip = Cache(dataset), size, seed, flip
         self.length, self.conditional = len(dataset), conditional
-        self.augment, self.probes, self.others, self.sharing = augment, probes, others, sharing
+        self.augment, self.probes, self.drop = augment, probes, drop
+        self.others, self.sharing = others, sharing
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def at(self, n: int) -> Batch:
@@ -96,8 +104,8 @@ class Batches:
         noise = self._noise(origins)
         x, labels, hints = self._images(origins)
         v = noise.normal(x.shape[1:], PROBE) if self.probes else None
-        u = self._noise(numbers).uniform(LEVEL)
-        return Batch(x, noise.normal(x.shape[1:], START), u, labels, hints, v, *self._others(n))
+        u, z = self._noise(numbers).uniform(LEVEL), noise.normal(x.shape[1:], START)
+        return Batch(x, z, u, self._told(labels, noise), hints, v, *self._others(n))
 
     def _noise(self, numbers: Sequence[int]) -> Noise:
         return Noise(numbers, domain=self.seed + 1)  # sampling has domain 0
@@ -112,6 +120,9 @@ class Batches:
         if self.augment:
             x, hints = self.augment(x, self.augment.drawn(noise))
         return x, labels if self.conditional else None, hints
+
+    def _told(self, labels: Tensor | None, noise: Noise) -> Tensor | None:
+        return torch.where(noise.uniform(LABEL) < self.drop, -1, labels) if self.drop and labels is not None else labels
 
     def _others(self, n: int) -> tuple[Tensor | None, Tensor | None]:
         """The images of the run from the n-th on, at least a batch of them and at most the whole data set."""

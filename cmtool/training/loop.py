@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, repeat
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,7 @@ def train(
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad] + state.objective.trained()
     device, drawing = parameters[0].device, True
+    kept = projected(state, parameters)
 
     def gradient(piece: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
         """A share of the loss and its gradient, from images of which the first is the n-th of the run."""
@@ -80,6 +82,8 @@ def train(
             batch, progress = next(batches), state.images / total
             size = len(batch)
             state.model.train()
+            for layer in kept:
+                layer.project()
             numbers = range(state.images, state.images + size, micro or size)
             shares = work(gradient, batch.split(micro or size), numbers, repeat(size), repeat(progress))
             loss, slopes = next(shares)
@@ -102,6 +106,13 @@ def train(
             else:
                 state.skipped += 1
             yield Report(state.images, loss, norm, learning_rate, finite)
+
+
+def projected(state: State, parameters: list[nn.Parameter]) -> list[Any]:
+    """Trained layers that keep their weights on a sphere; ``project()`` puts them back there before each step."""
+    own = {id(p) for p in parameters}
+    layers = [*state.model.modules(), *state.objective.modules()]
+    return [m for m in layers if hasattr(m, "project") and any(id(p) in own for p in m.parameters(recurse=False))]
 
 
 def laid_out(slope: Tensor, parameter: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ import torch
 from safetensors.torch import load_file
 from tiny import NETWORK, SHORT
 
-from cmtool.commands.generate import plan
+from cmtool.commands.plan import plan
 from cmtool.errors import UsageError
 from cmtool.files.header import Header, read_header
+from cmtool.settings.sampling import WalkOptions
 
 STAGED = [*SHORT, "--set", "method.first=4", "--micro-batch", "8"]
 
@@ -18,15 +19,16 @@ def header(**fields) -> Header:
 
 
 def test_a_model_that_was_distilled_to_a_walk_takes_it():
-    made = plan(header(levels=[80.0, 2.5]))
-    assert made.levels.tolist() == [80.0, 2.5, 0.0]
-    assert (made.solver.order, made.evaluations) == (1, 2)
-    assert plan(header(levels=[80.0, 2.5]), steps=2).levels.tolist() == [80.0, 2.5, 0.0]
-    with pytest.raises(UsageError, match="takes 2 of Euler's steps, as it was distilled to, and not 3"):
-        plan(header(levels=[80.0, 2.5]), steps=3)
-    tried = plan(header(levels=[80.0, 2.5]), solver={"name": "heun"})
-    assert (tried.solver.order, len(tried.levels)) == (2, 19)
-    assert plan(header(levels=[80.0, 2.5]), levels=[80.0, 3.0, 0.5]).levels.tolist() == [80.0, 3.0, 0.5, 0.0]
+    few = header(levels=[80.0, 2.5])
+    for options in (None, WalkOptions(steps=2)):
+        made = plan(few, options)
+        assert made.levels.tolist() == [80.0, 2.5, 0.0]
+        assert (made.walk.solver.order, made.evaluations) == (1, 2)
+    with pytest.raises(UsageError, match="takes the 2 steps that it was distilled to, not 3"):
+        plan(few, WalkOptions(steps=3))
+    tried = plan(few, WalkOptions(solver={"name": "heun"}))
+    assert (tried.walk.solver.order, len(tried.levels)) == (2, 19)
+    assert plan(few, WalkOptions(levels=[80.0, 3.0, 0.5])).levels.tolist() == [80.0, 3.0, 0.5, 0.0]
 
 
 def test_progressive_distillation_goes_on_to_the_bit(cm, stopped, trained, tmp_path):
@@ -61,9 +63,9 @@ def test_truncated_training_goes_on_from_a_consistency_model(cm, well, trained, 
     found = read_header(tmp_path / "tcm" / "model.safetensors")
     assert (found.kind, found.sigma_min, found.levels) == ("consistency", 1.0, [1.0])
     assert plan(found).levels.tolist() == [80.0]
-    assert plan(found, steps=2).levels.tolist() == [80.0, 1.0]
+    assert plan(found, WalkOptions(steps=2)).levels.tolist() == [80.0, 1.0]
     with pytest.raises(UsageError, match=r"the model knows noise levels from 1 to 80, not 80, 0\.5"):
-        plan(found, levels=[80.0, 0.5])
+        plan(found, WalkOptions(levels=[80.0, 0.5]))
 
 
 @pytest.mark.parametrize("method", ["stable", "cmt"])

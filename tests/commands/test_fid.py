@@ -104,6 +104,7 @@ def test_reference_statistics_stand_for_their_data(fd, cm, samples, tmp_path):
 def test_a_run_directory_is_its_model_and_not_its_pictures(fd, trained):
     document = fd(trained["ect"], "--ref", "digits", "-n", "80")
     assert document["source"]["images"] == 80
+    assert document["source"]["evaluations"] == 1
     assert document["value"] == fd(trained["ect"] / "model.safetensors", "--ref", "digits", "-n", "80")["value"]
 
 
@@ -122,7 +123,7 @@ def test_few_images_are_named_as_such(cm, samples):
 
 
 def test_sampling_options_reach_the_model(fd, rgb, tmp_path):
-    words = [rgb, "--ref", "shapes", "-n", "70"]
+    words = [rgb, "--ref", "shapes[:70]", "-n", "70"]
     one, two = fd(*words)["value"], fd(*words, "--steps", "2")["value"]
     assert one != two
     assert fd(*words, "--levels", "80")["value"] == one

@@ -17,8 +17,9 @@ from cmtool.core.samplers import Counted, flow
 from cmtool.core.solvers import euler, heun, integrate
 from cmtool.errors import UsageError
 
-SOLVERS = registry.names("solvers")
-FIXED = [name for name in SOLVERS if registry.build("solvers", name).evaluations is not None]
+BUILT = {name: registry.build("solvers", name) for name in registry.names("solvers")}
+SOLVERS = [name for name, solver in BUILT.items() if not hasattr(solver, "down")]
+FIXED = [name for name, solver in BUILT.items() if getattr(solver, "evaluations", None) is not None]
 SPECS = [
     *FIXED,
     "heun alpha=0.5",

@@ -4,8 +4,6 @@ from harness import CHECKPOINTS, METHODS, SAMPLERS, claim, later
 
 KINDS = {
     SAMPLERS: [
-        "cm_generators",
-        "edm2_loss",
         "edm2_phema",
     ],
     METHODS: ["fastgen_scm", "lpips"],
@@ -15,13 +13,11 @@ KINDS = {
         "diffusers_unet",
         "ect_net",
         "ect_pickle",
-        "edm2_net",
         "edm_pickle",
         "gd_unet",
         "manifest_cm",
         "manifest_ect",
         "manifest_edm",
-        "manifest_edm2",
         "manifest_gd",
         "manifest_ssde",
         "ssde_net",

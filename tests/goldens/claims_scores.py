@@ -9,8 +9,9 @@ from harness import Case, claim, classes_of, edm_model, gradients
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.noise import Noise
+from cmtool.core.noise import STEP, Noise
 from cmtool.core.process import VE
+from cmtool.core.published import Individual, Shared
 from cmtool.objectives.ddpm import ddpm
 from cmtool.objectives.denoising import Denoising
 from cmtool.objectives.dsm import dsm
@@ -84,17 +85,33 @@ def augmentation(case: Case) -> None:
 
 @claim("edm_seeds")
 def seeds(case: Case) -> None:
-    """Ours come from Philox with a key of 128 bits, theirs from torch's generator; lists of seeds read alike."""
+    """Ours come from Philox with a key of 128 bits, theirs from torch's generators; lists of seeds read alike."""
     for text, want in case.expected["parse"].items():
         assert list(Seeds.parse(text)) == want
-    generators = [torch.Generator().manual_seed(seed) for seed in case.spec["seeds"]]
-    shape = case.outputs["latents"].shape[1:]
-    case.check("latents", torch.stack([torch.randn(shape, generator=g) for g in generators]))
-    case.check("classes", torch.stack([torch.randint(1000, (), generator=g) for g in generators]))
-    drawn = [torch.randn(shape, generator=g, dtype=torch.float64) for g in generators]
-    case.check("randn_like64", torch.stack(drawn))
+    theirs, shape = Individual(case.spec["seeds"], torch.float64), case.outputs["latents"].shape[1:]
+    case.check("latents", theirs.normal(shape))
+    case.check("classes", theirs.integers(1000))
+    case.check("randn_like64", theirs.normal(shape, STEP))
     together, alone = (Noise(list_of).normal(shape) for list_of in (case.spec["seeds"], case.spec["seeds"][-1:]))
     assert torch.equal(together[-1:], alone)
+
+
+@claim("cm_generators")
+def generators(case: Case) -> None:
+    """They deal samples to processes like cards; a batch that goes past the last sample repeats it, as theirs does."""
+    total, seed, batch = case.spec["num_samples"], case.spec["seed"], case.spec["batch"]
+    for rank, ranks in case.spec["ranks"]:
+
+        def mine(done: int, rank: int = rank, ranks: int = ranks) -> list[int]:
+            return [min(done + rank + ranks * i, total - 1) for i in range(batch)]
+
+        for name, make in {"determ": Shared, "determ-indiv": Individual.openai}.items():
+            place = f"{name}.r{rank}w{ranks}"
+            noise, later = make(mine(0), total, seed), make(mine(case.spec["done"]), total, seed)
+            for draw in ("randn0", "randn1"):
+                case.check(f"{place}.{draw}", noise.normal(case.outputs[f"{place}.{draw}"].shape[1:], STEP))
+            case.check(f"{place}.randint", noise.integers(1000))
+            case.check(f"{place}.after_done", later.normal(case.outputs[f"{place}.after_done"].shape[1:]))
 
 
 class Native(nn.Module):

@@ -179,12 +179,14 @@ def openai_model(case: Case, weights: str = "net", sigma_min: float = 0.0) -> De
     return Denoiser(net, Preconditioning(0.5, sigma_min, "log-1000"))
 
 
-def edm_model(case: Case, sigma_min: float = 0.0, weights: str = "net") -> Denoiser:
+def edm_model(case: Case, sigma_min: float = 0.0, weights: str = "net", tscale: float = 1.0) -> Denoiser:
     """A tiny network behind EDM's preconditioning; EDM's names of its weights begin with ``model.tiny``."""
     options = case.spec["net"]
     classes = options.get("label_dim", 0)
-    net = case.golden.TinyNet(num_classes=classes, tscale=1.0)
-    net.load_state_dict({key.removeprefix("model.tiny."): value for key, value in case.weights[weights].items()})
+    tensors = {k.removeprefix("model.tiny."): v for k, v in case.weights[weights].items() if k.startswith("model.")}
+    outputs = len(tensors["conv2.bias"])  # twice the channels where the variance is predicted, too
+    net = case.golden.TinyNet(cout=outputs, num_classes=classes, tscale=tscale)
+    net.load_state_dict(tensors)
     return Denoiser(OneHot(net, classes) if classes else net, Preconditioning(0.5, sigma_min, "log"))
 
 

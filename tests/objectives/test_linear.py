@@ -159,6 +159,7 @@ def test_progressive_distillation_learns_the_product_of_the_steps_it_began_with(
     model, objective = linear(grid, 0.0), pd(teacher.requires_grad_(False), first=8)
     objective.metric = l2
     objective.weight = lambda t, r: model.preconditioning(t)[1] ** -2
+    objective.begin(model)
     batch = two_points((torch.arange(8, dtype=torch.float64) + 0.5) / 8, STD)
     state = State(model, objective, torch.optim.SGD(model.parameters(), lr=1.0), Average(model, 0))
     for report in train(state, repeat(batch), 18 * len(batch), lambda images: int(objective.steps) / 2):

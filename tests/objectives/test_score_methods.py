@@ -15,6 +15,7 @@ from cmtool.core.rungs import ddpm as ddpm_ladder
 from cmtool.errors import UsageError
 from cmtool.objectives.edm2 import edm2
 from cmtool.objectives.objective import Batch
+from cmtool.objectives.uncertainty import FourierLogVariance
 from cmtool.objectives.weights import weight
 from cmtool.training.ema import Average
 from cmtool.training.loop import State, train
@@ -212,6 +213,26 @@ def test_the_uncertainty_that_is_learned_is_the_error_at_each_level():
     sigma = torch.tensor([0.2, 0.6, 1.5], dtype=torch.float64)
     error = objective.weight(sigma) * 1.5**2 * sigma**2 / (1.5**2 + sigma**2)
     assert torch.allclose(objective.head(sigma.log() / 4).double(), error.log(), atol=0.05)
+
+
+def test_the_published_head_is_the_one_of_the_formula():
+    """``u = sqrt(2) sum w_i cos(f_i c + p_i) / |w|``, the same waves in every run."""
+    head, again = FourierLogVariance(), FourierLogVariance()
+    assert all(map(torch.equal, head.state_dict().values(), again.state_dict().values()))
+    c = torch.tensor([-1.2, 0.4], dtype=torch.float64)
+    f, p, w = (value.double().numpy().ravel() for value in head.state_dict().values())
+    expected = [math.sqrt(2) * (w * np.cos(f * v + p)).sum() / np.linalg.norm(w) for v in c.tolist()]
+    assert head(c).detach().numpy() == pytest.approx(expected, abs=2e-3)
+    with torch.no_grad():
+        head.linear.weight *= 30
+    assert head(c).detach().numpy() == pytest.approx(expected, abs=2e-3)
+    head.linear.project()
+    assert head.linear.weight.square().mean().item() == pytest.approx(1, abs=3e-4)
+
+
+def test_a_head_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="head"):
+        edm2(head="cosines")
 
 
 def fitted(spec, steps=300, size=256):

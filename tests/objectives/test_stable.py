@@ -43,6 +43,8 @@ def test_with_labels_it_is_the_denoiser_of_the_class():
     x_t, t = b.x + 2 * b.z, torch.full((40,), 2.0, dtype=torch.float64)
     expected = torch.stack([atoms(POINTS[classes == k])(x_t, 2.0)[i] for i, k in enumerate(labels.tolist())])
     assert torch.allclose(posterior_mean(x_t, t, b), expected, rtol=0, atol=1e-9)
+    untold = batch(labels=torch.full((40,), -1), classes=classes)
+    assert torch.equal(posterior_mean(x_t, t, untold), posterior_mean(x_t, t, batch())), "no class is all of them"
 
 
 def test_it_is_distillation_by_euler_of_the_denoiser_of_the_data():

@@ -140,6 +140,34 @@ def test_labels_are_left_out_on_request_and_where_there_are_none():
     assert Batches(Stacked(classes=()), 4).at(0).labels is None
 
 
+@pytest.mark.parametrize("size", [1, 7])
+def test_dropped_labels_belong_to_the_image_and_not_to_its_batch(size):
+    assert_same(images(128, size, drop=0.3), images(128, 64, drop=0.3))
+
+
+def test_labels_are_dropped_as_often_as_asked_and_without_regard_to_anything_else():
+    n, p = 23 * 200, 0.3
+    kept, seen = images(n, 100), images(n, 100, drop=p)
+    dropped = seen.labels == -1
+    assert abs(dropped.double().mean() - p) < 4 * (p * (1 - p) / n) ** 0.5
+    assert torch.equal(seen.labels[~dropped], kept.labels[~dropped])
+    assert torch.equal(seen.x, kept.x) and torch.equal(seen.z, kept.z) and torch.equal(seen.u, kept.u)
+    others = (seen.u, seen.z[:, 0, 0, 0], mirrored(seen), torch.tensor(numbers(seen)), kept.labels)
+    columns = torch.stack([dropped.double(), *(value.double() for value in others)])
+    assert columns.corrcoef()[0, 1:].abs().max() < 4 / n**0.5
+
+
+def test_the_ends_of_dropping():
+    assert (images(64, 64, drop=1.0).labels == -1).all()
+    assert (images(64, 64, drop=0.0).labels >= 0).all()
+
+
+@pytest.mark.parametrize(("classes", "conditional"), [((), True), (("even", "odd"), False)])
+def test_where_there_are_no_labels_none_can_be_dropped(classes, conditional):
+    with pytest.raises(UsageError, match="no labels to drop"):
+        Batches(Numbered(classes=classes), 4, conditional=conditional, drop=0.1)
+
+
 def test_points_pass_as_they_are_and_cannot_be_mirrored():
     data = gaussians(count=50)
     batch = Batches(data, 50, seed=0).at(0)

@@ -7,8 +7,11 @@ from torch import Tensor
 from cmtool.core.denoiser import like
 from cmtool.core.process import Process
 from cmtool.core.solvers.step import Field, Solver
+from cmtool.core.solvers.stochastic import Stirred
+from cmtool.core.solvers.tableaux import RungeKutta
+from cmtool.errors import UsageError
 
-__all__ = ["Native"]
+__all__ = ["Native", "native"]
 
 
 @dataclass(frozen=True)
@@ -41,3 +44,15 @@ class Native:
             return like(p.drift(time), y) * y + like(rate, y) * field(y / like(scale, y), sigma)
 
         return self.solver(native, like(p.scale(begin), x) * x, begin, end) / like(p.scale(end), x)
+
+
+def native(solver: Solver, process: Process) -> Solver:
+    """The same solver with its steps in the native time of ``process``; UsageError for one that is made for sigma."""
+    if isinstance(solver, Stirred):
+        return Stirred(native(solver.ode, process), solver.stir)
+    if not isinstance(solver, RungeKutta):
+        raise UsageError(
+            "this solver takes its steps in the noise level whatever the process",
+            "leave out --process, or take --solver euler, heun or rk4",
+        )
+    return Native(process, solver)

@@ -1,0 +1,212 @@
+"""The network of EDM2: a U-Net of which every activation and every filter keeps its magnitude.
+
+There are no biases and no group norms. The names of its weights are those of the published files, after their ``unet.``
+Source: Karras et al. 2024, arXiv 2312.02696, config G.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cmtool.backbones.magnitude import Conv, Fourier, blend, join, resize, silu, unit
+from cmtool.errors import UsageError
+
+__all__ = ["EDM2", "edm2"]
+
+LOUDEST = 256.0  # no activation leaves a block louder than this
+
+
+class Block(nn.Module):
+    """Two convolutions beside the main path, the first one's channels scaled by the embedding; attention where asked.
+
+    On the way down (``scale`` 0.5 or 1) pixels are first brought to length 1; on the way up (``up``) they are not.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        embedding: int,
+        head: int,
+        dropout: float,
+        scale: float = 1.0,
+        up: bool = False,
+        attention: bool = False,
+    ):
+        super().__init__()
+        self.scale, self.up, self.dropout = scale, up, dropout
+        self.heads = heads(outputs, head) if attention else 0
+        self.emb_gain = nn.Parameter(torch.zeros([]))
+        self.conv_res0 = Conv(inputs if up else outputs, outputs, 3)
+        self.emb_linear = Conv(embedding, outputs)
+        self.conv_res1 = Conv(outputs, outputs, 3)
+        self.conv_skip = Conv(inputs, outputs, 1) if inputs != outputs else None
+        self.attn_qkv = Conv(outputs, 3 * outputs, 1) if attention else None
+        self.attn_proj = Conv(outputs, outputs, 1) if attention else None
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        x = resize(x, self.scale)
+        if not self.up:
+            x = unit(self._fit(x), 1)
+        h = self.conv_res0(silu(x))
+        h = silu(h * (1 + self.emb_linear(embedding, self.emb_gain))[:, :, None, None])
+        h = self.conv_res1(F.dropout(h, self.dropout, self.training))
+        x = blend(self._fit(x) if self.up else x, h, 0.3)
+        return self._attend(x).clamp(-LOUDEST, LOUDEST)
+
+    def _fit(self, x: Tensor) -> Tensor:
+        return self.conv_skip(x) if self.conv_skip else x
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """Attention by cosines: queries, keys and values have length 1 for each head (ibid., section 2.2)."""
+        if not (self.attn_qkv and self.attn_proj):
+            return x
+        parts = self.attn_qkv(x).flatten(2).unflatten(1, (self.heads, -1, 3))  # [B, heads, d, 3, N]
+        q, k, v = unit(parts, 2).unbind(3)
+        weights = torch.softmax(q.transpose(-1, -2) @ k / math.sqrt(q.shape[-2]), -1)
+        return blend(x, self.attn_proj((v @ weights.transpose(-1, -2)).flatten(1, 2).view_as(x)), 0.3)
+
+
+class EDM2(nn.Module):
+    """Down through the levels, up again, with a connection across at each block and each step down.
+
+    ``levels`` are (side, channels), the finest first; ``attention`` holds the sides that have it.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        levels: list[tuple[int, int]],
+        blocks: int,
+        attention: tuple[int, ...],
+        head: int,
+        dropout: float,
+    ):
+        super().__init__()
+        first, wide, self.classes = levels[0][1], max(channels for _, channels in levels), classes
+        self.out_gain = nn.Parameter(torch.zeros([]))
+        self.emb_fourier = Fourier(first)
+        self.emb_noise = Conv(first, wide)
+        self.emb_label = Conv(classes, wide) if classes else None
+        make = partial(Block, embedding=wide, head=head, dropout=dropout)
+        self.enc, across = encoder(channels, levels, blocks, attention, make)
+        self.dec = decoder(levels, blocks, attention, across, make)
+        self.out_conv = Conv(first, channels, 3)
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        embedding = self._embedded(c_noise, labels)
+        x = torch.cat([x, torch.ones_like(x[:, :1])], 1)  # a channel of ones stands in for the biases
+        across: list[Tensor] = []
+        for name, layer in self.enc.items():
+            x = layer(x) if name.endswith("conv") else layer(x, embedding)
+            across.append(x)
+        for name, layer in self.dec.items():
+            x = layer(join(x, across.pop()) if "block" in name else x, embedding)
+        return self.out_conv(x, self.out_gain)
+
+    def _embedded(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        embedding = self.emb_noise(self.emb_fourier(c_noise))
+        if self.emb_label is not None:
+            labels = torch.full_like(c_noise, -1) if labels is None else labels
+            rows = (labels[:, None] == torch.arange(self.classes, device=labels.device)).to(embedding)
+            embedding = blend(embedding, self.emb_label(rows * math.sqrt(self.classes)), 0.5)
+        return silu(embedding)
+
+
+def encoder(
+    channels: int, levels: list[tuple[int, int]], blocks: int, attention: tuple[int, ...], make: Callable[..., Block]
+) -> tuple[nn.ModuleDict, list[int]]:
+    """The way down, and how many channels each of its layers hands across."""
+    layers, here = nn.ModuleDict(), levels[0][1]
+    across = [here]
+    layers[named(levels[0][0], "conv")] = Conv(channels + 1, here, 3)
+    for level, (side, outputs) in enumerate(levels):
+        if level:
+            layers[named(side, "down")] = make(here, here, scale=0.5)
+            across.append(here)
+        for i in range(blocks):
+            layers[named(side, f"block{i}")] = make(here, outputs, attention=side in attention)
+            here = outputs
+            across.append(here)
+    return layers, across
+
+
+def decoder(
+    levels: list[tuple[int, int]],
+    blocks: int,
+    attention: tuple[int, ...],
+    across: list[int],
+    make: Callable[..., Block],
+) -> nn.ModuleDict:
+    """The way up, which takes what came across, the last of it first."""
+    layers, (lowest, here), left = nn.ModuleDict(), levels[-1], list(across)
+    layers[named(lowest, "in0")] = make(here, here, up=True, attention=True)
+    layers[named(lowest, "in1")] = make(here, here, up=True)
+    for side, outputs in reversed(levels):
+        if side != lowest:
+            layers[named(side, "up")] = make(here, here, scale=2.0, up=True)
+        for i in range(blocks + 1):
+            inputs = here + left.pop()
+            layers[named(side, f"block{i}")] = make(inputs, outputs, up=True, attention=side in attention)
+            here = outputs
+    return layers
+
+
+def named(side: int, what: str) -> str:
+    return f"{side}x{side}_{what}"
+
+
+def heads(channels: int, head: int) -> int:
+    """How many heads of about ``head`` channels; UsageError when they cannot be of one size."""
+    n = max(channels // head, 1)
+    if channels % n:
+        raise UsageError(
+            f"{channels} channels cannot be shared by {n} heads", "take a width that is a multiple of backbone.head"
+        )
+    return n
+
+
+def edm2(
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    width: int = 64,
+    mults: tuple[int, ...] | None = None,
+    blocks: int = 2,
+    attention: tuple[int, ...] | None = None,
+    head: int = 64,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """EDM2's U-Net for square images ``shape`` = (C, H, W) whose side is a multiple of ``2^(levels - 1)``.
+
+    ``width`` channels at the first level, times ``mults`` at each: 1, 2, 3, 4 as published, or fewer where a level
+    would have less than 4 positions a side. ``attention`` lists the sides, in positions, of the levels that have it: 16
+    and fewer when left out, in heads of ``head`` channels. The published networks have 3 ``blocks`` a level.
+    """
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise UsageError(f"edm2 needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
+    channels, side, _ = shape
+    mults = tuple(mults or default_mults(side))
+    multiple = 2 ** (len(mults) - 1)
+    if side % multiple:
+        raise UsageError(
+            f"edm2 with {len(mults)} levels needs a side that is a multiple of {multiple}, and {side} is not",
+            f"resize the images to {max(side // multiple, 1) * multiple}, or set fewer levels: backbone.mults=[1,2]",
+        )
+    if attention is None:
+        attention = tuple(side >> level for level in range(len(mults)) if side >> level <= 16)
+    levels = [(side >> level, width * mult) for level, mult in enumerate(mults)]
+    return EDM2(channels, classes, levels, blocks, tuple(attention), head, dropout)
+
+
+def default_mults(side: int) -> tuple[int, ...]:
+    """1, 2, 3, 4: a level for every halving that leaves at least 4 positions a side, 4 at the most."""
+    mults = [1]
+    while side % 2 == 0 and side // 2 >= 4 and len(mults) < 4:
+        side, mults = side // 2, [*mults, len(mults) + 1]
+    return tuple(mults)

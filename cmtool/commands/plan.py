@@ -1,0 +1,151 @@
+"""From the options of sampling to a walk that suits the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cmtool import registry
+from cmtool.core.coordinates import process_called, process_of
+from cmtool.core.denoiser import Preconditioning
+from cmtool.core.grids import grid, intermediate, karras, to_zero
+from cmtool.core.process import EDM, Process
+from cmtool.core.solvers.native import native
+from cmtool.core.walks import AlongODE, Jumps, Walk
+from cmtool.errors import UsageError
+from cmtool.files.header import Header
+from cmtool.settings.sampling import WalkOptions
+
+__all__ = ["Plan", "check_levels", "plan"]
+
+ODE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 2022
+JUMPING = ("ts", "convention")
+WALKING = ("solver", "spacing", "process")
+
+
+@dataclass
+class Plan:
+    """The walk that every image takes; ``made`` counts the network evaluations of all images drawn so far."""
+
+    walk: Walk
+    made: int = 0
+
+    @property
+    def levels(self) -> Tensor:
+        return self.walk.levels
+
+    @property
+    def evaluations(self) -> int | None:
+        """Network evaluations for each image; None where the solver decides as it goes."""
+        return self.walk.evaluations
+
+
+def plan(header: Header, options: WalkOptions | None = None) -> Plan:
+    """How to sample a model of this kind.
+
+    ``steps`` counts the evaluations of a consistency model and the steps of a score model's solver. UsageError for
+    options of the other kind, and for levels that the model never saw.
+    """
+    options = options or WalkOptions()
+    check_levels(header, None if options.ts else options.steps, options.levels)
+    if header.kind == "score":
+        _refuse(options, JUMPING, "jumps of a consistency model", "and this is a score model", "--solver heun")
+        if header.levels and not any(getattr(options, key) is not None for key in ("levels", *WALKING)):
+            return Plan(_distilled(header, options.steps))
+        return Plan(_downhill(header, options))
+    steps = options.steps or 2
+    _refuse(options, WALKING, "the walk of a score model", "and this is a consistency model", f"--steps {steps}")
+    return Plan(_jumps(header, options))
+
+
+def _refuse(options: WalkOptions, keys: Sequence[str], what: str, but: str, instead: str) -> None:
+    given = [f"--{key}" for key in keys if getattr(options, key) is not None]
+    if given:
+        raise UsageError(f"{given[0]} is about {what}, {but}", f"leave it out: cmtool {options.command} {instead}")
+
+
+def _distilled(header: Header, steps: int | None) -> Walk:
+    """The few steps of Euler's that a score model was distilled to."""
+    own = len(header.levels)
+    if steps not in (None, own):
+        raise UsageError(
+            f"this model takes the {own} steps that it was distilled to, not {steps}",
+            "leave out --steps, or name the --levels or the --solver to try it with",
+        )
+    return AlongODE(to_zero(_tensor(header.levels)), registry.build("solvers", "euler"))
+
+
+def _downhill(header: Header, options: WalkOptions) -> Walk:
+    """Along the ODE, or down the reverse-time equation, of a score model."""
+    chosen = registry.build("solvers", options.solver or "heun")
+    if hasattr(chosen, "down"):
+        process = _process(header, options.process) or process_of(_preconditioning(header), *_ends(header))
+        spaced = options.spacing or ("karras" if isinstance(process, EDM) else "time")
+        levels = _visited(header, options, spaced, process, (options.steps or chosen.usual) + 1)
+        return chosen.down(process, process.time(levels))
+    process = _process(header, options.process)
+    steps = options.steps or (2 if chosen.evaluations is None else ODE_STEPS)
+    own = process or process_of(_preconditioning(header), *_ends(header))
+    levels = _visited(header, options, options.spacing or "karras", own, steps)
+    return AlongODE(to_zero(levels), native(chosen, process) if process else chosen)
+
+
+def _visited(header: Header, options: WalkOptions, spaced: str, process: Process, n: int) -> Tensor:
+    return _tensor(options.levels) if options.levels else grid(spaced, n, *_ends(header), process)
+
+
+def _process(header: Header, name: str | None) -> Process | None:
+    return process_called(name, *_ends(header), _preconditioning(header).sigma_data) if name else None
+
+
+def _preconditioning(header: Header) -> Preconditioning:
+    return Preconditioning(**header.preconditioning)
+
+
+def _ends(header: Header) -> tuple[float, float]:
+    return header.sigma_min, header.sigma_max
+
+
+def _jumps(header: Header, options: WalkOptions) -> Jumps:
+    """Jumps of a consistency model, under the convention for new noise and clipping that was asked for."""
+    own = header.preconditioning["sigma_min"]
+    floor = 0.0 if options.convention == "ect" else own
+    return Jumps(_stations(header, options), floor, clip=options.convention == "openai")
+
+
+def _stations(header: Header, options: WalkOptions) -> Tensor:
+    if options.ts:
+        return _numbered(header, options.ts, options.steps)
+    if options.levels:
+        return _tensor(options.levels)
+    steps = options.steps or 1
+    if len(header.levels) == steps - 1:
+        return _tensor([header.sigma_max, *header.levels])
+    return intermediate(steps, *_ends(header))
+
+
+def _numbered(header: Header, ts: tuple[int, ...], steps: int | None) -> Tensor:
+    """Levels by their place on the Karras grid of ``steps``; the last place is the image, to which nothing is added.
+
+    Without ``steps`` the last of ``ts`` is that place, as OpenAI always gives it.
+    """
+    steps = steps or ts[-1] + 1
+    if ts[-1] >= steps:
+        raise UsageError(f"a grid of {steps} levels has none with the number {ts[-1]}", f"give --steps {ts[-1] + 1}")
+    return karras(steps, *_ends(header))[[i for i in ts if i < steps - 1]]
+
+
+def check_levels(header: Header, steps: int | None, levels: Sequence[float] | None) -> None:
+    """UsageError for levels that the model never saw, or that are not as many as ``steps``."""
+    if not levels:
+        return
+    if steps and len(levels) != steps:
+        raise UsageError(f"--steps {steps} and {len(levels)} --levels contradict each other", "give one of them")
+    if levels[0] > header.sigma_max or levels[-1] < header.sigma_min:
+        known = f"{header.sigma_min:g} to {header.sigma_max:g}"
+        raise UsageError(f"the model knows noise levels from {known}, not {', '.join(f'{x:g}' for x in levels)}")
+
+
+def _tensor(levels: Sequence[float]) -> Tensor:
+    return torch.tensor(list(levels), dtype=torch.float64)

@@ -1,0 +1,89 @@
+"""The samplers of Song et al. 2019 and 2021 by name, beside the solvers in the group ``cmtool.solvers``.
+
+What they return has ``down(process, times) -> Walk`` and ``usual``, the number of steps when none is said.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cmtool.core.langevin import ALD, Langevin
+from cmtool.core.process import Process
+from cmtool.core.sde import Ancestral, EulerMaruyama, ReverseDiffusion, Update
+from cmtool.core.walks import Annealed, Reverse
+from cmtool.errors import UsageError, unknown
+
+__all__ = ["Downhill", "Rungs", "ancestral", "euler_maruyama", "langevin", "reverse_diffusion"]
+
+
+@dataclass(frozen=True)
+class Downhill:
+    """A predictor and a corrector that wait for a process and its times."""
+
+    predictor: Update
+    corrector: Update | None = None
+    usual: int = 100
+
+    def down(self, process: Process, times: Tensor) -> Reverse:
+        return Reverse(process, times, self.predictor, self.corrector)
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """Annealed Langevin dynamics that waits for its levels; ``x = x_0 + sigma z`` whatever the process."""
+
+    rate: float
+    each: int
+    usual: int = 10
+
+    def down(self, process: Process, times: Tensor) -> Annealed:
+        return Annealed(process.level(times), self.rate, self.each)
+
+
+def euler_maruyama(*, noise: float = 1.0, corrector: str = "none", snr: float = 0.16, corrections: int = 1) -> Downhill:
+    """Euler's method for the reverse-time equation; ``noise`` lambda, 0 for the ODE (Song et al. 2021, eq. 6).
+
+    ``corrector`` "langevin" or "ald" mends each place by ``corrections`` Langevin steps of signal-to-noise ``snr``.
+    """
+    return Downhill(EulerMaruyama(_amount(noise)), _corrector(corrector, snr, corrections))
+
+
+def reverse_diffusion(
+    *, noise: float = 1.0, corrector: str = "none", snr: float = 0.16, corrections: int = 1
+) -> Downhill:
+    """The forward steps turned round (Song et al. 2021, arXiv 2011.13456, appendix E); options as euler-maruyama's."""
+    return Downhill(ReverseDiffusion(_amount(noise)), _corrector(corrector, snr, corrections))
+
+
+def ancestral(*, wide: bool = False, corrector: str = "none", snr: float = 0.16, corrections: int = 1) -> Downhill:
+    """Ancestral sampling: SMLD's, or with ``wide`` noise DDPM's (Song et al. 2021, arXiv 2011.13456, appendix F)."""
+    return Downhill(Ancestral(wide), _corrector(corrector, snr, corrections))
+
+
+def predictor_corrector(*, corrector: str = "langevin", snr: float = 0.16, corrections: int = 1) -> Downhill:
+    """Reverse diffusion mended by Langevin steps, the PC sampler of Song et al. 2021 (algorithm 1)."""
+    return Downhill(ReverseDiffusion(), _corrector(corrector, snr, corrections))
+
+
+def langevin(*, rate: float = 0.2, each: int = 100) -> Rungs:
+    """Annealed Langevin dynamics: ``each`` steps of ``rate sigma^2`` at every level (Song and Ermon 2019)."""
+    if rate <= 0 or each < 1:
+        raise UsageError("the solver langevin needs a rate above 0 and each 1 or more", "0.2 and 100 are usual")
+    return Rungs(rate, each)
+
+
+def _amount(noise: float) -> float:
+    if noise < 0:
+        raise UsageError(f"noise of a reverse-time equation is 0 or more, not {noise:g}", "1 is usual, 0 is the ODE")
+    return noise
+
+
+def _corrector(name: str, snr: float, steps: int) -> Update | None:
+    kinds = {"langevin": Langevin, "ald": ALD}
+    if name == "none":
+        return None
+    if name not in kinds:
+        raise unknown("corrector", name, ["none", *kinds])
+    if snr <= 0 or steps < 1:
+        raise UsageError("a corrector needs snr above 0 and corrections 1 or more", "0.16 and 1 are usual")
+    return kinds[name](snr, steps)

@@ -1,0 +1,141 @@
+"""Whole walks: they cost what they say, and end at the data."""
+
+import pytest
+import torch
+from oracles import Gaussian
+
+from cmtool import registry
+from cmtool.core.coordinates import PROCESSES, process_called, process_of
+from cmtool.core.denoiser import Preconditioning
+from cmtool.core.grids import GRIDS, grid, karras, to_zero
+from cmtool.core.noise import STEP, Noise
+from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
+from cmtool.core.samplers import Counted, last
+from cmtool.core.solvers import heun
+from cmtool.core.solvers.native import native
+from cmtool.core.walks import AlongODE, Annealed, Jumps, Reverse
+from cmtool.errors import UsageError
+
+DATA = Gaussian(torch.tensor([0.3, -0.4]), 0.5)
+STOCHASTIC = [name for name in registry.names("solvers") if hasattr(registry.build("solvers", name), "down")]
+
+
+def ends(walk, n=4000, model=DATA):
+    noise = Noise(range(n))
+    return last(walk(model, walk.begin(noise, (2,)).double(), noise, None))
+
+
+def test_all_of_them_are_there():
+    assert STOCHASTIC == ["euler-maruyama", "langevin", "predictor-corrector", "reverse-diffusion", "sde-ancestral"]
+
+
+@pytest.mark.parametrize("name", sorted(PROCESSES))
+@pytest.mark.parametrize("solver", ["euler-maruyama", "reverse-diffusion", "sde-ancestral", "sde-ancestral wide"])
+def test_every_reverse_walk_of_every_process_ends_at_the_data(name, solver):
+    process = process_called(name, 0.01, 50.0, 0.5)
+    spec, *wide = solver.split()
+    sampler = registry.build("solvers", {"name": spec, **({"wide": True} if wide else {})})
+    levels = grid("karras" if name == "edm" else "time", 301, 0.01, 50.0, process)
+    walk = sampler.down(process, process.time(levels))
+    model = Counted(DATA)
+    x = ends(walk, model=model)
+    assert model.calls == walk.evaluations == 300
+    torch.testing.assert_close(x.mean(0), DATA.mean, atol=0.04, rtol=0)
+    torch.testing.assert_close(x.T.cov(), 0.25 * torch.eye(2, dtype=torch.float64), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("corrector", ["none", "langevin", "ald"])
+def test_corrections_cost_what_they_say(corrector):
+    spec = {"name": "reverse-diffusion", "corrector": corrector, "corrections": 3}
+    walk = registry.build("solvers", spec).down(VE(), torch.linspace(1, 0.1, 6, dtype=torch.float64))
+    model = Counted(DATA)
+    ends(walk, 4, model)
+    assert model.calls == walk.evaluations == (5 if corrector == "none" else 20)
+
+
+def test_langevin_counts_its_last_look():
+    walk = Annealed(karras(4, 0.1, 5.0), 0.2, 7)
+    model = Counted(DATA)
+    ends(walk, 4, model)
+    assert model.calls == walk.evaluations == 29
+
+
+def test_an_ode_in_native_time_ends_where_that_in_sigma_does():
+    """On a fine grid, for each process whose time is smooth; with Heun the difference falls with the square."""
+    levels = to_zero(karras(200, 0.002, 80.0))
+    straight = ends(AlongODE(levels, heun()), 50)
+    for name in ("edm", "ve", "vp", "subvp", "flow", "trigflow"):
+        process = process_called(name, 0.002, 80.0, 0.5)
+        there = ends(AlongODE(levels, native(heun(), process)), 50)
+        torch.testing.assert_close(there, straight, atol=2e-3, rtol=0)
+
+
+def test_a_solver_that_is_made_for_sigma_refuses_another_time():
+    for name in ("dpmpp-2m", "unipc", "midpoint", "dpmpp-3s"):
+        with pytest.raises(UsageError, match="takes its steps in the noise level"):
+            native(registry.build("solvers", name), VP())
+
+
+def test_jumps_add_noise_above_the_floor_and_clip():
+    """``x + sqrt(sigma^2 - floor^2) z`` before each jump but the first."""
+    seen = []
+
+    def model(x, sigma, labels=None):
+        seen.append(x)
+        return 3 * torch.ones_like(x)
+
+    noise, levels = Noise([5]), torch.tensor([80.0, 0.5], dtype=torch.float64)
+    for floor, clip, image in ((0.002, False, 3.0), (0.0, False, 3.0), (0.3, True, 1.0)):
+        seen.clear()
+        walk = Jumps(levels, floor, clip)
+        assert walk.evaluations == 2
+        z = noise.normal((2,), STEP + 1).double()
+        assert float(last(walk(model, walk.begin(noise, (2,)).double(), noise, None)).max()) == image
+        torch.testing.assert_close(seen[1], image + (0.5**2 - floor**2) ** 0.5 * z, atol=1e-12, rtol=0)
+
+
+def test_levels_of_a_reverse_walk_are_those_of_its_times():
+    times = torch.linspace(1, 0.1, 4, dtype=torch.float64)
+    assert torch.equal(Reverse(VP(), times, lambda *a: (a[1], a[1])).levels, VP().level(times))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("edm", EDM), ("vp", VP), ("subvp", SubVP), ("ve", VE), ("flow", FlowMatching), ("trigflow", TrigFlow)],
+)
+def test_a_network_tells_its_process(name, kind):
+    if name == "edm":
+        assert isinstance(process_of(Preconditioning(), 0.002, 80.0), kind)
+    else:
+        assert type(process_of(Preconditioning.named(name), 0.002, 80.0)) is kind
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_goes_from_end_to_end(name):
+    levels = grid(name, 9, 0.01, 50.0, VE(0.01, 50.0))
+    assert (levels.diff() < 0).all()
+    torch.testing.assert_close(levels[[0, -1]], torch.tensor([50.0, 0.01], dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+def test_even_times_of_ve_are_even_in_the_logarithm():
+    torch.testing.assert_close(grid("time", 9, 0.01, 50.0, VE(0.01, 50.0)), grid("log", 9, 0.01, 50.0, EDM()))
+    torch.testing.assert_close(grid("time", 9, 0.01, 50.0, EDM()), grid("linear", 9, 0.01, 50.0, EDM()))
+    vp = VP().time(grid("vp", 9, 0.01, 50.0, EDM()))
+    torch.testing.assert_close(vp.diff(), vp.diff().mean().expand(8))
+
+
+def test_the_cosine_grid_is_even_in_the_angle():
+    """``arctan(1/sigma) ~ i`` but for the shift of Nichol and Dhariwal."""
+    levels = grid("cosine", 9, 0.05, 20.0, EDM())
+    angle = torch.arctan(levels)
+    torch.testing.assert_close(angle.diff(), angle.diff().mean().expand(8), rtol=1e-2, atol=0)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UsageError, match="unknown process 'vvp'"):
+        process_called("vvp", 0.002, 80.0, 0.5)
+    with pytest.raises(UsageError, match="unknown spacing 'kar'"):
+        grid("kar", 9, 0.01, 50.0, EDM())
+    for bad in ({"corrector": "mala"}, {"snr": 0.0, "corrector": "ald"}, {"noise": -1.0}):
+        with pytest.raises(UsageError):
+            registry.build("solvers", {"name": "euler-maruyama", **bad})
