@@ -28,7 +28,8 @@ class Header:
                          multistep sampling works best with; for a score model that was distilled to a walk of a few
                          of Euler's steps, where each of them begins
     ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
-    ``parents``          ``[{"path", "sha256"}]`` of teachers and initial weights
+    ``parents``          ``[{"path", "sha256"}]`` of teachers, initial weights, and files that it was converted from
+    ``average``          how the weights were averaged: ``{"track": "power:0.05"}``, and what it was rebuilt from
     ``sha256``           the seal of the file (``files.envelope``); empty until it is saved
     """
 
@@ -46,6 +47,7 @@ class Header:
     parents: list[dict[str, str]] = field(default_factory=list)
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
     sha256: str = ""
 
