@@ -85,7 +85,7 @@ class LevelsOptions(MachineOptions):
         10_000, help="images of each measurement, the same noise every time", check=at_least(2), section=SAMPLING
     )
     seed: int = seed_option()
-    precision: float = option(
+    within: float = option(
         0.1,
         help="a level has been found when its logarithm is known within this",
         check=positive(),

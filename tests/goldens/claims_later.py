@@ -1,9 +1,8 @@
 """Cases whose mathematics belongs to an issue still to come: claimed, expected to fail, not run."""
 
-from harness import CHECKPOINTS, METHODS, claim, later
+from harness import CHECKPOINTS, claim, later
 
 KINDS = {
-    METHODS: ["cm_progdist_loss", "fastgen_cm", "ict_tables"],
     CHECKPOINTS: [
         "diffusers_unet",
         "ect_net",
