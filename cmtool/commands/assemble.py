@@ -20,9 +20,10 @@ from cmtool.files.header import Header
 from cmtool.files.opening import open_any
 from cmtool.objectives.objective import Objective
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
+from cmtool.tracks import Track, tracks
 from cmtool.training.augment import Augment
 from cmtool.training.batches import Batches
-from cmtool.training.ema import Average
+from cmtool.training.ema import RULES, Average
 from cmtool.training.loop import State
 from cmtool.training.optimisers import optimiser
 
@@ -70,7 +71,9 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
     objective.begin(model)
 
     learner = optimiser(options.optimizer, [*model.parameters(), *objective.trained()], options.lr)
-    state = State(model, objective, learner, Average(model, options.ema))
+    first, *others = tracks(options.ema)
+    state = State(model, objective, learner, _average(model, first))
+    state.others = {track.name: _average(model, track) for track in others}
     batches = Batches(
         dataset,
         options.batch,
@@ -82,6 +85,10 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
         options.drop_labels,
     )
     return Job(state, batches, _header(options, start, dataset, conditional, model), dataset)
+
+
+def _average(model: Denoiser, track: Track) -> Average:
+    return Average(model, rule=RULES[track.form](track.value))
 
 
 def _score(options: TrainScoreOptions) -> Start:
@@ -179,6 +186,7 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
         parents=parents,
         licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
+        average={"track": str(tracks(options.ema)[0])},
     )
 
 

@@ -26,8 +26,10 @@ class Header:
     ``conditional``      the number of classes the network takes, 0 for none
     ``levels``           noise levels of the steps after the first, descending, that multistep sampling works best with
     ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
-    ``parents``          ``[{"path", "sha256"}]`` of teachers and initial weights
-    ``sha256``           the seal of the file (``files.envelope``); empty until it is saved
+    ``parents``          ``[{"path", "sha256"}]`` of teachers, initial weights, and files that it was converted from
+    ``average``          how the weights were averaged: ``{"track": "power:0.05"}``, and what it was rebuilt from
+    ``sha256``           the seal of the file (``files.envelope``), empty until it is saved; for the file of another
+                         program its SHA-256
     """
 
     kind: str
@@ -44,6 +46,7 @@ class Header:
     parents: list[dict[str, str]] = field(default_factory=list)
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
     sha256: str = ""
 
