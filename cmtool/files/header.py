@@ -30,7 +30,8 @@ class Header:
     ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
     ``parents``          ``[{"path", "sha256"}]`` of teachers, initial weights, and files that it was converted from
     ``average``          how the weights were averaged: ``{"track": "power:0.05"}``, and what it was rebuilt from
-    ``sha256``           the seal of the file (``files.envelope``); empty until it is saved
+    ``sha256``           the seal of the file (``files.envelope``), empty until it is saved; for the file of another
+                         program its SHA-256
     """
 
     kind: str

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cmtool.dataspec import data_spec
-from cmtool.declarations import Options, option
+from cmtool.declarations import option
+from cmtool.settings.foreign import ForeignOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEARCH, SEED, MachineOptions
 from cmtool.settings.sampling import WalkOptions, model_option, seed_option
 from cmtool.values import Spec, at_least, positive
@@ -111,7 +112,7 @@ class LevelsOptions(MachineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodOptions(MachineOptions):
+class LikelihoodOptions(MachineOptions, ForeignOptions):
     """Options of ``cmtool likelihood``."""
 
     command: ClassVar[str] = "likelihood"
@@ -146,7 +147,7 @@ class LikelihoodOptions(MachineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoOptions(Options):
+class InfoOptions(ForeignOptions):
     """Options of ``cmtool info``."""
 
     command: ClassVar[str] = "info"
