@@ -16,7 +16,7 @@ from typing import Any
 
 from cmtool import cli, registry
 
-IMAGES = {"digits": 40_000, "shapes": 12_000}
+IMAGES = {"digits": 30_000, "shapes": 12_000}
 TEACHER = {"digits": 120_000, "shapes": 36_000}
 PRESET = {"digits": ["--preset", "digits-cpu", "--set", "backbone.width=16"], "shapes": ["--set", "backbone.width=16"]}
 REFERENCE = {"digits": "digits", "shapes": "shapes[:2000]"}
