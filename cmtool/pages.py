@@ -22,7 +22,7 @@ Rows = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its options, where it lives (``module:function``), one sentence, lines to try with a remark, and advice."""
+    """A command: its options, where it lives (``module:function``), one sentence, lines to try, and advice."""
 
     options: type[Options]
     target: str
