@@ -90,6 +90,8 @@ class Preconditioning:
     matching. A positive ``sigma_min`` makes ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song
     et al. 2023, arXiv 2303.01469, app. C). TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024,
     arXiv 2410.11081, eq. 5).
+
+    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flowmap.py``).
     """
 
     sigma_data: float = 0.5
@@ -98,6 +100,7 @@ class Preconditioning:
     sign: float = 1.0
     form: str = "edm"
     time_scale: float = 1.0
+    jumps: bool = False
 
     @classmethod
     def named(cls, name: str, sigma_data: float = 0.5) -> "Preconditioning":
@@ -137,7 +140,8 @@ class Denoiser(nn.Module):
         """``x`` [B, ...], ``sigma`` [B] or [], ``labels`` [B] int64 or None -> [B, ...] in the precision of ``x``.
 
         The network runs in the precision of its weights, everything around it in that of ``x``. ``hints`` [B, K] say
-        how training images were changed; they reach only networks that take them, and nobody else need know of them.
+        how training images were changed, or where a jump leads; they reach only networks that take them, and nobody
+        else need know of them.
         """
         c_skip, c_out, _, _ = self.preconditioning(sigma.to(x.device))
         return like(c_skip, x) * x + like(c_out, x) * self.inside(x, sigma, labels, hints)

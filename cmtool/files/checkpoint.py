@@ -14,19 +14,26 @@ from cmtool.files.envelope import digest
 from cmtool.files.header import KEY, Header, parse
 from cmtool.files.sealed import read_sealed, write_sealed
 
-__all__ = ["digest", "load", "save"]
+__all__ = ["DTYPES", "digest", "fill", "load", "save"]
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def save(path: str | Path, model: Denoiser, header: Header) -> Header:
+def save(path: str | Path, model: Denoiser, header: Header, dtype: torch.dtype | None = None) -> Header:
     """Write the network's weights and the header, and return the header with its seal.
 
-    The preconditioning is the model's own. The file appears whole or not at all; WriteFailed when it cannot be written.
+    ``dtype`` is the precision of the parameters in the file, by default their own; buffers, such as frequencies, keep
+    theirs, and ``load`` returns all in that of the network. The preconditioning is the model's own. The file appears
+    whole or not at all; WriteFailed when it cannot be written.
     """
     header = replace(header, preconditioning=asdict(model.preconditioning), sha256="")
     document = header.document()
     parse(path, document)
     del document["sha256"]
-    return replace(header, sha256=write_sealed(path, model.net.state_dict(), KEY, document))
+    weights = model.net.state_dict()
+    if dtype:
+        weights |= {name: parameter.to(dtype) for name, parameter in model.net.named_parameters()}
+    return replace(header, sha256=write_sealed(path, weights, KEY, document))
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
@@ -38,7 +45,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     tensors, document = read_sealed(path, KEY)
     header = parse(path, document)
     net = _backbone(path, header)
-    _fill(path, net, tensors)
+    fill(path, net, tensors)
     model = Denoiser(net, _preconditioning(path, header.preconditioning)).eval().to(device)
     model.header = header
     return model
@@ -66,7 +73,11 @@ def _preconditioning(path: str | Path, given: dict[str, Any]) -> Preconditioning
     return found
 
 
-def _fill(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
+def fill(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give a network its weights, in its own precision; BadFile names one that has no place, no weight or no fit.
+
+    A network on the device "meta" takes the tensors themselves.
+    """
     wanted = net.state_dict()
     for what, names in (("lacks", wanted.keys() - tensors), ("has an unknown", tensors.keys() - wanted)):
         if names:
@@ -76,4 +87,5 @@ def _fill(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
         if tensor.shape != tensors[name].shape:
             shapes = f"{list(tensors[name].shape)} instead of {list(tensor.shape)}"
             raise BadFile(f"{path} does not fit its own network: tensor '{name}' is {shapes}")
-    net.load_state_dict(tensors)
+    given = {name: tensors[name].to(tensor.dtype) for name, tensor in wanted.items()}
+    net.load_state_dict(given, assign=any(tensor.is_meta for tensor in wanted.values()))

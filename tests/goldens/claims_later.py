@@ -1,24 +1,15 @@
 """Cases whose mathematics belongs to an issue still to come: claimed, expected to fail, not run."""
 
-from harness import CHECKPOINTS, METHODS, SAMPLERS, claim, later
+from harness import CHECKPOINTS, claim, later
 
 KINDS = {
-    SAMPLERS: [
-        "edm2_phema",
-    ],
-    METHODS: ["cm_progdist_loss", "fastgen_cm", "ict_tables", "lpips"],
     CHECKPOINTS: [
-        "cm_consistency_loss_unet",
-        "cm_unet",
         "diffusers_unet",
         "ect_net",
         "ect_pickle",
         "edm_pickle",
-        "gd_unet",
-        "manifest_cm",
         "manifest_ect",
         "manifest_edm",
-        "manifest_gd",
         "manifest_ssde",
         "ssde_net",
     ],
