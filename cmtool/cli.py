@@ -96,6 +96,21 @@ COMMANDS = {
             ),
         ),
     ),
+    "likelihood": Command(
+        settings.LikelihoodOptions,
+        "cmtool.commands.likelihood:run",
+        "Exact likelihood of images under a score model, in bits per dimension",
+        (("cmtool likelihood -m teacher.safetensors --data digits -n 200", "mean and standard error"),),
+    ),
+    "convert": Command(
+        settings.ConvertOptions,
+        "cmtool.commands.convert:run",
+        "Write a checkpoint in another precision, or with an average of another width",
+        (
+            ("cmtool convert model.safetensors -o half.safetensors --dtype fp16", "half the size"),
+            ("cmtool convert runs/mine --ema-width 0.08 -o out.safetensors", "a power average that was not kept"),
+        ),
+    ),
     "info": Command(
         settings.InfoOptions,
         "cmtool.commands.info:run",

@@ -22,7 +22,7 @@ IMAGES = os.environ.get("CMTOOL_IMAGES", "120000")
 MODELS = {
     "EDM": ["--method", "edm"],
     "VP": ["--method", "dsm", "--set", "method.process=vp"],
-    "VE": ["--method", "dsm", "--set", "method.process=ve"],
+    "VE": ["--method", "dsm", "--set", "method.process=ve", "--sigma-max", "10"],  # the largest distance of two digits
     "sub-VP": ["--method", "dsm", "--set", "method.process=subvp"],
     "flow": ["--method", "flow"],
     "Trig": ["--method", "trigflow"],

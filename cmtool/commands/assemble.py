@@ -19,9 +19,10 @@ from cmtool.files.checkpoint import digest, load
 from cmtool.files.header import Header
 from cmtool.objectives.objective import Objective
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
+from cmtool.tracks import Track, tracks
 from cmtool.training.augment import Augment
 from cmtool.training.batches import Batches
-from cmtool.training.ema import Average
+from cmtool.training.ema import RULES, Average
 from cmtool.training.loop import State
 from cmtool.training.optimisers import optimiser
 
@@ -69,7 +70,9 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
     objective.begin(model)
 
     learner = optimiser(options.optimizer, [*model.parameters(), *objective.trained()], options.lr)
-    state = State(model, objective, learner, Average(model, options.ema))
+    first, *others = tracks(options.ema)
+    state = State(model, objective, learner, _average(model, first))
+    state.others = {track.name: _average(model, track) for track in others}
     batches = Batches(
         dataset,
         options.batch,
@@ -81,6 +84,10 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
         options.drop_labels,
     )
     return Job(state, batches, _header(options, start, dataset, conditional, model), dataset)
+
+
+def _average(model: Denoiser, track: Track) -> Average:
+    return Average(model, rule=RULES[track.form](track.value))
 
 
 def _score(options: TrainScoreOptions) -> Start:
@@ -177,6 +184,7 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
         options=plain(asdict(replace(options, run=None, resume=None, dry_run=False))),
         parents=parents,
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
+        average={"track": str(tracks(options.ema)[0])},
     )
 
 

@@ -27,7 +27,8 @@ class Header:
     ``levels``           noise levels of the steps after the first, descending, that multistep sampling works best with,
                          and so the number of steps that it takes when no other is asked for: one more than there are
     ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
-    ``parents``          ``[{"path", "sha256"}]`` of teachers and initial weights, or of the file it is a copy of
+    ``parents``          ``[{"path", "sha256"}]`` of teachers, initial weights, and files that it was made from
+    ``average``          how the weights were averaged: ``{"track": "power:0.05"}``, and what it was rebuilt from
     ``sha256``           the seal of the file (``files.envelope``); empty until it is saved
     """
 
@@ -45,6 +46,7 @@ class Header:
     parents: list[dict[str, str]] = field(default_factory=list)
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
     sha256: str = ""
 

@@ -1,13 +1,14 @@
-"""Options of the commands that look at images and files: fid, levels and info."""
+"""Options of the commands that look at images and files: fid, levels, likelihood and info."""
 # ruff: noqa: RUF009  (option() makes a dataclass field)
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cmtool.dataspec import data_spec
 from cmtool.declarations import Options, option
-from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEARCH, MachineOptions
-from cmtool.settings.sampling import WalkOptions, seed_option
+from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEARCH, SEED, MachineOptions
+from cmtool.settings.sampling import WalkOptions, model_option, seed_option
 from cmtool.values import Spec, at_least, positive
 
 
@@ -110,9 +111,44 @@ class LevelsOptions(MachineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LikelihoodOptions(MachineOptions):
+    """Options of ``cmtool likelihood``."""
+
+    command: ClassVar[str] = "likelihood"
+
+    data: Spec | None = option(
+        None,
+        help="images whose density is asked for: data set or folder; digits[0::2] takes a part",
+        flag="-d",
+        group="datasets",
+        parse=data_spec,
+        metavar="DATA",
+        section=INPUT,
+        shown="what the model learned from",
+    )
+    model: Path | None = model_option()
+    n: int = option(100, help="images at most", check=at_least(1), section=INPUT)
+    steps: int = option(
+        64,
+        help="steps of the classical Runge-Kutta method, four evaluations each",
+        flag="-k",
+        check=at_least(1),
+        section=SAMPLING,
+    )
+    probes: int = option(
+        1,
+        help="random directions that estimate the divergence; 0: every axis, exact",
+        check=at_least(0),
+        section=SAMPLING,
+    )
+    probe: str = option("rademacher", help="their distribution", choices=("rademacher", "gaussian"), section=SAMPLING)
+    seed: int = option(0, help="seed of dequantisation and directions", check=SEED, section=SAMPLING)
+
+
+@dataclass(frozen=True, kw_only=True)
 class InfoOptions(Options):
     """Options of ``cmtool info``."""
 
     command: ClassVar[str] = "info"
 
-    what: str = option("plugins", help="plugins, presets or a checkpoint", positional=True, metavar="WHAT")
+    what: str = option("plugins", help="plugins, presets, a checkpoint or a run", positional=True, metavar="WHAT")

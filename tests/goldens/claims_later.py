@@ -1,12 +1,9 @@
 """Cases whose mathematics belongs to an issue still to come: claimed, expected to fail, not run."""
 
-from harness import CHECKPOINTS, METHODS, SAMPLERS, claim, later
+from harness import CHECKPOINTS, METHODS, claim, later
 
 KINDS = {
-    SAMPLERS: [
-        "edm2_phema",
-    ],
-    METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables", "lpips"],
+    METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables"],
     CHECKPOINTS: [
         "cm_consistency_loss_unet",
         "cm_unet",
