@@ -13,7 +13,15 @@ from cmtool.options import dump, load
 from cmtool.values import Seeds, Spec, at_least
 
 CLASSES = [getattr(settings, name) for name in settings.__all__ if name != "TrainOptions"]
-GIVEN = {"teacher": "t.safetensors", "operator": "inpaint", "input": "-", "source": "a", "ref": "b", "output": "c"}
+GIVEN = {
+    "teacher": "t.safetensors",
+    "operator": "inpaint",
+    "input": "-",
+    "source": "a",
+    "ref": "b",
+    "output": "c",
+    "model": "m",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +200,7 @@ OTHER = {  # a value unlike the default for every kind of option
     str: "text: 'quoted' # é",
     Path: "a b/c",
     Seeds: "3,5-9",
+    Spec: "{side: 16}",
     tuple[float, ...]: "70,0.5",
     tuple[int, ...]: "0,22,39",
 }

@@ -18,7 +18,7 @@ TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items(
 
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "PIL", "cleanfid", "safetensors"}
 BASE = {"errors", "values", "yamlfile", "presets", "registry", "declarations", "sources", "options", "dataspec"}
-L0 = BASE | {"tracks", "settings", "pages", "failures"}
+L0 = BASE | {"tracks", "settings", "pages", "failures", "catalogue"}
 SCRIPTS = {"cmtool.features.train_small"}  # run by hand, once, to make a file that ships
 LAYERS = {  # a folder or file of the package, and what else of the package it may import
     **dict.fromkeys(L0, L0 | {"cmtool"}),
@@ -31,7 +31,8 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "features": {"errors", "pictures", "assets"},
     "training": {"core", "objectives", "errors"},
     "evaluation": {"core", "objectives", "errors"},
-    "files": {"core", "registry", "errors", "pictures"},
+    "files": {"core", "registry", "errors", "pictures", "yamlfile"},
+    "formats": {"files", "core", "registry", "errors"},
     "commands": L0 | {"core", "objectives", "training", "evaluation", "files", "datasets", "pictures", "cmtool"},
     "testing": {"backbones", "core", "objectives", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},

@@ -15,8 +15,9 @@ from cmtool.commands.guide import guided
 from cmtool.commands.models import checkpoint
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
-from cmtool.files.checkpoint import digest, load
+from cmtool.files.checkpoint import digest
 from cmtool.files.header import Header
+from cmtool.files.opening import open_any
 from cmtool.objectives.objective import Objective
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 from cmtool.tracks import Track, tracks
@@ -57,15 +58,18 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
     dataset = open_dataset(options.data)
     conditional = len(dataset.classes) if options.conditional else 0
     start = STARTS[type(options)](options)
+    if start.augment and len(dataset.shape) != 3:
+        raise UsageError("--augment changes images, and these data are points", "leave out --augment")
     if start.parent is not None:
         conditional = _fits(start.parent.header, dataset, conditional, start.path)
 
     torch.manual_seed(options.seed)
     net = registry.build("backbones", start.backbone, tuple(dataset.shape), conditional)
     if start.parent is not None:
-        _inherit(net, start.parent.net, start.path)
+        _inherit(net, start, conditional)
     boundary = start.objective.sigma_min if start.objective.kind == "consistency" else 0.0
-    model = Denoiser(net, replace(start.preconditioning, sigma_min=boundary)).to(device)
+    preconditioning = replace(start.preconditioning, sigma_min=boundary, jumps=start.objective.hints > 0)
+    model = Denoiser(net, preconditioning).to(device)
     objective = start.objective.to(device)
     objective.begin(model)
 
@@ -94,34 +98,48 @@ def _score(options: TrainScoreOptions) -> Start:
     objective = registry.build("train_score", options.method, **_levels(options, options.sigma_data))
     preconditioning = objective.preconditioning or Preconditioning(options.sigma_data)
     if not options.augment:
-        return Start(objective, options.backbone, preconditioning)
-    augment = Augment.edm(options.augment)
-    return Start(objective, _told(options.backbone, augment), preconditioning, augment=augment)
-
-
-def _told(backbone: dict[str, Any], augment: Augment) -> dict[str, Any]:
-    """The backbone that takes the hints; UsageError for one that cannot, whose samples would look augmented."""
-    if "augment" not in registry.options(registry.get("backbones", backbone["name"])):
+        return Start(objective, _jumping(options.backbone, objective), preconditioning)
+    if objective.hints:
         raise UsageError(
-            f"the network '{backbone['name']}' cannot be told of augmentation, which would leak into its samples",
-            "leave out --augment, or use --backbone unet",
+            f"the method '{options.method['name']}' tells the network where to jump, and --augment how images changed:"
+            " it can be told one of the two",
+            "leave out --augment",
         )
-    return {**backbone, "augment": augment.hints}
+    augment = Augment.edm(options.augment)
+    why = "of augmentation, which would leak into its samples"
+    told = _told(options.backbone, augment.hints, why, "leave out --augment, or use --backbone unet")
+    return Start(objective, told, preconditioning, augment=augment)
+
+
+def _told(backbone: dict[str, Any], hints: int, what: str, hint: str) -> dict[str, Any]:
+    """The backbone that takes so many hints; UsageError for one that cannot."""
+    if "augment" not in registry.options(registry.get("backbones", backbone["name"])):
+        raise UsageError(f"the network '{backbone['name']}' cannot be told {what}", hint)
+    return {**backbone, "augment": hints}
+
+
+def _jumping(backbone: dict[str, Any], objective: Objective) -> dict[str, Any]:
+    """The backbone that takes the hints of the objective, if it has any."""
+    if not objective.hints:
+        return backbone
+    why = "where to jump, which this method needs"
+    return _told(backbone, objective.hints, why, "use a network with an option 'augment': --backbone unet")
 
 
 def _ct(options: TrainCtOptions) -> Start:
     path = checkpoint(options.init) if options.init else None
-    parent = load(path) if path else None
+    parent = open_any(path) if path else None
     sigma_data = parent.preconditioning.sigma_data if parent else options.sigma_data
     objective = registry.build("train_ct", options.method, **_levels(options, sigma_data))
     if parent is None:
-        return Start(objective, options.backbone, objective.preconditioning or Preconditioning(sigma_data))
-    return Start(objective, parent.header.backbone, parent.preconditioning, parent, path)
+        preconditioning = objective.preconditioning or Preconditioning(sigma_data)
+        return Start(objective, _jumping(options.backbone, objective), preconditioning)
+    return Start(objective, _jumping(parent.header.backbone, objective), parent.preconditioning, parent, path)
 
 
 def _distill(options: DistillOptions) -> Start:
     path = checkpoint(options.teacher)
-    teacher = load(path).requires_grad_(False)
+    teacher = open_any(path).requires_grad_(False)
     if teacher.header.kind != "score":
         raise UsageError(
             f"{path} is a consistency model, and distill learns from a score model",
@@ -131,7 +149,8 @@ def _distill(options: DistillOptions) -> Start:
     followed = guided(teacher, path, options)
     objective = registry.build("distill", options.method, followed, **_levels(options, sigma_data))
     guide = checkpoint(options.guide) if options.guide else None
-    return Start(objective, teacher.header.backbone, teacher.preconditioning, teacher, path, guide)
+    backbone = _jumping(teacher.header.backbone, objective)
+    return Start(objective, backbone, teacher.preconditioning, teacher, path, guide)
 
 
 STARTS: dict[type, Callable[[Any], Start]] = {
@@ -156,13 +175,20 @@ def _fits(header: Header, dataset: Any, conditional: int, path: Path | None) -> 
     return header.conditional
 
 
-def _inherit(net: torch.nn.Module, parent: torch.nn.Module, path: Path | None) -> None:
+def _inherit(net: torch.nn.Module, start: Start, conditional: int) -> None:
+    """The weights of the parent; the hints of a jump are not those of augmentation, and are learnt anew."""
+    assert start.parent is not None
+    state, hints = start.parent.net.state_dict(), start.objective.hints
+    if hints and not start.parent.preconditioning.jumps:
+        with torch.device("meta"):
+            deaf = registry.build("backbones", {**start.backbone, "augment": 0}, start.parent.header.shape, conditional)
+        kept = deaf.state_dict().keys()
+        state = {key: state[key] if key in kept else value for key, value in net.state_dict().items()}
     try:
-        net.load_state_dict(parent.state_dict())
+        net.load_state_dict(state)
     except RuntimeError as error:
-        raise UsageError(
-            f"the network of {path} does not fit this one: {str(error).splitlines()[-1].strip()}"
-        ) from error
+        reason = str(error).splitlines()[-1].strip()
+        raise UsageError(f"the network of {start.path} does not fit this one: {reason}") from error
 
 
 def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int, model: Denoiser) -> Header:
@@ -183,6 +209,7 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
         method=f"{options.command} {vars(options)['method']['name']}",
         options=plain(asdict(replace(options, run=None, resume=None, dry_run=False))),
         parents=parents,
+        licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
         average={"track": str(tracks(options.ema)[0])},
     )

@@ -22,6 +22,7 @@ from cmtool.evaluation.frechet import frechet_distance
 from cmtool.evaluation.moments import Moments
 from cmtool.evaluation.references import Statistics, comparable, holds_statistics, read_statistics
 from cmtool.files.images import open_reader
+from cmtool.files.opening import format_of
 from cmtool.files.runs import CHECKPOINT
 from cmtool.settings import FidOptions
 from cmtool.training.batches import Cache
@@ -107,8 +108,9 @@ def measure(images: Images, features: Any, n: int | None, console: Console) -> S
 def find(target: str, options: FidOptions, console: Console) -> Statistics | Images:
     """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
     named = target in registry.names("datasets")
-    if target.endswith(".safetensors") or (not named and (Path(target) / CHECKPOINT).is_file()):
-        return of_model(Path(target), options, console)
+    path = Path(target)
+    if target.endswith(".safetensors") or (not named and ((path / CHECKPOINT).is_file() or format_of(path))):
+        return of_model(path, options, console)
     return given(target, options.batch)
 
 
@@ -128,7 +130,7 @@ def given(target: str, batch: int) -> Statistics | Images:
 
 
 def of_model(path: Path, options: FidOptions, console: Console) -> Images:
-    model, found = open_model(path, device(options.device), console)
+    model, found = open_model(path, device(options.device), console, options.format, options.backbone)
     model = guided(model, found, options, console.warn)
     walk, klass = plan(model.header, options), class_index(model.header, options.klass)
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))

@@ -9,6 +9,7 @@ from torch import Tensor
 from cmtool import registry
 from cmtool.core.coordinates import process_called, process_of
 from cmtool.core.denoiser import Preconditioning
+from cmtool.core.flowmap import GammaJumps
 from cmtool.core.grids import grid, intermediate, karras, to_zero
 from cmtool.core.process import EDM, Process
 from cmtool.core.solvers.native import native
@@ -49,6 +50,8 @@ def plan(header: Header, options: WalkOptions | None = None) -> Plan:
     """
     options = options or WalkOptions()
     check_levels(header, None if options.ts else options.steps, options.levels)
+    if options.gamma is not None:
+        _check_jumps(header, options)
     if header.kind == "score":
         _refuse(options, JUMPING, "jumps of a consistency model", "and this is a score model", "--solver heun")
         return Plan(_downhill(header, options))
@@ -92,6 +95,25 @@ def _preconditioning(header: Header) -> Preconditioning:
 
 def _ends(header: Header) -> tuple[float, float]:
     return header.sigma_min, header.sigma_max
+
+
+def _check_jumps(header: Header, options: WalkOptions) -> None:
+    """UsageError for --gamma with a model that does not jump to any level it is told."""
+    if not header.preconditioning.get("jumps"):
+        what = "jumps to images alone" if header.kind == "consistency" else "is a score model"
+        raise UsageError(
+            f"--gamma is for a model that jumps to any level, and this one {what}",
+            "leave it out, or train one that does: cmtool distill --method ctm",
+        )
+    if options.convention:
+        raise UsageError("--gamma is a convention of its own and goes with no --convention", "give one of them")
+
+
+def _jumps(header: Header, options: WalkOptions) -> Walk:
+    """Jumps of a consistency model, under the convention that was asked for."""
+    if options.gamma is not None:
+        return GammaJumps(_stations(header, options), options.gamma)
+    return jumps(header, _stations(header, options), options.convention)
 
 
 def jumps(header: Header, levels: Tensor, convention: str | None = None) -> Jumps:

@@ -27,7 +27,7 @@ class Header:
     ``levels``           noise levels of the steps after the first, descending, that multistep sampling works best with,
                          and so the number of steps that it takes when no other is asked for: one more than there are
     ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
-    ``parents``          ``[{"path", "sha256"}]`` of teachers, initial weights, and files that it was made from
+    ``parents``          ``[{"path", "sha256"}]`` of teachers, initial weights, and files that it was converted from
     ``average``          how the weights were averaged: ``{"track": "power:0.05"}``, and what it was rebuilt from
     ``sha256``           the seal of the file (``files.envelope``); empty until it is saved
     """

@@ -46,6 +46,7 @@ class Objective(nn.Module):
     kind = "score"  # what comes out: a model of the mean of x_0 ("score") or of the end of the ODE ("consistency")
     sigma_min = 0.0  # the boundary of the preconditioning that the model is trained with
     preconditioning: Preconditioning | None = None  # what the network predicts, where the method says so
+    hints = 0  # how many numbers say where a jump leads, for networks that jump to any level (core/flowmap.py)
     probes = False  # whether the loss wants a second normal draw, ``Batch.v``
 
     def begin(self, model: nn.Module) -> None:

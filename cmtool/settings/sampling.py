@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from cmtool.declarations import option
 from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
-from cmtool.values import Seeds, Spec, at_least, counting, falling, positive
+from cmtool.values import Seeds, Spec, at_least, between, counting, falling, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,12 @@ class SamplingOptions(MachineOptions):
     )
     klass: int | str | None = option(
         None, key="class", help="class, by number or name", metavar="CLASS", section=SAMPLING, shown="they take turns"
+    )
+    format: Spec | None = option(
+        None, help="of a model of another program, what its file leaves open", yaml_only=True, section=INPUT
+    )
+    backbone: Spec | None = option(
+        None, help="of its network, what its file leaves open", yaml_only=True, section=INPUT
     )
     batch: int = option(
         64, help="images at a time; does not change them", flag="-b", check=at_least(1), section=MACHINE
@@ -78,6 +84,13 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
         choices=("paper", "openai", "ect"),
         section=SAMPLING,
         shown="paper",
+    )
+    gamma: float | None = option(
+        None,
+        help="new noise between the jumps of a model trained by ctm or meanflow, from 0, none, to 1, all",
+        check=between(0, 1),
+        section=SAMPLING,
+        shown="1",
     )
 
 
