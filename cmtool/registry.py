@@ -12,10 +12,11 @@ from typing import Any, get_type_hints
 from cmtool.errors import CmtoolError, UsageError, unknown
 from cmtool.values import Expected, coerce
 
-__all__ = ["GROUPS", "build", "get", "names", "options", "providers"]
+__all__ = ["GROUPS", "build", "get", "names", "options", "providers", "typed"]
 
 GROUPS = {
     "backbones": "network architecture",
+    "formats": "checkpoint format",
     "datasets": "data set",
     "features": "feature extractor",
     "operators": "editing task",
@@ -89,13 +90,16 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     if missing:
         raise UsageError(f"{GROUPS[group]} '{name}' needs the option '{missing[0]}'")
     theirs = {
-        key: _typed(factory, f"option '{key}' of {GROUPS[group]} '{name}'", key, value) for key, value in spec.items()
+        key: typed(factory, f"option '{key}' of {GROUPS[group]} '{name}'", key, value) for key, value in spec.items()
     }
     return factory(*args, **{**{k: v for k, v in given.items() if k in allowed}, **theirs})
 
 
-def _typed(factory: Any, what: str, key: str, value: Any) -> Any:
-    """The user's value as the type that the factory's annotation asks for; what is not annotated passes as it is."""
+def typed(factory: Any, what: str, key: str, value: Any) -> Any:
+    """The user's value as the type that the factory's annotation asks for; what is not annotated passes as it is.
+
+    UsageError, in which the option is called ``what``, when it is no such value.
+    """
     kind = get_type_hints(factory).get(key)
     try:
         return value if kind is None else coerce(kind, value)

@@ -204,6 +204,7 @@ OTHER = {  # a value unlike the default for every kind of option
     str: "text: 'quoted' # é",
     Path: "a b/c",
     Seeds: "3,5-9",
+    Spec: "{side: 16}",
     tuple[float, ...]: "70,0.5",
     tuple[int, ...]: "0,22,39",
 }

@@ -15,8 +15,9 @@ from cmtool.commands.guide import guided
 from cmtool.commands.models import checkpoint
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
-from cmtool.files.checkpoint import digest, load
+from cmtool.files.checkpoint import digest
 from cmtool.files.header import Header
+from cmtool.files.opening import open_any
 from cmtool.objectives.objective import Objective
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 from cmtool.training.augment import Augment
@@ -104,7 +105,7 @@ def _told(backbone: dict[str, Any], augment: Augment) -> dict[str, Any]:
 
 def _ct(options: TrainCtOptions) -> Start:
     path = checkpoint(options.init) if options.init else None
-    parent = load(path) if path else None
+    parent = open_any(path) if path else None
     sigma_data = parent.preconditioning.sigma_data if parent else options.sigma_data
     objective = registry.build("train_ct", options.method, **_levels(options, sigma_data))
     if parent is None:
@@ -114,7 +115,7 @@ def _ct(options: TrainCtOptions) -> Start:
 
 def _distill(options: DistillOptions) -> Start:
     path = checkpoint(options.teacher)
-    teacher = load(path).requires_grad_(False)
+    teacher = open_any(path).requires_grad_(False)
     if teacher.header.kind != "score":
         raise UsageError(
             f"{path} is a consistency model, and distill learns from a score model",
@@ -176,6 +177,7 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
         method=f"{options.command} {vars(options)['method']['name']}",
         options=plain(asdict(replace(options, run=None, resume=None, dry_run=False))),
         parents=parents,
+        licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
     )
 

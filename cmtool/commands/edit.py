@@ -38,7 +38,7 @@ def run(options: EditOptions, console: Console) -> None:
         raise UsageError("standard input is the picture or the mask", "give one of them as a file")
     use_threads(options.threads)
     where = device(options.device)
-    model, path = open_model(options.model, where, console)
+    model, path = open_model(options.model, where, console, options.format, options.backbone)
     header = model.header
     if len(header.shape) != 3:
         raise UsageError(f"edit works on images, and {path} makes points")

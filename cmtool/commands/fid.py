@@ -22,6 +22,7 @@ from cmtool.evaluation.frechet import frechet_distance
 from cmtool.evaluation.moments import Moments
 from cmtool.evaluation.references import Statistics, comparable, holds_statistics, read_statistics
 from cmtool.files.images import open_reader
+from cmtool.files.opening import format_of
 from cmtool.files.runs import CHECKPOINT
 from cmtool.settings import FidOptions
 from cmtool.training.batches import Cache
@@ -107,7 +108,7 @@ def find(target: str, options: FidOptions, console: Console) -> Statistics | Ima
     if target.endswith(".npz") and holds_statistics(target):
         return read_statistics(target)
     named = target in names  # a data set's name wins over a folder beside it; ./digits is the folder
-    if target.endswith(".safetensors") or (not named and (path / CHECKPOINT).is_file()):
+    if target.endswith(".safetensors") or (not named and ((path / CHECKPOINT).is_file() or format_of(path))):
         return of_model(path, options, console)
     if target == "-" or (not named and path.exists()):
         return Images(target, (torch.as_tensor(batch.images) for batch in open_reader(target, options.batch)))
@@ -119,7 +120,7 @@ def find(target: str, options: FidOptions, console: Console) -> Statistics | Ima
 
 
 def of_model(path: Path, options: FidOptions, console: Console) -> Images:
-    model, found = open_model(path, device(options.device), console)
+    model, found = open_model(path, device(options.device), console, options.format, options.backbone)
     model = guided(model, found, options, console.warn)
     walk, klass = plan(model.header, options), class_index(model.header, options.klass)
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))

@@ -13,8 +13,8 @@ from cmtool.core.guidance import EVERYWHERE, Guided, Unlabelled
 from cmtool.core.noise import Noise
 from cmtool.core.samplers import Counted, last
 from cmtool.errors import UsageError
-from cmtool.files.checkpoint import load
 from cmtool.files.header import Header
+from cmtool.files.opening import open_any
 from cmtool.settings.guidance import GuidanceOptions
 
 __all__ = ["evaluations", "guided", "told"]
@@ -50,7 +50,7 @@ def _refuse_idle(options: GuidanceOptions) -> None:
 def _weaker(model: Denoiser, path: Path, guide: Path) -> Denoiser | Unlabelled:
     """The model of ``guide``, on the same device; one without classes is not told any."""
     guide = checkpoint(guide)
-    weak = load(guide, next(model.parameters()).device).requires_grad_(False)
+    weak = open_any(guide, next(model.parameters()).device).requires_grad_(False)
     ours, theirs = model.header, weak.header
     if theirs.kind != "score":
         raise UsageError(f"{guide} is a consistency model, and only a score model can guide", "name another --guide")

@@ -54,6 +54,12 @@ def _header(path: Path) -> dict[str, Any]:
         near = closest(str(path), ("plugins", "presets"))
         hint = f"did you mean '{near}'?" if near else "cmtool info takes plugins, presets or a checkpoint"
         raise MissingInput(f"there is no file {path}", hint)
-    from cmtool.files.header import read_header
+    from cmtool.files.envelope import holds
+    from cmtool.files.header import KEY, read_header
 
-    return read_header(path / "model.safetensors" if path.is_dir() else path, whole=True).document()
+    path = path / "model.safetensors" if path.is_dir() else path
+    if path.is_file() and not holds(path, KEY):
+        from cmtool.files.opening import open_any  # which needs torch
+
+        return open_any(path).header.document()
+    return read_header(path, whole=True).document()

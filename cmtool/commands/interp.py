@@ -19,7 +19,7 @@ __all__ = ["run"]
 def run(options: InterpOptions, console: Console) -> None:
     """Draw the frames; a conditional model without --class changes class half way, so that both ends are samples."""
     use_threads(options.threads)
-    model, path = open_model(options.model, device(options.device), console)
+    model, path = open_model(options.model, device(options.device), console, options.format, options.backbone)
     header, model = model.header, guided(model, path, options, console.warn)
     walk = plan(header, options)
     ends = labels_of([options.a, options.b], header.conditional, class_index(header, options.klass))

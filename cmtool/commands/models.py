@@ -1,5 +1,6 @@
 """Which model is meant, and reading it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +10,39 @@ from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
 from cmtool.errors import MissingInput, UsageError
-from cmtool.files.checkpoint import load
 from cmtool.files.header import Header
+from cmtool.files.opening import format_of, open_any
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 
 __all__ = ["checkpoint", "class_index", "open_model"]
 
 
-def open_model(path: Path | None, device: torch.device, console: Console) -> tuple[Denoiser, Path]:
-    """The checkpoint that was named, else the user's own default, else that of the last finished run; and its path."""
+def open_model(
+    path: Path | None,
+    device: torch.device,
+    console: Console,
+    format: Mapping[str, Any] | None = None,
+    backbone: Mapping[str, Any] | None = None,
+) -> tuple[Denoiser, Path]:
+    """The model that was named, else the user's own default, else that of the last finished run; and its path.
+
+    ``format`` and ``backbone`` say what the file of another program leaves open.
+    """
     found = path or latest_checkpoint()
     if found is None:
         raise MissingInput("there is no model here", "train one with 'cmtool train-ct', or name one with --model FILE")
     found = checkpoint(found)
-    model = load(found, device)
+    model = open_any(found, device, format, backbone)
     header = model.header
-    console.say(f"model: {found} ({header.kind}, {header.method}, {header.images:,} images seen)")
+    seen = f", {header.images:,} images seen" if header.images else ""
+    console.say(f"model: {found} ({header.kind}, {header.method}{seen})")
     return model, found
 
 
 def checkpoint(path: Path) -> Path:
-    """The checkpoint of a run directory, or the file itself."""
-    return path / CHECKPOINT if path.is_dir() else path
+    """The checkpoint of a run directory, or what was named itself."""
+    inside = path / CHECKPOINT
+    return inside if path.is_dir() and (inside.exists() or format_of(path) is None) else path
 
 
 def class_index(header: Header, klass: int | str | None) -> int | None:
@@ -41,17 +53,18 @@ def class_index(header: Header, klass: int | str | None) -> int | None:
         raise UsageError("this model was trained without classes and takes no --class")
     if isinstance(klass, int) or str(klass).isdigit():
         if int(klass) >= header.conditional:
-            raise UsageError(
-                f"there is no class {klass}", f"classes are 0 to {header.conditional - 1}: {_names(header)}"
-            )
+            raise UsageError(f"there is no class {klass}", _numbers(header))
         return int(klass)
     if klass not in header.classes:
-        raise UsageError(f"there is no class '{klass}'", f"there are: {_names(header)}")
+        hint = f"there are: {', '.join(header.classes)}" if header.classes else _numbers(header)
+        raise UsageError(f"there is no class '{klass}'", hint)
     return header.classes.index(klass)
 
 
-def _names(header: Header) -> str:
-    return ", ".join(header.classes)
+def _numbers(header: Header) -> str:
+    """The classes by number, and by name where they have one."""
+    names = f": {', '.join(header.classes)}" if header.classes else ""
+    return f"classes are 0 to {header.conditional - 1}{names}"
 
 
 def describe(model: Denoiser | Guided, path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ SHEET = 100  # images at most on a grid
 def run(options: SampleOptions, console: Console) -> None:
     """Draw images and write them as they come."""
     use_threads(options.threads)
-    model, path = open_model(options.model, device(options.device), console)
+    model, path = open_model(options.model, device(options.device), console, options.format, options.backbone)
     header, model = model.header, guided(model, path, options, console.warn)
     walk = plan(header, options)
     if options.grid:

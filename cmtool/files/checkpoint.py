@@ -14,7 +14,7 @@ from cmtool.files.envelope import digest
 from cmtool.files.header import KEY, Header, parse
 from cmtool.files.sealed import read_sealed, write_sealed
 
-__all__ = ["digest", "load", "save"]
+__all__ = ["digest", "fill", "load", "save"]
 
 
 def save(path: str | Path, model: Denoiser, header: Header) -> Header:
@@ -38,7 +38,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     tensors, document = read_sealed(path, KEY)
     header = parse(path, document)
     net = _backbone(path, header)
-    _fill(path, net, tensors)
+    fill(path, net, tensors)
     model = Denoiser(net, _preconditioning(path, header.preconditioning)).eval().to(device)
     model.header = header
     return model
@@ -66,7 +66,11 @@ def _preconditioning(path: str | Path, given: dict[str, Any]) -> Preconditioning
     return found
 
 
-def _fill(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
+def fill(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give a network its weights, in its own precision; BadFile names one that has no place, no weight or no fit.
+
+    A network on the device "meta" takes the tensors themselves.
+    """
     wanted = net.state_dict()
     for what, names in (("lacks", wanted.keys() - tensors), ("has an unknown", tensors.keys() - wanted)):
         if names:
@@ -76,4 +80,5 @@ def _fill(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
         if tensor.shape != tensors[name].shape:
             shapes = f"{list(tensors[name].shape)} instead of {list(tensor.shape)}"
             raise BadFile(f"{path} does not fit its own network: tensor '{name}' is {shapes}")
-    net.load_state_dict(tensors)
+    given = {name: tensors[name].to(tensor.dtype) for name, tensor in wanted.items()}
+    net.load_state_dict(given, assign=any(tensor.is_meta for tensor in wanted.values()))

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from cmtool.errors import BadFile, MissingInput, closest
 
-__all__ = ["BLANK", "Envelope", "digest", "pack", "read_envelope", "sealed", "verify"]
+__all__ = ["BLANK", "Envelope", "digest", "holds", "pack", "read_envelope", "sealed", "verify"]
 
 LIMIT = 100_000_000  # bytes of a table, the limit of safetensors itself
 BLANK = "0" * 64
@@ -69,6 +69,15 @@ def read_envelope(path: str | Path, key: str) -> Envelope:
     if not re.fullmatch("[0-9a-f]{64}", str(document.get("sha256"))):
         raise _damaged(path, "its checksum is missing")
     return Envelope(document, raw, head)
+
+
+def holds(path: str | Path, key: str) -> bool:
+    """Whether a file is safetensors with a document stored under ``key``, as far as its table can be read."""
+    try:
+        read_envelope(path, key)
+    except (BadFile, MissingInput):
+        return False
+    return True
 
 
 def verify(path: str | Path, envelope: Envelope) -> None:

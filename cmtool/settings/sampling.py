@@ -34,6 +34,12 @@ class SamplingOptions(MachineOptions):
     klass: int | str | None = option(
         None, key="class", help="class, by number or name", metavar="CLASS", section=SAMPLING, shown="they take turns"
     )
+    format: Spec | None = option(
+        None, help="of a model of another program, what its file leaves open", yaml_only=True, section=INPUT
+    )
+    backbone: Spec | None = option(
+        None, help="of its network, what its file leaves open", yaml_only=True, section=INPUT
+    )
     batch: int = option(
         64, help="images at a time; does not change them", flag="-b", check=at_least(1), section=MACHINE
     )

@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from harness import CHECKPOINTS, Case, Watched, claim, later, openai_model
+from adm_files import adm_model
+from harness import Case, Watched, claim, openai_model
 from replay import ByStep
 from torch import Tensor
 
@@ -52,9 +53,8 @@ def weighting(name: str):
 @torch.no_grad()
 def sampler(case: Case) -> None:
     args = dict(case.spec["args"])
-    if "unet" in case.spec:
-        later(CHECKPOINTS)
-    model = openai_model(case, sigma_min=0.002 if case.spec["distillation"] else 0.0)
+    sigma_min = 0.002 if case.spec["distillation"] else 0.0
+    model = adm_model(case, "net", sigma_min) if "unet" in case.spec else openai_model(case, sigma_min=sigma_min)
     model = clipped(model) if args.get("clip_denoised", True) else model
     ends = args.get("sigma_min", 0.002), args.get("sigma_max", 80.0), args.get("rho", 7.0)
     x = ends[1] * case.tape.next()

@@ -1,0 +1,137 @@
+"""The blocks of the U-Net of Dhariwal and Nichol 2021, arXiv 2105.05233, under the names of the published weights."""
+
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["QKV", "Attention", "Block", "Down", "Layout", "Norm", "Up", "zero"]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Layout(NamedTuple):
+    """How queries, keys and values share the rows of one weight, and over how many axes it is stored to convolve."""
+
+    rows: tuple[str, str, str]
+    axes: int
+
+
+QKV = {
+    "flash": Layout(("three", "head", "dim"), 2),
+    "new": Layout(("three", "head", "dim"), 1),
+    "legacy": Layout(("head", "three", "dim"), 1),
+}
+
+
+class Norm(nn.GroupNorm):
+    """32 groups, added up in the precision of its weights, which is float32 also where the image is in float16."""
+
+    def __init__(self, channels: int):
+        super().__init__(32, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
+class Block(nn.Module):
+    """Two convolutions and a way around them; the embedding is added between them, or scales and shifts there."""
+
+    def __init__(
+        self, inputs: int, outputs: int, embedding: int, dropout: float, scale_shift: bool = True, resize: str = ""
+    ):
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.resize = RESIZE[resize]
+        self.in_layers = nn.Sequential(Norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+        # The activation before it is the same in all blocks, and is done once outside; its place keeps the names.
+        self.emb_layers = nn.Sequential(nn.Identity(), nn.Linear(embedding, (1 + scale_shift) * outputs))
+        last = zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.out_layers = nn.Sequential(Norm(outputs), nn.SiLU(), nn.Dropout(dropout), last)
+        self.skip_connection = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        norm, activate, convolve = self.in_layers
+        h = convolve(self.resize(activate(norm(x))))
+        told = self.emb_layers(embedding)[:, :, None, None].to(h.dtype)
+        norm, *rest = self.out_layers
+        if self.scale_shift:
+            scale, shift = told.chunk(2, 1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + told)
+        for layer in rest:
+            h = layer(h)
+        return self.skip_connection(self.resize(x)) + h
+
+
+class Attention(nn.Module):
+    """Every position looks at every other one; written out, since the fused kernels have no forward-mode derivative."""
+
+    def __init__(self, channels: int, heads: int, qkv: str):
+        super().__init__()
+        self.layout, self.heads = QKV[qkv], heads
+        convolution = nn.Conv2d if self.layout.axes == 2 else nn.Conv1d
+        self.norm = Norm(channels)
+        self.qkv = convolution(channels, 3 * channels, 1)
+        self.proj_out = zero(convolution(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.qkv(self.shaped(self.norm(x))).flatten(2)
+        sizes = {"three": 3, "head": self.heads, "dim": -1}
+        parts = rows.unflatten(1, [sizes[name] for name in self.layout.rows])
+        q, k, v = parts.unbind(1 + self.layout.rows.index("three"))  # [B, heads, d, N]
+        scale = q.shape[2] ** -0.25  # of both, so that float16 holds their product
+        scores = (q * scale).transpose(2, 3) @ (k * scale)
+        weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
+        found = (v @ weights.transpose(2, 3)).reshape(x.shape)
+        return x + self.proj_out(self.shaped(found)).reshape(x.shape)
+
+    def shaped(self, x: Tensor) -> Tensor:
+        """[B, C, H, W], or [B, C, H W] for weights that convolve over a line."""
+        return x if self.layout.axes == 2 else x.flatten(2)
+
+
+class Down(nn.Module):
+    """Half the side, by a convolution that visits every second pixel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Up(nn.Module):
+    """Twice the side, by repetition and a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(doubled(x))
+
+
+def doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def halved(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 2)
+
+
+def same(x: Tensor) -> Tensor:
+    return x
+
+
+RESIZE = {"": same, "down": halved, "up": doubled}
+
+
+def zero(module: M) -> M:
+    """A layer that starts as nothing, so that a deep network starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module

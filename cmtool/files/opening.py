@@ -1,0 +1,83 @@
+"""Any model, whoever wrote its file: ours, or one of a registered format.
+
+A format is a function ``(path, *, backbone, **options) -> Denoiser`` with a header, marked by ``detected`` with a
+predicate that knows its files by their content. What such files leave open is said by the caller, or by a file beside
+them: of ``net.pt`` it is ``net.pt.yaml``, with the keys ``format`` and ``backbone``.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmtool import registry
+from cmtool.core.denoiser import Denoiser
+from cmtool.errors import BadFile, UsageError
+from cmtool.files.checkpoint import load
+from cmtool.files.envelope import holds
+from cmtool.files.header import KEY
+from cmtool.yamlfile import parse
+
+__all__ = ["detected", "format_of", "open_any"]
+
+Said = Mapping[str, Any]
+
+
+def detected(by: Callable[[Path], bool]) -> Callable[[Any], Any]:
+    """Mark the function that reads a format with the one that recognises it; it must not raise, nor run the file."""
+
+    def mark(read: Any) -> Any:
+        read.detect = by
+        return read
+
+    return mark
+
+
+def format_of(path: Path) -> str | None:
+    """The name of the foreign format of a file or folder; None when it is ours, or nobody's."""
+    if not path.exists() or holds(path, KEY):
+        return None
+    return next((name for name in registry.names("formats") if registry.get("formats", name).detect(path)), None)
+
+
+def open_any(
+    path: str | Path, device: str | torch.device = "cpu", format: Said | None = None, backbone: Said | None = None
+) -> Denoiser:
+    """The model of a file in eval mode, with its ``header``.
+
+    ``format`` holds options of the format (and its ``name``, where the content does not tell), ``backbone`` options of
+    the network; both only of files of other programs, where they leave something open. MissingInput when there is no
+    such file, BadFile when it is damaged or no model, UsageError when something must be said.
+    """
+    path = Path(path)
+    beside = _beside(path)
+    format, backbone = {**beside["format"], **(format or {})}, {**beside["backbone"], **(backbone or {})}
+    name = format.get("name") or format_of(path)
+    if name is None:
+        return _ours(path, device, format)
+    return registry.build("formats", {**format, "name": name}, path, backbone=backbone).eval().to(device)
+
+
+def _ours(path: Path, device: str | torch.device, format: Said) -> Denoiser:
+    if path.is_file() and path.suffix != ".safetensors" and not holds(path, KEY):
+        known = ", ".join(["cmtool", *registry.names("formats")])
+        raise BadFile(f"{path} is no model in a format that cmtool reads, or is cut short", f"there are: {known}")
+    if format:
+        raise UsageError(f"{path} needs no 'format'", "it is for models of other programs; leave it out")
+    return load(path, device)
+
+
+def _beside(path: Path) -> dict[str, dict[str, Any]]:
+    said: dict[str, dict[str, Any]] = {"format": {}, "backbone": {}}
+    place = path.with_name(f"{path.name}.yaml")
+    if not place.is_file():
+        return said
+    for key, entry in parse(place.read_text("utf-8-sig"), str(place)).items():
+        if key not in said or not isinstance(entry.value, dict):
+            raise UsageError(
+                f"'{key}' in {place}, line {entry.line}, is not what stands beside a model",
+                "write 'format: {kind: consistency}' and 'backbone: {head_width: 64}'",
+            )
+        said[key] = entry.value
+    return said

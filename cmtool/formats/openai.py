@@ -1,0 +1,177 @@
+"""``.pt`` files of OpenAI's consistency_models and guided-diffusion: named tensors, and not a word about them.
+
+The tensors settle most of the architecture; the rest is known of the published files, or must be said. Networks of
+consistency_models predict under EDM's scalings, with the boundary if they are consistency models (Song et al. 2023,
+arXiv 2303.01469); those of guided-diffusion predict the noise of 1000 steps, and their variance, which is not used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmtool import registry
+from cmtool.core.denoiser import Denoiser, Preconditioning
+from cmtool.core.grids import karras
+from cmtool.core.rungs import SCHEDULES, ddpm
+from cmtool.errors import BadFile, UsageError, unknown
+from cmtool.files.checkpoint import digest, fill
+from cmtool.files.header import KINDS, Header
+from cmtool.files.opening import detected
+from cmtool.formats.adm_shapes import NAMES, Shown, read_off
+from cmtool.formats.archive import mentions, pickled, read, state_dict
+from cmtool.formats.released import ARCHITECTURES, FILES, File, Hidden
+
+__all__ = ["openai"]
+
+HEADS = {"heads", "head_width"}
+STEPS = {"linear": "ddpm-1000", "cosine": "ddpm-cosine-1000"}
+
+
+def recognised(path: Path) -> bool:
+    """The pickle of a network has the names of ADM's weights."""
+    return path.is_file() and mentions(pickled(path), *NAMES)
+
+
+@dataclass(frozen=True)
+class Meant:
+    """All that is needed to use the tensors; ``schedule`` is None for consistency_models."""
+
+    kind: str
+    backbone: dict[str, Any]
+    shape: tuple[int, ...]
+    classes: int
+    schedule: str | None
+    sigma_min: float
+    sigma_max: float
+    file: File | None
+
+    def preconditioning(self) -> Preconditioning:
+        """What the network predicts."""
+        boundary = self.sigma_min if self.kind == "consistency" else 0.0
+        if self.schedule is None:
+            return Preconditioning(0.5, boundary, "log-1000")
+        return replace(Preconditioning.named(STEPS[self.schedule]), sigma_min=boundary)
+
+    def levels(self) -> list[float]:
+        """Where its authors jumped to."""
+        if not self.file or not self.file.jumps:
+            return []
+        grid = karras(self.file.levels, self.sigma_min, self.sigma_max)
+        return [float(grid[i]) for i in self.file.jumps]
+
+
+@detected(recognised)
+def openai(
+    path: Path,
+    *,
+    backbone: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    side: int | None = None,
+    schedule: str | None = None,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+) -> Denoiser:
+    """A network of consistency_models or guided-diffusion as a denoiser, with a header.
+
+    ``backbone`` holds options of the backbone ``adm`` that the tensors do not show (``head_width`` or ``heads``, and
+    for guided-diffusion ``qkv``), ``side`` is that of the images; ``kind`` is "score" or "consistency", ``schedule``
+    that of guided-diffusion's steps, "linear" or "cosine". What is known of a published file need not be given.
+    BadFile for a damaged file; UsageError that says what must be given, or what contradicts the file.
+    """
+    for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, SCHEDULES)):
+        if word is not None and word not in words:
+            raise unknown(what, word, words)
+    tensors, given = state_dict(path, read(path)), dict(backbone or {})
+    shown = read_off(path, tensors)
+    check(path, shown, given, schedule)
+
+    known = ARCHITECTURES.get(shown.layers)
+    file, hidden = FILES.get(path.stem) if known else None, known or Hidden()
+    if HEADS & given.keys():  # what is said of the heads replaces whichever of the two is known
+        hidden = replace(hidden, backbone={k: v for k, v in hidden.backbone.items() if k not in HEADS})
+    spec = {**shown.backbone, **hidden.backbone, **given}
+    side, schedule = side or hidden.side, schedule or hidden.schedule
+    kind = kind or (file.kind if file else "score" if shown.guided else None)
+    require(path, shown, spec, side, schedule, kind)
+    assert side and kind
+
+    if shown.guided and schedule:
+        ladder = ddpm(1000, schedule)
+        sigma_min, sigma_max = max(sigma_min, float(ladder[0])), min(sigma_max, float(ladder[-1]))
+    shape = (shown.channels, side, side)
+    return build(path, tensors, Meant(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file))
+
+
+def check(path: Path, shown: Shown, given: Mapping[str, Any], schedule: str | None) -> None:
+    """UsageError for an option that the tensors contradict; BadFile for networks that make no image from noise."""
+    if shown.outputs not in (shown.channels, 2 * shown.channels):
+        raise BadFile(
+            f"{path} takes {shown.channels} channels and gives {shown.outputs}, as an upsampler does",
+            "cmtool reads networks that make images from noise alone",
+        )
+    factory = registry.get("backbones", "adm")
+    settled = dict(shown.backbone)
+    if shown.guided and given.get("qkv") == "flash":
+        settled["qkv"] = "new or legacy"
+    for key, value in given.items():
+        if key in settled and registry.typed(factory, f"backbone.{key}", key, value) != plain(settled[key]):
+            raise UsageError(f"backbone.{key}={value} contradicts {path}, whose is {settled[key]}", "leave it out")
+    if schedule and not shown.guided:
+        raise UsageError(
+            f"format.schedule={schedule} contradicts {path}, which knows levels, not steps", "leave it out"
+        )
+
+
+def plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def require(
+    path: Path, shown: Shown, spec: Mapping[str, Any], side: int | None, schedule: str | None, kind: str | None
+) -> None:
+    """UsageError that names everything the file leaves open, with values that would be usual."""
+    lacks = {
+        "backbone.head_width=64": not HEADS & spec.keys(),
+        "backbone.qkv=legacy": "qkv" not in spec,
+        "format.side=64": side is None,
+        "format.schedule=linear": shown.guided and schedule is None,
+        "format.kind=consistency": kind is None,
+    }
+    missing = [said for said, lacking in lacks.items() if lacking]
+    if missing:
+        keys = ", ".join(said.partition("=")[0] for said in missing)
+        flags = " ".join(f"--set {said}" for said in missing)
+        raise UsageError(
+            f"{path} does not say {keys}", f"write what is true of it into {path}.yaml, or give it: such as {flags}"
+        )
+
+
+def build(path: Path, tensors: dict[str, torch.Tensor], meant: Meant) -> Denoiser:
+    """The denoiser, and what a converted file will say of it."""
+    with torch.device("meta"):
+        net = registry.build("backbones", meant.backbone, meant.shape, meant.classes)
+    fill(path, net, tensors)
+    model, seal = Denoiser(net, meant.preconditioning()), digest(path)
+    model.header = Header(
+        kind=meant.kind,
+        backbone=meant.backbone,
+        preconditioning=asdict(model.preconditioning),
+        data={
+            "name": meant.file.data if meant.file else "unknown",
+            "shape": list(meant.shape),
+            "classes": [],
+            "notice": "",
+        },
+        conditional=meant.classes,
+        sigma_min=meant.sigma_min,
+        sigma_max=meant.sigma_max,
+        levels=meant.levels(),
+        method=f"openai {path.stem}" if meant.file else "openai",
+        parents=[{"path": str(path), "sha256": seal}],
+        licence="MIT" if meant.file else "",
+        sha256=seal,
+    )
+    return model

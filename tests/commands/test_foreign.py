@@ -1,0 +1,81 @@
+"""Models of other programs, from the shell: nothing is converted first."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cmtool import yamlfile
+from cmtool.backbones.adm import adm
+from cmtool.files.checkpoint import digest
+from cmtool.files.header import read_header
+from cmtool.testing import wake
+
+SAID = ["--set", "backbone.head_width=16", "--set", "format.side=16"]
+
+
+def write(path, format=None, **options):
+    """A random network as OpenAI's programs save it; with ``format`` a file beside it says what it does not say."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = adm((3, 16, 16), 0, width=32, mults=(1, 1), blocks=1, attention=(1,), head_width=16, **options)
+        torch.save(wake(net).state_dict(), path)
+    if format:
+        layout = {key: value for key, value in options.items() if key == "qkv"}
+        said = {"format": {"side": 16, **format}, "backbone": {"head_width": 16, **layout}}
+        path.with_name(f"{path.name}.yaml").write_text(yamlfile.write(said))
+    return path
+
+
+@pytest.fixture
+def student(tmp_path):
+    return write(tmp_path / "student.pt")
+
+
+def test_a_consistency_model_is_sampled_and_edits(well, cm, student, tmp_path, picture):
+    told = cm("sample", "-m", student, "-n", "2", "-o", tmp_path / "a.npz")
+    assert (told.code, told.error[0]) == (
+        2,
+        f"{student} does not say backbone.head_width, format.side, format.kind",
+    )
+    said = [*SAID, "--set", "format.kind=consistency"]
+    document = json.loads(
+        well("sample", "-m", student, *said, "-n", "4", "-k", "2", "-o", tmp_path / "a.npz", "--json")
+    )
+    assert document["model"] == {"path": str(student), "kind": "consistency", "sha256": digest(student)}
+    assert np.load(tmp_path / "a.npz")["arr_0"].shape == (4, 16, 16, 3)
+    photo = picture("photo.png", np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    out = tmp_path / "out.png"
+    edited = json.loads(well("edit", "colorize", photo, "-m", student, *said, "-k", "2", "-o", out, "--json"))
+    assert edited["known_error"] < 1
+    well("interp", "1", "2", "-m", student, *said, "-n", "3", "-o", tmp_path / "strip.png")
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [({"kind": "score"}, {}), ({"schedule": "linear"}, {"qkv": "legacy", "learn_variance": True})],
+)
+def test_a_score_model_teaches(well, tmp_path, format, options):
+    teacher = write(tmp_path / "teacher.pt", format, **options)
+    run = tmp_path / "run"
+    short = ["--images", "16", "--batch", "8", "--snapshots", "0", "--lr", "1e-4", "--warmup", "0"]
+    well("distill", "-t", teacher, "--set", "data.size=16", "--no-conditional", *short, "--run", run)
+    header = read_header(run / "model.safetensors", whole=True)
+    assert (header.kind, header.backbone["name"], header.images) == ("consistency", "adm", 16)
+    assert header.parents == [{"path": str(teacher), "sha256": digest(teacher)}]
+    assert header.preconditioning["sigma_min"] == 0.002
+    well("sample", "-m", run, "-n", "2", "-o", tmp_path / "b.npz")
+
+
+def test_info_says_what_it_is(well, tmp_path):
+    model = write(tmp_path / "net.pt", {"kind": "score"})
+    header = json.loads(well("info", model, "--json"))["header"]
+    assert (header["kind"], header["method"], header["data"]["shape"]) == ("score", "openai", [3, 16, 16])
+    assert header["preconditioning"]["time"] == "log-1000"
+
+
+def test_fid_takes_it_as_a_source(well, tmp_path):
+    model = write(tmp_path / "net.pt", {"kind": "consistency"})
+    document = json.loads(well("fid", model, "--ref", "shapes", "--features", "small", "-n", "4", "--json"))
+    assert document["source"] == {"data": str(model), "images": 4}
