@@ -9,11 +9,6 @@ KINDS = {
     METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables", "lpips"],
     CHECKPOINTS: [
         "diffusers_unet",
-        "ect_net",
-        "ect_pickle",
-        "edm_pickle",
-        "manifest_ect",
-        "manifest_edm",
         "manifest_ssde",
         "ssde_net",
     ],
