@@ -19,7 +19,7 @@ Levels = tuple[tuple[int, int], ...]
 
 
 class DhariwalUNet(nn.Module):
-    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, outputs, H, W]``.
+    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, C, H, W]``.
 
     ``levels`` are (side, channels), the finest first; ``attention`` holds the sides that have it.
     """
@@ -48,6 +48,10 @@ class DhariwalUNet(nn.Module):
         self.out_conv = Conv(first, outputs, 3, zero=True)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        return self.outputs(x, c_noise, labels, hints)[:, : x.shape[1]]
+
+    def outputs(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        """All channels that the network has: with ``learn_variance`` those of the variance come after the first C."""
         embedding, across = self.embed(c_noise, labels, hints), []
         for name, layer in self.enc.items():
             x = layer(x) if name.endswith("conv") else layer(x, embedding)
@@ -117,8 +121,8 @@ def dhariwal(
     ``width`` channels times ``mults`` at each level, with ``blocks`` blocks down and one more up; ``attention`` lists
     the sides that have it, 32 and fewer when left out, in heads of ``head`` channels: levels narrower than a head have
     none. ``augment`` is how many numbers a fourth argument, [B, augment], tells of changes made to a training image;
-    ``learn_variance`` doubles the channels of the output. The published network, of ImageNet at 64 pixels, has width
-    192, mults 1, 2, 3, 4 and 3 blocks.
+    ``learn_variance`` doubles the outputs, of which the first half is returned. The published
+    network, of ImageNet at 64 pixels, has width 192, mults 1, 2, 3, 4 and 3 blocks.
     """
     if width % 2:
         raise UsageError("dhariwal needs an even width", "take a backbone.width that is a multiple of 32")

@@ -67,7 +67,7 @@ class Plan:
 
 
 class SongUNet(nn.Module):
-    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, outputs, H, W]``.
+    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, C, H, W]``.
 
     Beside the blocks goes, with the encoders "skip" and "residual", the image at lower sides, and with the decoder
     "skip", the sum of images made at each side.
@@ -85,6 +85,10 @@ class SongUNet(nn.Module):
         self.dec = decoder(plan, across)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        return self.outputs(x, c_noise, labels, hints)[:, : x.shape[1]]
+
+    def outputs(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        """All channels that the network has: with ``learn_variance`` those of the variance come after the first C."""
         embedding = self.embed(c_noise, labels, hints)
         return self._up(self._down(x, embedding), embedding)
 
@@ -205,8 +209,8 @@ def songunet(
     the sides that have it, 16 and fewer when left out. The noise level enters as ``waves width`` sines and cosines by
     the ``embedding`` "positional" or "fourier". The ``encoder`` is "standard", "skip" or "residual", the ``decoder``
     "standard" or "skip"; images are resized by a filter of ``taps``. ``augment`` is how many numbers a fourth argument,
-    [B, augment], tells of changes made to a training image; ``learn_variance`` doubles the channels of the output. The
-    published networks have width 128 and 4 blocks.
+    [B, augment], tells of changes made to a training image; ``learn_variance`` doubles the outputs, of which the first
+    half is returned. The published networks have width 128 and 4 blocks.
     """
     for word, given, words in (
         ("embedding", embedding, EMBEDDINGS),

@@ -12,7 +12,7 @@ from typing import Any
 
 from cmtool.errors import BadFile
 
-__all__ = ["described"]
+__all__ = ["accepted", "described"]
 
 PATIENCE = 600  # seconds that a slow disk may take; the process bounds its own work
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -24,9 +24,14 @@ def described(path: Path) -> dict[str, Any]:
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(path.resolve())]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
-        told = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError):
-        told = {"refused": "reading it takes more time or memory than a network needs"}
+    except subprocess.TimeoutExpired:
+        return accepted(path, b"")
+    return accepted(path, done.stdout if done.returncode == 0 else b"")
+
+
+def accepted(path: Path, text: str | bytes) -> dict[str, Any]:
+    """What the process told, unless that is a refusal or nothing: BadFile."""
+    told = json.loads(text or '{"refused": "that takes more time or memory than a network needs"}')
     if "refused" in told:
         raise BadFile(f"{path} cannot be read: {told['refused']}", "get it again from whoever made it")
     return told

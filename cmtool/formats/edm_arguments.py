@@ -85,7 +85,7 @@ def spec_of(path: Path, told: dict[str, Any]) -> tuple[tuple[int, int, int], int
         same = key in fixed and fixed[key] == value
         if not (same or key in OUTER or key in family.names):
             raise BadFile(f"{path} has a network with {key}={str(value)[:40]}, which cmtool's cannot have")
-    spec = {"name": family.backbone}
+    spec: dict[str, Any] = {"name": family.backbone}
     spec |= {ours: sane(path, key, arguments.get(key, default)) for key, (ours, default) in family.names.items()}
     if told["kind"] == "iDDPMPrecond":
         spec["learn_variance"] = True

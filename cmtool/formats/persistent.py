@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from cmtool.formats.pickles import Machine, Record, Refused, Span
 
-__all__ = ["describe", "main"]
+__all__ = ["describe", "main", "told"]
 
 MEMORY, SECONDS = 1 << 30, 60  # what the process may have beside the file itself, and how long it may work
 DEEP, PARTS, VALUES, LETTERS = 16, 20_000, 10_000, 300
@@ -29,22 +29,23 @@ CODES = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1":
 
 
 def main() -> None:
-    """Describe the file named by the first argument, on the standard output; a refusal is a description, too."""
+    """Tell of the file named by the first argument on the standard output, within limits."""
     path = sys.argv[1]
     limit(os.path.getsize(path))
+    sys.stdout.write(told(path))
+
+
+def told(path: str | os.PathLike[str]) -> str:
+    """``describe`` as JSON, or ``{"refused": why}``."""
     try:
         with open(path, "rb") as file:
-            told = json.dumps(describe(file))
-    except Refused as reason:
-        told = refusal(str(reason))
+            return json.dumps(describe(file))
+    except Refused as refusal:
+        reason = str(refusal)
     except MemoryError:
-        told = refusal(f"reading it takes more than {MEMORY >> 20} MiB of memory")
+        reason = f"reading it takes more than {MEMORY >> 20} MiB of memory"
     except Exception as error:  # there is no end to what a broken stream can make a reader raise
-        told = refusal(f"it is damaged or cut short ({type(error).__name__})")
-    sys.stdout.write(told)
-
-
-def refusal(reason: str) -> str:
+        reason = f"it is damaged or cut short ({type(error).__name__})"
     return json.dumps({"refused": reason})
 
 

@@ -18,7 +18,6 @@ __all__ = ["ALLOWED", "Machine", "Name", "Record", "Refused", "Span"]
 STEPS = 1_000_000  # the pickles of the largest published networks have about 60,000
 
 ALLOWED = {
-    "_codecs.encode",
     "builtins.getattr",  # a method of an object, such as EDM's losses keep
     "builtins.set",
     "collections.OrderedDict",
@@ -108,12 +107,16 @@ class Machine:
         self.push(Name(found))
 
     def call(self) -> None:
-        """REDUCE and NEWOBJ: dictionaries are made, for these are data; of all else a record is kept."""
+        """REDUCE and NEWOBJ: dictionaries and sets are data; of every other call a record is kept."""
         called, args = self.pop(2)
         if not isinstance(called, Name) or not isinstance(args, tuple):
             raise Refused("it calls what is no name")
-        empty = called in ("collections.OrderedDict", "dnnlib.util.EasyDict") and not args
-        self.push({} if empty else Record(called, args))
+        if called in ("collections.OrderedDict", "dnnlib.util.EasyDict") and not args:
+            self.push({})
+        elif called == "builtins.set":
+            self.push(list(*args))
+        else:
+            self.push(Record(called, args))
 
     def build(self) -> None:
         (state,) = self.pop(1)
