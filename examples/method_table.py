@@ -16,7 +16,7 @@ from typing import Any
 
 from cmtool import cli, registry
 
-IMAGES = {"digits": 30_000, "shapes": 12_000}
+IMAGES = {"digits": 16_000, "shapes": 12_000}
 TEACHER = {"digits": 120_000, "shapes": 36_000}
 PRESET = {"digits": ["--preset", "digits-cpu"], "shapes": []}
 NARROW = ["--set", "backbone.width=16"]  # students have their teacher's network
