@@ -295,7 +295,8 @@ def check_objective(objective: Objective, shape: tuple[int, ...] = (3, 8, 8), cl
     u = torch.tensor([0.03, 0.2, 0.4, 0.6, 0.8, 0.97], dtype=torch.float64)
     labels = torch.arange(6) % classes if classes else None
     x, z = torch.rand(6, *shape) * 2 - 1, torch.randn(6, *shape)
-    batch = Batch(x, z, u, labels, v=torch.randn(6, *shape) if objective.probes else None)
+    v = torch.randn(6, *shape) if objective.probes else None
+    batch = Batch(x, z, u, labels, v=v, others=x if objective.others else None, classes=labels)
     before = copy.deepcopy(model.state_dict())
     objective.begin(model)
 

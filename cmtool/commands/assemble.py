@@ -86,6 +86,8 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
         start.augment,
         objective.probes,
         options.drop_labels,
+        objective.others,
+        objective.sharing,
     )
     return Job(state, batches, _header(options, start, dataset, conditional, model), dataset)
 
@@ -131,10 +133,23 @@ def _ct(options: TrainCtOptions) -> Start:
     parent = open_any(path) if path else None
     sigma_data = parent.preconditioning.sigma_data if parent else options.sigma_data
     objective = registry.build("train_ct", options.method, **_levels(options, sigma_data))
+    _starts(objective, options.method["name"], parent, path)
     if parent is None:
         preconditioning = objective.preconditioning or Preconditioning(sigma_data)
         return Start(objective, _jumping(options.backbone, objective), preconditioning)
     return Start(objective, _jumping(parent.header.backbone, objective), parent.preconditioning, parent, path)
+
+
+def _starts(objective: Objective, method: str, parent: Denoiser | None, path: Path | None) -> None:
+    """UsageError for a method that goes on from a kind of model that was not given."""
+    kind = parent.header.kind if parent else None
+    if objective.starts_from in (None, kind):
+        return
+    found = f"{path} is a {kind} model" if parent else "there is no --init"
+    raise UsageError(
+        f"'{method}' goes on from a {objective.starts_from} model, and {found}",
+        f"train one first, with 'cmtool train-ct --method ect', then: --method {method} --init RUN",
+    )
 
 
 def _distill(options: DistillOptions) -> Start:
@@ -204,8 +219,9 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
             "notice": getattr(dataset, "notice", ""),
         },
         conditional=conditional,
-        sigma_min=options.sigma_min,
+        sigma_min=max(options.sigma_min, start.objective.lowest),
         sigma_max=options.sigma_max,
+        levels=start.objective.sampling,
         method=f"{options.command} {vars(options)['method']['name']}",
         options=plain(asdict(replace(options, run=None, resume=None, dry_run=False))),
         parents=parents,

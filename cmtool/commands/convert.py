@@ -1,4 +1,4 @@
-"""``cmtool convert``: a checkpoint in another precision, or with an average that was not kept."""
+"""``cmtool convert``: a model of another program as ours, in another precision, or with an average not kept."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,8 @@ from cmtool.commands.models import checkpoint
 from cmtool.commands.rebuild import rebuilt
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import UsageError
-from cmtool.files.checkpoint import DTYPES, digest, load, save
+from cmtool.files.checkpoint import DTYPES, digest, save
+from cmtool.files.opening import open_any
 from cmtool.settings import ConvertOptions
 
 __all__ = ["run"]
@@ -20,7 +21,7 @@ def run(options: ConvertOptions, console: Console) -> None:
     """Write the checkpoint that was asked for."""
     if options.ema_width is None:
         sources, about = [checkpoint(options.source)], {}
-        model = load(sources[0])
+        model = open_any(sources[0], format=options.format, backbone=options.backbone)
     else:
         model, sources, about = rebuilt(options.source, options.ema_width, console)
     check_range(model, options.dtype, options.output)

@@ -23,7 +23,7 @@ def run(options: InfoOptions, console: Console) -> None:
         console.result({"presets": found}, recipes.table(found))
     else:
         path = Path(options.what)
-        header = _header(path)
+        header = _header(path, options)
         kept = _averages(path) if path.is_dir() else []
         document = {"path": options.what, "header": header} | ({"averages": kept} if kept else {})
         console.result(document, write(header, unicode=True).rstrip() + _average_table(kept))
@@ -68,7 +68,7 @@ def _average_table(kept: list[dict[str, Any]]) -> str:
     return "\n".join(["\n\naverages (track, images, file)", *rows]) if rows else ""
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _header(path: Path, options: InfoOptions) -> dict[str, Any]:
     if not path.exists():
         near = closest(str(path), ("plugins", "presets"))
         hint = f"did you mean '{near}'?" if near else "cmtool info takes plugins, presets, a checkpoint or a run"
@@ -80,5 +80,5 @@ def _header(path: Path) -> dict[str, Any]:
     if path.is_file() and not holds(path, KEY):
         from cmtool.files.opening import open_any  # which needs torch
 
-        return open_any(path).header.document()
+        return open_any(path, format=options.format, backbone=options.backbone).header.document()
     return read_header(path, whole=True).document()

@@ -132,7 +132,7 @@ def found(judge: Judge, console: Console) -> tuple[Trial, Trial]:
     """The first trial and the best, which may be the first."""
     header, options = judge.model.header, judge.options
     start = tuple(recommended(header, options.steps).tolist()[1:])
-    trials = search(judge, start, (header.sigma_max, header.sigma_min), options.precision, options.tolerance)
+    trials = search(judge, start, (header.sigma_max, header.sigma_min), options.within, options.tolerance)
     seen, budget = [], options.budget or enough(header, options)
     with console.track(budget * options.n, "images", "levels") as progress:
         judge.update = progress.update
@@ -145,7 +145,7 @@ def found(judge: Judge, console: Console) -> tuple[Trial, Trial]:
 
 def enough(header: Header, options: LevelsOptions) -> int:
     """Measurements of a few rounds; a level that is alone is looked for in one."""
-    each = measurements(math.log(header.sigma_min), math.log(header.sigma_max), options.precision)
+    each = measurements(math.log(header.sigma_min), math.log(header.sigma_max), options.within)
     levels = options.steps - 1
     return 1 + each * levels * (1 if levels == 1 else ROUNDS)
 

@@ -54,6 +54,8 @@ def plan(header: Header, options: WalkOptions | None = None) -> Plan:
         _check_jumps(header, options)
     if header.kind == "score":
         _refuse(options, JUMPING, "jumps of a consistency model", "and this is a score model", "--solver heun")
+        if header.levels and not any(getattr(options, key) is not None for key in ("levels", *WALKING)):
+            return Plan(_distilled(header, options.steps))
         return Plan(_downhill(header, options))
     steps = options.steps or 2
     _refuse(options, WALKING, "the walk of a score model", "and this is a consistency model", f"--steps {steps}")
@@ -64,6 +66,17 @@ def _refuse(options: WalkOptions, keys: Sequence[str], what: str, but: str, inst
     given = [f"--{key}" for key in keys if getattr(options, key) is not None]
     if given:
         raise UsageError(f"{given[0]} is about {what}, {but}", f"leave it out: cmtool {options.command} {instead}")
+
+
+def _distilled(header: Header, steps: int | None) -> Walk:
+    """The few steps of Euler's that a score model was distilled to."""
+    own = len(header.levels)
+    if steps not in (None, own):
+        raise UsageError(
+            f"this model takes the {own} steps that it was distilled to, not {steps}",
+            "leave out --steps, or name the --levels or the --solver to try it with",
+        )
+    return AlongODE(to_zero(_tensor(header.levels)), registry.build("solvers", "euler"))
 
 
 def _downhill(header: Header, options: WalkOptions) -> Walk:

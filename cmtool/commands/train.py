@@ -229,7 +229,7 @@ class Walk:
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
-        header = self.job.header
+        header = self.model.header = replace(self.job.header, levels=self.job.state.objective.sampling)
         seeds = range(max(header.conditional, 8) * (4 if header.conditional else 8))
         labels = labels_of(seeds, header.conditional)
         made = draw(self.model, plan(header), Noise(seeds), labels, self.cores)  # torch itself has one core in training
@@ -255,7 +255,10 @@ class Walk:
                 save(place, model, self.header(track), DTYPES[self.options.ema_dtype])
 
     def header(self, track: Track) -> Header:
-        return replace(self.job.header, images=self.job.state.images, average={"track": str(track)})
+        """As things stand: a method may change on the way what its samples want."""
+        state = self.job.state
+        levels, average = state.objective.sampling, {"track": str(track)}
+        return replace(self.job.header, images=state.images, levels=levels, average=average)
 
     def pause(self) -> None:
         self.keep("preempted" if self.stop.preempted else "interrupted")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from cmtool.declarations import Options, option
+from cmtool.declarations import option
+from cmtool.settings.foreign import ForeignOptions
 from cmtool.settings.machine import INPUT, OUTPUT
 from cmtool.tracks import WIDEST
 from cmtool.values import between
@@ -14,13 +15,13 @@ EXAMPLE = "cmtool convert runs/mine -o half.safetensors --dtype fp16"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(Options):
+class ConvertOptions(ForeignOptions):
     """Options of ``cmtool convert``."""
 
     command: ClassVar[str] = "convert"
 
     source: Path = option(
-        help="checkpoint, or run directory for the checkpoint in it",
+        help="checkpoint, model of another program, or run directory for the checkpoint in it",
         positional=True,
         metavar="IN",
         required=("convert needs a checkpoint or a run directory", EXAMPLE),

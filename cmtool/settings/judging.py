@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cmtool.dataspec import data_spec
-from cmtool.declarations import Options, option
+from cmtool.declarations import option
+from cmtool.settings.foreign import ForeignOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEARCH, SEED, MachineOptions
 from cmtool.settings.sampling import WalkOptions, model_option, seed_option
 from cmtool.values import Spec, at_least, positive
@@ -85,7 +86,7 @@ class LevelsOptions(MachineOptions):
         10_000, help="images of each measurement, the same noise every time", check=at_least(2), section=SAMPLING
     )
     seed: int = seed_option()
-    precision: float = option(
+    within: float = option(
         0.1,
         help="a level has been found when its logarithm is known within this",
         check=positive(),
@@ -111,7 +112,7 @@ class LevelsOptions(MachineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodOptions(MachineOptions):
+class LikelihoodOptions(MachineOptions, ForeignOptions):
     """Options of ``cmtool likelihood``."""
 
     command: ClassVar[str] = "likelihood"
@@ -146,7 +147,7 @@ class LikelihoodOptions(MachineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoOptions(Options):
+class InfoOptions(ForeignOptions):
     """Options of ``cmtool info``."""
 
     command: ClassVar[str] = "info"

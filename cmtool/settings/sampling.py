@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cmtool.declarations import option
+from cmtool.settings.foreign import ForeignOptions
 from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
 from cmtool.values import Seeds, Spec, at_least, between, counting, falling, positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions(MachineOptions):
+class SamplingOptions(MachineOptions, ForeignOptions):
     """How a model draws images, for every command that lets one."""
 
     steps: int | None = option(
@@ -33,12 +34,6 @@ class SamplingOptions(MachineOptions):
     )
     klass: int | str | None = option(
         None, key="class", help="class, by number or name", metavar="CLASS", section=SAMPLING, shown="they take turns"
-    )
-    format: Spec | None = option(
-        None, help="of a model of another program, what its file leaves open", yaml_only=True, section=INPUT
-    )
-    backbone: Spec | None = option(
-        None, help="of its network, what its file leaves open", yaml_only=True, section=INPUT
     )
     batch: int = option(
         64, help="images at a time; does not change them", flag="-b", check=at_least(1), section=MACHINE

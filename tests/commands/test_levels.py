@@ -64,7 +64,7 @@ def test_the_known_best_levels_are_found(well, shrinking, tmp_path):
     assert best_by_grid(3) == pytest.approx([0.5, 0.125**0.5], rel=0.02)
     path, against = shrinking
     for steps in (2, 3):
-        words = ["--steps", steps, "-n", "500", "--precision", "0.02", "--tolerance", "1e-4", *against]
+        words = ["--steps", steps, "-n", "500", "--within", "0.02", "--tolerance", "1e-4", *against]
         document = json.loads(well("levels", path, *words, "-o", tmp_path / f"{steps}.safetensors", "--json"))
         assert document["found"]["levels"][0] == 80.0
         assert document["found"]["levels"][1:] == pytest.approx(best_by_grid(steps), rel=0.05)
@@ -153,7 +153,7 @@ def test_the_search_goes_on_from_stored_levels(well, tuned, tmp_path):
 def test_few_images_are_named_and_progress_is_told(cm, tmp_path):
     model = random_model(tmp_path / "random.safetensors", (1, 8, 8))
     out = tmp_path / "t.safetensors"
-    told = cm("levels", model, "--ref", "digits", "--features", "small", "-n", "40", "--precision", "2", "-o", out)
+    told = cm("levels", model, "--ref", "digits", "--features", "small", "-n", "40", "--within", "2", "-o", out)
     assert told.code == 0, told.err
     lines = (tmp_path / "t.trace.jsonl").read_text().splitlines()
     assert "40 images are too few for 64 features" in told.err

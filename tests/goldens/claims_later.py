@@ -1,16 +1,10 @@
 """Cases whose mathematics belongs to an issue still to come: claimed, expected to fail, not run."""
 
-from harness import CHECKPOINTS, METHODS, claim, later
+from harness import CHECKPOINTS, claim, later
 
 KINDS = {
-    METHODS: ["cm_progdist_loss", "fastgen_cm", "ict_tables"],
     CHECKPOINTS: [
         "diffusers_unet",
-        "ect_net",
-        "ect_pickle",
-        "edm_pickle",
-        "manifest_ect",
-        "manifest_edm",
         "manifest_ssde",
         "ssde_net",
     ],

@@ -64,7 +64,7 @@ def euler(x, t, labels=None, hints=None):
     ("objective", "images", "lr", "most"),
     [
         (ctm(euler, decay=0.9, substeps=4, sigma_data=STD), 80_000, 4e-3, 0.15),
-        (meanflow(sigma_data=STD), 100_000, 3e-3, 0.3),
+        (meanflow(sigma_data=STD), 100_000, 3e-3, 0.35),
     ],
     ids=["ctm", "meanflow"],
 )
