@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cmtool.core.denoiser import Preconditioning, like
-from cmtool.core.forward import forward_mode
 from cmtool.core.flowmap import HINTS, FlowMap, towards
+from cmtool.core.forward import forward_mode
 from cmtool.objectives.consistency import same_dropout
 from cmtool.objectives.levels import log_normal, several
 from cmtool.objectives.metrics import squared

@@ -10,8 +10,8 @@ from oracles import AnisotropicGaussian, Gaussian, Mixture, golden_line
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.forward import forward_mode
 from cmtool.core.flowmap import HINTS, jump
+from cmtool.core.forward import forward_mode
 from cmtool.core.grids import karras
 from cmtool.errors import UsageError
 from cmtool.objectives.ctm import Trajectory, ctm, steps_and_ends
