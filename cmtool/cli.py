@@ -18,7 +18,8 @@ from typing import Annotated, Any
 import typer
 from platformdirs import user_config_path
 
-from cmtool import __version__, failures, pages, presets, registry, settings
+from cmtool import __version__, failures, pages, presets, registry
+from cmtool.catalogue import COMMANDS
 from cmtool.commands.console import Console
 from cmtool.declarations import Declaration, declarations, long_flag
 from cmtool.errors import MissingInput, UsageError, closest, unknown
@@ -26,72 +27,6 @@ from cmtool.options import dump, load
 from cmtool.pages import Command
 
 __all__ = ["COMMANDS", "reference", "run"]
-
-COMMANDS = {
-    "train-score": Command(
-        settings.TrainScoreOptions,
-        "cmtool.commands.train:run",
-        "Train a score model (a diffusion model) on images",
-        (
-            ("cmtool train-score --data digits", "on the embedded handwritten digits"),
-            ("cmtool train-score --data ./pictures --set data.size=32", "on a folder of images"),
-        ),
-    ),
-    "distill": Command(
-        settings.DistillOptions,
-        "cmtool.commands.train:run",
-        "Distil a score model into a consistency model that needs one step",
-        (("cmtool distill --teacher teacher.safetensors --data digits", "the student starts from the teacher"),),
-    ),
-    "train-ct": Command(
-        settings.TrainCtOptions,
-        "cmtool.commands.train:run",
-        "Train a consistency model straight from images",
-        (
-            ("cmtool train-ct", "on procedural shapes, minutes on two cores"),
-            ("cmtool train-ct --data digits --init teacher.safetensors", "from the weights of a score model"),
-        ),
-    ),
-    "sample": Command(
-        settings.SampleOptions,
-        "cmtool.commands.sample:run",
-        "Draw images from a model",
-        (
-            ("cmtool sample -n 64 --grid grid.png", "from the newest run"),
-            ("cmtool sample -n 256 -o - | cmtool fid - --ref digits --features small", "as a pipe"),
-        ),
-    ),
-    "edit": Command(
-        settings.EditOptions,
-        "cmtool.commands.edit:run",
-        "Inpaint, colour, enlarge, denoise or paint from strokes without training for it",
-        (
-            ("cmtool edit inpaint photo.png --mask mask.png -o out.png", "paint what the mask shows white"),
-            ("cmtool edit colorize - -o - < grey.png > colour.png", "as a filter"),
-        ),
-    ),
-    "interp": Command(
-        settings.InterpOptions,
-        "cmtool.commands.interp:run",
-        "Walk from one seed's image to another's",
-        (("cmtool interp 3 7 --frames 12 -o strip.png", "twelve images from seed 3 to seed 7"),),
-    ),
-    "fid": Command(
-        settings.FidOptions,
-        "cmtool.commands.fid:run",
-        "Frechet distance between two sets of images",
-        (
-            ("cmtool fid samples --ref digits --features small", "no download; gives FD-small"),
-            ("cmtool fid samples.tar --ref cifar10.npz", "FID against reference statistics"),
-        ),
-    ),
-    "info": Command(
-        settings.InfoOptions,
-        "cmtool.commands.info:run",
-        "Show installed plugins, presets, or what a checkpoint says about itself",
-        (("cmtool info", "plugins with their packages"), ("cmtool info model.safetensors", "a checkpoint's header")),
-    ),
-}
 
 
 @dataclass(frozen=True)

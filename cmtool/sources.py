@@ -83,7 +83,7 @@ def from_preset(cls: type[Options], name: str) -> Iterator[Given]:
     commands = preset_commands(name)
     if commands and cls.command not in commands:
         raise UsageError(f"preset '{name}' is not for {cls.command}", f"it is for: {', '.join(commands)}")
-    return _entries(presets.read(name), f"preset {name}", skip=("about", "command"))
+    return _entries(presets.read(name), f"preset {name}", skip=presets.FACTS)
 
 
 def preset_commands(name: str) -> list[str]:

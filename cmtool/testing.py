@@ -74,9 +74,9 @@ def wake(net: nn.Module) -> nn.Module:
     return net
 
 
-def small_model(shape: tuple[int, ...], classes: int = 0, sigma_min: float = 0.0) -> Denoiser:
+def small_model(shape: tuple[int, ...], classes: int = 0, sigma_min: float = 0.0, hints: int = 0) -> Denoiser:
     """A denoiser that is quick to call and is not the identity: a student or a teacher for tests."""
-    return Denoiser(wake(mlp(shape, classes, width=16, depth=1)), Preconditioning(sigma_min=sigma_min))
+    return Denoiser(wake(mlp(shape, classes, width=16, depth=1, augment=hints)), Preconditioning(sigma_min=sigma_min))
 
 
 @seeded()
@@ -290,12 +290,13 @@ def check_objective(objective: Objective, shape: tuple[int, ...] = (3, 8, 8), cl
     does not name in ``trained()``, and an image's loss does not depend on the others of its batch.
     """
     want(objective.kind in ("score", "consistency"), f"kind is 'score' or 'consistency', and not {objective.kind!r}")
-    model = small_model(shape, classes, objective.sigma_min)
+    model = small_model(shape, classes, objective.sigma_min, objective.hints)
     model.preconditioning = objective.preconditioning or model.preconditioning
     u = torch.tensor([0.03, 0.2, 0.4, 0.6, 0.8, 0.97], dtype=torch.float64)
     labels = torch.arange(6) % classes if classes else None
     x, z = torch.rand(6, *shape) * 2 - 1, torch.randn(6, *shape)
-    batch = Batch(x, z, u, labels, v=torch.randn(6, *shape) if objective.probes else None)
+    v = torch.randn(6, *shape) if objective.probes else None
+    batch = Batch(x, z, u, labels, v=v, others=x if objective.others else None, classes=labels)
     before = copy.deepcopy(model.state_dict())
     objective.begin(model)
 

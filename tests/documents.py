@@ -11,11 +11,16 @@ ROOT = Path(__file__).parents[1]
 SHORT = {"IMAGES": "64", "BATCH": "32", "SNAPSHOTS": "1", "N": "80", "THREADS": "1"}
 
 
-def run(command: list[str], folder: Path) -> None:
-    """Run a program in a folder, with the running interpreter's programs first and every training cut short."""
+def run(command: list[str], folder: Path, site: Path | None = None) -> None:
+    """Run a program in a folder, with the running interpreter's programs first and every training cut short.
+
+    ``site`` is a folder of installed packages that it finds besides.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     short = {f"CMTOOL_{name}": value for name, value in SHORT.items()}
     env = {**os.environ, **short, "PATH": path, "OMP_NUM_THREADS": "1"}
+    if site:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout}"
     assert "Traceback" not in done.stdout

@@ -72,6 +72,12 @@ class Oracle:
         """The exact consistency model, callable as ``model(x, sigma, labels)``."""
         return lambda x, sigma, labels=None: self.consistency(x, sigma, sigma_min)
 
+    def flow_map(self, x: Tensor, sigma: Level, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        """A perfect flow map's g: the image with which ``(s/t) x + (1 - s/t) g`` is the flow from t to s = hints t."""
+        ratio = 0 * like(sigma, x) if hints is None else like(hints[:, 0], x)
+        jumped = (self.flow(x, sigma, ratio.flatten() * sigma) - ratio * x) / (1 - ratio).clamp(min=1e-300)
+        return torch.where(ratio < 1, jumped, self.denoiser(x, sigma))
+
 
 class Gaussian(Oracle):
     """``N(mean, std^2 I)`` on tensors [B, ...] of any shape; ``std`` 0 is a point mass."""

@@ -121,8 +121,14 @@ def test_config_files_and_the_users_own(command, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_printed_options_are_a_config(name, capsys, tmp_path):
-    required = {"distill": ["-t", "a"], "edit": ["denoise", "in.png"], "fid": ["a", "-r", "b"]}.get(name, [])
-    assert run([name, *required, "--print-config"]) == 0
+    required = {
+        "distill": "-t a",
+        "edit": "denoise in.png",
+        "fid": "a -r b",
+        "convert": "a -o b",
+        "levels": "a -r b",
+    }.get(name, "")
+    assert run([name, *required.split(), "--print-config"]) == 0
     printed = capsys.readouterr().out
     (tmp_path / "a.yaml").write_text(printed)
     assert run([name, "-c", str(tmp_path / "a.yaml"), "--print-config"]) == 0

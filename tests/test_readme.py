@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 from documents import ROOT, run
+from installing import install
 
 BLOCK = re.compile(r"(?:<!-- no-test: ([^\n]+) -->\n+)?^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What installs, and what would call these tests from within themselves.
 CUT = re.compile(r"python3? -m venv |\S*pip install |\S*pytest\b")
+EXAMPLES = re.compile(r"pip install \./(examples/\S+)")  # installed for the document alone
 LENGTH = re.compile(r"(?<= )(-n|--images) \d{3,}")
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 DOCUMENTS = [page for page in PAGES if BLOCK.search(page.read_text())]
@@ -23,14 +25,16 @@ def shortened(line):
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_blocks_run(document, tmp_path):
+def test_blocks_run(document, tmp_path, tmp_path_factory):
+    packages = [ROOT / path for path in EXAMPLES.findall(document.read_text())]
+    site = install(packages, tmp_path_factory.mktemp("site")) if packages else None
     for reason, language, text in BLOCK.findall(document.read_text()):
         if reason:
             continue
         if language == "python":
-            run(["python", "-c", text], tmp_path)
+            run(["python", "-c", text], tmp_path, site)
         elif script := "\n".join(filter(None, map(shortened, text.splitlines()))):
-            run(["bash", "-euo", "pipefail", "-c", script], tmp_path)
+            run(["bash", "-euo", "pipefail", "-c", script], tmp_path, site)
 
 
 def test_hardly_a_block_is_left_out():

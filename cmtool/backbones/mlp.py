@@ -53,24 +53,32 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """``net(x [B, *shape], c_noise [B], labels [B] or None) -> [B, *shape]``; it starts as the zero function."""
+    """``net(x [B, *shape], c_noise [B], labels [B] or None) -> [B, *shape]``; it starts as the zero function.
 
-    def __init__(self, shape: tuple[int, ...], classes: int, width: int, depth: int, dropout: float):
+    ``hints`` [B, K] say how a training image was changed, or where a jump leads; none are as good as zeros.
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: int, width: int, depth: int, dropout: float, augment: int):
         super().__init__()
         size, waves = math.prod(shape), 8
         self.waves = Waves(waves)
         self.level = nn.Sequential(nn.Linear(2 * waves, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None  # the last row is "no class"
+        self.hints = nn.Linear(augment, width, bias=False) if augment else None
         self.enter = nn.Linear(size, width)
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
         self.leave = nn.Linear(width, size)
+        if self.hints:
+            nn.init.zeros_(self.hints.weight)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
         embedding = self.level(self.waves(c_noise))
         if self.label:
             embedding = embedding + self.label(rows(labels, len(x), self.label))
+        if self.hints and hints is not None:
+            embedding = embedding + self.hints(hints)
         embedding = F.silu(embedding)
         h = self.enter(x.flatten(1))
         for block in self.blocks:
@@ -78,8 +86,19 @@ class MLP(nn.Module):
         return self.leave(F.silu(h)).reshape(x.shape)
 
 
-def mlp(shape: tuple[int, ...], classes: int, *, width: int = 128, depth: int = 3, dropout: float = 0.0) -> nn.Module:
-    """A residual MLP of ``depth`` blocks for points ``(D,)``, and for images of any shape, which it flattens."""
+def mlp(
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    width: int = 128,
+    depth: int = 3,
+    dropout: float = 0.0,
+    augment: int = 0,
+) -> nn.Module:
+    """A residual MLP of ``depth`` blocks for points ``(D,)``, and for images of any shape, which it flattens.
+
+    ``augment`` is how many numbers a fourth argument, [B, augment], tells of changes to the image or of a jump's end.
+    """
     if width < 1 or depth < 1 or not 0 <= dropout < 1:
         raise UsageError("mlp needs a width and a depth of 1 or more, and a dropout from 0 to below 1")
-    return MLP(tuple(shape), classes, width, depth, dropout)
+    return MLP(tuple(shape), classes, width, depth, dropout, augment)

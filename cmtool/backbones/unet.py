@@ -22,7 +22,8 @@ M = TypeVar("M", bound=nn.Module)
 class Embedding(nn.Module):
     """The noise level as sines of low frequency, plus the class; high frequencies make consistency training unstable.
 
-    ``hints`` numbers say how a training image was changed; none are as good as zeros.
+    ``hints`` numbers say how a training image was changed, or where a jump leads; none are as good as zeros, and at
+    first none is listened to.
     Source: Lu and Song 2024, arXiv 2410.11081, section 4.1.
     """
 
@@ -34,7 +35,7 @@ class Embedding(nn.Module):
         self.register_buffer("frequencies", torch.logspace(math.log10(0.5), math.log10(16), frequencies))
         self.time = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None  # the last row is "no class"
-        self.hints = nn.Linear(hints, width, bias=False) if hints else None
+        self.hints = zero(nn.Linear(hints, width, bias=False)) if hints else None
 
     def forward(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
         angles = c_noise[:, None] * self.frequencies.to(c_noise)
@@ -177,7 +178,7 @@ def unet(
 
     ``width`` channels at the first level, times ``mults`` at each; ``attention`` lists the levels that have it. What is
     left out follows from the size: patches of 2 from 32 pixels on, levels down to 4 positions, attention at 8 or fewer.
-    ``augment`` is how many numbers a fourth argument, [B, augment], tells of changes made to a training image.
+    ``augment`` is how many numbers a fourth argument, [B, augment], tells of changes to the image or of a jump's end.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
         raise UsageError(f"unet needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")

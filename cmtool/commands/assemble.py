@@ -20,9 +20,10 @@ from cmtool.files.header import Header
 from cmtool.files.opening import open_any
 from cmtool.objectives.objective import Objective
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
+from cmtool.tracks import Track, tracks
 from cmtool.training.augment import Augment
 from cmtool.training.batches import Batches
-from cmtool.training.ema import Average
+from cmtool.training.ema import RULES, Average
 from cmtool.training.loop import State
 from cmtool.training.optimisers import optimiser
 
@@ -57,20 +58,25 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
     dataset = open_dataset(options.data)
     conditional = len(dataset.classes) if options.conditional else 0
     start = STARTS[type(options)](options)
+    if start.augment and len(dataset.shape) != 3:
+        raise UsageError("--augment changes images, and these data are points", "leave out --augment")
     if start.parent is not None:
         conditional = _fits(start.parent.header, dataset, conditional, start.path)
 
     torch.manual_seed(options.seed)
     net = registry.build("backbones", start.backbone, tuple(dataset.shape), conditional)
     if start.parent is not None:
-        _inherit(net, start.parent.net, start.path)
+        _inherit(net, start, conditional)
     boundary = start.objective.sigma_min if start.objective.kind == "consistency" else 0.0
-    model = Denoiser(net, replace(start.preconditioning, sigma_min=boundary)).to(device)
+    preconditioning = replace(start.preconditioning, sigma_min=boundary, jumps=start.objective.hints > 0)
+    model = Denoiser(net, preconditioning).to(device)
     objective = start.objective.to(device)
     objective.begin(model)
 
     learner = optimiser(options.optimizer, [*model.parameters(), *objective.trained()], options.lr)
-    state = State(model, objective, learner, Average(model, options.ema))
+    first, *others = tracks(options.ema)
+    state = State(model, objective, learner, _average(model, first))
+    state.others = {track.name: _average(model, track) for track in others}
     batches = Batches(
         dataset,
         options.batch,
@@ -80,27 +86,46 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
         start.augment,
         objective.probes,
         options.drop_labels,
+        objective.others,
+        objective.sharing,
     )
     return Job(state, batches, _header(options, start, dataset, conditional, model), dataset)
+
+
+def _average(model: Denoiser, track: Track) -> Average:
+    return Average(model, rule=RULES[track.form](track.value))
 
 
 def _score(options: TrainScoreOptions) -> Start:
     objective = registry.build("train_score", options.method, **_levels(options, options.sigma_data))
     preconditioning = objective.preconditioning or Preconditioning(options.sigma_data)
     if not options.augment:
-        return Start(objective, options.backbone, preconditioning)
-    augment = Augment.edm(options.augment)
-    return Start(objective, _told(options.backbone, augment), preconditioning, augment=augment)
-
-
-def _told(backbone: dict[str, Any], augment: Augment) -> dict[str, Any]:
-    """The backbone that takes the hints; UsageError for one that cannot, whose samples would look augmented."""
-    if "augment" not in registry.options(registry.get("backbones", backbone["name"])):
+        return Start(objective, _jumping(options.backbone, objective), preconditioning)
+    if objective.hints:
         raise UsageError(
-            f"the network '{backbone['name']}' cannot be told of augmentation, which would leak into its samples",
-            "leave out --augment, or use --backbone unet",
+            f"the method '{options.method['name']}' tells the network where to jump, and --augment how images changed:"
+            " it can be told one of the two",
+            "leave out --augment",
         )
-    return {**backbone, "augment": augment.hints}
+    augment = Augment.edm(options.augment)
+    why = "of augmentation, which would leak into its samples"
+    told = _told(options.backbone, augment.hints, why, "leave out --augment, or use --backbone unet")
+    return Start(objective, told, preconditioning, augment=augment)
+
+
+def _told(backbone: dict[str, Any], hints: int, what: str, hint: str) -> dict[str, Any]:
+    """The backbone that takes so many hints; UsageError for one that cannot."""
+    if "augment" not in registry.options(registry.get("backbones", backbone["name"])):
+        raise UsageError(f"the network '{backbone['name']}' cannot be told {what}", hint)
+    return {**backbone, "augment": hints}
+
+
+def _jumping(backbone: dict[str, Any], objective: Objective) -> dict[str, Any]:
+    """The backbone that takes the hints of the objective, if it has any."""
+    if not objective.hints:
+        return backbone
+    why = "where to jump, which this method needs"
+    return _told(backbone, objective.hints, why, "use a network with an option 'augment': --backbone unet")
 
 
 def _ct(options: TrainCtOptions) -> Start:
@@ -108,9 +133,23 @@ def _ct(options: TrainCtOptions) -> Start:
     parent = open_any(path) if path else None
     sigma_data = parent.preconditioning.sigma_data if parent else options.sigma_data
     objective = registry.build("train_ct", options.method, **_levels(options, sigma_data))
+    _starts(objective, options.method["name"], parent, path)
     if parent is None:
-        return Start(objective, options.backbone, objective.preconditioning or Preconditioning(sigma_data))
-    return Start(objective, parent.header.backbone, parent.preconditioning, parent, path)
+        preconditioning = objective.preconditioning or Preconditioning(sigma_data)
+        return Start(objective, _jumping(options.backbone, objective), preconditioning)
+    return Start(objective, _jumping(parent.header.backbone, objective), parent.preconditioning, parent, path)
+
+
+def _starts(objective: Objective, method: str, parent: Denoiser | None, path: Path | None) -> None:
+    """UsageError for a method that goes on from a kind of model that was not given."""
+    kind = parent.header.kind if parent else None
+    if objective.starts_from in (None, kind):
+        return
+    found = f"{path} is a {kind} model" if parent else "there is no --init"
+    raise UsageError(
+        f"'{method}' goes on from a {objective.starts_from} model, and {found}",
+        f"train one first, with 'cmtool train-ct --method ect', then: --method {method} --init RUN",
+    )
 
 
 def _distill(options: DistillOptions) -> Start:
@@ -125,7 +164,8 @@ def _distill(options: DistillOptions) -> Start:
     followed = guided(teacher, path, options)
     objective = registry.build("distill", options.method, followed, **_levels(options, sigma_data))
     guide = checkpoint(options.guide) if options.guide else None
-    return Start(objective, teacher.header.backbone, teacher.preconditioning, teacher, path, guide)
+    backbone = _jumping(teacher.header.backbone, objective)
+    return Start(objective, backbone, teacher.preconditioning, teacher, path, guide)
 
 
 STARTS: dict[type, Callable[[Any], Start]] = {
@@ -150,13 +190,20 @@ def _fits(header: Header, dataset: Any, conditional: int, path: Path | None) -> 
     return header.conditional
 
 
-def _inherit(net: torch.nn.Module, parent: torch.nn.Module, path: Path | None) -> None:
+def _inherit(net: torch.nn.Module, start: Start, conditional: int) -> None:
+    """The weights of the parent; the hints of a jump are not those of augmentation, and are learnt anew."""
+    assert start.parent is not None
+    state, hints = start.parent.net.state_dict(), start.objective.hints
+    if hints and not start.parent.preconditioning.jumps:
+        with torch.device("meta"):
+            deaf = registry.build("backbones", {**start.backbone, "augment": 0}, start.parent.header.shape, conditional)
+        kept = deaf.state_dict().keys()
+        state = {key: state[key] if key in kept else value for key, value in net.state_dict().items()}
     try:
-        net.load_state_dict(parent.state_dict())
+        net.load_state_dict(state)
     except RuntimeError as error:
-        raise UsageError(
-            f"the network of {path} does not fit this one: {str(error).splitlines()[-1].strip()}"
-        ) from error
+        reason = str(error).splitlines()[-1].strip()
+        raise UsageError(f"the network of {start.path} does not fit this one: {reason}") from error
 
 
 def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int, model: Denoiser) -> Header:
@@ -172,13 +219,15 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
             "notice": getattr(dataset, "notice", ""),
         },
         conditional=conditional,
-        sigma_min=options.sigma_min,
+        sigma_min=max(options.sigma_min, start.objective.lowest),
         sigma_max=options.sigma_max,
+        levels=start.objective.sampling,
         method=f"{options.command} {vars(options)['method']['name']}",
         options=plain(asdict(replace(options, run=None, resume=None, dry_run=False))),
         parents=parents,
         licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
+        average={"track": str(tracks(options.ema)[0])},
     )
 
 

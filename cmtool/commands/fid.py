@@ -51,10 +51,7 @@ def run(options: FidOptions, console: Console) -> None:
     )
     value = frechet_distance(one, two)
     for side in (one, two):
-        if side.n is not None and side.n <= len(side.mean):
-            console.warn(
-                f"{side.data}: {side.n} images are too few for {len(side.mean)} features; the distance is unreliable"
-            )
+        few(side.data, side.n, len(side.mean), console)
     document = {
         "metric": features.label,
         "value": value,
@@ -66,6 +63,12 @@ def run(options: FidOptions, console: Console) -> None:
     if features.label == "FID" and min(one.n or 0, FEW) < FEW:
         console.warn(f"{one.n} images: this is no FID-50k, and it is biased upwards")
     console.result(document, f"{features.label}  {value:.6g}")
+
+
+def few(data: str | None, n: int | None, dim: int, console: Console) -> None:
+    """Warn of fewer images than a covariance needs."""
+    if n is not None and n <= dim:
+        console.warn(f"{data}: {n} images are too few for {dim} features; the distance is unreliable")
 
 
 def unmeasured(features: Any) -> Statistics:
@@ -104,16 +107,23 @@ def measure(images: Images, features: Any, n: int | None, console: Console) -> S
 
 def find(target: str, options: FidOptions, console: Console) -> Statistics | Images:
     """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
-    path, names = Path(target), registry.names("datasets")
-    if target.endswith(".npz") and holds_statistics(target):
-        return read_statistics(target)
-    named = target in names  # a data set's name wins over a folder beside it; ./digits is the folder
+    named = target in registry.names("datasets")
+    path = Path(target)
     if target.endswith(".safetensors") or (not named and ((path / CHECKPOINT).is_file() or format_of(path))):
         return of_model(path, options, console)
-    if target == "-" or (not named and path.exists()):
-        return Images(target, (torch.as_tensor(batch.images) for batch in open_reader(target, options.batch)))
+    return given(target, options.batch)
+
+
+def given(target: str, batch: int) -> Statistics | Images:
+    """The same, of what needs no model."""
+    names = registry.names("datasets")
+    if target.endswith(".npz") and holds_statistics(target):
+        return read_statistics(target)
+    # a data set's name wins over a folder beside it; ./digits is the folder
+    if target == "-" or (target not in names and Path(target).exists()):
+        return Images(target, (torch.as_tensor(read.images) for read in open_reader(target, batch)))
     if data_spec(target)["name"] in names:
-        return of_dataset(target, options.batch)
+        return of_dataset(target, batch)
     near = closest(target, names)
     hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
     raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from cmtool import presets, registry
+from cmtool.commands import recipes
 from cmtool.commands.console import Console
 from cmtool.errors import MissingInput, closest
 from cmtool.settings import InfoOptions
-from cmtool.yamlfile import parse, write
+from cmtool.yamlfile import write
 
 __all__ = ["run"]
 
@@ -18,11 +19,14 @@ def run(options: InfoOptions, console: Console) -> None:
         found = plugins()
         console.result({"plugins": found}, _plugin_table(found))
     elif options.what == "presets":
-        about = {name: parse(presets.read(name), name)["about"].value for name in presets.names()}
-        console.result({"presets": about}, "\n".join(f"{name:<20}{text}" for name, text in about.items()))
+        found = {name: recipes.facts(name) for name in presets.names()}
+        console.result({"presets": found}, recipes.table(found))
     else:
-        header = _header(Path(options.what))
-        console.result({"path": options.what, "header": header}, write(header, unicode=True).rstrip())
+        path = Path(options.what)
+        header = _header(path, options)
+        kept = _averages(path) if path.is_dir() else []
+        document = {"path": options.what, "header": header} | ({"averages": kept} if kept else {})
+        console.result(document, write(header, unicode=True).rstrip() + _average_table(kept))
 
 
 def plugins() -> list[dict[str, str]]:
@@ -49,10 +53,25 @@ def _plugin_table(found: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _averages(run: Path) -> list[dict[str, Any]]:
+    """Every average of a run: the file, how it was averaged, and after how many images."""
+    from cmtool.files.averages import found
+
+    return [
+        {"path": str(path), "track": header.average.get("track", "?"), "images": header.images}
+        for path, header in found(run)
+    ]
+
+
+def _average_table(kept: list[dict[str, Any]]) -> str:
+    rows = [f"  {a['track']:<20}{a['images']:>12,}  {a['path']}" for a in kept]
+    return "\n".join(["\n\naverages (track, images, file)", *rows]) if rows else ""
+
+
+def _header(path: Path, options: InfoOptions) -> dict[str, Any]:
     if not path.exists():
         near = closest(str(path), ("plugins", "presets"))
-        hint = f"did you mean '{near}'?" if near else "cmtool info takes plugins, presets or a checkpoint"
+        hint = f"did you mean '{near}'?" if near else "cmtool info takes plugins, presets, a checkpoint or a run"
         raise MissingInput(f"there is no file {path}", hint)
     from cmtool.files.envelope import holds
     from cmtool.files.header import KEY, read_header
@@ -61,5 +80,5 @@ def _header(path: Path) -> dict[str, Any]:
     if path.is_file() and not holds(path, KEY):
         from cmtool.files.opening import open_any  # which needs torch
 
-        return open_any(path).header.document()
+        return open_any(path, format=options.format, backbone=options.backbone).header.document()
     return read_header(path, whole=True).document()

@@ -9,6 +9,7 @@ from torch import Tensor
 from cmtool import registry
 from cmtool.core.coordinates import process_called, process_of
 from cmtool.core.denoiser import Preconditioning
+from cmtool.core.flowmap import GammaJumps
 from cmtool.core.grids import grid, intermediate, karras, to_zero
 from cmtool.core.process import EDM, Process
 from cmtool.core.solvers.native import native
@@ -17,7 +18,7 @@ from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.settings.sampling import WalkOptions
 
-__all__ = ["Plan", "check_levels", "plan"]
+__all__ = ["Plan", "check_levels", "jumps", "plan", "recommended"]
 
 ODE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 2022
 JUMPING = ("ts", "convention")
@@ -49,8 +50,12 @@ def plan(header: Header, options: WalkOptions | None = None) -> Plan:
     """
     options = options or WalkOptions()
     check_levels(header, None if options.ts else options.steps, options.levels)
+    if options.gamma is not None:
+        _check_jumps(header, options)
     if header.kind == "score":
         _refuse(options, JUMPING, "jumps of a consistency model", "and this is a score model", "--solver heun")
+        if header.levels and not any(getattr(options, key) is not None for key in ("levels", *WALKING)):
+            return Plan(_distilled(header, options.steps))
         return Plan(_downhill(header, options))
     steps = options.steps or 2
     _refuse(options, WALKING, "the walk of a score model", "and this is a consistency model", f"--steps {steps}")
@@ -61,6 +66,17 @@ def _refuse(options: WalkOptions, keys: Sequence[str], what: str, but: str, inst
     given = [f"--{key}" for key in keys if getattr(options, key) is not None]
     if given:
         raise UsageError(f"{given[0]} is about {what}, {but}", f"leave it out: cmtool {options.command} {instead}")
+
+
+def _distilled(header: Header, steps: int | None) -> Walk:
+    """The few steps of Euler's that a score model was distilled to."""
+    own = len(header.levels)
+    if steps not in (None, own):
+        raise UsageError(
+            f"this model takes the {own} steps that it was distilled to, not {steps}",
+            "leave out --steps, or name the --levels or the --solver to try it with",
+        )
+    return AlongODE(to_zero(_tensor(header.levels)), registry.build("solvers", "euler"))
 
 
 def _downhill(header: Header, options: WalkOptions) -> Walk:
@@ -94,11 +110,40 @@ def _ends(header: Header) -> tuple[float, float]:
     return header.sigma_min, header.sigma_max
 
 
-def _jumps(header: Header, options: WalkOptions) -> Jumps:
-    """Jumps of a consistency model, under the convention for new noise and clipping that was asked for."""
-    own = header.preconditioning["sigma_min"]
-    floor = 0.0 if options.convention == "ect" else own
-    return Jumps(_stations(header, options), floor, clip=options.convention == "openai")
+def _check_jumps(header: Header, options: WalkOptions) -> None:
+    """UsageError for --gamma with a model that does not jump to any level it is told."""
+    if not header.preconditioning.get("jumps"):
+        what = "jumps to images alone" if header.kind == "consistency" else "is a score model"
+        raise UsageError(
+            f"--gamma is for a model that jumps to any level, and this one {what}",
+            "leave it out, or train one that does: cmtool distill --method ctm",
+        )
+    if options.convention:
+        raise UsageError("--gamma is a convention of its own and goes with no --convention", "give one of them")
+
+
+def _jumps(header: Header, options: WalkOptions) -> Walk:
+    """Jumps of a consistency model, under the convention that was asked for."""
+    if options.gamma is not None:
+        return GammaJumps(_stations(header, options), options.gamma)
+    return jumps(header, _stations(header, options), options.convention)
+
+
+def jumps(header: Header, levels: Tensor, convention: str | None = None) -> Jumps:
+    """Jumps of a consistency model over ``levels``, under a convention for new noise and clipping."""
+    floor = 0.0 if convention == "ect" else header.preconditioning["sigma_min"]
+    return Jumps(levels, floor, clip=convention == "openai")
+
+
+def recommended(header: Header, steps: int | None = None) -> Tensor:
+    """The levels of ``steps`` jumps: those that the checkpoint was tuned to, where it was, else well-tried ones.
+
+    Without ``steps``, as many as it was tuned to; one where it was not.
+    """
+    steps = steps or len(header.levels) + 1
+    if len(header.levels) == steps - 1:
+        return _tensor([header.sigma_max, *header.levels])
+    return intermediate(steps, *_ends(header))
 
 
 def _stations(header: Header, options: WalkOptions) -> Tensor:
@@ -106,10 +151,7 @@ def _stations(header: Header, options: WalkOptions) -> Tensor:
         return _numbered(header, options.ts, options.steps)
     if options.levels:
         return _tensor(options.levels)
-    steps = options.steps or 1
-    if len(header.levels) == steps - 1:
-        return _tensor([header.sigma_max, *header.levels])
-    return intermediate(steps, *_ends(header))
+    return recommended(header, options.steps)
 
 
 def _numbered(header: Header, ts: tuple[int, ...], steps: int | None) -> Tensor:

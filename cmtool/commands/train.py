@@ -17,16 +17,17 @@ from cmtool.commands.stopping import Stop
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
 from cmtool.errors import Diverged, Interrupted, MissingInput, Preempted, UsageError, WriteFailed
-from cmtool.files import runs
+from cmtool.files import averages, runs
 from cmtool.files.atomic import write_bytes
-from cmtool.files.checkpoint import save
-from cmtool.files.header import read_header
+from cmtool.files.checkpoint import DTYPES, save
+from cmtool.files.header import Header, read_header
 from cmtool.files.pictures import write_picture
 from cmtool.files.runs import CHECKPOINT
 from cmtool.files.state import NAME as STATE
 from cmtool.files.state import load_state, save_state
 from cmtool.options import dump, load
 from cmtool.settings import TrainOptions
+from cmtool.tracks import Track, tracks
 from cmtool.training.batches import ahead
 from cmtool.training.devices import device, piece, precision, use_threads
 from cmtool.training.loop import Report, train
@@ -37,7 +38,8 @@ __all__ = ["run"]
 
 LINES = 200  # of metrics.jsonl in a whole run
 PATIENCE = 5  # steps in a row without a finite gradient
-FREE = {"device", "threads", "precision", "micro_batch", "snapshots", "run", "resume", "dry_run"}  # change no result
+# change no result
+FREE = {"device", "threads", "precision", "micro_batch", "snapshots", "run", "resume", "dry_run", "ema_snapshots"}
 
 
 def run(options: TrainOptions, console: Console) -> None:
@@ -80,6 +82,7 @@ def take_up(job: Job, folder: Path, command: str) -> None:
             raise UsageError(f"{now['path']} is not the file that {folder} was started with", hint)
     unpack(job.state, *load_state(folder))
     runs.rewind(folder, job.state.images)
+    averages.rewind(folder, job.state.images)
 
 
 def conclude(folder: Path, command: str, console: Console, seconds: float = 0.0) -> None:
@@ -128,7 +131,7 @@ def preview(options: TrainOptions, job: Job, console: Console, parameters: int) 
         "images_per_second": round(rate, 1),
         "seconds": round(options.images / rate),
         "checkpoint_bytes": 4 * parameters,
-        "state_bytes": 16 * parameters,
+        "state_bytes": (16 + 4 * len(job.state.others)) * parameters,
     }
     text = "\n".join(f"{key}: {value}" for key, value in document.items())
     console.result(document, text + "\nnothing was written; leave out --dry-run to train")
@@ -141,6 +144,8 @@ class Walk:
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
         self.model = cast(Denoiser, job.state.average.model)
         self.model.header = job.header
+        models = [average.model for average in (job.state.average, *job.state.others.values())]
+        self.tracks = dict(zip(tracks(options.ema), cast(list[Denoiser], models), strict=True))
         self.cores = torch.get_num_threads()
         self.began = time.monotonic()
         self.losses: list[torch.Tensor] = []
@@ -156,7 +161,7 @@ class Walk:
             state,
             batches,
             options.images,
-            lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.decay),
+            lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.decay, options.hold),
             seed=options.seed,
             clip=options.clip,
             micro=options.micro_batch or piece(options.batch, device(options.device)),
@@ -197,6 +202,8 @@ class Walk:
             rate = (report.images - first) / (time.monotonic() - self.began)
             self.log(report, loss, rate)
             progress.update(report.images, loss=f"{loss:.4g}")
+        if self.due(report.images, self.options.ema_snapshots):
+            self.store(report.images)
         if self.due(report.images, self.options.snapshots):
             self.picture(report.images)
             if report.images < self.options.images:
@@ -212,6 +219,7 @@ class Walk:
             "images": report.images,
             "loss": loss,
             "gradient": float(report.gradient),
+            "ema_gap": float(self.job.state.average.gap(self.job.state.model)),
             "lr": report.rate,
             "images_per_second": round(rate, 2),
             "seconds": round(time.monotonic() - self.began, 2),
@@ -221,7 +229,7 @@ class Walk:
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
-        header = self.job.header
+        header = self.model.header = replace(self.job.header, levels=self.job.state.objective.sampling)
         seeds = range(max(header.conditional, 8) * (4 if header.conditional else 8))
         labels = labels_of(seeds, header.conditional)
         made = draw(self.model, plan(header), Noise(seeds), labels, self.cores)  # torch itself has one core in training
@@ -233,9 +241,24 @@ class Walk:
     def keep(self, word: str) -> None:
         """Save the checkpoint, the state to go on from, and how the run stands."""
         state = self.job.state
-        save(self.folder / CHECKPOINT, self.model, replace(self.job.header, images=state.images))
+        for track, model in self.tracks.items():
+            place = averages.place(self.folder, track.name) if model is not self.model else self.folder / CHECKPOINT
+            save(place, model, self.header(track))
         save_state(self.folder, *pack(state))
         self.status(word)
+
+    def store(self, images: int) -> None:
+        """Checkpoints of the power averages as they are now, from which others can be rebuilt."""
+        for track, model in self.tracks.items():
+            if track.form == "power":
+                place = averages.place(self.folder, track.name, images)
+                save(place, model, self.header(track), DTYPES[self.options.ema_dtype])
+
+    def header(self, track: Track) -> Header:
+        """As things stand: a method may change on the way what its samples want."""
+        state = self.job.state
+        levels, average = state.objective.sampling, {"track": str(track)}
+        return replace(self.job.header, images=state.images, levels=levels, average=average)
 
     def pause(self) -> None:
         self.keep("preempted" if self.stop.preempted else "interrupted")

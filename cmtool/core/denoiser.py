@@ -90,6 +90,8 @@ class Preconditioning:
     matching. A positive ``sigma_min`` makes ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song
     et al. 2023, arXiv 2303.01469, app. C). TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024,
     arXiv 2410.11081, eq. 5).
+
+    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flowmap.py``).
     """
 
     sigma_data: float = 0.5
@@ -98,6 +100,7 @@ class Preconditioning:
     sign: float = 1.0
     form: str = "edm"
     time_scale: float = 1.0
+    jumps: bool = False
 
     @classmethod
     def named(cls, name: str, sigma_data: float = 0.5) -> "Preconditioning":
@@ -137,12 +140,20 @@ class Denoiser(nn.Module):
         """``x`` [B, ...], ``sigma`` [B] or [], ``labels`` [B] int64 or None -> [B, ...] in the precision of ``x``.
 
         The network runs in the precision of its weights, everything around it in that of ``x``. ``hints`` [B, K] say
-        how training images were changed; they reach only networks that take them, and nobody else need know of them.
+        how training images were changed, or where a jump leads; they reach only networks that take them, and nobody
+        else need know of them.
+        """
+        c_skip, c_out, _, _ = self.preconditioning(sigma.to(x.device))
+        return like(c_skip, x) * x + like(c_out, x) * self.inside(x, sigma, labels, hints)
+
+    def inside(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+        """``F(c_in x, c_noise)``, what the network itself predicts, in the precision of ``x``.
+
         Of a network that also predicts its variance, and so gives twice the channels, the first half is taken.
         """
         sigma = sigma.to(x.device).expand(len(x)) if sigma.ndim == 0 else sigma.to(x.device)
-        c_skip, c_out, c_in, c_noise = self.preconditioning(sigma)
+        _, _, c_in, c_noise = self.preconditioning(sigma)
         weights = next(self.net.parameters(), x).dtype
         told = (labels,) if hints is None else (labels, hints.to(weights))
         inside = self.net((like(c_in, x) * x).to(weights), c_noise.to(weights), *told)
-        return like(c_skip, x) * x + like(c_out, x) * inside[:, : x.shape[1]].to(x.dtype)
+        return inside[:, : x.shape[1]].to(x.dtype)

@@ -9,7 +9,7 @@ from cmtool.core.ladders import DDPM
 from cmtool.core.process import VP, Process
 from cmtool.errors import unknown
 
-__all__ = ["GRIDS", "even", "grid", "in_time", "intermediate", "karras", "linear", "log_uniform", "to_zero"]
+__all__ = ["GRIDS", "between", "even", "grid", "in_time", "intermediate", "karras", "linear", "log_uniform", "to_zero"]
 
 
 def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
@@ -24,6 +24,13 @@ def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float
     if n > 1:
         grid[-1] = sigma_min
     return grid
+
+
+def between(t: Tensor, s: Tensor, n: int, rho: float = 7.0) -> Tensor:
+    """From levels t [...] to s [...] in ``n`` steps even in ``sigma^(1/rho)``, both ends exact: [n + 1, ...]."""
+    high, low = t ** (1 / rho), s ** (1 / rho)
+    inner = [(high + i / n * (low - high)) ** rho for i in range(1, n)]
+    return torch.stack([t, *inner, s])
 
 
 def log_uniform(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor:

@@ -17,12 +17,12 @@ __all__ = ["Counted", "clipped", "flow", "last", "multistep", "probability_flow"
 class Counted:
     """A denoiser that counts its network evaluations, of which a call is one, or as many as ``cost(sigma)`` says."""
 
-    def __init__(self, model: Denoise, cost: Callable[[Tensor], int] = lambda sigma: 1):
+    def __init__(self, model: Callable[..., Tensor], cost: Callable[[Tensor], int] = lambda sigma: 1):
         self.model, self.cost, self.calls = model, cost, 0
 
-    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, *told: Tensor) -> Tensor:
         self.calls += self.cost(sigma)
-        return self.model(x, sigma, labels)
+        return self.model(x, sigma, labels, *told)
 
 
 def clipped(model: Denoise) -> Denoise:

@@ -1,19 +1,19 @@
 """Images that do not depend, not even in the last bit, on what they are computed beside."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from cmtool.core.denoiser import Denoise
 from cmtool.core.workers import workers
 
 __all__ = ["steady"]
 
 
 @contextmanager
-def steady(model: Denoise, size: int, threads: int = 1) -> Iterator[Denoise]:
+def steady(model: Callable[..., Tensor], size: int, threads: int = 1) -> Iterator[Callable[..., Tensor]]:
     """The same denoiser, without gradients, whose row i is a function of row i of its input, bit for bit.
 
     A kernel cuts its sums by the number of rows and of threads, and a sum cut elsewhere rounds elsewhere: of 100 images
@@ -24,9 +24,9 @@ def steady(model: Denoise, size: int, threads: int = 1) -> Iterator[Denoise]:
     quiet = torch.no_grad()(model)
     with workers(threads) as work:
 
-        def pieces(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        def pieces(x: Tensor, sigma: Tensor, labels: Tensor | None = None, *told: Tensor) -> Tensor:
             rows = torch.arange(len(x) + -len(x) % size, device=x.device).clamp(max=len(x) - 1)
-            given = [value[rows].split(size) for value in (x, sigma, labels) if value is not None]
+            given = [repeat(None) if value is None else value[rows].split(size) for value in (x, sigma, labels, *told)]
             return torch.cat(list(work(quiet, *given)))[: len(x)]
 
         yield pieces

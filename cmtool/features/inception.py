@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cmtool.assets import Asset, locate
 from cmtool.errors import unknown
-from cmtool.features.assets import Asset, locate
 from cmtool.features.rgb import rgb
 
 __all__ = ["INCEPTION", "MODES", "Inception", "inception", "resizer"]

@@ -14,19 +14,26 @@ from cmtool.files.envelope import digest
 from cmtool.files.header import KEY, Header, parse
 from cmtool.files.sealed import read_sealed, write_sealed
 
-__all__ = ["digest", "fill", "load", "save"]
+__all__ = ["DTYPES", "digest", "fill", "load", "save"]
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def save(path: str | Path, model: Denoiser, header: Header) -> Header:
+def save(path: str | Path, model: Denoiser, header: Header, dtype: torch.dtype | None = None) -> Header:
     """Write the network's weights and the header, and return the header with its seal.
 
-    The preconditioning is the model's own. The file appears whole or not at all; WriteFailed when it cannot be written.
+    ``dtype`` is the precision of the parameters in the file, by default their own; buffers, such as frequencies, keep
+    theirs, and ``load`` returns all in that of the network. The preconditioning is the model's own. The file appears
+    whole or not at all; WriteFailed when it cannot be written.
     """
     header = replace(header, preconditioning=asdict(model.preconditioning), sha256="")
     document = header.document()
     parse(path, document)
     del document["sha256"]
-    return replace(header, sha256=write_sealed(path, model.net.state_dict(), KEY, document))
+    weights = model.net.state_dict()
+    if dtype:
+        weights |= {name: parameter.to(dtype) for name, parameter in model.net.named_parameters()}
+    return replace(header, sha256=write_sealed(path, weights, KEY, document))
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:

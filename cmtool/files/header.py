@@ -24,10 +24,14 @@ class Header:
     ``preconditioning``  the fields of ``core.denoiser.Preconditioning``
     ``data``             ``{"name", "shape": [C, H, W] or [D], "classes": [names], "notice"}``
     ``conditional``      the number of classes the network takes, 0 for none
-    ``levels``           noise levels of the steps after the first, descending, that multistep sampling works best with
+    ``levels``           descending noise levels: for a consistency model those of the steps after the first that
+                         multistep sampling works best with, one fewer than the steps it takes when none are asked for;
+                         for a score model that was distilled to a walk of a few of Euler's steps, where each begins
     ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
-    ``parents``          ``[{"path", "sha256"}]`` of teachers and initial weights
-    ``sha256``           the seal of the file (``files.envelope``); empty until it is saved
+    ``parents``          ``[{"path", "sha256"}]`` of teachers, initial weights, and files that it was converted from
+    ``average``          how the weights were averaged: ``{"track": "power:0.05"}``, and what it was rebuilt from
+    ``sha256``           the seal of the file (``files.envelope``), empty until it is saved; for the file of another
+                         program its SHA-256
     """
 
     kind: str
@@ -44,6 +48,7 @@ class Header:
     parents: list[dict[str, str]] = field(default_factory=list)
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
     sha256: str = ""
 

@@ -6,6 +6,7 @@
       metrics.jsonl      one JSON object a line
       model.safetensors  the checkpoint
       state.safetensors  what the run goes on from
+      ema/               checkpoints of further averages, and of power averages on the way (files/averages.py)
       samples/           pictures drawn on the way
 
 Everything but metrics.jsonl is replaced as a whole: a killed run leaves the old file or the new one.

@@ -154,7 +154,7 @@ def build(path: Path, tensors: dict[str, torch.Tensor], meant: Meant) -> Denoise
     with torch.device("meta"):
         net = registry.build("backbones", meant.backbone, meant.shape, meant.classes)
     fill(path, net, tensors)
-    model, seal = Denoiser(net, meant.preconditioning()), digest(path)
+    model = Denoiser(net, meant.preconditioning())
     model.header = Header(
         kind=meant.kind,
         backbone=meant.backbone,
@@ -170,8 +170,7 @@ def build(path: Path, tensors: dict[str, torch.Tensor], meant: Meant) -> Denoise
         sigma_max=meant.sigma_max,
         levels=meant.levels(),
         method=f"openai {path.stem}" if meant.file else "openai",
-        parents=[{"path": str(path), "sha256": seal}],
         licence="MIT" if meant.file else "",
-        sha256=seal,
+        sha256=digest(path),
     )
     return model

@@ -15,13 +15,14 @@ def cd(
     *,
     steps: int = 18,
     solver: str = "heun",
+    substeps: int = 1,
     metric: str = "l2",
     decay: float = 0.95,
     rho: float = 7.0,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
 ) -> Consistency:
-    """Neighbouring levels of a Karras grid, joined by one solver step along the teacher's ODE.
+    """Neighbouring levels of a Karras grid, joined by ``substeps`` solver steps along the teacher's ODE.
 
     ``decay`` is mu of the target. The teacher's step has no noise in it, so l2 loses nothing, and a target that lags
     keeps errors from running up the grid: without one (0, which the paper can afford over 400 million images) short
@@ -29,9 +30,11 @@ def cd(
     """
     if steps < 2:
         raise UsageError(f"'cd' needs 2 levels or more, not {steps}", "18 is usual")
+    if substeps < 1:
+        raise UsageError(f"'cd' needs 1 solver step or more between two levels, not {substeps}")
     return Consistency(
         pair=lambda u, progress: adjacent(u, steps, sigma_min, sigma_max, rho),
-        back=along_teacher(teacher, registry.build("solvers", solver)),
+        back=along_teacher(teacher, registry.build("solvers", solver), substeps, rho),
         metric=metric_called(metric),
         weight=constant,
         decay=(lambda progress: decay) if decay else None,

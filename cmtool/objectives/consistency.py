@@ -15,16 +15,30 @@ from torch import Tensor, nn
 
 from cmtool.core.averaging import follow
 from cmtool.core.denoiser import Denoise, like
+from cmtool.core.grids import between
 from cmtool.core.samplers import flow
-from cmtool.core.solvers import Solver
+from cmtool.core.solvers import Solver, integrate
 from cmtool.objectives.metrics import Metric
 from cmtool.objectives.objective import Batch, Objective
 
-__all__ = ["Consistency", "along_noise", "along_teacher", "constant", "inverse_gap", "inverse_output"]
+__all__ = [
+    "Back",
+    "Consistency",
+    "Pair",
+    "Point",
+    "Weight",
+    "along_noise",
+    "along_teacher",
+    "constant",
+    "inverse_gap",
+    "inverse_output",
+    "truncated_snr",
+]
 
 Pair = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (u [B], progress) -> (t [B], r [B])
 Back = Callable[[Tensor, Batch, Tensor, Tensor], Tensor]  # (x_t, batch, t, r) -> x_r
 Weight = Callable[[Tensor, Tensor], Tensor]  # (t, r) -> [B]
+Point = tuple[Tensor, Tensor]  # an image [B, ...] and its level [B]
 
 
 def along_noise(x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
@@ -32,12 +46,13 @@ def along_noise(x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
     return batch.x + like(r, x_t) * batch.z
 
 
-def along_teacher(teacher: Denoise, solver: Solver) -> Back:
-    """One step of ``solver`` along the teacher's probability-flow ODE."""
+def along_teacher(teacher: Denoise, solver: Solver, substeps: int = 1, rho: float = 7.0) -> Back:
+    """``substeps`` steps of ``solver`` along the teacher's probability-flow ODE, even in ``sigma^(1/rho)``."""
 
     @torch.no_grad()
     def back(x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
-        return solver(flow(teacher, batch.labels), x_t, t, r)
+        *_, x_r = integrate(flow(teacher, batch.labels), x_t, between(t, r, substeps, rho), solver)
+        return x_r
 
     return back
 
@@ -50,6 +65,11 @@ def constant(t: Tensor, r: Tensor) -> Tensor:
 def inverse_gap(t: Tensor, r: Tensor) -> Tensor:
     """``w = 1 / (t - r)`` (Song and Dhariwal 2023; Geng et al. 2024)."""
     return 1 / (t - r)
+
+
+def truncated_snr(t: Tensor, r: Tensor) -> Tensor:
+    """``w = max(1 / t^2, 1)`` (Salimans and Ho 2022, arXiv 2202.00512, section 4)."""
+    return (t**-2).clamp(min=1)
 
 
 def inverse_output(sigma_data: float, power: float = 1.0) -> Weight:
@@ -94,11 +114,15 @@ class Consistency(Objective):
             here = model(x_t, t, batch.labels)
             again()
             with torch.no_grad():
-                there = self._end(model, x_r, r, batch.labels)
+                there = self.aim(model, (x_t, t), (x_r, r), batch.labels)
         return self.weight(t, r).to(here) * self.metric(here, there)
 
-    def _end(self, model: Denoise, x_r: Tensor, r: Tensor, labels: Tensor | None) -> Tensor:
-        """The target at r; at or below the boundary it is x_r itself, and ln r need not exist there."""
+    def aim(self, model: Denoise, above: Point, below: Point, labels: Tensor | None) -> Tensor:
+        """What ``f(x_t, t)`` is compared with: the target at r.
+
+        At or below the boundary that is x_r itself, and ln r need not exist there.
+        """
+        x_r, r = below
         inside = r > self.sigma_min
         # r has no meaning for the others, so they get a level that the network can be asked about.
         there = (self.target or model)(x_r, torch.where(inside, r, torch.ones_like(r)), labels)

@@ -10,9 +10,12 @@ from cmtool.core.process import Process
 
 __all__ = [
     "adjacent",
+    "adjacent_log_normal",
     "doubling_steps",
     "ect_ratio",
+    "halving_steps",
     "log_normal",
+    "log_student",
     "on_ladder",
     "openai_rate",
     "openai_steps",
@@ -54,6 +57,35 @@ def adjacent(u: Tensor, n: int, sigma_min: float, sigma_max: float, rho: float =
     return grid[i], grid[i + 1]
 
 
+def adjacent_log_normal(
+    u: Tensor, n: int, mean: float, std: float, sigma_min: float, sigma_max: float, rho: float = 7.0
+) -> tuple[Tensor, Tensor]:
+    """A pair of neighbours ``t > r``, [B], as likely as ``r < sigma < t`` where ``ln sigma ~ N(mean, std^2)``.
+
+    On the Karras grid of n levels (Song and Dhariwal 2023, arXiv 2310.14189, eq. 13).
+    """
+    grid = karras(n, sigma_min, sigma_max, rho).to(u).flip(0)
+    below = torch.special.ndtr((grid.log() - mean) / std)
+    i = torch.searchsorted(below, below[0] + u * (below[-1] - below[0])).clamp(1, n - 1)
+    return grid[i], grid[i - 1]
+
+
+def log_student(u: Tensor, low: float, high: float, df: float, scale: float) -> Tensor:
+    """A level from ``low`` to ``high`` whose ln has the density ``(1 + (ln sigma / scale)^2 / df)^(-(df + 1)/2)``, [B].
+
+    By inversion: in ``y = asinh(ln sigma / (scale sqrt(df)))`` the density is cosh(y)^-df, flat for small df, and its
+    integral is taken from a table (Lee et al. 2024, arXiv 2410.14895, section 4).
+    """
+    width = scale * math.sqrt(df)
+    first, last = (math.asinh(math.log(level) / width) for level in (low, high))
+    y = torch.linspace(first, last, 4097, dtype=torch.float64).to(u)
+    mass = torch.cumulative_trapezoid(y.cosh() ** -df, y)
+    mass = torch.cat([mass.new_zeros(1), mass]) / mass[-1]
+    i = torch.searchsorted(mass, u.contiguous()).clamp(1, len(y) - 1)
+    part = (u - mass[i - 1]) / (mass[i] - mass[i - 1])
+    return (width * (y[i - 1] + part * (y[i] - y[i - 1])).sinh()).exp().clamp(low, high)
+
+
 def openai_steps(progress: float, first: int, last: int) -> int:
     """``N = ceil(sqrt(p ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1`` levels at progress p (Song et al. 2023, app. C)."""
     return max(math.ceil(math.sqrt(progress * ((last + 1) ** 2 - first**2) + first**2) - 1), 1) + 1
@@ -68,6 +100,16 @@ def doubling_steps(progress: float, first: int, last: int) -> int:
     """``N = min(s0 2^floor(p (log2(s1/s0) + 1)), s1) + 1`` (Song and Dhariwal 2023, arXiv 2310.14189)."""
     stages = math.floor(math.log2(last / first)) + 1
     return min(first * 2 ** math.floor(progress * stages), last) + 1
+
+
+def halving_steps(progress: float, first: int, last: int = 1) -> int:
+    """N at progress p when N halves from ``first`` to ``last`` in equal stages, those of 2 and 1 steps twice as long.
+
+    As in the code of Song et al. 2023.
+    """
+    stages = [first >> k for k in range((first // last).bit_length())]
+    plan = [n for n in stages for _ in range(2 if n <= 2 else 1)]
+    return plan[min(int(progress * len(plan)), len(plan) - 1)]
 
 
 def ect_ratio(t: Tensor, stage: float, q: float = 2.0, k: float = 8.0, b: float = 1.0) -> Tensor:

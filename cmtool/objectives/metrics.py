@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cmtool.errors import unknown
+from cmtool.objectives.lpips import RECIPES
 
 __all__ = ["METRICS", "Metric", "huber_constant", "l1", "l2", "metric", "pseudo_huber", "pseudo_huber_of"]
 
@@ -49,9 +50,11 @@ METRICS: dict[str, Metric] = {"l1": l1, "l2": l2, "pseudo-huber": pseudo_huber}
 
 
 def metric(name: str) -> Metric:
-    """The metric called ``name``; UsageError when there is none."""
+    """The metric called ``name``; UsageError when there is none, MissingAsset when its weights are not there."""
+    if name in RECIPES:
+        return RECIPES[name]()
     if name not in METRICS:
-        raise unknown("metric", name, METRICS)
+        raise unknown("metric", name, [*METRICS, *RECIPES])
     return METRICS[name]
 
 

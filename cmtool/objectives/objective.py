@@ -15,7 +15,8 @@ class Batch:
     """Images with the randomness that belongs to them: the n-th image of a run always meets the same noise and level.
 
     ``x`` [B, ...] in [-1, 1]; ``z`` [B, ...] normal; ``u`` [B] uniform on (0, 1), float64; ``labels`` [B] or None;
-    ``hints`` [B, K], how the images were changed, or None; ``v`` [B, ...] normal, for objectives with ``probes``.
+    ``hints`` [B, K], how the images were changed, or None; ``v`` [B, ...] normal, for objectives with ``probes``;
+    ``others`` [M, ...] and their ``classes`` [M], images of the run that all pieces of a batch see, these among them.
     """
 
     x: Tensor
@@ -24,14 +25,17 @@ class Batch:
     labels: Tensor | None = None
     hints: Tensor | None = None
     v: Tensor | None = None
+    others: Tensor | None = None
+    classes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def split(self, size: int) -> list["Batch"]:
         """Pieces of at most ``size`` images."""
-        pieces = range(0, len(self), size)
-        return [replace(self, **{k: v[i : i + size] for k, v in vars(self).items() if v is not None}) for i in pieces]
+        pieces, whole = range(0, len(self), size), {"others", "classes"}
+        cut = {k: v for k, v in vars(self).items() if v is not None and k not in whole}
+        return [replace(self, **{k: v[i : i + size] for k, v in cut.items()}) for i in pieces]
 
     def to(self, device: torch.device) -> "Batch":
         return replace(self, **{k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None})
@@ -46,7 +50,17 @@ class Objective(nn.Module):
     kind = "score"  # what comes out: a model of the mean of x_0 ("score") or of the end of the ODE ("consistency")
     sigma_min = 0.0  # the boundary of the preconditioning that the model is trained with
     preconditioning: Preconditioning | None = None  # what the network predicts, where the method says so
+    hints = 0  # how many numbers say where a jump leads, for networks that jump to any level (core/flowmap.py)
     probes = False  # whether the loss wants a second normal draw, ``Batch.v``
+    others = 0  # how many images of the run the loss wants to see beside its own, ``Batch.others``
+    sharing = 1  # how many images in a row of the run are one picture with one noise, at several levels
+    starts_from: str | None = None  # the kind of model that training must start from
+    lowest = 0.0  # the level below which the model is not trained, where that is above sigma_min
+
+    @property
+    def sampling(self) -> list[float]:
+        """The noise levels that sampling should visit, as in the header of a checkpoint; none, as a rule."""
+        return []
 
     def begin(self, model: nn.Module) -> None:
         """Called once with the model as it starts."""

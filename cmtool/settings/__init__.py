@@ -1,15 +1,19 @@
 """Every option of every command: its default, type, check and help, once."""
 
-from cmtool.settings.judging import FidOptions, InfoOptions
+from cmtool.settings.converting import ConvertOptions
+from cmtool.settings.judging import FidOptions, InfoOptions, LevelsOptions, LikelihoodOptions
 from cmtool.settings.sampling import EditOptions, InterpOptions, SampleOptions
 from cmtool.settings.training import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 
 __all__ = [
+    "ConvertOptions",
     "DistillOptions",
     "EditOptions",
     "FidOptions",
     "InfoOptions",
     "InterpOptions",
+    "LevelsOptions",
+    "LikelihoodOptions",
     "SampleOptions",
     "TrainCtOptions",
     "TrainOptions",

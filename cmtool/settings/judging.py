@@ -1,13 +1,40 @@
-"""Options of the commands that look at images and files: fid and info."""
+"""Options of the commands that look at images and files: fid, levels, likelihood and info."""
 # ruff: noqa: RUF009  (option() makes a dataclass field)
 
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
-from cmtool.declarations import Options, option
-from cmtool.settings.machine import INPUT, MACHINE
-from cmtool.settings.sampling import WalkOptions, seed_option
-from cmtool.values import Spec, at_least
+from cmtool.dataspec import data_spec
+from cmtool.declarations import option
+from cmtool.settings.foreign import ForeignOptions
+from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEARCH, SEED, MachineOptions
+from cmtool.settings.sampling import WalkOptions, model_option, seed_option
+from cmtool.values import Spec, at_least, positive
+
+
+def reference_option(command: str, what: str) -> Any:
+    example = f"cmtool {command} --ref digits --features small"
+    return option(
+        help=f"images to compare with: {what}",
+        flag="-r",
+        metavar="REF",
+        required=(f"{command.split()[0]} needs --ref, the images to compare with", example),
+        section=INPUT,
+    )
+
+
+def features_option() -> Any:
+    return option(
+        Spec(name="inception"),
+        help="inception gives FID; small needs no download and gives FD-small, which is no FID",
+        group="features",
+        section=INPUT,
+    )
+
+
+def batch_option() -> Any:
+    return option(256, help="images at a time", flag="-b", check=at_least(1), section=MACHINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,30 +49,107 @@ class FidOptions(WalkOptions):
         metavar="SOURCE",
         required=("fid needs images to judge", "cmtool fid samples --ref digits --features small"),
     )
-    ref: str = option(
-        help="images to compare with: any of these, or statistics .npz",
-        flag="-r",
-        metavar="REF",
-        required=("fid needs --ref, the images to compare with", "cmtool fid samples --ref digits --features small"),
-        section=INPUT,
-    )
-    features: Spec = option(
-        Spec(name="inception"),
-        help="inception gives FID; small needs no download and gives FD-small, which is no FID",
-        group="features",
-        section=INPUT,
-    )
+    ref: str = reference_option("fid samples", "any of these, or statistics .npz")
+    features: Spec = features_option()
     n: int | None = option(
         None, help="images of SOURCE at most", check=at_least(2), section=INPUT, shown="all; 10000 of a model"
     )
     seed: int = seed_option()
-    batch: int = option(256, help="images at a time", flag="-b", check=at_least(1), section=MACHINE)
+    batch: int = batch_option()
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoOptions(Options):
+class LevelsOptions(MachineOptions):
+    """Options of ``cmtool levels``."""
+
+    command: ClassVar[str] = "levels"
+
+    model: Path = option(
+        help="consistency model: checkpoint or run directory",
+        positional=True,
+        metavar="MODEL",
+        required=("levels needs a model", "cmtool levels model.safetensors --ref digits --features small"),
+    )
+    ref: str = reference_option(
+        "levels model.safetensors",
+        "FOLDER, FILE.npz, FILE.tar, - (a tar on standard input), data set or statistics .npz",
+    )
+    features: Spec = features_option()
+    steps: int = option(
+        2,
+        help="network evaluations of an image; all levels but the highest are looked for",
+        flag="-k",
+        check=at_least(2),
+        section=SAMPLING,
+    )
+    n: int = option(
+        10_000, help="images of each measurement, the same noise every time", check=at_least(2), section=SAMPLING
+    )
+    seed: int = seed_option()
+    within: float = option(
+        0.1,
+        help="a level has been found when its logarithm is known within this",
+        check=positive(),
+        section=SEARCH,
+    )
+    tolerance: float = option(
+        0.01,
+        help="the search ends when no level lowers the distance by more than this part of it",
+        check=at_least(0),
+        section=SEARCH,
+    )
+    budget: int | None = option(
+        None, help="measurements at most", check=at_least(1), section=SEARCH, shown="three rounds, one of a level alone"
+    )
+    output: Path = option(
+        Path("tuned.safetensors"),
+        help="copy of the model that samples at the levels found; what was measured is told in FILE.trace.jsonl",
+        flag="-o",
+        metavar="FILE",
+        section=OUTPUT,
+    )
+    batch: int = batch_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodOptions(MachineOptions, ForeignOptions):
+    """Options of ``cmtool likelihood``."""
+
+    command: ClassVar[str] = "likelihood"
+
+    data: Spec | None = option(
+        None,
+        help="images whose density is asked for: data set or folder; digits[0::2] takes a part",
+        flag="-d",
+        group="datasets",
+        parse=data_spec,
+        metavar="DATA",
+        section=INPUT,
+        shown="what the model learned from",
+    )
+    model: Path | None = model_option()
+    n: int = option(100, help="images at most", check=at_least(1), section=INPUT)
+    steps: int = option(
+        64,
+        help="steps of the classical Runge-Kutta method, four evaluations each",
+        flag="-k",
+        check=at_least(1),
+        section=SAMPLING,
+    )
+    probes: int = option(
+        1,
+        help="random directions that estimate the divergence; 0: every axis, exact",
+        check=at_least(0),
+        section=SAMPLING,
+    )
+    probe: str = option("rademacher", help="their distribution", choices=("rademacher", "gaussian"), section=SAMPLING)
+    seed: int = option(0, help="seed of dequantisation and directions", check=SEED, section=SAMPLING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions(ForeignOptions):
     """Options of ``cmtool info``."""
 
     command: ClassVar[str] = "info"
 
-    what: str = option("plugins", help="plugins, presets or a checkpoint", positional=True, metavar="WHAT")
+    what: str = option("plugins", help="plugins, presets, a checkpoint or a run", positional=True, metavar="WHAT")

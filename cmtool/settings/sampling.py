@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cmtool.declarations import option
+from cmtool.settings.foreign import ForeignOptions
 from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
-from cmtool.values import Seeds, Spec, at_least, counting, falling, positive
+from cmtool.values import Seeds, Spec, at_least, between, counting, falling, positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions(MachineOptions):
+class SamplingOptions(MachineOptions, ForeignOptions):
     """How a model draws images, for every command that lets one."""
 
     steps: int | None = option(
@@ -21,7 +22,7 @@ class SamplingOptions(MachineOptions):
         flag="-k",
         check=at_least(1),
         section=SAMPLING,
-        shown="1 or 18",
+        shown="1, or as many as it was tuned to; 18",
     )
     levels: tuple[float, ...] | None = option(
         None,
@@ -33,12 +34,6 @@ class SamplingOptions(MachineOptions):
     )
     klass: int | str | None = option(
         None, key="class", help="class, by number or name", metavar="CLASS", section=SAMPLING, shown="they take turns"
-    )
-    format: Spec | None = option(
-        None, help="of a model of another program, what its file leaves open", yaml_only=True, section=INPUT
-    )
-    backbone: Spec | None = option(
-        None, help="of its network, what its file leaves open", yaml_only=True, section=INPUT
     )
     batch: int = option(
         64, help="images at a time; does not change them", flag="-b", check=at_least(1), section=MACHINE
@@ -84,6 +79,13 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
         choices=("paper", "openai", "ect"),
         section=SAMPLING,
         shown="paper",
+    )
+    gamma: float | None = option(
+        None,
+        help="new noise between the jumps of a model trained by ctm or meanflow, from 0, none, to 1, all",
+        check=between(0, 1),
+        section=SAMPLING,
+        shown="1",
     )
 
 

@@ -10,6 +10,7 @@ from cmtool.declarations import option
 from cmtool.errors import UsageError
 from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, MachineOptions
+from cmtool.tracks import TRACKS
 from cmtool.values import Spec, at_least, between, positive
 
 # ECT for runs of minutes: it reaches the highest levels soon, and at low ones it stays plain denoising to the end.
@@ -52,8 +53,21 @@ class TrainOptions(MachineOptions):
         choices=("constant", "cosine", "linear", "sqrt"),
         section=TRAINING,
     )
-    ema: int = option(
-        1_500, help="half-life of the averaged weights, in images; 0: none", check=at_least(0), section=TRAINING
+    hold: int | None = option(
+        None,
+        help="images before decay sqrt sets in",
+        yaml_only=True,
+        check=at_least(1),
+        section=TRAINING,
+        shown="warmup",
+    )
+    ema: int | str = option(
+        1_500,
+        help="half-life of the averaged weights, in images; 0: none. Several, such as 1500,power:0.05,power:0.1: the "
+        "first is the model, the others are kept beside it",
+        check=TRACKS,
+        metavar="TRACKS",
+        section=TRAINING,
     )
     clip: float = option(10.0, help="largest norm of a gradient; 0 clips none", check=at_least(0), section=TRAINING)
     seed: int = option(0, help="seed of every draw of the run", check=SEED, section=TRAINING)
@@ -62,6 +76,13 @@ class TrainOptions(MachineOptions):
     )
     resume: Path | None = option(None, help="go on with this run", metavar="FOLDER", section=RUN)
     snapshots: int = option(8, help="sample grids drawn on the way", check=at_least(0), section=RUN)
+    ema_snapshots: int = option(
+        16,
+        help="times each power average is stored on the way, for convert --ema-width",
+        check=at_least(0),
+        section=RUN,
+    )
+    ema_dtype: str = option("fp32", help="precision of what is stored", choices=("fp32", "fp16"), section=RUN)
     dry_run: bool = option(False, help="say what would be done and how large it is, write nothing", section=RUN)
     micro_batch: int | None = option(
         None, help="images at a time, to save memory", check=at_least(1), section=MACHINE, shown="what suits"

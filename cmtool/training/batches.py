@@ -65,7 +65,8 @@ class Batches:
 
     The same images whatever the batch size, so a run can be cut anywhere and taken up again. ``drop`` is the
     probability that an image comes with label -1, "no class". UsageError for mirrored or augmented points, and for
-    labels to be dropped where there are none.
+    labels to be dropped where there are none. ``others`` are seen by all pieces of a batch; ``sharing`` images in a row
+    are one picture with one noise. Both come from the objective.
     """
 
     def __init__(
@@ -78,6 +79,8 @@ class Batches:
         augment: Augment | None = None,
         probes: bool = False,
         drop: float = 0.0,
+        others: int = 0,
+        sharing: int = 1,
     ):
         if (flip or augment) and len(dataset.shape) != 3:
             raise UsageError(
@@ -92,26 +95,41 @@ class Batches:
         self.cache, self.size, self.seed, self.flip = Cache(dataset), size, seed, flip
         self.length, self.conditional = len(dataset), conditional
         self.augment, self.probes, self.drop = augment, probes, drop
+        self.others, self.sharing = others, sharing
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def at(self, n: int) -> Batch:
         numbers = range(n, n + self.size)
-        noise = Noise(numbers, domain=self.seed + 1)  # sampling has domain 0
-        images, labels = self.cache.read([self._index(i) for i in numbers])
-        x = to_model(images)
+        origins = [number // self.sharing for number in numbers]
+        noise = self._noise(origins)
+        x, labels, hints = self._images(origins)
+        v = noise.normal(x.shape[1:], PROBE) if self.probes else None
+        u, z = self._noise(numbers).uniform(LEVEL), noise.normal(x.shape[1:], START)
+        return Batch(x, z, u, self._told(labels, noise), hints, v, *self._others(n))
+
+    def _noise(self, numbers: Sequence[int]) -> Noise:
+        return Noise(numbers, domain=self.seed + 1)  # sampling has domain 0
+
+    def _images(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The images with these numbers, in model units, mirrored or augmented; their labels, and the hints."""
+        images, labels = self.cache.read([self._index(number) for number in numbers])
+        x, hints, noise = to_model(images), None, self._noise(numbers)
         if self.flip:
             mirrored = noise.uniform(AUGMENT).view(-1, 1, 1, 1) < 0.5
             x = torch.where(mirrored, x.flip(-1), x)
-        hints = None
         if self.augment:
             x, hints = self.augment(x, self.augment.drawn(noise))
-        v = noise.normal(x.shape[1:], PROBE) if self.probes else None
-        return Batch(x, noise.normal(x.shape[1:], START), noise.uniform(LEVEL), self._told(labels, noise), hints, v)
+        return x, labels if self.conditional else None, hints
 
     def _told(self, labels: Tensor | None, noise: Noise) -> Tensor | None:
-        if labels is None or not self.conditional:
-            return None
-        return torch.where(noise.uniform(LABEL) < self.drop, -1, labels) if self.drop else labels
+        return torch.where(noise.uniform(LABEL) < self.drop, -1, labels) if self.drop and labels is not None else labels
+
+    def _others(self, n: int) -> tuple[Tensor | None, Tensor | None]:
+        """The images of the run from the n-th on, at least a batch of them and at most the whole data set."""
+        if not self.others:
+            return None, None
+        x, labels, _ = self._images(range(n, n + max(min(self.others, self.length), self.size)))
+        return x, labels
 
     def _index(self, n: int) -> int:
         epoch, place = divmod(n, self.length)

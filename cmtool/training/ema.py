@@ -1,15 +1,20 @@
 """Averaged weights, which sample better than the last ones."""
 
 import copy
+from collections.abc import Callable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cmtool.core.averaging import follow
+from cmtool.training.posthoc import exponent
 
-__all__ = ["Average", "decay"]
+__all__ = ["RULES", "Average", "Rule", "constant", "counted", "decay", "halving", "power"]
+
+Rule = Callable[[int, float], float]  # (batch, images seen after it) -> beta
 
 
-def decay(batch: int, images: int, half_life: float, ramp: float = 0.05) -> float:
+def decay(batch: int, images: float, half_life: float, ramp: float = 0.05) -> float:
     """``beta = 0.5^(batch / min(H, ramp n))``: weights H images ago count half, and early on less.
 
     Source: Karras et al. 2022, arXiv 2206.00364, reference settings.
@@ -17,13 +22,53 @@ def decay(batch: int, images: int, half_life: float, ramp: float = 0.05) -> floa
     return 0.5 ** (batch / max(min(half_life, ramp * images), 1e-8))
 
 
-class Average:
-    """An exponential moving average of a model's weights; ``half_life`` in images."""
+def halving(images: float, ramp: float = 0.05) -> Rule:
+    """``decay`` with its half-life in images."""
+    return lambda batch, seen: decay(batch, seen, images, ramp)
 
-    def __init__(self, model: nn.Module, half_life: float):
+
+def constant(beta: float) -> Rule:
+    """``beta`` in every step, as in Song et al. 2023, arXiv 2303.01469."""
+    return lambda batch, seen: beta
+
+
+def counted(most: float) -> Rule:
+    """``min(most, (1 + k) / (10 + k))`` in the k-th step, as in Song et al. 2021, arXiv 2011.13456, reference code."""
+    return lambda batch, seen: min(most, (batch + seen) / (10 * batch + seen))
+
+
+def power(width: float) -> Rule:
+    """``(1 - batch / n)^(gamma + 1)``, the average by a power function of relative ``width``; gamma as in ``posthoc``.
+
+    At n images the weights after a step count as the integral of the profile over the step; no ramp is needed.
+    Source: Karras et al. 2024, arXiv 2312.02696, section 3.1.
+    """
+    gamma = exponent(width)
+    return lambda batch, seen: (1 - batch / seen) ** (gamma + 1)
+
+
+RULES: dict[str, Callable[[float], Rule]] = {
+    "half-life": halving,
+    "constant": constant,
+    "counted": counted,
+    "power": power,
+}
+
+
+class Average:
+    """A moving average of a model's weights; ``half_life`` in images, 0 for none, unless a ``rule`` is given."""
+
+    def __init__(self, model: nn.Module, half_life: float = 0.0, *, rule: Rule | None = None):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.half_life = half_life
+        self.rule = rule or halving(half_life)
 
     def update(self, model: nn.Module, batch: int, images: int) -> None:
         """After a step of ``batch`` images that ends at ``images``."""
-        follow(self.model, model, decay(batch, images, self.half_life))
+        follow(self.model, model, self.rule(batch, images))
+
+    @torch.no_grad()
+    def gap(self, model: nn.Module) -> Tensor:
+        """``|average - weights| / |weights|``, the norms over all parameters."""
+        ours, theirs = list(self.model.parameters()), list(model.parameters())
+        apart = torch._foreach_sub(ours, theirs)  # pyright: ignore - one kernel for all of them, but no public name
+        return nn.utils.get_total_norm(apart) / nn.utils.get_total_norm(theirs)

@@ -20,7 +20,10 @@ __all__ = ["Report", "State", "train"]
 
 @dataclass
 class State:
-    """Everything that training changes. ``images`` counts how many have been seen; it is the clock of a run."""
+    """Everything that training changes. ``images`` counts how many have been seen; it is the clock of a run.
+
+    ``others`` are further averages by name, which are kept beside the first.
+    """
 
     model: nn.Module
     objective: Objective
@@ -28,6 +31,7 @@ class State:
     average: Average
     images: int = 0
     skipped: int = field(default=0)
+    others: dict[str, Average] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def train(
                     group["lr"] = learning_rate
                 state.optimiser.step()
                 state.objective.update(state.model, progress)
-                state.average.update(state.model, size, state.images)
+                for average in (state.average, *state.others.values()):
+                    average.update(state.model, size, state.images)
             else:
                 state.skipped += 1
             yield Report(state.images, loss, norm, learning_rate, finite)

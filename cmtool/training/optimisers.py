@@ -17,7 +17,7 @@ OPTIMISERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]
     "radam": (torch.optim.RAdam, {}),
 }
 
-# The factor on the rate after the warm-up: of progress p through the rest, and of images seen per image of warm-up.
+# The factor on the rate after the warm-up: of progress p through the rest, and of images seen per image of the hold.
 DECAYS = {
     "constant": lambda p, seen: 1.0,
     "cosine": lambda p, seen: 0.5 * (1 + math.cos(math.pi * p)),
@@ -39,9 +39,13 @@ def optimiser(spec: Mapping[str, Any], parameters: Iterable[nn.Parameter], rate:
         raise UsageError(f"optimizer '{name}' does not accept {theirs}: {error}") from error
 
 
-def learning_rate(base: float, images: int, total: int, warmup: int, decay: str) -> float:
-    """Linear warm-up over ``warmup`` images, then ``decay`` over the rest of the run."""
-    if images < warmup:
-        return base * (images + 1) / warmup
-    progress = min((images - warmup) / max(total - warmup, 1), 1.0)
-    return base * DECAYS[decay](progress, images / max(warmup, 1))
+def learning_rate(base: float, images: int, total: int, warmup: int, decay: str, hold: int | None = None) -> float:
+    """Linear warm-up over ``warmup`` images, times ``decay`` over the rest of the run.
+
+    "sqrt" is ``sqrt(hold / images)`` from ``hold`` images on, by default from the end of the warm-up; the source holds
+    for 70,000 batches.
+    Source of "sqrt": Karras et al. 2024, arXiv 2312.02696, appendix B.
+    """
+    rate = base * (images + 1) / warmup if images < warmup else base
+    progress = min(max(images - warmup, 0) / max(total - warmup, 1), 1.0)
+    return rate * DECAYS[decay](progress, images / max(hold or warmup, 1))

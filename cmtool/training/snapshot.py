@@ -9,11 +9,15 @@ from cmtool.training.loop import State
 
 __all__ = ["pack", "unpack"]
 
+OTHERS = "averages/"
+
 
 def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and numbers of a state. A teacher is left out: it never changes and is named in the options."""
     tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.model.state_dict().items()}
+    for name, average in state.others.items():
+        tensors |= {f"{OTHERS}{name}/{k}": v for k, v in average.model.state_dict().items()}
     tensors |= {f"objective.{k}": v for k, v in _own(state).items()}
     for i, moments in state.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
@@ -24,6 +28,8 @@ def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) ->
     """Put back what ``pack`` took."""
     state.model.load_state_dict(_under("model.", tensors))
     state.average.model.load_state_dict(_under("average.", tensors))
+    for name, average in state.others.items():
+        average.model.load_state_dict(_under(f"{OTHERS}{name}/", tensors))
     state.objective.load_state_dict(state.objective.state_dict() | _under("objective.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in _under("optimiser.", tensors).items():

@@ -68,6 +68,16 @@ def test_a_score_model_teaches(well, tmp_path, format, options):
     well("sample", "-m", run, "-n", "2", "-o", tmp_path / "b.npz")
 
 
+def test_convert_makes_it_ours_and_keeps_the_lineage(well, student, tmp_path):
+    ours, said = tmp_path / "ours.safetensors", [*SAID, "--set", "format.kind=consistency"]
+    well("convert", student, "-o", ours, *said)
+    assert read_header(ours, whole=True).parents == [{"path": str(student), "sha256": digest(student)}]
+    for model, extra in ((student, said), (ours, [])):
+        well("sample", "-m", model, *extra, "-n", "2", "-o", tmp_path / f"{model.stem}.npz")
+    a, b = (np.load(tmp_path / f"{name}.npz")["arr_0"] for name in ("student", "ours"))
+    assert np.array_equal(a, b)
+
+
 def test_info_says_what_it_is(well, tmp_path):
     model = write(tmp_path / "net.pt", {"kind": "score"})
     header = json.loads(well("info", model, "--json"))["header"]
@@ -78,4 +88,4 @@ def test_info_says_what_it_is(well, tmp_path):
 def test_fid_takes_it_as_a_source(well, tmp_path):
     model = write(tmp_path / "net.pt", {"kind": "consistency"})
     document = json.loads(well("fid", model, "--ref", "shapes", "--features", "small", "-n", "4", "--json"))
-    assert document["source"] == {"data": str(model), "images": 4}
+    assert (document["source"]["data"], document["source"]["images"]) == (str(model), 4)

@@ -1,6 +1,7 @@
 import json
 import tomllib
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,19 @@ def test_every_plugin_of_ours_with_its_package(told):
             assert f"  {name} " in text
 
 
-def test_presets_with_a_sentence_each(told):
+def test_presets_with_their_facts(told):
     document, text = told("presets")
     assert list(document["presets"]) == presets.names()
-    assert all(about in text for about in document["presets"].values())
+    lines = text.splitlines()
+    for name, found in document["presets"].items():
+        figures, words = next(pair for pair in pairwise(lines) if pair[0].startswith(f"{name} "))
+        assert words.strip().startswith(found["about"])
+        assert figures.split()[1 : 1 + len(found["command"])] == ", ".join(found["command"]).split()
+        assert f" {found['cost']['images']:,}" in figures
+        assert all(f"{fid:.2f}" in figures and f"({n})" in figures for n, fid in found.get("fid", {}).items())
+        assert all(plugin in words for plugin in found["missing"])
+    assert document["presets"]["cifar10-ect-1h"]["cost"]["pflop"] == 173.6  # 8,000 steps of 128 at 169.5 GFLOP
+    assert "8.70* (1), 5.83* (2)" in text
 
 
 def test_a_checkpoint_says_what_it_is(told, checkpoint):

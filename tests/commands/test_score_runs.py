@@ -2,6 +2,7 @@
 
 from tiny import NETWORK, TINY
 
+from cmtool import registry
 from cmtool.files.header import read_header
 from cmtool.files.state import load_state
 
@@ -25,7 +26,14 @@ def test_what_an_objective_learns_is_trained_and_kept(well, tmp_path):
     assert tensors["objective.head.linear.weight"].any()
 
 
-def test_a_network_that_cannot_be_told_is_not_trained_on_augmented_images(cm):
-    told = cm("train-score", "-d", "digits", "--backbone", "mlp", "--augment", "0.1")
+def test_a_network_that_cannot_be_told_is_not_trained_on_augmented_images(cm, monkeypatch):
+    monkeypatch.setattr(registry, "options", lambda factory: {})
+    told = cm("train-score", "-d", "digits", "--augment", "0.1")
     assert told.code == 2
     assert "would leak into its samples" in told.error[0]
+
+
+def test_points_are_not_augmented(cm):
+    told = cm("train-score", "-d", "gaussians", "--backbone", "mlp", "--augment", "0.1")
+    assert told.code == 2
+    assert "points" in told.error[0]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cmtool.core.grids import even, in_time, intermediate, karras, linear, log_uniform, to_zero
+from cmtool.core.grids import between, even, in_time, intermediate, karras, linear, log_uniform, to_zero
 from cmtool.core.process import VE, VP
 
 
@@ -79,3 +79,13 @@ def test_even_rungs_keep_the_ends_within_the_levels():
     ladder = torch.arange(100, 0, -1, dtype=torch.float64)
     assert even(ladder, 4, 10.0, 40.0).tolist() == [40.0, 30.0, 20.0, 10.0]
     assert even(ladder, 3).tolist() == [100.0, 50.0, 1.0]
+
+
+def test_between_two_levels_of_a_grid_lies_a_finer_one():
+    fine, coarse = karras(13), karras(5)
+    steps = between(coarse[:-1], coarse[1:], 3)
+    assert steps.shape == (4, 4)
+    assert torch.equal(steps[0], coarse[:-1])
+    assert torch.equal(steps[-1], coarse[1:])
+    assert torch.allclose(steps[1:3].T.flatten(), fine[[1, 2, 4, 5, 7, 8, 10, 11]], rtol=1e-12)
+    assert between(torch.tensor(80.0), torch.tensor(1.0), 1).tolist() == [80.0, 1.0]

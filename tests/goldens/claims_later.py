@@ -1,12 +1,8 @@
 """Cases whose mathematics belongs to an issue still to come: claimed, expected to fail, not run."""
 
-from harness import CHECKPOINTS, METHODS, SAMPLERS, claim, later
+from harness import CHECKPOINTS, claim, later
 
 KINDS = {
-    SAMPLERS: [
-        "edm2_phema",
-    ],
-    METHODS: ["cm_progdist_loss", "fastgen_cm", "fastgen_scm", "ict_tables", "lpips"],
     CHECKPOINTS: [
         "diffusers_unet",
         "manifest_ssde",

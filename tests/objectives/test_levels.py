@@ -5,14 +5,18 @@ import math
 import pytest
 import torch
 from scipy.stats import kstest, lognorm
+from scipy.stats import t as student
 
 from cmtool.core.grids import karras
 from cmtool.core.noise import LEVEL, Noise
 from cmtool.objectives.levels import (
     adjacent,
+    adjacent_log_normal,
     doubling_steps,
     ect_ratio,
+    halving_steps,
     log_normal,
+    log_student,
     openai_rate,
     openai_steps,
     shrinking,
@@ -100,3 +104,36 @@ def test_the_ends_of_the_uniform_numbers_are_the_ends_of_the_grid():
     t, r = adjacent(tensor(2.0**-54, 1 - 2.0**-53), 18, 0.002, 80.0)
     assert t.tolist() == pytest.approx([80.0, karras(18)[-2].item()], rel=1e-15)
     assert r[1].item() == 0.002
+
+
+def test_neighbours_are_drawn_as_often_as_the_logarithm_is_normal():
+    """The masses of the sheet for N = 11, each the share of the normal distribution that lies between two levels."""
+    u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    t, r = adjacent_log_normal(u, 11, -1.1, 2.0, 0.002, 80.0)
+    rising = karras(11).flip(0)
+    index = torch.searchsorted(rising, t)
+    assert torch.equal(rising[index - 1], r)
+    share = (index - 1).bincount(minlength=10) / len(u)
+    assert share[[0, 1, 2, 8, 9]].tolist() == pytest.approx(
+        [0.062633, 0.181737, 0.245501, 0.008944, 0.003980], abs=6e-6
+    )
+    assert (t[1:] >= t[:-1]).all(), "the larger u, the higher the level"
+
+
+@pytest.mark.parametrize(("df", "scale", "low"), [(0.01, 0.2, 1.0), (3.0, 0.7, 0.5), (1.0, 0.2, 2.0)])
+def test_levels_of_truncated_training_are_student(df, scale, low):
+    u = (torch.arange(999, dtype=torch.float64) + 0.5) / 999
+    levels, law = log_student(u, low, 80.0, df, scale), student(df, scale=scale)
+    ends = law.cdf([math.log(low), math.log(80.0)])
+    shares = (law.cdf(levels.log()) - ends[0]) / (ends[1] - ends[0])
+    assert shares == pytest.approx(u.numpy(), abs=2e-6)
+    ends = log_student(tensor(0.0, 1.0), low, 80.0, df, scale)
+    assert ends.tolist() == pytest.approx([low, 80.0], rel=1e-12)
+    assert ((ends >= low) & (ends <= 80)).all()
+
+
+def test_steps_halve_and_the_last_stages_are_longer():
+    assert [halving_steps((k + 0.5) / 9, 64) for k in range(9)] == [64, 32, 16, 8, 4, 2, 2, 1, 1]
+    assert [halving_steps((k + 0.5) / 3, 16, 4) for k in range(3)] == [16, 8, 4]
+    assert [halving_steps(p, 8, 8) for p in (0.0, 0.5, 1.0)] == [8, 8, 8]
+    assert halving_steps(1.0, 64) == 1

@@ -5,7 +5,7 @@ weight makes every level equally steep, so that one step of plain gradient desce
 the target, and what is known at the boundary climbs one level a step.
 """
 
-from itertools import repeat
+from itertools import pairwise, repeat
 
 import pytest
 import torch
@@ -19,8 +19,11 @@ from cmtool.objectives.cd import cd
 from cmtool.objectives.consistency import Consistency
 from cmtool.objectives.ct import ct
 from cmtool.objectives.ect import ect
+from cmtool.objectives.ict import ict
+from cmtool.objectives.mcd import mcd
 from cmtool.objectives.metrics import l2
 from cmtool.objectives.objective import Batch
+from cmtool.objectives.pd import pd
 from cmtool.training.ema import Average
 from cmtool.training.loop import State, train
 
@@ -108,6 +111,62 @@ def test_a_target_that_lags_leads_to_the_same_factor():
 def test_fewer_steps_than_levels_are_not_enough():
     """What is known at the boundary climbs one level a step; a test that passed before that would prove nothing."""
     assert product(fixed(18), 18, 8) != pytest.approx(EULER[18], rel=1e-3)
+
+
+@pytest.mark.parametrize("n", [18, 40])
+def test_improved_consistency_training_learns_it_too(n):
+    """Other pairs, drawn more or less often, are the same equations."""
+    rising, objective = karras(n).flip(0), ict(first=n - 1, last=n - 1)
+    below = torch.special.ndtr((rising.log() + 1.1) / 2)
+    u = ((below[1:] + below[:-1]) / 2 - below[0]) / (below[-1] - below[0])
+    assert torch.equal(objective.pair(u, 0.0)[0], rising[1:])
+    model = linear(rising, EPS)
+    fit(model, objective, two_points(u, STD), n - 1)
+    assert factor(model, 80.0) == pytest.approx(EULER[n], rel=2e-11)
+
+
+def factor(model: Denoiser, level: float) -> float:
+    return model(torch.ones(1, 1, dtype=torch.float64), torch.tensor(level, dtype=torch.float64)).item()
+
+
+def walked(model: Denoiser, levels: list[float]) -> float:
+    """The factor of Euler's steps from level to level."""
+    x = 1.0
+    for t, s in pairwise(levels):
+        x *= s / t + (1 - s / t) * factor(model, t)
+    return x
+
+
+@pytest.mark.parametrize("segments", [1, 3, 17])
+def test_the_jumps_of_segments_learn_the_product(segments):
+    """Each jump is the product of the steps in its segment, so that all of them are that of the walk."""
+    objective = mcd(Gaussian(0.0, STD), segments=segments, steps=17, solver="euler", decay=0.0)
+    grid = karras(-(-17 // segments) * segments + 1)
+    u = (torch.arange(len(grid) - 1, dtype=torch.float64) + 0.5) / (len(grid) - 1)
+    model = linear(grid, 0.0)
+    fit(model, objective, two_points(u, STD), len(grid) - 1)
+    expected = ((STD**2 + grid[1:] * grid[:-1]) / (STD**2 + grid[:-1] ** 2)).prod().item()
+    assert expected == pytest.approx(EULER[18], rel=1e-9) or segments == 3
+    assert walked(model, objective.boundaries().tolist()) == pytest.approx(expected, rel=2e-11)
+
+
+def test_progressive_distillation_learns_the_product_of_the_steps_it_began_with():
+    """From 8 steps to 1, through three teachers that were students: 16 of Euler's steps in one."""
+    grid = karras(17)
+    teacher = linear(grid, 0.0)
+    c_skip, c_out, c_in, _ = teacher.preconditioning(grid)
+    teacher.net.a.data = ((STD**2 / (STD**2 + grid**2) - c_skip) / (c_out * c_in)).detach()
+    model, objective = linear(grid, 0.0), pd(teacher.requires_grad_(False), first=8)
+    objective.metric = l2
+    objective.weight = lambda t, r: model.preconditioning(t)[1] ** -2
+    objective.begin(model)
+    batch = two_points((torch.arange(8, dtype=torch.float64) + 0.5) / 8, STD)
+    state = State(model, objective, torch.optim.SGD(model.parameters(), lr=1.0), Average(model, 0))
+    for report in train(state, repeat(batch), 18 * len(batch), lambda images: int(objective.steps) / 2):
+        assert report.finite
+    assert objective.steps == 1
+    expected = ((STD**2 + grid[1:] * grid[:-1]) / (STD**2 + grid[:-1] ** 2)).prod().item()
+    assert walked(model, [80.0, EPS]) == pytest.approx(expected, rel=2e-11)
 
 
 def uniform_of(t: Tensor) -> Tensor:

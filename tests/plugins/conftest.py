@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = Path(__file__).parents[2] / "plugins"
+ROOT = Path(__file__).parents[2]
+FOLDERS = [*sorted((ROOT / "plugins").glob("cmtool-*")), ROOT / "examples" / "method_plugin"]
 
-sys.path[:0] = [str(folder) for folder in sorted(PLUGINS.glob("cmtool-*"))]
-pytest.register_assert_rewrite("test_dit", "test_emoji")
+sys.path[:0] = [str(folder) for folder in FOLDERS]
+pytest.register_assert_rewrite("test_dit", "test_emoji", "test_smooth")

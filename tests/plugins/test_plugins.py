@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from installing import install
 from test_dit import *  # noqa: F403 - the package's own tests run here as well
 from test_emoji import *  # noqa: F403
 
@@ -30,14 +31,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Both packages as pip installs them, in a folder of their own."""
-    pytest.importorskip("hatchling", reason="building the packages without a network needs hatchling")
-    target = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    result = subprocess.run(
-        [*command, "--disable-pip-version-check", "--target", target, *PACKAGES], capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    return target
+    return install(PACKAGES, tmp_path_factory.mktemp("site"))
 
 
 def test_installed_packages_are_found_with_distribution_and_version(site):

@@ -13,6 +13,8 @@ from cmtool.objectives.objective import Batch
 from cmtool.training import batches
 from cmtool.training.batches import Batches, Cache
 
+KEYS = ("x", "z", "u", "labels")
+
 
 class Numbered:
     """Image i is full of i, with a left column that tells it from its mirror; it counts how often it is read."""
@@ -46,7 +48,7 @@ def images(total: int, size: int, start: int = 0, dataset: object = None, **opti
     made, walk = [], source.since(start)
     while sum(len(batch) for batch in made) < total - start:
         made.append(next(walk))
-    joined = {k: torch.cat([vars(b)[k] for b in made])[: total - start] for k in ("x", "z", "u", "labels")}
+    joined = {k: torch.cat([vars(b)[k] for b in made])[: total - start] for k in KEYS}
     return Batch(**joined)
 
 
@@ -173,6 +175,28 @@ def test_points_pass_as_they_are_and_cannot_be_mirrored():
     assert torch.equal(batch.labels.bincount(), torch.arange(50).remainder(8).bincount())
     with pytest.raises(UsageError, match="only images can be mirrored"):
         Batches(data, 50, flip=True)
+
+
+def test_others_are_the_images_of_the_run_from_the_batch_on():
+    """Mirrored as they are there, with their classes, at least a batch of them and at most the data set."""
+    run = images(40, 8)
+    for others, found in ((12, 12), (3, 8), (1000, 23)):
+        batch = Batches(Numbered(), 8, seed=5, flip=True, others=others).at(8)
+        assert torch.equal(batch.others, run.x[8 : 8 + found])
+        assert torch.equal(batch.classes, run.labels[8 : 8 + found])
+        assert_same(Batch(batch.x, batch.z, batch.u, batch.labels), Batch(**{k: vars(run)[k][8:16] for k in KEYS}))
+        assert all(piece.others is batch.others and piece.classes is batch.classes for piece in batch.split(3))
+    assert Batches(Numbered(), 8, conditional=False, others=5).at(0).classes is None
+    assert Batches(Numbered(), 8).at(0).others is None
+
+
+def test_images_in_a_row_share_picture_and_noise_but_not_the_level():
+    one, four = images(12, 4), images(48, 6, sharing=4)
+    assert torch.equal(four.x, one.x.repeat_interleave(4, 0))
+    assert torch.equal(four.z, one.z.repeat_interleave(4, 0))
+    assert torch.equal(four.labels, one.labels.repeat_interleave(4))
+    assert torch.equal(four.u, images(48, 48).u)
+    assert_same(images(48, 48, sharing=4), four)
 
 
 @pytest.mark.parametrize("make", [Numbered, Stacked])

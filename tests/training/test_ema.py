@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmtool.training.ema import Average, decay
+from cmtool.training.ema import Average, constant, counted, decay, power
 
 
 def number(value: float) -> nn.Module:
@@ -86,3 +86,36 @@ def test_the_average_is_a_copy_for_evaluation():
     assert not torch.equal(average.model[0].weight, model[0].weight)
     average.update(model, 1, 10**9)
     assert torch.equal(average.model[1].running_mean, model[1].running_mean), "statistics are copied, not averaged"
+
+
+def test_a_constant_average_forgets_by_the_step():
+    average = Average(number(1.0), rule=constant(0.9))
+    for step in range(5):
+        average.update(number(0.0), 64, 64 * (step + 1))
+    assert value_of(average) == pytest.approx(0.9**5, rel=1e-12)
+
+
+def test_a_counted_average_begins_fast_and_ends_at_its_limit():
+    """Steps 1, 2, 3 keep 2/11, 3/12 and 4/13 of it, whatever the batch; far on it is the limit."""
+    for batch in (1, 50):
+        average = Average(number(1.0), rule=counted(0.999))
+        for step in range(1, 4):
+            average.update(number(0.0), batch, batch * step)
+        assert value_of(average) == pytest.approx(2 / 11 * 3 / 12 * 4 / 13, rel=1e-12)
+    assert counted(0.999)(50, 10**9) == 0.999
+
+
+def test_a_power_average_begins_with_the_first_weights():
+    average = Average(number(7.0), rule=power(0.1))
+    average.update(number(2.0), 64, 64)
+    assert value_of(average) == 2.0
+
+
+def test_the_gap_is_relative():
+    model = nn.Linear(2, 1, dtype=torch.float64)
+    average = Average(model, 100)
+    assert average.gap(model) == 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    assert average.gap(model).item() == pytest.approx(0.5, rel=1e-12)

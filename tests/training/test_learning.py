@@ -55,9 +55,10 @@ def trained(objective: Objective, images: int, lr: float, parent: Denoiser | Non
     if parent:
         model.net.load_state_dict(parent.net.state_dict())
     objective.begin(model)
-    steps = optimiser({"betas": [0.9, 0.99]}, model.parameters(), lr)
+    steps = optimiser({"betas": [0.9, 0.99]}, [*model.parameters(), *objective.trained()], lr)
     state = State(model, objective, steps, Average(model, images / 20))
-    batches = ahead(Batches(Points(), 256, seed=1).since(0))
+    wanted = {"others": objective.others, "sharing": objective.sharing}
+    batches = ahead(Batches(Points(), 256, seed=1, **wanted).since(0))
     for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
         assert report.finite
     batches.close()

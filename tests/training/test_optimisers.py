@@ -96,3 +96,14 @@ def test_rate_falls_over_the_rest_of_the_run(decay, factors):
 def test_rate_of_the_inverse_square_root_halves_when_the_run_is_four_times_as_long():
     rates = [learning_rate(0.2, images, 10**6, 1000, "sqrt") for images in (1000, 4000, 16_000)]
     assert rates == pytest.approx([0.2, 0.1, 0.05], rel=1e-12)
+
+
+def test_rate_of_the_inverse_square_root_may_be_held_first():
+    rates = [learning_rate(0.2, images, 10**6, 1000, "sqrt", 4000) for images in (499, 1000, 4000, 16_000)]
+    assert rates == pytest.approx([0.1, 0.2, 0.2, 0.1], rel=1e-12)
+
+
+def test_a_hold_that_ends_within_the_warm_up_counts_from_there():
+    assert learning_rate(0.2, 799, 10**6, 1000, "sqrt", 400) == pytest.approx(
+        0.2 * 0.8 * math.sqrt(400 / 799), rel=1e-12
+    )

@@ -17,7 +17,7 @@ from cmtool.objectives.ect import ect
 from cmtool.objectives.edm import edm
 from cmtool.testing import small_model
 from cmtool.training.batches import Batches, ahead
-from cmtool.training.ema import Average
+from cmtool.training.ema import Average, constant, power
 from cmtool.training.loop import State, train
 from cmtool.training.optimisers import learning_rate, optimiser
 from cmtool.training.snapshot import pack, unpack
@@ -113,6 +113,28 @@ def test_a_run_may_be_cut_after_every_step(recipe, tmp_path):
         part = taken_up(part, tmp_path, recipe, "adam")
     assert found == expected
     assert_same(part, whole)
+
+
+def test_every_average_is_taken_up(tmp_path):
+    """Names of which one begins with another are told apart."""
+    rules = {"constant-0": constant(0.0), "constant-0.9": constant(0.9), "power-0.05": power(0.05)}
+
+    def made(seed: int = 0) -> State:
+        state = fresh("ect", seed=seed)
+        state.others = {name: Average(state.model, rule=rule) for name, rule in rules.items()}
+        return state
+
+    whole, part, again = made(), made(), made(seed=77)
+    walk(whole, STEPS), walk(part, 5)
+    save_state(tmp_path, *pack(part))
+    unpack(again, *load_state(tmp_path))
+    walk(again, STEPS)
+    assert_same(again, whole)
+    for name in rules:
+        ours, theirs = (list(state.others[name].model.parameters()) for state in (again, whole))
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), name
+    assert torch.equal(next(whole.others["constant-0"].model.parameters()), next(whole.model.parameters()))
+    assert not torch.equal(*(next(whole.others[name].model.parameters()) for name in ("power-0.05", "constant-0.9")))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from cmtool.assets import Asset, folders, locate
 from cmtool.errors import BadFile, MissingAsset, MissingInput
-from cmtool.features.assets import Asset, folders, locate
 
 CONTENTS = b"weights"
 ASSET = Asset(

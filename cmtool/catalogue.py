@@ -1,0 +1,103 @@
+"""The commands: the options of each, where it lives, what it is for, and lines to try."""
+
+from cmtool import settings
+from cmtool.pages import Command
+
+__all__ = ["COMMANDS"]
+
+ADVICE = (  # what docs/solvers.md and the tables there support
+    ("a consistency model", "none: --steps 1, or 2 for better images"),
+    ("about 36 evaluations", "heun; with --set solver.churn=8 it also mends what the network gets wrong"),
+    ("10 to 20 evaluations", "dpmpp-2m or unipc"),
+    ("any score model", "docs/solvers.md has them all"),
+)
+
+COMMANDS = {
+    "train-score": Command(
+        settings.TrainScoreOptions,
+        "cmtool.commands.train:run",
+        "Train a score model (a diffusion model) on images",
+        (
+            ("cmtool train-score --data digits", "on the embedded handwritten digits"),
+            ("cmtool train-score --data ./pictures --set data.size=32", "on a folder of images"),
+        ),
+    ),
+    "distill": Command(
+        settings.DistillOptions,
+        "cmtool.commands.train:run",
+        "Distil a score model into a consistency model that needs one step",
+        (("cmtool distill --teacher teacher.safetensors --data digits", "the student starts from the teacher"),),
+    ),
+    "train-ct": Command(
+        settings.TrainCtOptions,
+        "cmtool.commands.train:run",
+        "Train a consistency model straight from images",
+        (
+            ("cmtool train-ct", "on procedural shapes, minutes on two cores"),
+            ("cmtool train-ct --data digits --init teacher.safetensors", "from the weights of a score model"),
+        ),
+    ),
+    "sample": Command(
+        settings.SampleOptions,
+        "cmtool.commands.sample:run",
+        "Draw images from a model",
+        (
+            ("cmtool sample -n 64 --grid grid.png", "from the newest run"),
+            ("cmtool sample -n 256 -o - | cmtool fid - --ref digits --features small", "as a pipe"),
+        ),
+        ADVICE,
+    ),
+    "edit": Command(
+        settings.EditOptions,
+        "cmtool.commands.edit:run",
+        "Inpaint, colour, enlarge, denoise or paint from strokes without training for it",
+        (
+            ("cmtool edit inpaint photo.png --mask mask.png -o out.png", "paint what the mask shows white"),
+            ("cmtool edit colorize - -o - < grey.png > colour.png", "as a filter"),
+        ),
+    ),
+    "interp": Command(
+        settings.InterpOptions,
+        "cmtool.commands.interp:run",
+        "Walk from one seed's image to another's",
+        (("cmtool interp 3 7 --frames 12 -o strip.png", "twelve images from seed 3 to seed 7"),),
+    ),
+    "fid": Command(
+        settings.FidOptions,
+        "cmtool.commands.fid:run",
+        "Frechet distance between two sets of images",
+        (
+            ("cmtool fid samples --ref digits --features small", "no download; gives FD-small"),
+            ("cmtool fid samples.tar --ref cifar10.npz", "FID against reference statistics"),
+        ),
+    ),
+    "likelihood": Command(
+        settings.LikelihoodOptions,
+        "cmtool.commands.likelihood:run",
+        "Exact likelihood of images under a score model, in bits per dimension",
+        (("cmtool likelihood -m teacher.safetensors --data digits -n 200", "mean and standard error"),),
+    ),
+    "convert": Command(
+        settings.ConvertOptions,
+        "cmtool.commands.convert:run",
+        "Write a checkpoint in another precision, or with an average of another width",
+        (("cmtool convert runs/mine --ema-width 0.08 -o out.safetensors", "a power average that was not kept"),),
+    ),
+    "levels": Command(
+        settings.LevelsOptions,
+        "cmtool.commands.levels:run",
+        "Find the noise levels at which a consistency model does best in a few steps",
+        (
+            (
+                "cmtool levels model.safetensors --ref digits --features small -n 1000",
+                "two steps, into tuned.safetensors",
+            ),
+        ),
+    ),
+    "info": Command(
+        settings.InfoOptions,
+        "cmtool.commands.info:run",
+        "Show installed plugins, presets, or what a checkpoint says about itself",
+        (("cmtool info", "plugins with their packages"), ("cmtool info model.safetensors", "a checkpoint's header")),
+    ),
+}

@@ -1,0 +1,39 @@
+"""``cmtool convert``: a model of another program as ours, in another precision, or with an average not kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cmtool.commands.console import Console
+from cmtool.commands.models import checkpoint
+from cmtool.commands.rebuild import rebuilt
+from cmtool.core.denoiser import Denoiser
+from cmtool.errors import UsageError
+from cmtool.files.checkpoint import DTYPES, digest, save
+from cmtool.files.opening import open_any
+from cmtool.settings import ConvertOptions
+
+__all__ = ["run"]
+
+
+def run(options: ConvertOptions, console: Console) -> None:
+    """Write the checkpoint that was asked for."""
+    if options.ema_width is None:
+        sources, about = [checkpoint(options.source)], {}
+        model = open_any(sources[0], format=options.format, backbone=options.backbone)
+    else:
+        model, sources, about = rebuilt(options.source, options.ema_width, console)
+    check_range(model, options.dtype, options.output)
+    parents = model.header.parents + [{"path": str(path), "sha256": digest(path)} for path in sources]
+    header = save(options.output, model, replace(model.header, parents=parents), DTYPES[options.dtype])
+    document = {"checkpoint": str(options.output), "kind": header.kind, "dtype": options.dtype, **about}
+    console.say(f"sample it with: cmtool sample --model {options.output}")
+    console.result(document | {"sha256": header.sha256}, str(options.output))
+
+
+def check_range(model: Denoiser, dtype: str, path: Path) -> None:
+    """UsageError where a weight is too large for the precision."""
+    most = max(float(p.detach().abs().max()) for p in model.net.parameters())
+    if most > torch.finfo(DTYPES[dtype]).max:
+        raise UsageError(f"{path} cannot be {dtype}: the largest weight is {most:.3g}", "use --dtype bf16 or fp32")

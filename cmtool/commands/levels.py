@@ -1,0 +1,163 @@
+"""``levels``: the intermediate noise levels at which a consistency model's images come closest to the data."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmtool import registry
+from cmtool.commands.console import Console
+from cmtool.commands.fid import few, given, measure, unmeasured
+from cmtool.commands.generate import in_batches
+from cmtool.commands.models import describe, open_model
+from cmtool.commands.plan import Plan, jumps, recommended
+from cmtool.core.denoiser import Denoiser
+from cmtool.errors import UsageError
+from cmtool.evaluation.frechet import frechet_distance
+from cmtool.evaluation.moments import Moments
+from cmtool.evaluation.references import Statistics, comparable
+from cmtool.evaluation.search import Trial, measurements, search
+from cmtool.files.atomic import write_bytes, writing
+from cmtool.files.checkpoint import digest, save
+from cmtool.files.header import Header
+from cmtool.settings import LevelsOptions
+from cmtool.training.devices import device, use_threads
+
+__all__ = ["run"]
+
+ROUNDS = 3  # of all levels, when no budget is given
+
+
+def run(options: LevelsOptions, console: Console) -> None:
+    """Search, noting every measurement as it is made, and write a copy of the checkpoint that knows the answer."""
+    use_threads(options.threads)
+    where, began = device(options.device), time.monotonic()
+    model, path = open_model(options.model, where, console)
+    header = model.header
+    check(header, path, options.output)
+    parent = {"path": str(path), "sha256": digest(path)}  # now: a run may replace the file while this one goes on
+    features = registry.build("features", options.features, device=str(where))
+    target = reference(options, features, console)
+    few(str(path), options.n, features.dim, console)
+    judge = Judge(model, features, target, options, options.output.with_suffix(".trace.jsonl"))
+
+    first, best = found(judge, console)
+    again = confirmed(judge, first, best, console) if best != first else None
+    copy = save(options.output, model, replace(header, levels=list(best.levels), parents=[*header.parents, parent]))
+    document = {
+        "model": describe(model, path),
+        "metric": features.label,
+        "features": {"name": features.name, "fingerprint": features.fingerprint, "dim": features.dim},
+        "reference": {"data": target.data, "images": target.n},
+        "images": options.n,
+        "start": {"levels": [header.sigma_max, *first.levels], "value": first.value},
+        "found": {"levels": [header.sigma_max, *best.levels], "value": best.value},
+        "other_noise": again,
+        "measurements": len(judge.trace),
+        "trace": judge.trace,
+        "output": str(options.output),
+        "sha256": copy.sha256,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    levels = ", ".join(f"{level:.4g}" for level in (header.sigma_max, *best.levels))
+    gain = f"{features.label}  {first.value:.6g} -> {best.value:.6g}"
+    console.result(document, f"{gain}  at levels {levels}, {len(judge.trace)} measurements: {options.output}")
+
+
+def check(header: Header, path: Path, output: Path) -> None:
+    """Refuse, before an hour is spent, a model that does not jump and a place where no copy can be."""
+    if header.kind != "consistency":
+        raise UsageError(
+            f"levels are looked for in a consistency model, and {path} is a {header.kind} model",
+            f"distil it first: cmtool distill --teacher {path}",
+        )
+    if output.is_dir() or output.resolve() == path.resolve():
+        what = "a folder" if output.is_dir() else "the model itself"
+        raise UsageError(f"{output} is {what}, where no copy can be", "name another file, such as -o tuned.safetensors")
+
+
+def reference(options: LevelsOptions, features: Any, console: Console) -> Statistics:
+    """What the images are compared with, measured once."""
+    side = given(options.ref, options.batch)
+    side = side if isinstance(side, Statistics) else measure(side, features, None, console)
+    comparable(side, unmeasured(features))
+    few(side.data, side.n, len(side.mean), console)
+    return side
+
+
+@dataclass
+class Judge:
+    """The Frechet distance of a model's images at some levels after its highest, a function of the levels and the seed.
+
+    Every measurement goes into ``trace``, and into ``file`` as a line of JSON as soon as it is made.
+    """
+
+    model: Denoiser
+    features: Any
+    target: Statistics
+    options: LevelsOptions
+    file: Path
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    update: Callable[[int], None] = lambda images: None
+
+    def __post_init__(self) -> None:
+        write_bytes(self.file, b"")  # a place that cannot be written to is found before an hour is spent
+
+    def __call__(self, levels: Sequence[float], seed: int | None = None) -> float:
+        options, header, moments = self.options, self.model.header, Moments()
+        visited = torch.tensor([header.sigma_max, *levels], dtype=torch.float64)
+        first = options.seed if seed is None else seed
+        for _, images, _ in in_batches(
+            self.model, Plan(jumps(header, visited)), range(first, first + options.n), options.batch
+        ):
+            moments.update(self.features(images))
+            self.update(len(self.trace) * options.n + moments.n)
+        value = frechet_distance(moments, self.target)
+        self._note({"levels": visited.tolist(), "seed": first, "value": value})
+        return value
+
+    def _note(self, record: dict[str, Any]) -> None:
+        self.trace.append(record)
+        with writing(self.file), self.file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def found(judge: Judge, console: Console) -> tuple[Trial, Trial]:
+    """The first trial and the best, which may be the first."""
+    header, options = judge.model.header, judge.options
+    start = tuple(recommended(header, options.steps).tolist()[1:])
+    trials = search(judge, start, (header.sigma_max, header.sigma_min), options.within, options.tolerance)
+    seen, budget = [], options.budget or enough(header, options)
+    with console.track(budget * options.n, "images", "levels") as progress:
+        judge.update = progress.update
+        for trial in islice(trials, budget):
+            seen.append(trial)
+            best = min(seen, key=lambda each: each.value)
+            progress.update(len(seen) * options.n, measured=len(seen), best=best.value)
+    return seen[0], best
+
+
+def enough(header: Header, options: LevelsOptions) -> int:
+    """Measurements of a few rounds; a level that is alone is looked for in one."""
+    each = measurements(math.log(header.sigma_min), math.log(header.sigma_max), options.within)
+    levels = options.steps - 1
+    return 1 + each * levels * (1 if levels == 1 else ROUNDS)
+
+
+def confirmed(judge: Judge, first: Trial, best: Trial, console: Console) -> dict[str, Any]:
+    """Both once more, from noise that the search did not see: the best of many measurements is partly luck."""
+    options = judge.options
+    seed = options.seed + options.n
+    with console.track(2 * options.n, "images", "levels, other noise") as progress:
+        done = len(judge.trace) * options.n
+        judge.update = lambda images: progress.update(images - done)
+        before, after = (judge(trial.levels, seed) for trial in (first, best))
+    if after >= before:
+        console.warn(f"other noise does not confirm the gain: {before:.6g} became {after:.6g}; try a larger -n")
+    return {"seed": seed, "start": before, "found": after}

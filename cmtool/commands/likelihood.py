@@ -1,0 +1,121 @@
+"""``likelihood``: how many bits a score model needs for each value of an image."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmtool.commands.console import Console
+from cmtool.commands.data import open_dataset
+from cmtool.commands.generate import piece, threads
+from cmtool.commands.models import describe, open_model
+from cmtool.core.denoiser import Denoiser
+from cmtool.core.grids import log_uniform
+from cmtool.core.likelihood import (
+    Walk,
+    bits_per_dim,
+    dequantised,
+    every_axis,
+    gaussian_probes,
+    log_likelihood,
+    rademacher_probes,
+)
+from cmtool.core.noise import Noise
+from cmtool.core.samplers import flow
+from cmtool.core.solvers import Field, Solver, integrate
+from cmtool.core.solvers.library import rk4
+from cmtool.core.workers import workers
+from cmtool.errors import UsageError
+from cmtool.settings import LikelihoodOptions
+from cmtool.training.batches import Cache
+from cmtool.training.devices import device, use_threads
+
+__all__ = ["run"]
+
+
+def run(options: LikelihoodOptions, console: Console) -> None:
+    """Walk images of the data to noise, adding up how the volume changes, and print the mean in bits per dimension."""
+    use_threads(options.threads)
+    model, path = open_model(options.model, device(options.device), console, options.format, options.backbone)
+    header = model.header
+    if header.kind != "score":
+        raise UsageError(
+            f"{path} is a consistency model, which has no density: its walk is one jump",
+            "take the score model it was distilled from: cmtool likelihood -m TEACHER",
+        )
+    spec = options.data or {"name": header.data["name"]}
+    dataset = open_dataset(spec)
+    if tuple(dataset.shape) != header.shape or len(header.shape) != 3:
+        sides = ["x".join(map(str, shape)) for shape in (header.shape, tuple(dataset.shape))]
+        raise UsageError(f"{path} knows images of {sides[0]}, and the data are {sides[1]}")
+    n, began = min(options.n, len(dataset)), time.monotonic()
+    with console.track(n, "images", "likelihood") as progress:
+        found = torch.cat(list(measured(model, dataset, n, options, progress.update)))
+    mean, error = float(found.mean()), float(found.std() / math.sqrt(n)) if n > 1 else 0.0
+    document = {
+        "metric": "bits/dim",
+        "value": mean,
+        "standard_error": error,
+        "images": n,
+        "data": spec["name"],
+        "model": describe(model, path),
+        "steps": options.steps,
+        "probes": options.probes or math.prod(header.shape),
+        "evaluations": 4 * options.steps,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    console.result(document, f"bits/dim  {mean:.4f} +- {error:.4f}")
+
+
+def measured(
+    model: Denoiser, dataset: Any, n: int, options: LikelihoodOptions, told: Callable[[int], None]
+) -> Iterator[Tensor]:
+    """Bits per dimension of the first n images, [B] at a time; each depends on its own number alone."""
+    where, cache = next(model.parameters()).device, Cache(dataset)
+    shape = model.header.shape
+    size = piece(shape, where)
+    levels = log_uniform(options.steps + 1, model.header.sigma_min, model.header.sigma_max).log().flip(0)
+    prior = torch.tensor(math.hypot(model.header.sigma_max, model.preconditioning.sigma_data))
+
+    def one(first: int) -> Tensor:
+        numbers = [min(first + i, n - 1) for i in range(size)]  # the last piece is filled up, so that bits stay
+        images, labels = cache.read(numbers)
+        noise = Noise([options.seed + i for i in numbers])
+        x = dequantised(images, noise).to(where)
+        labels = labels.to(where) if labels is not None and model.header.conditional else None
+        field = in_logarithm(flow(model, labels))
+        log_density, _ = log_likelihood(field, x, along(levels, rk4()), probes(options, noise, shape), prior)
+        return bits_per_dim(log_density, math.prod(shape))[: n - first].cpu()
+
+    with workers(threads(where)) as work:
+        done = 0
+        for bits in work(one, range(0, n, size)):
+            done += len(bits)
+            told(done)
+            yield bits
+
+
+def probes(options: LikelihoodOptions, noise: Noise, shape: tuple[int, ...]) -> Tensor:
+    """What the trace is estimated with; every axis for ``probes`` 0."""
+    if options.probes == 0:
+        return every_axis(len(noise), shape)
+    kinds = {"rademacher": rademacher_probes, "gaussian": gaussian_probes}
+    return kinds[options.probe](noise, shape, options.probes)
+
+
+def in_logarithm(field: Field) -> Field:
+    """``dx/d ln sigma = sigma dx/dsigma``, which is smooth down to the lowest level."""
+    return lambda x, t: t.exp().to(x) * field(x, t.exp())
+
+
+def along(grid: Tensor, solver: Solver) -> Walk:
+    """A walk with the same steps for every image, so that none depends on what is beside it."""
+
+    def walk(field: Field, y: Tensor) -> Tensor:
+        *_, end = integrate(field, y, grid.to(y.device), solver)
+        return end
+
+    return walk

@@ -1,0 +1,116 @@
+"""One loss for consistency in continuous time: along a trajectory, what a consistency model says does not change.
+
+    L = e^-u(sigma) E(y, dy/d ln sigma) + u(sigma),    d/d ln sigma along the slope dx/dsigma
+
+`slope` is that of the noise of an image or of the teacher's ODE, `output` is what of the model is looked at,
+`derivative` says how its change is found, and `error` is E: how far the output is from standing still. `u` is learned
+beside the model, so that all levels count alike, and thrown away; without it the loss is E.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cmtool.core.denoiser import Denoise, like
+from cmtool.core.forward import Derivative, central, forward_mode
+from cmtool.core.samplers import flow
+from cmtool.errors import unknown
+from cmtool.objectives.consistency import same_dropout
+from cmtool.objectives.denoising import Levels
+from cmtool.objectives.objective import Batch, Objective
+
+__all__ = ["Continuous", "Tangent", "derivative_called", "of_noise", "of_teacher"]
+
+Slope = Callable[[Tensor, Batch, Tensor], Tensor]  # (x, batch, sigma) -> dx/dsigma
+Output = Callable[[Denoise, Tensor, Tensor, Tensor | None], Tensor]  # (model, x, sigma, labels) -> y
+
+
+@dataclass(frozen=True)
+class Tangent:
+    """A point of a trajectory and how the output changes there, [B, ...]; ``here`` is y with gradients."""
+
+    x: Tensor
+    sigma: Tensor  # [B]
+    dx: Tensor  # dx / dsigma
+    y: Tensor
+    dy: Tensor  # dy / d ln sigma
+    here: Tensor
+
+
+def of_noise(x: Tensor, batch: Batch, sigma: Tensor) -> Tensor:
+    """``z``, whose mean at x is the slope of the ODE: an unbiased one when the data are the teacher."""
+    return batch.z
+
+
+def of_teacher(teacher: Denoise) -> Slope:
+    """``(x - D(x, sigma)) / sigma``, the slope of the teacher's probability-flow ODE."""
+
+    @torch.no_grad()
+    def slope(x: Tensor, batch: Batch, sigma: Tensor) -> Tensor:
+        return flow(teacher, batch.labels)(x, sigma)
+
+    return slope
+
+
+DERIVATIVES = {"jvp": forward_mode, "difference": central(5e-3)}
+
+
+def derivative_called(name: str) -> Derivative:
+    """Exact, "jvp", or by "difference", for networks that forward mode cannot pass; UsageError for others."""
+    if name not in DERIVATIVES:
+        raise unknown("tangent", name, DERIVATIVES)
+    return DERIVATIVES[name]
+
+
+class Continuous(Objective):
+    """The loss above, averaged over levels; ``head`` is u, a module called with ``ln(sigma) / 4`` [B].
+
+    An image whose tangent is not finite has the loss nan, so that the log shows it, even where its gradient is finite.
+    """
+
+    kind = "consistency"
+
+    def __init__(
+        self,
+        levels: Levels,
+        slope: Slope,
+        output: Output,
+        derivative: Derivative,
+        error: Callable[[Tangent, float], Tensor],
+        head: nn.Module | None = None,
+        sigma_min: float = 0.0,
+        teacher: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.levels, self.slope, self.output, self.derivative, self.error = levels, slope, output, derivative, error
+        self.head, self.sigma_min = head, sigma_min
+        self.teacher = teacher  # held so that it moves to the device with the objective
+
+    def trained(self) -> list[nn.Parameter]:
+        return list(self.head.parameters()) if self.head else []
+
+    def loss(self, model: Denoise, batch: Batch, progress: float) -> Tensor:
+        tangent = self.tangent(model, batch)
+        error = self.error(tangent, progress)
+        lost = 0 * tangent.dy.detach().flatten(1).sum(1)  # nan where the tangent is not finite, and of no gradient
+        if self.head is None:
+            return error + lost
+        u = self.head(tangent.sigma.log() / 4).to(error)
+        return error * (-u).exp() + u + lost
+
+    def tangent(self, model: Denoise, batch: Batch) -> Tangent:
+        """The tangent at ``x_0 + sigma z``; every pass drops the same units."""
+        sigma = self.levels(batch.u)
+        x = batch.x + like(sigma, batch.x) * batch.z
+        dx = self.slope(x, batch, sigma)
+        with same_dropout(x.device) as again:
+
+            def output(x: Tensor, sigma: Tensor) -> Tensor:
+                again()
+                return self.output(model, x, sigma, batch.labels)
+
+            y, dy = self.derivative(output, (x, sigma), (like(sigma, x) * dx, sigma))
+            here = y if y.requires_grad else output(x, sigma)
+        return Tangent(x, sigma, dx, y.detach(), dy, here)

@@ -1,0 +1,44 @@
+"""Options of convert."""
+# ruff: noqa: RUF009  (option() makes a dataclass field)
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cmtool.declarations import option
+from cmtool.settings.foreign import ForeignOptions
+from cmtool.settings.machine import INPUT, OUTPUT
+from cmtool.tracks import WIDEST
+from cmtool.values import between
+
+EXAMPLE = "cmtool convert runs/mine -o half.safetensors --dtype fp16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(ForeignOptions):
+    """Options of ``cmtool convert``."""
+
+    command: ClassVar[str] = "convert"
+
+    source: Path = option(
+        help="checkpoint, model of another program, or run directory for the checkpoint in it",
+        positional=True,
+        metavar="IN",
+        required=("convert needs a checkpoint or a run directory", EXAMPLE),
+    )
+    output: Path = option(
+        help="checkpoint to write", flag="-o", section=OUTPUT, required=("convert needs -o FILE to write to", EXAMPLE)
+    )
+    ema_width: float | None = option(
+        None,
+        help="rebuild the power average of this relative width from those that the run has stored",
+        check=between(0.005, round(WIDEST - 5e-4, 3)),
+        metavar="WIDTH",
+        section=INPUT,
+    )
+    dtype: str = option(
+        "fp32",
+        help="precision of the weights in the file; who loads it computes in fp32 all the same",
+        choices=("fp32", "fp16", "bf16"),
+        section=OUTPUT,
+    )

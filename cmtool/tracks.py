@@ -1,0 +1,66 @@
+"""What users write to name averages of the weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cmtool.values import Check
+
+__all__ = ["TRACKS", "WIDEST", "Track", "tracks"]
+
+WIDEST = 12**-0.5  # of a power function whose exponent is not negative
+
+# Each way to average, and the values it takes.
+FORMS: dict[str, Callable[[float], bool]] = {
+    "half-life": lambda images: 0 <= images < float("inf"),
+    "power": lambda width: 0 < width <= WIDEST,
+    "constant": lambda beta: 0 <= beta < 1,
+    "counted": lambda beta: 0 <= beta < 1,
+}
+
+
+@dataclass(frozen=True)
+class Track:
+    """One average: how old weights are forgotten, and how fast."""
+
+    form: str
+    value: float
+
+    @property
+    def name(self) -> str:
+        """``power-0.05``, as in the names of files."""
+        return str(self).replace(":", "-")
+
+    def __str__(self) -> str:
+        return f"{self.form}:{repr(self.value).removesuffix('.0')}"
+
+
+def tracks(text: int | str) -> tuple[Track, ...]:
+    """The averages that ``1500``, ``power:0.05`` or several with commas between them stand for; ValueError for others.
+
+    A number alone is a half-life in images.
+    """
+    found = tuple(_track(part.strip()) for part in str(text).split(","))
+    if len(set(found)) < len(found):
+        raise ValueError("one stands there twice")
+    return found
+
+
+def _track(text: str) -> Track:
+    form, _, value = text.rpartition(":")
+    track = Track(form or "half-life", float(value))
+    if track.form not in FORMS or not FORMS[track.form](track.value):
+        raise ValueError(text)
+    return track
+
+
+def _are_tracks(text: int | str) -> bool:
+    try:
+        return bool(tracks(text))
+    except ValueError:
+        return False
+
+
+TRACKS = Check(
+    _are_tracks,
+    "half-lives in images (0: no average), power:WIDTH, constant:BETA or counted:BETA, each once, with commas between",
+)

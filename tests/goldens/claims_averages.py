@@ -1,0 +1,56 @@
+"""Averages of the weights, their reconstruction, and the learning rate that goes with them."""
+
+import numpy as np
+import pytest
+import torch
+from harness import Case, claim
+from torch import Tensor, nn
+
+from cmtool.training import posthoc
+from cmtool.training.ema import Average, Rule, halving, power
+from cmtool.training.optimisers import learning_rate
+
+WARMUP, HOLD, TOP, BATCHES = 10_000_000, 70_000, 0.01, (128, 2048)  # of their schedule; the hold in batches
+
+
+@claim("edm2_phema")
+def post_hoc(case: Case) -> None:
+    spec, widths = case.spec, case.spec["stds"]
+    gammas = [posthoc.exponent(w) for w in widths]
+    case.check("std_to_exp", torch.tensor(gammas, dtype=torch.float64))
+    case.check("exp_to_std", torch.tensor([posthoc.width(gamma) for gamma in gammas], dtype=torch.float64))
+    case.check("exp_to_std_of_1_6_16", torch.tensor([posthoc.width(g) for g in ROUNDED], dtype=torch.float64))
+    betas = [[power(w)(spec["batch"], images) for images in spec["t_next"]] for w in widths]
+    case.check("beta", torch.tensor(betas, dtype=torch.float64))
+    sampled = posthoc.profile(np.arange(40), spec["ofs"], widths[0])
+    case.check("response", torch.from_numpy(sampled / sampled.sum()))
+    times, of = zip(*spec["pairs"], strict=True)
+    case.check("corr", torch.from_numpy(posthoc.overlap(times, of, times, of)))
+    for i, (times, of, time, wanted) in enumerate(spec["solves"]):
+        of = of if isinstance(of, list) else [of] * len(times)
+        mixes = [posthoc.solve(times, of, time, w).weights for w in wanted]
+        case.check(f"coef.{i}", torch.from_numpy(np.stack(mixes, 1)))
+    for w in widths:
+        case.check(f"ema-{w:.3f}", averaged(case, power(w)))
+    case.check("ema_traditional", averaged(case, halving(spec["halflife"] * 1e6, ramp=0.09)))
+    schedule(case)
+
+
+ROUNDED = (1.0, 6.94, 16.97)  # the exponents behind a name that cuts their digits
+
+
+def averaged(case: Case, rule: Rule) -> Tensor:
+    """The average of a vector that is ``in.traj[k]`` after the k-th step."""
+    model = nn.Linear(1, 5, bias=False)
+    average, batch = Average(model, rule=rule), case.spec["batch"]
+    for k, value in enumerate(case.inputs["traj"], 1):
+        model.weight.data.copy_(value[:, None])
+        average.update(model, batch, k * batch)
+    return next(average.model.parameters())[:, 0]
+
+
+def schedule(case: Case) -> None:
+    """In the warm-up their rate at image n is ours at n - 1: ours does not begin with a rate of 0."""
+    for images, batch, rate in case.expected["lr"]:
+        ours = learning_rate(TOP, images - (0 < images < WARMUP), 10**10, WARMUP, "sqrt", HOLD * batch)
+        assert ours == pytest.approx(rate, rel=1e-9) or images == 0

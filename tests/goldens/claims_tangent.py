@@ -1,0 +1,79 @@
+"""FastGen's sCM: velocity, tangent, loss and gradients of continuous-time consistency in TrigFlow's coordinates."""
+
+import torch
+from harness import Case, claim
+from torch import Tensor, nn
+
+from cmtool.core.denoiser import Denoiser, Preconditioning, like
+from cmtool.objectives.continuous import Continuous, of_noise
+from cmtool.objectives.objective import Batch
+from cmtool.objectives.scd import scd
+from cmtool.objectives.scm import angles
+from cmtool.objectives.sct import sct
+
+
+class Head(nn.Module):
+    """The recorded log-variance, linear in three functions of ``ln(sigma) / 4``."""
+
+    def __init__(self, weights: dict[str, Tensor]):
+        super().__init__()
+        self.lv = nn.Linear(3, 1)
+        self.lv.load_state_dict({name: weights[f"lv.{name}"] for name in ("weight", "bias")})
+
+    def forward(self, c: Tensor) -> Tensor:
+        return self.lv(torch.stack([c.sin(), c.cos(), 0.1 * c], 1).float()).squeeze(1)
+
+
+def network(case: Case, name: str) -> Denoiser:
+    net = case.golden.TinyNet(tscale=1.0)
+    weights = case.weights[name].items()
+    net.load_state_dict({key.removeprefix("tiny."): v for key, v in weights if key.startswith("tiny.")})
+    return Denoiser(net, Preconditioning(0.5))
+
+
+def objective_of(case: Case) -> Continuous:
+    """The recipe with FastGen's choices: the rms norm, and the weight 1/sigma, which the paper does not have."""
+    given = {"c": 0.1, "norm": "rms", "adaptive": True, "prior": 1.0, "warmup": 10_000 / 100_000}
+    objective = scd(network(case, "teacher"), **given) if case.spec["cd"] else sct(**given)
+    objective.levels = lambda u: case.inputs["t"]
+    objective.head = Head(case.weights["net"])
+    return objective
+
+
+@claim("fastgen_scm")
+def simplified(case: Case) -> None:
+    """The mean over pixels is divided by their number once more, which no option of ours does: done here."""
+    objective, model, progress = objective_of(case), network(case, "net"), case.spec["iteration"] / 100_000
+    x, sigma = case.inputs["real"], case.inputs["t"]
+    batch = Batch(x, case.draws[0], torch.zeros_like(sigma))
+    coordinates(case, objective_of(case), model, batch)
+
+    unweighted = objective.error
+    case.check("loss_unweighted", unweighted(objective.tangent(model, batch), progress) * sigma)
+    objective.error = lambda tangent, progress: unweighted(tangent, progress) / x[0].numel()
+    loss = objective.loss(model, batch, progress)
+    case.check("loss", loss)
+    loss.mean().backward()
+    for key, p in model.net.named_parameters():
+        case.check(f"grad.tiny.{key}", p.grad)
+    for key, p in objective.head.named_parameters():
+        case.check(f"grad.{key}", p.grad)
+
+
+def coordinates(case: Case, objective: Continuous, model: Denoiser, batch: Batch) -> None:
+    """What is recorded on the way; ``F_jvp`` is dF/d ln sigma, for ``cos t sin t d/dt`` is ``d/d ln sigma``."""
+    tangent, sigma = objective.tangent(model, batch), case.inputs["t"]
+    cos, sin = (like(v, tangent.x) for v in angles(sigma, 0.5))
+    case.check("t_hat", torch.atan2(sigma, torch.full_like(sigma, 0.5)))
+    case.check("x_t_hat", cos * tangent.x)
+    case.check("net_x_t", tangent.x)
+    case.check("net_t", sigma)
+    case.check("dxt_dt", 0.5 / cos * tangent.dx - sin * tangent.x)
+    case.check("F_theta", tangent.here)
+    case.check("F_jvp", tangent.dy)
+    case.check("x0_pred", model(tangent.x, sigma))
+    objective.slope = of_noise  # along which the reference checks itself, with a teacher too
+    secant = case.outputs["F_jvp_finite_diff"]
+    assert torch.allclose(objective.tangent(model, batch).dy.double(), secant, rtol=0, atol=2e-3)
+    case.leave("F_jvp_finite_diff", "a difference of float32 values, which is no closer; compared above")
+    case.check("logvar", objective.head(sigma.log() / 4)[:, None])

@@ -1,0 +1,75 @@
+"""CTM and MeanFlow learn all jumps of a mixture on a line, whose flow is known, in seconds."""
+
+import pytest
+import torch
+from oracles import Mixture
+from test_learning import DATA, STD, Points, noisy
+
+from cmtool.backbones.mlp import mlp
+from cmtool.core.denoiser import Denoiser, Preconditioning
+from cmtool.core.flowmap import jump
+from cmtool.objectives.ctm import ctm
+from cmtool.objectives.meanflow import meanflow
+from cmtool.objectives.objective import Objective
+from cmtool.training.batches import Batches, ahead
+from cmtool.training.ema import Average
+from cmtool.training.loop import State, train
+from cmtool.training.optimisers import learning_rate, optimiser
+
+PAIRS = [
+    (80.0, 0.0),
+    (80.0, 10.0),
+    (80.0, 1.0),
+    (10.0, 0.3),
+    (3.0, 1.0),
+    (1.0, 0.0),
+    (1.0, 0.3),
+    (0.3, 0.1),
+    (0.1, 0.0),
+]
+assert isinstance(DATA, Mixture)
+
+
+def trained(objective: Objective, images: int, lr: float, batch: int) -> Denoiser:
+    torch.manual_seed(0)
+    net = mlp((1,), 0, width=64, depth=2, augment=objective.hints)
+    model = Denoiser(net, objective.preconditioning or Preconditioning(STD))
+    objective.begin(model)
+    steps = optimiser({"betas": [0.9, 0.99]}, model.parameters(), lr)
+    state = State(model, objective, steps, Average(model, images / 20))
+    batches = ahead(Batches(Points(), batch, seed=1).since(0))
+    for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
+        assert report.finite
+    batches.close()
+    return state.average.model
+
+
+@torch.no_grad()
+def errors(model) -> list[float]:
+    """``E|G - G*|^2`` as a root, in standard deviations of what is at the lower level."""
+    found = []
+    for t, s in PAIRS:
+        x = noisy(t)
+        there, here = DATA.flow(x, t, s), jump(model, x.float(), torch.full((len(x),), t), torch.full((len(x),), s))
+        found.append((here - there).square().mean().sqrt().item() / (STD**2 + s**2) ** 0.5)
+    return found
+
+
+def euler(x, t, labels=None, hints=None):
+    """What a network that heeds no hint would do: jump along the tangent."""
+    return DATA(x, t).float()
+
+
+@pytest.mark.parametrize(
+    ("objective", "images", "lr", "most"),
+    [
+        (ctm(euler, decay=0.9, substeps=4, sigma_data=STD), 80_000, 4e-3, 0.15),
+        (meanflow(sigma_data=STD), 100_000, 3e-3, 0.35),
+    ],
+    ids=["ctm", "meanflow"],
+)
+def test_all_jumps_are_learnt(objective, images, lr, most):
+    model = trained(objective, images, lr, 256)
+    print([round(e, 3) for e in errors(model)], [round(e, 3) for e in errors(euler)])
+    assert errors(euler)[0] > 0.9
+    assert max(errors(model)) < most

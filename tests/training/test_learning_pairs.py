@@ -1,0 +1,76 @@
+"""The pairwise methods learn the exact function too: same data, network and number of images as in test_learning."""
+
+import pytest
+import torch
+from test_learning import DATA, EPS, STD, consistency_errors, one_step, teacher, trained, transport
+from torch import Tensor
+
+from cmtool.core.denoiser import Denoise, Denoiser
+from cmtool.core.grids import to_zero
+from cmtool.core.noise import Noise
+from cmtool.core.samplers import last, probability_flow, start
+from cmtool.core.solvers import euler
+from cmtool.objectives.cmt import cmt
+from cmtool.objectives.ect import ect
+from cmtool.objectives.ict import ict
+from cmtool.objectives.mcd import mcd
+from cmtool.objectives.pd import pd
+from cmtool.objectives.stable import stable
+from cmtool.objectives.tcm import tcm
+
+__all__ = ["teacher"]  # the fixture
+IMAGES = 120_000
+SOFT = {"weight": "output", "c": 0.3, "sigma_data": STD}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "lr", "worst"),
+    [
+        (lambda teacher: ict(last=160, **SOFT), 2e-3, 0.13),
+        (lambda teacher: stable(**SOFT), 2e-3, 0.08),
+        (lambda teacher: cmt(teacher), 4e-3, 0.08),
+    ],
+    ids=["ict", "stable", "cmt"],
+)
+def test_the_consistency_function_is_learnt(teacher, recipe, lr, worst):
+    """'cd' and 'ect' err by 0.07 and 0.09; the denoisers of all points at hand tell 'stable' more than single ones."""
+    student = trained(recipe(teacher), IMAGES, lr, parent=teacher)
+    assert max(consistency_errors(student)) < worst
+    assert consistency_errors(student)[0] < 0.04
+    assert transport(one_step(student)) < 0.11
+
+
+def test_truncated_training_improves_the_levels_that_it_keeps(teacher):
+    first = trained(ect(**SOFT), IMAGES, 2e-3, parent=teacher)
+    second = trained(tcm(q=256.0, **SOFT), IMAGES, 1e-3, parent=first)
+    before, after = consistency_errors(first)[2:], consistency_errors(second)[2:]  # 1 and above
+    assert max(after) < 0.85 * max(before)
+    assert transport(one_step(second)) < 0.8 * transport(one_step(first))
+
+
+def jumped(model: Denoise, levels: list[float], x: Tensor) -> Tensor:
+    """Euler's steps on a model's own levels."""
+    return last(probability_flow(model, x, to_zero(torch.tensor(levels, dtype=torch.float64)), euler()))
+
+
+@torch.no_grad()
+def error_of_the_walk(model: Denoiser, levels: list[float]) -> float:
+    """From 80 to the image, against the exact function, in standard deviations of the data."""
+    x = DATA.noisy(2000, 80.0, torch.Generator().manual_seed(9))
+    ends = jumped(model, levels, x.float())
+    return (ends - DATA.consistency(x, 80.0, EPS)).square().mean().sqrt().item() / STD
+
+
+@pytest.mark.parametrize(
+    ("recipe", "jumps", "worst"),
+    [(pd, 1, 0.12), (lambda teacher: mcd(teacher, decay=0.9), 2, 0.08)],
+    ids=["pd", "mcd"],
+)
+def test_a_walk_of_few_steps_is_learnt(teacher, recipe, jumps, worst):
+    objective = recipe(teacher)
+    student = trained(objective, IMAGES, 4e-3, parent=teacher)
+    assert len(objective.sampling) == jumps
+    assert error_of_the_walk(student, objective.sampling) < worst
+    assert error_of_the_walk(teacher, objective.sampling) > 3 * worst
+    samples = jumped(student, objective.sampling, start(Noise(range(4000)), (1,), torch.tensor(80.0)))
+    assert transport(samples) < 0.1
