@@ -69,14 +69,14 @@ def song(trap, kind="EDMPrecond", classes=0, more=None, **attributes):
 
 
 def narrow_adm(trap):
-    arguments = {**IMAGES, "model_type": "DhariwalUNet", **SONG, "attn_resolutions": []}
-    net = network(dhariwal, width=8, mults=(1, 2), blocks=1, attention=(), learn_variance=True)
+    arguments = {**IMAGES, "model_type": "DhariwalUNet", **SONG, "channel_mult": [1], "attn_resolutions": []}
+    net = network(dhariwal, width=8, mults=(1,), blocks=1, attention=(), learn_variance=True)
     return outer(net, "iDDPMPrecond", arguments, trap, "DhariwalUNet")
 
 
 def magnitudes(trap):
-    arguments = {**IMAGES, **SONG, "channels_per_head": 8, "use_fp16": True}
-    net = network(edm2, width=8, mults=(1, 2), blocks=1, attention=(4,), head=8).half()
+    arguments = {**IMAGES, **SONG, "channel_mult": [1], "channels_per_head": 8, "use_fp16": True}
+    net = network(edm2, width=8, mults=(1,), blocks=1, attention=(4,), head=8).half()
     return outer(net, "Precond", arguments, trap, "UNet", "unet", sigma_data=0.5)
 
 

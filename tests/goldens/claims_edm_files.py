@@ -67,7 +67,7 @@ def answers(case: Case, model: Denoiser) -> None:
     told = [classes_of(case.inputs.get("class_labels")), case.inputs.get("augment_labels")]
     given = told if told[1] is not None else told[:1]
     case.check("D", model(x, sigma, *given))
-    case.check("F", model.net(case.inputs["x_raw"], case.inputs["c_noise"], *given))
+    case.check("F", getattr(model.net, "outputs", model.net)(case.inputs["x_raw"], case.inputs["c_noise"], *given))
     if told[0] is not None:
         case.check("D_nolabel", model(x, sigma, None, *given[1:]))
     levels(case)
