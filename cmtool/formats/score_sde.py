@@ -110,9 +110,7 @@ def averaged(path: Path, ema: Any, names: list[str], like: Mapping[str, Tensor])
     """The nameless average under the names of the learnt tensors, in whose order it stands."""
     tensors = ema.get("shadow_params") if isinstance(ema, dict) else None
     if not isinstance(tensors, list) or len(tensors) != len(names):
-        raise BadFile(
-            f"{path} has no average that fits its network", "take the network itself: --set format.ema=false"
-        )
+        raise BadFile(f"{path} has no average that fits its network", "take the network itself: --set format.ema=false")
     found = state_dict(path, dict(zip(names, tensors, strict=True)))
     for name, tensor in found.items():
         if tensor.shape != like[name].shape:

@@ -70,6 +70,8 @@ def _read_off(parts: list[Part]) -> Shown:
         "blocks": blocks,
         "attention": [level for level, i in enumerate(firsts) if "NIN_3.W" in body[i + 1]],
     }
+    if min(sizes["mults"]) < 1 or min(width, channels) < 1:
+        raise ValueError("a level")
     if plain:
         return Shown({"name": "ddpm", **sizes}, {}, channels)
     beside, filtered = _beside(body)

@@ -10,8 +10,6 @@ KINDS = {
         "edm_pickle",
         "manifest_ect",
         "manifest_edm",
-        "manifest_ssde",
-        "ssde_net",
     ],
 }
 
