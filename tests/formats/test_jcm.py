@@ -90,7 +90,7 @@ def test_files_that_hold_no_network(tmp_path, net):
 
 HEAD = pack("params_ema") + pack("ResnetBlockBigGANpp_0")
 HOSTILE = {
-    "ends early": b"\x81" + HEAD,
+    "ends early": b"\x82" + HEAD,
     "two values": pack({"params_ema": "ResnetBlockBigGANpp_0"}) + b"\xc0",
     "deep": b"\x82" + HEAD + pack("x") + b"\x91" * 100_000,
     "long": b"\x82" + HEAD + pack("x") + b"\xdd\xff\xff\xff\xff",
