@@ -5,8 +5,6 @@ from harness import CHECKPOINTS, claim, later
 KINDS = {
     CHECKPOINTS: [
         "diffusers_unet",
-        "manifest_ssde",
-        "ssde_net",
     ],
 }
 

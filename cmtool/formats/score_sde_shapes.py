@@ -1,0 +1,105 @@
+"""What the tensors of a network of score_sde tell of its architecture."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cmtool.errors import BadFile
+
+__all__ = ["LIST", "Shown", "read_off"]
+
+LIST = "all_modules."  # begins the name of every weight
+FILTER = [1.0, 3.0, 3.0, 1.0]  # of all published networks that filter where sides change
+
+
+@dataclass(frozen=True)
+class Shown:
+    """``backbone`` holds the options that the tensors settle; ``guessed`` those that they leave open, as published."""
+
+    backbone: dict[str, Any]
+    guessed: dict[str, Any]
+    channels: int
+
+    @property
+    def layers(self) -> tuple[Any, ...]:
+        """What tells the sides of the published networks apart."""
+        return (self.backbone["width"], tuple(self.backbone["mults"]), tuple(self.backbone["attention"]))
+
+    @property
+    def fourier(self) -> bool:
+        return self.backbone.get("embedding") == "fourier"
+
+
+Part = Mapping[str, Tensor]
+
+
+def read_off(path: Path, tensors: Mapping[str, Tensor]) -> Shown:
+    """Width, levels, blocks and ways of the image, from names and shapes; BadFile where they make no network."""
+    try:
+        return _read_off(_parts(tensors))
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise BadFile(f"{path} is no whole network of score_sde: {error} is not there or has another shape") from error
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> list[Part]:
+    """The weights of each module that has any, in the order of the list."""
+    parts: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        number, _, rest = name.removeprefix(LIST).partition(".")
+        parts[int(number)][rest] = tensor
+    return [parts[number] for number in sorted(parts)]
+
+
+def _read_off(parts: list[Part]) -> Shown:
+    fourier = "W" in parts[0]
+    dense, entry, body = parts[fourier], parts[2 + fourier], parts[3 + fourier :]
+    width, channels = dense["weight"].shape[1] // (1 + fourier), entry["weight"].shape[1]
+    plain = not any("Conv_2.weight" in part for part in body)
+    ends = [i for i, part in enumerate(body) if (_strided(part) if plain else _resizing(part))]
+    levels = len(ends) // 2 + 1
+    kept = [i for i, part in enumerate(body) if "Conv_1.weight" in part and i not in ends]
+    blocks = ((len(kept) - 2) // levels - 1) // 2
+    firsts = kept[: levels * blocks : blocks]
+    sizes = {
+        "width": width,
+        "mults": [body[i]["Conv_0.weight"].shape[0] // width for i in firsts],
+        "blocks": blocks,
+        "attention": [level for level, i in enumerate(firsts) if "NIN_3.W" in body[i + 1]],
+    }
+    if min(sizes["mults"]) < 1 or min(width, channels) < 1:
+        raise ValueError("a level")
+    if plain:
+        return Shown({"name": "ddpm", **sizes}, {}, channels)
+    beside, filtered = _beside(body)
+    decoder = "skip" if sum("bias" in part and part["bias"].shape == (channels,) for part in body) > 1 else "standard"
+    ways = {"embedding": "fourier" if fourier else "positional", **beside, "decoder": decoder}
+    taps = {} if filtered is None else {"taps": FILTER if filtered else [1.0, 1.0]}
+    usual = {"rescale": True, "taps": [1.0, 1.0] if beside["encoder"] == "standard" else FILTER}
+    return Shown({"name": "ncsnpp", **sizes, **ways, **taps}, usual, channels)
+
+
+def _strided(part: Part) -> bool:
+    """A convolution alone."""
+    return "Conv_0.weight" in part and "GroupNorm_0.weight" not in part
+
+
+def _resizing(part: Part) -> bool:
+    """A block that has a convolution on the way around though it keeps its channels."""
+    return "Conv_2.weight" in part and part["Conv_2.weight"].shape[0] == part["Conv_2.weight"].shape[1]
+
+
+def _beside(body: list[Part]) -> tuple[dict[str, Any], bool | None]:
+    """How the image goes beside the blocks, and whether it is filtered; None where that does not show."""
+    if any("Conv2d_0.weight" in part for part in body):
+        return {"encoder": "residual"}, True
+    alone = [i for i, part in enumerate(body) if _strided(part)]
+    if not alone:
+        return {"encoder": "standard"}, None
+    weight, after = body[alone[0]]["Conv_0.weight"], body[alone[0] + 1]["Conv_0.weight"]
+    if weight.shape[-1] == 3:
+        return {"encoder": "residual"}, False
+    return {"encoder": "skip", "combine": "cat" if after.shape[1] == 2 * weight.shape[0] else "sum"}, None

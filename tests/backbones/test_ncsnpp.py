@@ -1,0 +1,146 @@
+"""score_sde's networks against torch's own attention, SciPy's filters and formulas; the whole against goldens."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import upfirdn
+from torch.nn import functional as F
+
+from cmtool.backbones.ncsnpp import ddpm, ncsnpp, waves
+from cmtool.backbones.ncsnpp_blocks import MEAN, Attention, Block, Combine, Filtered, Fourier, Style, resized
+from cmtool.errors import UsageError
+from cmtool.testing import check_backbone, wake
+
+TINY = {"width": 16, "mults": (1, 2), "blocks": 1, "attention": (1,)}
+STYLE = Style(8, 0.0, True, 4, (1.0, 3.0, 3.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encoder": "skip", "decoder": "skip", "combine": "cat"},
+        {"encoder": "skip", "rescale": False, "taps": MEAN, "embedding": "positional"},
+        {"taps": MEAN, "mults": (2, 1)},
+    ],
+)
+def test_ncsnpp_keeps_the_contract_of_a_backbone(options):
+    check_backbone(ncsnpp, (3, 8, 8), 3, **{**TINY, "fourier": 1.0, **options})
+
+
+@pytest.mark.parametrize("options", [{}, {"decoder": "skip"}])
+def test_a_new_network_is_the_zero_function(options):
+    assert not ncsnpp((3, 8, 8), 3, **TINY, **options)(torch.randn(2, 3, 8, 8), torch.randn(2)).any()
+
+
+def filtered(image, taps, resize):
+    """SciPy's filter along both axes, cut to where the pixels of the result are."""
+    line = np.array(taps) / sum(taps)
+    for axis in (0, 1):
+        if resize == "up":
+            around = len(taps) // 2 - 1
+            image = upfirdn(2 * line, image, up=2, axis=axis)
+            image = np.delete(image, [*range(around), *range(-around, 0)], axis)
+        else:
+            size = image.shape[axis] // 2
+            image = np.take(upfirdn(line, image, axis=axis), range(len(taps) // 2, len(taps) // 2 + 2 * size, 2), axis)
+    return image
+
+
+@pytest.mark.parametrize("taps", [(1.0, 3.0, 3.0, 1.0), (1.0, 2.0, 5.0, 5.0, 2.0, 1.0)])
+@pytest.mark.parametrize("resize", ["up", "down"])
+def test_sides_change_by_a_filter(taps, resize):
+    x = torch.randn(2, 3, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = resized(x, resize, taps)
+    for image, small in zip(x.flatten(0, 1), found.flatten(0, 1), strict=True):
+        torch.testing.assert_close(small, torch.from_numpy(filtered(image.numpy(), taps, resize)), atol=1e-6, rtol=1e-6)
+
+
+def test_taps_of_ones_are_means_and_repetition():
+    x = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(resized(x, "down", MEAN), F.avg_pool2d(x, 2))
+    torch.testing.assert_close(resized(x, "up", MEAN), F.interpolate(x, scale_factor=2, mode="nearest"))
+    assert resized(x, "", MEAN) is x
+
+
+def test_the_image_goes_down_filtered_then_convolved():
+    torch.manual_seed(0)
+    part, x = Filtered(3, 5, STYLE.taps), torch.randn(1, 3, 8, 8)
+    line = torch.tensor(STYLE.taps) / 8
+    smooth = F.conv2d(x, torch.outer(line, line).expand(3, 1, 4, 4), padding=2, groups=3)  # 9x9
+    expected = F.conv2d(smooth, part.Conv2d_0.weight, part.Conv2d_0.bias)[:, :, ::2, ::2]
+    torch.testing.assert_close(part(x), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_attention_is_that_of_torch():
+    torch.manual_seed(0)
+    look, x = wake(Attention(32, STYLE)), torch.randn(2, 32, 3, 5)
+    h = F.group_norm(x, 8, eps=1e-6).flatten(2).transpose(1, 2)
+    q, k, v = (h @ part.W + part.b for part in (look.NIN_0, look.NIN_1, look.NIN_2))
+    found = F.scaled_dot_product_attention(q, k, v) @ look.NIN_3.W + look.NIN_3.b
+    expected = (x + found.transpose(1, 2).reshape(x.shape)) / math.sqrt(2)
+    torch.testing.assert_close(look(x), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_a_block_is_two_convolutions_and_a_way_around_them():
+    torch.manual_seed(0)
+    block, x, e = wake(Block(16, 32, STYLE, "down")).eval(), torch.randn(2, 16, 6, 6), torch.randn(2, 8)
+    h = block.Conv_0(resized(F.silu(F.group_norm(x, 4, eps=1e-6)), "down", STYLE.taps))
+    h = h + block.Dense_0(e)[:, :, None, None]
+    h = block.Conv_1(F.silu(F.group_norm(h, 8, eps=1e-6)))
+    around = block.get_submodule("Conv_2")(resized(x, "down", STYLE.taps))
+    torch.testing.assert_close(block(x, e), (around + h) / math.sqrt(2), atol=1e-5, rtol=1e-5)
+
+
+def test_the_image_joins_the_features():
+    torch.manual_seed(0)
+    image, h = torch.randn(1, 3, 4, 4), torch.randn(1, 6, 4, 4)
+    for cat in (False, True):
+        join = Combine(3, 6, cat)
+        seen = join.Conv_0(image)
+        torch.testing.assert_close(join(image, h), torch.cat([seen, h], 1) if cat else seen + h)
+
+
+def test_embeddings_are_those_of_the_formulas():
+    c = torch.tensor([-1.7, 998.5], dtype=torch.float64)
+    angles = [[v * 10_000 ** (-i / 7) for i in range(8)] for v in c.tolist()]
+    expected = [[math.sin(a) for a in row] + [math.cos(a) for a in row] for row in angles]
+    torch.testing.assert_close(waves(c, 16), torch.tensor(expected, dtype=torch.float64), atol=2e-4, rtol=0)
+    fourier = Fourier(3, 16.0)
+    angles = [[2 * math.pi * w * v for w in fourier.W.tolist()] for v in c.tolist()]
+    expected = [[math.sin(a) for a in row] + [math.cos(a) for a in row] for row in angles]
+    torch.testing.assert_close(fourier(c), torch.tensor(expected, dtype=torch.float64))
+    assert not list(fourier.parameters())  # they are not learnt
+
+
+@torch.no_grad()
+def test_other_precisions_and_layouts_of_memory_give_nearly_the_same():
+    torch.manual_seed(0)
+    net = wake(ncsnpp((3, 8, 8), 0, **TINY)).eval()
+    question = torch.randn(2, 3, 8, 8), torch.tensor([-2.0, 3.0])
+    answer = net(*question)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (net(*question) - answer).abs().max() < 0.05 * answer.abs().max()
+    torch.testing.assert_close(net.to(memory_format=torch.channels_last)(*question), answer, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": (2,)}, "needs square images"),
+        ({"mults": (1, 1, 1, 1, 1)}, "multiple of 16"),
+        ({"width": 15}, "needs an even width"),
+        ({"width": 18}, "cannot be shared by 4 groups"),
+        ({"encoder": "residul"}, "unknown encoder 'residul'"),
+        ({"taps": (1.0, 3.0, 1.0)}, "an even number of weights"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        ncsnpp(options.pop("shape", (3, 8, 8)), 0, **{**TINY, **options})
+
+
+def test_ddpm_needs_32_groups():
+    with pytest.raises(UsageError, match="48 channels cannot be shared by 32 groups"):
+        ddpm((3, 8, 8), 0, **{**TINY, "width": 48})

@@ -1,0 +1,188 @@
+"""What the format ``score_sde`` reads off the tensors, what it asks for, and what the model then computes."""
+
+import pytest
+import torch
+from score_sde_files import SPEC, network, write
+
+import cmtool
+from cmtool.core.process import VP, SubVP
+from cmtool.core.rungs import ddpm
+from cmtool.errors import BadFile, UsageError
+from cmtool.files.checkpoint import digest, load, save
+from cmtool.files.opening import format_of
+from cmtool.formats import score_sde as module
+from cmtool.formats.score_sde_shapes import read_off
+
+SIDE = {"format": {"side": 16}}
+X, SIGMA = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 20.0])
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write(tmp_path / "checkpoint_8.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ncsnpp", {}),
+        ("ncsnpp", {"taps": (1.0, 1.0), "embedding": "positional"}),
+        ("ncsnpp", {"mults": (1, 1, 2), "attention": (0, 2), "blocks": 2, "encoder": "standard"}),
+        ("ncsnpp", {"mults": (2, 1), "encoder": "skip", "decoder": "skip"}),
+        ("ncsnpp", {"encoder": "skip", "combine": "cat", "attention": (0, 1)}),
+        ("ncsnpp", {"mults": (2,), "attention": (), "encoder": "standard", "blocks": 3}),
+        ("ddpm", {"width": 32}),
+        ("ddpm", {"width": 32, "mults": (2, 1, 2), "attention": (1,), "blocks": 2}),
+    ],
+)
+def test_the_tensors_tell_the_architecture(tmp_path, name, options):
+    shown = read_off(tmp_path, network(name, **options).state_dict())
+    usual = {"embedding": "fourier", "encoder": "residual", "decoder": "standard"} if name == "ncsnpp" else {}
+    found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
+    expected = {"name": name, **SPEC, **usual, **options}
+    if found.get("encoder") == "residual":
+        expected.setdefault("taps", (1.0, 3.0, 3.0, 1.0))
+    if found.get("encoder") == "skip":
+        expected.setdefault("combine", "sum")
+    assert found == expected
+    assert shown.channels == 3
+
+
+def test_the_average_is_taken_unless_it_is_not_wanted(file):
+    net, averaged = network(), cmtool.load(file, **SIDE)
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in averaged.net.state_dict().items())
+    itself = cmtool.load(file, format={"side": 16, "ema": False}).net.state_dict()
+    learnt = dict(net.named_parameters())
+    assert all(torch.equal(value, net.state_dict()[name] + (name in learnt)) for name, value in itself.items())
+
+
+@torch.no_grad()
+def test_ve_is_told_the_level_of_its_own_images(file):
+    """``score = h(2 x - 1, ln sigma) / sigma`` on images in [0, 1], so that ours are at twice the level."""
+    model, net = cmtool.load(file, **SIDE), network()
+    theirs, half = (X + 1) / 2, SIGMA / 2
+    score = net(2 * theirs - 1, half.log()) / half[:, None, None, None]
+    clean = theirs + half[:, None, None, None] ** 2 * score
+    torch.testing.assert_close(model(X, SIGMA), 2 * clean - 1, atol=1e-3, rtol=1e-3)
+    assert (model.header.sigma_min, model.header.sigma_max) == pytest.approx((0.02, 100))
+    centred = cmtool.load(file, format={"side": 16, "centered": True})
+    expected = X + SIGMA[:, None, None, None] * net(X, SIGMA.log())
+    torch.testing.assert_close(centred(X, SIGMA), expected, atol=1e-3, rtol=1e-3)
+    assert centred.header.sigma_max == pytest.approx(50)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("process", ["vp", "subvp"])
+def test_vp_predicts_the_noise_of_a_time(tmp_path, process):
+    path = write(tmp_path / "net.pth", encoder="standard", embedding="positional")
+    model = cmtool.load(path, format={"side": 16, "process": process}, backbone={"taps": [1, 3, 3, 1]})
+    chosen, net = (VP(), SubVP())[process == "subvp"], network(encoder="standard", embedding="positional")
+    t = torch.tensor([0.2, 0.7], dtype=torch.float64)
+    sigma, kept = chosen.level(t), chosen.scale(t)[:, None, None, None]
+    noise = net((kept * X).float(), (999 * t).float())
+    torch.testing.assert_close(model(X.double(), sigma), X - sigma[:, None, None, None] * noise, atol=1e-3, rtol=1e-3)
+    assert model.header.sigma_max == pytest.approx(float(chosen.level(torch.tensor(1.0))))
+    assert model.header.sigma_min == pytest.approx(float(chosen.level(torch.tensor(1e-3, dtype=torch.float64))))
+
+
+@torch.no_grad()
+def test_ddpm_predicts_the_noise_of_a_step(tmp_path):
+    path = write(tmp_path / "net.pth", "ddpm", width=32)
+    model, net = cmtool.load(path, format={"side": 16, "process": "ddpm"}), network("ddpm", width=32)
+    steps = torch.tensor([500, 12])
+    sigma = ddpm()[steps]
+    kept = 1 / (1 + sigma**2).sqrt()
+    noise = net((kept[:, None, None, None] * X).float(), steps.float())
+    torch.testing.assert_close(model(X.double(), sigma), X - sigma[:, None, None, None] * noise, atol=1e-3, rtol=1e-3)
+
+
+def test_what_is_missing_is_said_at_once(tmp_path, file, monkeypatch):
+    with pytest.raises(UsageError, match=r"does not say format.side$"):
+        cmtool.load(file)
+    plain = write(tmp_path / "plain.pth", embedding="positional")
+    with pytest.raises(UsageError) as told:
+        cmtool.load(plain)
+    assert told.value.message == f"{plain} does not say format.process, format.side"
+    assert told.value.hint.endswith("--set format.process=vp --set format.side=32")
+    monkeypatch.setitem(module.SIDES, (16, (1, 2), (1,)), 16)
+    assert cmtool.load(file).header.shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"backbone": {"width": 32}}, r"backbone.width=32 contradicts .*, whose is 16"),
+        ({"backbone": {"taps": [1, 1]}}, r"backbone.taps=\[1, 1\] contradicts"),
+        ({"backbone": {"hat": 1}}, "unknown option of network architecture 'ncsnpp' 'hat'"),
+        ({"format": {"process": "vp"}}, "format.process=vp does not fit .*: it has Fourier features"),
+        ({"format": {"process": "edm"}}, "unknown process 'edm'"),
+        ({"format": {"side": 9}}, "a side that is a multiple of 2"),
+    ],
+)
+def test_what_contradicts_the_file_is_named(file, given, message):
+    with pytest.raises(UsageError, match=message):
+        cmtool.load(file, format={"side": 16, **given.get("format", {})}, backbone=given.get("backbone"))
+
+
+@pytest.mark.parametrize(
+    ("format", "message"),
+    [
+        ({"process": "ve"}, "was told the number of a step of VE, which cmtool does not read"),
+        ({"process": "vp", "centered": False}, r"images in \[0, 1\] belong to ve"),
+    ],
+)
+def test_what_has_no_preconditioning_is_refused(tmp_path, format, message):
+    path = write(tmp_path / "net.pth", embedding="positional")
+    with pytest.raises(UsageError, match=message):
+        cmtool.load(path, format={"side": 16, **format})
+
+
+def test_what_is_saved_as_ours_is_the_same_model(file, tmp_path):
+    model = cmtool.load(file, **SIDE)
+    save(tmp_path / "ours.safetensors", model, model.header)
+    ours = load(tmp_path / "ours.safetensors")
+    with torch.no_grad():
+        assert torch.equal(ours(X, SIGMA), model(X, SIGMA))
+    assert model.header.sha256 == digest(file)
+
+
+def without(names, key):
+    return {name: value for name, value in names.items() if name != key}
+
+
+def model_without(key):
+    return lambda f: f["model"].pop(f"module.all_modules.{key}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.pop("ema"), "no model in a format"),
+        (lambda f: f.pop("model"), "no model in a format"),
+        (lambda f: f["ema"]["shadow_params"].pop(), "no average that fits"),
+        (lambda f: f["ema"]["shadow_params"].reverse(), "an average of another network"),
+        (lambda f: f["ema"].update(shadow_params=5), "no average that fits"),
+        (lambda f: f["ema"]["shadow_params"].__setitem__(0, "hat"), "more than named tensors"),
+        (lambda f: f["model"].update({"module.hat": torch.zeros(1)}), "tensors that no network of score_sde has"),
+        (lambda f: f["model"].update({"module.all_modules.x": torch.zeros(1)}), "no average that fits"),
+        (lambda f: f["model"].update({"module.sigmas": torch.zeros(3)}), "no ladder of noise levels"),
+        (lambda f: f.update(model=7), "no model in a format"),
+        (lambda f: f["model"].update({"module.all_modules.1.weight": torch.zeros(64)}), "no whole network"),
+        (lambda f: f["model"].update({"module.all_modules.1.weight": torch.zeros(64, 0)}), "no whole network"),
+    ],
+)
+def test_files_that_make_no_network(file, change, message):
+    content = torch.load(file, weights_only=True)
+    change(content)
+    if "no whole" in message:
+        content["ema"] = None
+    torch.save(content, file)
+    with pytest.raises(BadFile, match=message):
+        cmtool.load(file, format={"side": 16, "ema": "no whole" not in message})
+
+
+def test_networks_alone_and_those_of_others_are_left_to_others(tmp_path, file):
+    torch.save(torch.load(file, weights_only=True)["model"], tmp_path / "alone.pth")
+    assert format_of(tmp_path / "alone.pth") is None
+    assert format_of(file) == "score_sde"
+    assert format_of(tmp_path) is None
