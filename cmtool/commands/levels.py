@@ -24,8 +24,9 @@ from cmtool.evaluation.moments import Moments
 from cmtool.evaluation.references import Statistics, comparable
 from cmtool.evaluation.search import Trial, measurements, search
 from cmtool.files.atomic import write_bytes, writing
-from cmtool.files.checkpoint import digest, save
+from cmtool.files.checkpoint import save
 from cmtool.files.header import Header
+from cmtool.files.opening import parent
 from cmtool.settings import LevelsOptions
 from cmtool.training.devices import device, use_threads
 
@@ -48,8 +49,7 @@ def run(options: LevelsOptions, console: Console) -> None:
 
     first, best = found(judge, console)
     again = confirmed(judge, first, best, console) if best != first else None
-    parent = {"path": str(path), "sha256": digest(path)}
-    copy = save(options.output, model, replace(header, levels=list(best.levels), parents=[parent]))
+    copy = save(options.output, model, replace(header, levels=list(best.levels), parents=[parent(path)]))
     document = {
         "model": describe(model, path),
         "metric": features.label,

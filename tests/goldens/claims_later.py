@@ -4,7 +4,6 @@ from harness import CHECKPOINTS, claim, later
 
 KINDS = {
     CHECKPOINTS: [
-        "diffusers_unet",
         "ect_net",
         "ect_pickle",
         "edm_pickle",
