@@ -5,6 +5,13 @@ from cmtool.pages import Command
 
 __all__ = ["COMMANDS"]
 
+ADVICE = (  # what docs/solvers.md and the tables there support
+    ("a consistency model", "none: --steps 1, or 2 for better images"),
+    ("about 36 evaluations", "heun; with --set solver.churn=8 it also mends what the network gets wrong"),
+    ("10 to 20 evaluations", "dpmpp-2m or unipc"),
+    ("any score model", "docs/solvers.md has them all"),
+)
+
 COMMANDS = {
     "train-score": Command(
         settings.TrainScoreOptions,
@@ -38,6 +45,7 @@ COMMANDS = {
             ("cmtool sample -n 64 --grid grid.png", "from the newest run"),
             ("cmtool sample -n 256 -o - | cmtool fid - --ref digits --features small", "as a pipe"),
         ),
+        ADVICE,
     ),
     "edit": Command(
         settings.EditOptions,

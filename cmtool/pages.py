@@ -22,12 +22,13 @@ Rows = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its options, where it lives (``module:function``), one sentence, and lines to try with a remark."""
+    """A command: its options, where it lives (``module:function``), one sentence, lines to try, and advice."""
 
     options: type[Options]
     target: str
     summary: str
     examples: Rows
+    advice: Rows = ()
 
 
 SHARED = (
@@ -78,6 +79,7 @@ def command_page(name: str, command: Command, width: int = WIDTH) -> str:
     for section in sorted({d.section for d in flags}, key=SECTIONS.index):
         parts[section] = [(_flag(d), _describe(d)) for d in flags if d.section == section]
     parts["Only in YAML and --set"] = [(d.key, _describe(d)) for d in declared if d.yaml_only]
+    parts["Which solver"] = command.advice
     parts["For every command"] = SHARED
     return _page(f"{command.summary}.", parts, PRECEDENCE, width)
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from cmtool import cli, registry
 
-IMAGES = {"digits": 40_000, "shapes": 12_000}
+IMAGES = {"digits": 16_000, "shapes": 12_000}
 TEACHER = {"digits": 120_000, "shapes": 36_000}
-PRESET = {"digits": ["--preset", "digits-cpu", "--set", "backbone.width=16"], "shapes": ["--set", "backbone.width=16"]}
+PRESET = {"digits": ["--preset", "digits-cpu"], "shapes": []}
+NARROW = ["--set", "backbone.width=16"]  # students have their teacher's network
 REFERENCE = {"digits": "digits", "shapes": "shapes[:2000]"}
 SAMPLES = os.environ.get("CMTOOL_N", "2000")
 TIMES = int(os.environ.get("CMTOOL_TIMES", "1"))
@@ -69,22 +70,20 @@ def main() -> None:
     data = sys.argv[1] if len(sys.argv) > 1 else "digits"
     folder = Path(sys.argv[2] if len(sys.argv) > 2 else f"method-table-{data}")
     folder.mkdir(parents=True, exist_ok=True)
-    base = [*PRESET[data], "--data", data]
-    teacher = kept(
-        folder / "teacher.json", "train-score", *base, "--images", str(TEACHER[data]), "--run", str(folder / "teacher")
-    )
+    length = ["--images", str(TEACHER[data])]
+    words = [*PRESET[data], *NARROW, "--data", data, *length]
+    teacher = kept(folder / "teacher.json", "train-score", *words, "--run", str(folder / "teacher"))
     images = str(IMAGES[data] * TIMES)
     print("| method | seconds | one step | two steps |\n|---|---|---|---|")
     for title, (command, name, words, started) in rows().items():
         if ONLY and title not in ONLY:
             continue
         slug = "".join(c if c.isalnum() else "-" for c in title)
-        settings = SETTINGS.get(name, []) if data == "digits" else []
-        settings = [*settings, "--set", "backbone.width=16"] if settings and not started else settings
-        parent = ["--teacher" if command == "distill" else "--init", teacher["checkpoint"]] if started else []
+        preset = SETTINGS.get(name, PRESET[data]) if data == "digits" else PRESET[data]
+        parent = ["--teacher" if command == "distill" else "--init", teacher["checkpoint"]] if started else NARROW
         if name == "tcm":  # its second stage goes on from a consistency model
-            parent = ["--init", json.loads((folder / "ect.json").read_text())["checkpoint"]]
-        line = [command, *(settings or base), "--data", data, "--method", name, *words, *parent, "--images", images]
+            parent = ["--init", kept(folder / "ect.json")["checkpoint"]]
+        line = [command, *preset, "--data", data, "--lr", "1e-3", "--method", name, *words, *parent, "--images", images]
         run = kept(folder / f"{slug}.json", *line, "--run", str(folder / slug))
         if "failed" in run:
             print(f"| {title} | | | failed with exit code {run['failed']} | |", flush=True)

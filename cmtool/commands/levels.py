@@ -42,6 +42,7 @@ def run(options: LevelsOptions, console: Console) -> None:
     model, path = open_model(options.model, where, console)
     header = model.header
     check(header, path, options.output)
+    source = parent(path)  # now: a run may replace the file while this one goes on
     features = registry.build("features", options.features, device=str(where))
     target = reference(options, features, console)
     few(str(path), options.n, features.dim, console)
@@ -49,7 +50,7 @@ def run(options: LevelsOptions, console: Console) -> None:
 
     first, best = found(judge, console)
     again = confirmed(judge, first, best, console) if best != first else None
-    copy = save(options.output, model, replace(header, levels=list(best.levels), parents=[parent(path)]))
+    copy = save(options.output, model, replace(header, levels=list(best.levels), parents=[*header.parents, source]))
     document = {
         "model": describe(model, path),
         "metric": features.label,

@@ -59,7 +59,7 @@ def plan(header: Header, options: WalkOptions | None = None) -> Plan:
         return Plan(_downhill(header, options))
     steps = options.steps or 2
     _refuse(options, WALKING, "the walk of a score model", "and this is a consistency model", f"--steps {steps}")
-    return Plan(jumps(header, _stations(header, options), options.convention))
+    return Plan(_jumps(header, options))
 
 
 def _refuse(options: WalkOptions, keys: Sequence[str], what: str, but: str, instead: str) -> None:

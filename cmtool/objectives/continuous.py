@@ -58,7 +58,7 @@ DERIVATIVES = {"jvp": forward_mode, "difference": central(5e-3)}
 
 
 def derivative_called(name: str) -> Derivative:
-    """ "jvp", exact, or "difference", for networks that forward mode cannot pass; UsageError for others."""
+    """Exact, "jvp", or by "difference", for networks that forward mode cannot pass; UsageError for others."""
     if name not in DERIVATIVES:
         raise unknown("tangent", name, DERIVATIVES)
     return DERIVATIVES[name]

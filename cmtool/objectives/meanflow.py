@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cmtool.core.denoiser import Preconditioning, like
-from cmtool.core.derivative import along
 from cmtool.core.flowmap import HINTS, FlowMap, towards
+from cmtool.core.forward import forward_mode
 from cmtool.objectives.consistency import same_dropout
 from cmtool.objectives.levels import log_normal, several
 from cmtool.objectives.metrics import squared
@@ -58,7 +58,7 @@ class MeanFlow(Objective):
         with same_dropout(z.device) as again:
             here = average_velocity(model, z, t, r, batch.labels)
             again()
-            _, slope = along(
+            _, slope = forward_mode(
                 lambda z, t: average_velocity(model, z, t, r, batch.labels), (z, t), (velocity, torch.ones_like(t))
             )
         error = squared(here, velocity - like(t - r, z) * slope)

@@ -20,10 +20,10 @@ def sct(
 ) -> Continuous:
     """TrigFlow's consistency model from data alone: ``dx_t/dt = cos(t) z - sin(t) x_0``, ``ln sigma`` normal.
 
-    ``warmup`` is the share of the run over which r grows (10,000 steps of about 400,000 in the paper), ``c`` and
-    ``norm`` ("rms" or "l2", which differ by the square root of the number of pixels) those of g / (|g| + c);
-    ``tangent`` is "jvp" or "difference"; ``adaptive`` learns the weight of each level; ``prior`` p multiplies the loss
-    by 1/sigma^p.
+    ``warmup`` is the share of the run over which r grows (10,000 steps in the paper); ``c`` and ``norm`` are those of
+    g / (|g| + c), "rms" or "l2", which differ by the square root of the number of pixels; ``tangent`` is "jvp" or
+    "difference". ``adaptive`` learns the weight of each level, as the paper does: in runs of minutes it is better off,
+    for it makes up for small errors, which the normalisation keeps small. ``prior`` p divides the loss by sigma^p.
     """
     return scm(
         of_noise,

@@ -62,7 +62,7 @@ def test_truncated_training_goes_on_from_a_consistency_model(cm, well, trained, 
     well("train-ct", "-d", "digits", "--method", "tcm", "--init", trained["ect"], *SHORT, "--run", tmp_path / "tcm")
     found = read_header(tmp_path / "tcm" / "model.safetensors")
     assert (found.kind, found.sigma_min, found.levels) == ("consistency", 1.0, [1.0])
-    assert plan(found).levels.tolist() == [80.0]
+    assert plan(found).levels.tolist() == [80.0, 1.0]  # it takes the second step that its file recommends
     assert plan(found, WalkOptions(steps=2)).levels.tolist() == [80.0, 1.0]
     with pytest.raises(UsageError, match=r"the model knows noise levels from 1 to 80, not 80, 0\.5"):
         plan(found, WalkOptions(levels=[80.0, 0.5]))

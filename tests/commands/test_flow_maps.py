@@ -16,9 +16,9 @@ LENGTH = TINY[len(NETWORK) :]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    return random_model(tmp_path_factory.mktemp("teacher") / "teacher.safetensors", (1, 8, 8), 10, "score")
+@pytest.fixture
+def teacher(trained):
+    return trained["teacher"] / "model.safetensors"
 
 
 @pytest.fixture

@@ -94,6 +94,13 @@ class Fused(nn.Module):
         return nn.functional.scaled_dot_product_attention(x, 2 * x, x)
 
 
+def test_attention_as_torch_offers_it_has_its_slope():
+    x, d = torch.randn(2, 3, 2, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    place = ((x.requires_grad_(),), (d,))
+    _, slope = forward_mode(Fused(), *place)
+    torch.testing.assert_close(slope, central(1e-5)(Fused(), *place)[1], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("net", ["unet", "fused"])
 def test_threads_side_by_side_find_what_one_alone_finds(net):
     """``torch.func.jvp`` raises here: there is one forward level for all threads."""

@@ -1,16 +1,14 @@
 """EDM and easy consistency tuning: preconditioning, samplers, r(t)."""
 
 import torch
-from harness import CHECKPOINTS, Case, Watched, claim, classes_of, edm_model, later
+from harness import Case, Watched, claim, classes_of, edm_model
 from replay import ByStep
 from torch import Tensor
 
-from cmtool.core.denoiser import Preconditioning
 from cmtool.core.grids import even, in_time, karras, log_uniform, to_zero
 from cmtool.core.ladders import DDPM
 from cmtool.core.pixels import to_pixels
 from cmtool.core.process import VP, Process
-from cmtool.core.rungs import ddpm, nearest
 from cmtool.core.samplers import multistep, probability_flow
 from cmtool.core.solvers import euler
 from cmtool.core.solvers.native import Native
@@ -19,42 +17,6 @@ from cmtool.core.solvers.tableaux import second_order
 from cmtool.objectives.levels import ect_ratio
 
 CHURN = {"S_churn": "churn", "S_min": "low", "S_max": "high", "S_noise": "scale"}
-
-
-@claim("edm_net")
-@torch.no_grad()
-def net(case: Case) -> None:
-    if case.spec["net"]["model_type"] != "TinyAdapter":
-        later(CHECKPOINTS)
-    model, sigma = edm_model(case, tscale=case.spec["net"]["tscale"]), case.inputs["sigma"]
-    labels = classes_of(case.inputs.get("class_labels"))
-    model.preconditioning = Preconditioning.named(PRECONDITIONINGS[case.spec["precond"]])
-    case.check("D", model(case.inputs["x"], sigma, labels))
-    case.check("F", model.net(case.inputs["x_raw"], case.inputs["c_noise"], labels))
-    if labels is not None:
-        case.check("D_nolabel", model(case.inputs["x"], sigma))
-    ends(case)
-    if case.spec["precond"] == "iDDPMPrecond":
-        # Theirs takes 0 for a level of the ladder, and tells the network a step of -1 there; ours begins at step 0.
-        ladder = torch.cat([torch.zeros(1), ddpm(1000, "cosine")])
-        case.check("round_sigma", ladder[nearest(sigma, ladder)])
-    else:
-        case.check("round_sigma", sigma)
-    if "sigma_inv" in case.open:
-        case.check("sigma_inv", VP().time(sigma))
-        case.check("sigma_of_t", VP().level(torch.linspace(1e-5, 1, 9)))
-
-
-PRECONDITIONINGS = {"EDMPrecond": "edm", "VPPrecond": "vp-999", "VEPrecond": "ve-1", "iDDPMPrecond": "iddpm"}
-
-
-def ends(case: Case) -> None:
-    """The levels that their networks accept; ours accept every one, and these belong to a file's header."""
-    ladder, vp = ddpm(1000, "cosine"), VP().level(torch.tensor([1e-5, 1.0], dtype=torch.float64))
-    known = {"VPPrecond": vp, "iDDPMPrecond": ladder[[0, -1]]}
-    if case.spec["precond"] in known:
-        case.check("sigma_min_max", known[case.spec["precond"]])
-    case.leave("sigma_min_max", "constants of theirs: 0.02 and 100 for VE, 0 and no end for EDM")
 
 
 @claim("edm_sampler")

@@ -6,6 +6,7 @@ import torch
 from harness import Case, claim, classes_of
 from torch import Tensor, nn
 
+import cmtool
 from cmtool.backbones.edm2 import edm2 as network
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.objectives.edm2 import edm2
@@ -54,6 +55,8 @@ def net(case: Case) -> None:
     model, head = loaded(case)
     x, sigma, labels = case.inputs["x"], case.inputs["sigma"], classes_of(case.inputs.get("class_labels"))
     case.check("D", model.eval()(x, sigma, labels))
+    if (case.folder / "network.pkl").is_file():
+        case.near("D of the file", cmtool.load(case.folder / "network.pkl")(x, sigma, labels), case.outputs["D"])
     case.check("logvar", head(sigma.log() / 4)[:, None, None, None])
     if labels is not None:
         case.check("D_nolabel", model(x, sigma))

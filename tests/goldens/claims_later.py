@@ -4,11 +4,6 @@ from harness import CHECKPOINTS, claim, later
 
 KINDS = {
     CHECKPOINTS: [
-        "ect_net",
-        "ect_pickle",
-        "edm_pickle",
-        "manifest_ect",
-        "manifest_edm",
         "manifest_ssde",
         "ssde_net",
     ],

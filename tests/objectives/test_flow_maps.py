@@ -10,8 +10,8 @@ from oracles import AnisotropicGaussian, Gaussian, Mixture, golden_line
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.derivative import along
 from cmtool.core.flowmap import HINTS, jump
+from cmtool.core.forward import forward_mode
 from cmtool.core.grids import karras
 from cmtool.errors import UsageError
 from cmtool.objectives.ctm import Trajectory, ctm, steps_and_ends
@@ -158,7 +158,7 @@ def test_the_derivative_is_that_along_the_path_at_fixed_r():
     model = Denoiser(small_model((2,), hints=HINTS).net.double(), Preconditioning.named("flow"))
     z, v = torch.randn(2, 4, 2, dtype=torch.float64)
     t, r = torch.tensor([0.9, 0.5, 0.3, 0.2]).double(), torch.tensor([0.1, 0.5, 0.2, 0.01]).double()
-    _, slope = along(lambda z, t: average_velocity(model, z, t, r), (z, t), (v, torch.ones_like(t)))
+    _, slope = forward_mode(lambda z, t: average_velocity(model, z, t, r), (z, t), (v, torch.ones_like(t)))
     with torch.no_grad():
         ahead, behind = (average_velocity(model, z + h * v, t + h, r) for h in (1e-5, -1e-5))
     torch.testing.assert_close(slope, (ahead - behind) / 2e-5, rtol=0, atol=1e-7)
