@@ -15,9 +15,8 @@ from cmtool.commands.guide import guided
 from cmtool.commands.models import checkpoint
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
-from cmtool.files.checkpoint import digest
 from cmtool.files.header import Header
-from cmtool.files.opening import open_any
+from cmtool.files.opening import open_any, parent
 from cmtool.objectives.objective import Objective
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 from cmtool.tracks import Track, tracks
@@ -207,7 +206,6 @@ def _inherit(net: torch.nn.Module, start: Start, conditional: int) -> None:
 
 
 def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int, model: Denoiser) -> Header:
-    parents = [{"path": str(path), "sha256": digest(path)} for path in (start.path, start.guide) if path]
     return Header(
         kind=start.objective.kind,
         backbone=dict(start.backbone),
@@ -224,7 +222,7 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
         levels=start.objective.sampling,
         method=f"{options.command} {vars(options)['method']['name']}",
         options=plain(asdict(replace(options, run=None, resume=None, dry_run=False))),
-        parents=parents,
+        parents=[parent(path) for path in (start.path, start.guide) if path],
         licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
         average={"track": str(tracks(options.ema)[0])},

@@ -1,4 +1,4 @@
-"""``cmtool convert``: a model of another program as ours, in another precision, or with an average not kept."""
+"""``cmtool convert``: a model of another program as ours or back, in another precision, or with an average not kept."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,8 @@ from cmtool.commands.models import checkpoint
 from cmtool.commands.rebuild import rebuilt
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import UsageError
-from cmtool.files.checkpoint import DTYPES, digest, save
-from cmtool.files.opening import open_any
+from cmtool.files.checkpoint import DTYPES
+from cmtool.files.opening import open_any, parent, writer
 from cmtool.settings import ConvertOptions
 
 __all__ = ["run"]
@@ -19,14 +19,15 @@ __all__ = ["run"]
 
 def run(options: ConvertOptions, console: Console) -> None:
     """Write the checkpoint that was asked for."""
+    write = writer(options.to)
     if options.ema_width is None:
         sources, about = [checkpoint(options.source)], {}
         model = open_any(sources[0], format=options.format, backbone=options.backbone)
     else:
         model, sources, about = rebuilt(options.source, options.ema_width, console)
     check_range(model, options.dtype, options.output)
-    parents = model.header.parents + [{"path": str(path), "sha256": digest(path)} for path in sources]
-    header = save(options.output, model, replace(model.header, parents=parents), DTYPES[options.dtype])
+    parents = model.header.parents + [parent(path) for path in sources]
+    header = write(options.output, model, replace(model.header, parents=parents), DTYPES[options.dtype])
     document = {"checkpoint": str(options.output), "kind": header.kind, "dtype": options.dtype, **about}
     console.say(f"sample it with: cmtool sample --model {options.output}")
     console.result(document | {"sha256": header.sha256}, str(options.output))

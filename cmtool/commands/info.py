@@ -76,9 +76,11 @@ def _header(path: Path, options: InfoOptions) -> dict[str, Any]:
     from cmtool.files.envelope import holds
     from cmtool.files.header import KEY, read_header
 
-    path = path / "model.safetensors" if path.is_dir() else path
-    if path.is_file() and not holds(path, KEY):
-        from cmtool.files.opening import open_any  # which needs torch
+    inside = path / "model.safetensors"
+    path = inside if inside.exists() else path
+    if holds(path, KEY):
+        return read_header(path, whole=True).document()
+    from cmtool.commands.models import checkpoint  # which needs torch
+    from cmtool.files.opening import open_any
 
-        return open_any(path, format=options.format, backbone=options.backbone).header.document()
-    return read_header(path, whole=True).document()
+    return open_any(checkpoint(path), format=options.format, backbone=options.backbone).header.document()

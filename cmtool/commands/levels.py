@@ -24,8 +24,9 @@ from cmtool.evaluation.moments import Moments
 from cmtool.evaluation.references import Statistics, comparable
 from cmtool.evaluation.search import Trial, measurements, search
 from cmtool.files.atomic import write_bytes, writing
-from cmtool.files.checkpoint import digest, save
+from cmtool.files.checkpoint import save
 from cmtool.files.header import Header
+from cmtool.files.opening import parent
 from cmtool.settings import LevelsOptions
 from cmtool.training.devices import device, use_threads
 
@@ -41,7 +42,7 @@ def run(options: LevelsOptions, console: Console) -> None:
     model, path = open_model(options.model, where, console)
     header = model.header
     check(header, path, options.output)
-    parent = {"path": str(path), "sha256": digest(path)}  # now: a run may replace the file while this one goes on
+    source = parent(path)  # now: a run may replace the file while this one goes on
     features = registry.build("features", options.features, device=str(where))
     target = reference(options, features, console)
     few(str(path), options.n, features.dim, console)
@@ -49,7 +50,7 @@ def run(options: LevelsOptions, console: Console) -> None:
 
     first, best = found(judge, console)
     again = confirmed(judge, first, best, console) if best != first else None
-    copy = save(options.output, model, replace(header, levels=list(best.levels), parents=[*header.parents, parent]))
+    copy = save(options.output, model, replace(header, levels=list(best.levels), parents=[*header.parents, source]))
     document = {
         "model": describe(model, path),
         "metric": features.label,

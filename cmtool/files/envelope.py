@@ -24,7 +24,12 @@ __all__ = ["BLANK", "Envelope", "digest", "holds", "pack", "read_envelope", "sea
 LIMIT = 100_000_000  # bytes of a table, the limit of safetensors itself
 BLANK = "0" * 64
 CHUNK = 1 << 20
-KINDS = {"cmtool": "checkpoint", "cmtool.state": "training state"}  # where each puts its document
+# Where each puts its document.
+KINDS = {
+    "cmtool": "checkpoint",
+    "cmtool.state": "training state",
+    "cmtool.diffusers": "network for diffusers",
+}
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,28 @@ import torch
 
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser
-from cmtool.errors import BadFile, UsageError
-from cmtool.files.checkpoint import load
+from cmtool.errors import BadFile, UsageError, unknown
+from cmtool.files.checkpoint import digest, load, save
 from cmtool.files.envelope import holds
-from cmtool.files.header import KEY
+from cmtool.files.header import KEY, Header
 from cmtool.yamlfile import parse
 
-__all__ = ["detected", "format_of", "open_any"]
+__all__ = ["detected", "format_of", "open_any", "parent", "writer"]
 
 Said = Mapping[str, Any]
+Write = Callable[[Path, Denoiser, Header, torch.dtype | None], Header]
 
 
-def detected(by: Callable[[Path], bool]) -> Callable[[Any], Any]:
-    """Mark the function that reads a format with the one that recognises it; it must not raise, nor run the file."""
+def detected(
+    by: Callable[[Path], bool], weights: Callable[[Path], Path] | None = None, write: Write | None = None
+) -> Callable[[Any], Any]:
+    """Mark the function that reads a format with the one that recognises it; it must not raise, nor run the file.
+
+    A format of folders says which of the files inside holds the ``weights``; one that can also be written says how.
+    """
 
     def mark(read: Any) -> Any:
-        read.detect = by
+        read.detect, read.weights, read.write = by, weights, write
         return read
 
     return mark
@@ -57,6 +63,22 @@ def open_any(
     if name is None:
         return _ours(path, device, format)
     return registry.build("formats", {**format, "name": name}, path, backbone=backbone).eval().to(device)
+
+
+def parent(path: Path) -> dict[str, str]:
+    """How a header names a model that another one was made from; of a folder it is the file with the weights."""
+    name = format_of(path) if path.is_dir() else None
+    found = registry.get("formats", name).weights(path) if name else path
+    return {"path": str(path), "sha256": digest(found)}
+
+
+def writer(name: str) -> Write:
+    """What writes a model in a format, as ``files.checkpoint.save`` writes ours; UsageError where nothing does."""
+    known = {other: getattr(registry.get("formats", other), "write", None) for other in registry.names("formats")}
+    known = {"cmtool": save, **{other: write for other, write in known.items() if write}}
+    if name not in known:
+        raise unknown("format to write", name, known)
+    return known[name]
 
 
 def _ours(path: Path, device: str | torch.device, format: Said) -> Denoiser:

@@ -27,7 +27,16 @@ class ConvertOptions(ForeignOptions):
         required=("convert needs a checkpoint or a run directory", EXAMPLE),
     )
     output: Path = option(
-        help="checkpoint to write", flag="-o", section=OUTPUT, required=("convert needs -o FILE to write to", EXAMPLE)
+        help="checkpoint to write, or folder for diffusers",
+        flag="-o",
+        section=OUTPUT,
+        required=("convert needs -o FILE to write to", EXAMPLE),
+    )
+    to: str = option(
+        "cmtool",
+        help="whose format to write: cmtool, or diffusers for a consistency model or teacher with the network adm",
+        metavar="FORMAT",
+        section=OUTPUT,
     )
     ema_width: float | None = option(
         None,

@@ -89,3 +89,20 @@ def test_fid_takes_it_as_a_source(well, tmp_path):
     model = write(tmp_path / "net.pt", {"kind": "consistency"})
     document = json.loads(well("fid", model, "--ref", "shapes", "--features", "small", "-n", "4", "--json"))
     assert (document["source"]["data"], document["source"]["images"]) == (str(model), 4)
+
+
+def test_convert_writes_for_diffusers_and_takes_it_back(well, cm, student, tmp_path):
+    said, theirs, ours = [*SAID, "--set", "format.kind=consistency"], tmp_path / "theirs", tmp_path / "ours.safetensors"
+    document = json.loads(well("convert", student, "-o", theirs, "--to", "diffusers", *said, "--json"))
+    weights = theirs / "unet" / "diffusion_pytorch_model.safetensors"
+    assert document["sha256"] == digest(weights)
+    well("convert", theirs, "-o", ours)
+    lineage = [{"path": str(student), "sha256": digest(student)}, {"path": str(theirs), "sha256": digest(weights)}]
+    assert read_header(ours, whole=True).parents == lineage
+    assert json.loads(well("info", theirs, "--json"))["header"]["parents"] == lineage[:1]
+    for name, model in (("a", theirs), ("b", ours)):
+        well("sample", "-m", model, "-n", "2", "-o", tmp_path / f"{name}.npz")
+    a, b = (np.load(tmp_path / f"{name}.npz")["arr_0"] for name in "ab")
+    assert np.array_equal(a, b)
+    told = cm("convert", ours, "-o", tmp_path / "c", "--to", "diffuser")
+    assert (told.code, told.error) == (2, ("unknown format to write 'diffuser'", "did you mean 'diffusers'?"))

@@ -1,0 +1,158 @@
+"""Folders of diffusers: a ConsistencyModelPipeline, or a UNet2DModel alone, as converted from OpenAI's networks.
+
+A pipeline says all that is needed. Of a network alone it is not known what it predicts; it is taken to be used under
+EDM's scalings and told ``250 ln sigma``, as those of OpenAI's consistency models are (Song et al. 2023, arXiv
+2303.01469), and whether it is a consistency model must be said.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cmtool import registry
+from cmtool.core.denoiser import Denoiser, Preconditioning
+from cmtool.errors import BadFile, CmtoolError, UsageError, unknown
+from cmtool.files.checkpoint import digest, fill
+from cmtool.files.header import KINDS, Header
+from cmtool.files.opening import detected
+from cmtool.formats.diffusers_config import Told, told
+from cmtool.formats.diffusers_files import CONFIG, INDEX, SCHEDULER, UNET, class_of, document, tensors, weights_of
+from cmtool.formats.diffusers_names import inwards, table
+from cmtool.formats.diffusers_out import write
+
+__all__ = ["diffusers"]
+
+PIPELINE, NETWORK, STEPS = "ConsistencyModelPipeline", "UNet2DModel", "CMStochasticIterativeScheduler"
+PUBLISHED = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}  # also diffusers' own, where it says nothing
+FREE = {"dropout", "half"}  # options of the network that may be chosen
+
+
+def recognised(path: Path) -> bool:
+    """A folder whose index or configuration names a class; of those not read, the reader says so."""
+    return path.is_dir() and bool(class_of(path / INDEX) or class_of(path / CONFIG))
+
+
+@detected(recognised, weights_of, write)
+def diffusers(
+    path: Path,
+    *,
+    backbone: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    side: int | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    sigma_data: float | None = None,
+) -> Denoiser:
+    """A pipeline or a network of diffusers as a denoiser, with a header.
+
+    ``kind`` is "score" or "consistency" and ``side`` that of the images, where the folder does not say; so are the
+    range of noise levels and ``sigma_data``, by default 0.002, 80 and 0.5. ``backbone`` may only repeat what the folder
+    says, except for ``dropout`` and ``half``. BadFile for a folder that is damaged, or has a network that is not
+    OpenAI's; MissingInput for one that is not whole; UsageError for what must be said or contradicts it.
+    """
+    if kind is not None and kind not in KINDS:
+        raise unknown("kind of model", kind, KINDS)
+    place, known = opened(path)
+    shown, weights = told(place / CONFIG, document(place / CONFIG)), weights_of(place)
+    state, before = tensors(weights)
+    known = noted(before) | known | ({"side": shown.side} if shown.side else {})
+    given = {"kind": kind, "side": side, "sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
+    said = {key: value for key, value in given.items() if value is not None}
+    meant, chosen = PUBLISHED | known | said, dict(backbone or {})
+    contradicts(path, "format", said, known)
+    contradicts(path, "backbone", chosen, dict.fromkeys(chosen) | shown.backbone | {k: chosen.get(k) for k in FREE})
+    require(path, meant)
+
+    shown = replace(shown, backbone=shown.backbone | chosen)
+    shape = (shown.channels, meant["side"], meant["side"])
+    net = filled(weights, state, shown, shape)
+    boundary = meant["sigma_min"] if meant["kind"] == "consistency" else 0.0
+    model = Denoiser(net, Preconditioning(float(meant["sigma_data"]), boundary, "log-1000"))
+    model.header = header(meant, shown, shape, model, digest(weights), before)
+    return model
+
+
+def opened(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of the network, and what the scheduler beside it says; BadFile for classes that are not read."""
+    if not (path / INDEX).exists():
+        check(path / CONFIG, NETWORK)
+        return path, {}
+    check(path / INDEX, PIPELINE)
+    check(path / UNET / CONFIG, NETWORK)
+    check(path / SCHEDULER, STEPS)
+    said = document(path / SCHEDULER)
+    return path / UNET, {"kind": "consistency", **{key: said.get(key, value) for key, value in PUBLISHED.items()}}
+
+
+def noted(header: Header | None) -> dict[str, Any]:
+    """What the header says of how the network is used, where we wrote it."""
+    if header is None:
+        return {}
+    levels = {key: getattr(header, key) for key in ("kind", "sigma_min", "sigma_max")}
+    return {**levels, "sigma_data": header.preconditioning.get("sigma_data", 0.5)}
+
+
+def check(path: Path, wanted: str) -> None:
+    found = document(path).get("_class_name")
+    if found != wanted:
+        raise BadFile(f"{path} is of a {str(found)[:60]}, and cmtool reads there only {wanted}")
+
+
+def contradicts(path: Path, what: str, said: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    for key, value in said.items():
+        if key in known and (list(value) if isinstance(value, tuple) else value) != known[key]:
+            raise UsageError(f"{what}.{key}={value} contradicts {path}, whose is {known[key]}", "leave it out")
+
+
+def require(path: Path, meant: Mapping[str, Any]) -> None:
+    """UsageError that names what is missing, with usual values; BadFile for noise levels that cannot be."""
+    usual = {"kind": "consistency", "side": "64"}
+    missing = [key for key in usual if key not in meant]
+    if missing:
+        keys, flags = ", ".join(f"format.{key}" for key in missing), [f"--set format.{k}={usual[k]}" for k in missing]
+        raise UsageError(
+            f"{path} does not say {keys}", f"write it into {path}.yaml, or give it: such as {' '.join(flags)}"
+        )
+    numbers = [meant[key] for key in PUBLISHED]
+    if any(type(number) not in (int, float) for number in numbers) or not (
+        0 < meant["sigma_min"] < meant["sigma_max"] < 1e6 and 0 < meant["sigma_data"] < 1e6
+    ):
+        raise BadFile(f"{path} has noise levels that cannot be: {', '.join(map(str, numbers))[:60]}")
+
+
+def filled(weights: Path, state: Mapping[str, Tensor], shown: Told, shape: tuple[int, ...]) -> nn.Module:
+    """The network with its weights; BadFile when there is none such, or they are not its."""
+    if f"down_blocks.0.resnets.{shown.stack.blocks - 1}.norm1.weight" not in state:  # before a billion are made
+        raise BadFile(f"{weights} has not the {shown.stack.blocks} blocks in a level that {CONFIG} says")
+    try:
+        with torch.device("meta"):
+            net = registry.build("backbones", shown.backbone, shape, shown.classes)
+    except CmtoolError as error:
+        raise BadFile(f"{weights} cannot be used: {error.message}", error.hint) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadFile(f"{weights} has beside it a {CONFIG} of a network that cannot be") from error
+    fill(weights, net, inwards(weights, state, table(shown.stack)))
+    return net
+
+
+def header(
+    meant: Mapping[str, Any], shown: Told, shape: tuple[int, ...], model: Denoiser, seal: str, before: Header | None
+) -> Header:
+    """What the folder says; the rest, such as names of classes and parents, from the header that we wrote into it."""
+    facts = {
+        "kind": meant["kind"],
+        "backbone": shown.backbone,
+        "preconditioning": asdict(model.preconditioning),
+        "conditional": shown.classes,
+        "sigma_min": float(meant["sigma_min"]),
+        "sigma_max": float(meant["sigma_max"]),
+        "sha256": seal,
+    }
+    if before and before.shape == shape and before.conditional == shown.classes:
+        return replace(before, **facts)
+    data = {"name": "unknown", "shape": list(shape), "classes": [], "notice": ""}
+    return Header(**facts, data=data, method="diffusers")

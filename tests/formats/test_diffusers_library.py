@@ -1,0 +1,55 @@
+"""What we write for diffusers, in diffusers itself: it loads, and the same noise gives the same image."""
+
+import inspect
+
+import pytest
+import torch
+from diffusers_nets import tiny
+
+from cmtool.core.samplers import clipped, multistep
+from cmtool.formats.diffusers_config import DEFAULTS, FIXED
+from cmtool.formats.diffusers_out import write
+
+diffusers = pytest.importorskip("diffusers")
+X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("classes", "options"),
+    [
+        (4, {}),
+        (0, {"updown": False, "scale_shift": False, "mults": (1, 2, 2), "attention": (0, 2), "heads": 1}),
+    ],
+)
+def test_a_pipeline_gives_the_same_image(tmp_path, classes, options):
+    model = tiny(classes=classes, **options)
+    write(tmp_path, model, model.header)
+    pipeline = diffusers.ConsistencyModelPipeline.from_pretrained(tmp_path, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    labels = torch.tensor([1, 3]) if classes else None
+
+    sigma = torch.tensor([80.0, 0.6])
+    scaled = X / (sigma**2 + 0.25).sqrt()[:, None, None, None]
+    theirs = pipeline.unet(scaled, 250 * sigma.log(), class_labels=labels).sample
+    torch.testing.assert_close(model.inside(X, sigma, labels), theirs, rtol=0, atol=1e-5)
+
+    said = {"class_labels": labels.tolist()} if classes else {}
+    images = pipeline(batch_size=2, num_inference_steps=1, latents=X, output_type="pt", **said).images
+    *_, ours = multistep(clipped(model), 80 * X, torch.tensor([80.0]), None, labels, sigma_min=0.002)
+    torch.testing.assert_close(ours / 2 + 0.5, images, rtol=0, atol=1e-5)
+
+
+def test_a_network_alone_loads_with_every_weight(tmp_path):
+    model = tiny("score")
+    write(tmp_path, model, model.header)
+    net, told = diffusers.UNet2DModel.from_pretrained(tmp_path, local_files_only=True, output_loading_info=True)
+    assert not any(told.values())
+    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in model.net.parameters())
+
+
+def test_what_a_config_leaves_out_is_what_diffusers_takes():
+    theirs = inspect.signature(diffusers.UNet2DModel.__init__).parameters
+    ours = {**DEFAULTS, **{key: meant[0] for key, meant in FIXED.items()}}
+    found = {key: list(p.default) if isinstance(p.default, tuple) else p.default for key, p in theirs.items()}
+    assert found.items() >= ours.items()
