@@ -64,7 +64,7 @@ def command(monkeypatch):
         ("train-ct --method cd", "unknown consistency-training method 'cd'", "*"),
         ("train-ct --preset nope", "unknown preset 'nope'", "*"),
         ("train-ct --teacher a", "train-ct learns from data alone and takes no teacher", "*"),
-        ("distill", "distill needs --teacher FILE, a score model", "train one first: cmtool train-score"),
+        ("distill -d digits", "distill needs --teacher FILE, a score model", "train one first: cmtool train-score"),
         ("distill --sigma-data 1 -t a", "distill takes the sigma_data of its teacher", "*"),
         ("edit inpant a.png", "unknown editing task 'inpant'", "did you mean 'inpaint'?"),
         ("interp a", "FROM must be a whole number, not 'a'", ""),

@@ -135,7 +135,7 @@ def test_refused_keys_explain_themselves(config):
 
 
 def test_a_missing_teacher_is_asked_for():
-    assert message({}, cls=settings.DistillOptions) == (
+    assert message({"data": "digits"}, cls=settings.DistillOptions) == (
         "distill needs --teacher FILE, a score model",
         "train one first: cmtool train-score",
     )

@@ -10,6 +10,7 @@ import torch
 
 import cmtool
 from cmtool import registry
+from cmtool.bundled import bundled
 from cmtool.commands.data import open_dataset
 from cmtool.commands.guide import guided
 from cmtool.commands.models import checkpoint
@@ -152,7 +153,7 @@ def _starts(objective: Objective, method: str, parent: Denoiser | None, path: Pa
 
 
 def _distill(options: DistillOptions) -> Start:
-    path = checkpoint(options.teacher)
+    path = checkpoint(options.teacher or bundled("score"))
     teacher = open_any(path).requires_grad_(False)
     if teacher.header.kind != "score":
         raise UsageError(

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from cmtool.bundled import bundled
 from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
-from cmtool.errors import MissingInput, UsageError
+from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.opening import format_of, open_any
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
@@ -23,15 +24,13 @@ def open_model(
     console: Console,
     format: Mapping[str, Any] | None = None,
     backbone: Mapping[str, Any] | None = None,
+    kind: str = "consistency",
 ) -> tuple[Denoiser, Path]:
-    """The model that was named, else the user's own default, else that of the last finished run; and its path.
+    """The model that was named, else that of the last finished run, else the bundled one of a ``kind``; and its path.
 
     ``format`` and ``backbone`` say what the file of another program leaves open.
     """
-    found = path or latest_checkpoint()
-    if found is None:
-        raise MissingInput("there is no model here", "train one with 'cmtool train-ct', or name one with --model FILE")
-    found = checkpoint(found)
+    found = checkpoint(path or latest_checkpoint() or bundled(kind))
     model = open_any(found, device, format, backbone)
     header = model.header
     seen = f", {header.images:,} images seen" if header.images else ""

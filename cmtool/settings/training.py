@@ -133,12 +133,14 @@ class DistillOptions(TrainOptions, GuidanceOptions):
     }
 
     method: Spec = option(Spec(name="cd"), help="distillation method", group="distill", section=TRAINING)
-    teacher: Path = option(
-        help="score model to distil",
-        flag="-t",
-        section=INPUT,
-        required=("distill needs --teacher FILE, a score model", "train one first: cmtool train-score"),
+    teacher: Path | None = option(
+        None, help="score model to distil", flag="-t", section=INPUT, shown="for shapes, the bundled one"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher is None and self.data.name != "shapes":
+            raise UsageError("distill needs --teacher FILE, a score model", "train one first: cmtool train-score")
 
 
 @dataclass(frozen=True, kw_only=True)

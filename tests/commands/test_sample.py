@@ -3,6 +3,7 @@ import json
 import sys
 import tarfile
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from tiny import listing, pixels, random_model
 
 import cmtool
+from cmtool.bundled import bundled
 from cmtool.core.grids import karras, to_zero
 from cmtool.core.noise import START, STEP, Noise
 from cmtool.core.pixels import to_pixels
@@ -156,17 +158,16 @@ def test_points_go_to_npz_and_a_scatter_plot(cm, tmp_path):
 
 def test_the_model_comes_from_the_flag_the_environment_or_the_newest_run(cm, trained, rgb, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = cm("sample", "-n", "1")
-    assert (told.code, told.error[0]) == (66, "there is no model here")
-    (tmp_path / "run").mkdir()
-    for name in ("model.safetensors", "status.json"):
-        (tmp_path / "run" / name).write_bytes((trained["ect"] / name).read_bytes())
 
     def used(*argv):
         told = cm("sample", "-n", "1", *argv)
         assert told.code == 0, told.err
         return told.err.splitlines()[0].split(" ")[1]
 
+    assert Path(used()) == bundled("consistency")
+    (tmp_path / "run").mkdir()
+    for name in ("model.safetensors", "status.json"):
+        (tmp_path / "run" / name).write_bytes((trained["ect"] / name).read_bytes())
     assert used() == "run/model.safetensors"
     other = random_model(tmp_path / "other.safetensors", classes=3)
     monkeypatch.setenv("CMTOOL_MODEL", str(other))

@@ -1,0 +1,28 @@
+"""The two models that come with cmtool: pictures of ``shapes``, 32x32, in ten classes; made by the preset shapes-cpu.
+
+    cmtool train-score --preset shapes-cpu --run teacher
+    cmtool train-ct --preset shapes-cpu --init teacher/model.safetensors --run student
+    cmtool convert teacher -o shapes-score.safetensors --dtype fp16
+    cmtool convert student -o shapes-consistency.safetensors --dtype fp16
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from cmtool.errors import BadFile
+from cmtool.files.envelope import digest
+
+__all__ = ["SHA256", "bundled"]
+
+SHA256 = {
+    "score": "",
+    "consistency": "",
+}
+
+
+def bundled(kind: str) -> Path:
+    """The bundled model of a kind, "score" or "consistency"; BadFile when it is not the one that was shipped."""
+    path = Path(str(files(__name__) / f"shapes-{kind}.safetensors"))
+    if digest(path) != SHA256[kind]:
+        raise BadFile(f"{path} is not the model that came with cmtool", "install cmtool again")
+    return path
