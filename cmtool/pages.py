@@ -11,7 +11,19 @@ from cmtool.values import Spec
 __all__ = ["Command", "command_page", "exit_codes", "markdown", "root_page"]
 
 WIDTH, COLUMN = 100, 28
-SECTIONS = ("Input", "Data", "Network", "Training", "Sampling", "Guidance", "Search", "Output", "Run", "Machine")
+SECTIONS = (
+    "Input",
+    "Task",
+    "Data",
+    "Network",
+    "Training",
+    "Sampling",
+    "Guidance",
+    "Search",
+    "Output",
+    "Run",
+    "Machine",
+)
 
 PRECEDENCE = (
     "From weak to strong: defaults, your own ~/.config/cmtool/config.yaml, --preset, --config, variables such as "

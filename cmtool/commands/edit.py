@@ -1,183 +1,204 @@
 """``edit``: inpaint, colour, enlarge, denoise or paint from strokes, with a model that was trained for none of it."""
 
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cmtool import registry
+from cmtool.commands.canvas import SMOOTH, Canvas, canvas_of, resized
 from cmtool.commands.console import Console
-from cmtool.commands.generate import labels_of
+from cmtool.commands.edit_report import Report
+from cmtool.commands.edit_walk import edit_walk
+from cmtool.commands.edits import Row, edited, operator_of, whole
+from cmtool.commands.guess import guessed
 from cmtool.commands.models import class_index, describe, open_model
-from cmtool.commands.plan import check_levels
-from cmtool.core.denoiser import Denoiser, like
-from cmtool.core.grids import karras
-from cmtool.core.noise import START, Noise
+from cmtool.commands.results import alone, checked, results
+from cmtool.core.denoiser import Denoiser
 from cmtool.core.operators import Operator
-from cmtool.core.pixels import to_model, to_pixels
-from cmtool.core.samplers import clipped, last, multistep
+from cmtool.core.pixels import to_model
+from cmtool.core.tiles import cut
 from cmtool.errors import UsageError
-from cmtool.files.header import Header
-from cmtool.files.pictures import check_target, read_picture, write_picture
+from cmtool.evaluation.similarity import psnr, ssim
+from cmtool.files.pictures import check_target
+from cmtool.files.streams.item import pixels
+from cmtool.files.streams.reading import STREAM, items_of
 from cmtool.pictures import with_channels
 from cmtool.settings import EditOptions
 from cmtool.training.devices import device, use_threads
 
-__all__ = ["edit_levels", "run"]
+__all__ = ["run"]
 
-TURNS = 200  # what a lone blue channel near black needs to come within half a grey level
-STEPS = 20  # of a task that starts from pure noise: the walk must have time to grow around what is known
+OF_MASKS = ("box", "random", "feather")  # what becomes the option ``mask`` of a task
 
 
 def run(options: EditOptions, console: Console) -> None:
-    """Edit one picture."""
-    check_target(options.output)
-    if options.input == str(options.mask) == "-":
+    """Edit pictures, as they come, with as many variants of each as were asked for."""
+    output = checked(options.output, options.input, options.variants)
+    if options.report:
+        check_target(options.report)
+    if [options.input, str(options.mask), str(options.truth)].count(STREAM) > 1:
         raise UsageError("standard input is the picture or the mask", "give one of them as a file")
+    refuse_unused(options)
     use_threads(options.threads)
-    where = device(options.device)
-    model, path = open_model(options.model, where, console, options.format, options.backbone)
-    header = model.header
-    if len(header.shape) != 3:
+    model, path = open_model(options.model, device(options.device), console, options.format, options.backbone)
+    if len(model.header.shape) != 3:
         raise UsageError(f"edit works on images, and {path} makes points")
-    if header.kind != "consistency":
-        raise UsageError(
-            f"edit needs a consistency model, and {path} is a {header.kind} model",
-            f"distil it first: cmtool distill --teacher {path}",
-        )
-    picture = read_picture(options.input)
-    reference = prepare(picture, options, header, console)
-    given = {
-        "mask": mask_of(options, picture, header),
-        "factor": factor_of(options, picture, header),
-        "level": options.level,
-    }
-    spec = {"name": options.operator.name, **options.operator}
-    refuse_unused(spec["name"], given)
-    operator = registry.build(
-        "operators", spec, reference.to(where), **{k: v for k, v in given.items() if v is not None}
-    )
-
-    levels = edit_levels(operator, header, options.steps, options.levels)
-    check_levels(header, options.steps if options.levels else None, levels.tolist())
-    noise = Noise([options.seed])
-    labels = labels_of([options.seed], header.conditional, class_index(header, options.klass))
-    image = apply(model, operator, levels, noise, None if labels is None else labels.to(where))
-    error = float((operator.known_part(image) - operator.known_part(operator.reference)).abs().max()) * 127.5
-    write_picture(options.output, to_pixels(image)[0].cpu())
-    console.say(f"{len(levels)} network evaluations; the known part is off by at most {error:.2g} of 255 grey levels")
+    run_over = Edits(model, options, console)
+    began = time.monotonic()
+    with results(output, alone(options.input) and options.variants == 1) as write:
+        for canvas, seed, image in run_over:
+            write(canvas.name, seed if options.variants > 1 else None, image.numpy())
+    seconds = time.monotonic() - began
+    if options.report:
+        run_over.report.write(options.report)
+    console.say(run_over.told())
     document = {
         "model": describe(model, path),
-        "task": spec["name"],
+        "task": options.operator.name,
         "input": options.input,
-        "output": options.output,
+        "output": output,
         "seed": options.seed,
-        "levels": levels.tolist(),
-        "evaluations": len(levels),
-        "known_error": error,
+        "variants": options.variants,
+        **run_over.found(),
+        "report": options.report and str(options.report),
+        "seconds": round(seconds, 3),
     }
-    if options.output != "-":
-        console.result(document, options.output)
+    if output != STREAM:
+        console.result(document, output)
 
 
-def apply(model: Denoiser, operator: Operator, levels: Tensor, noise: Noise, labels: Tensor | None) -> Tensor:
-    """Walk from the operator's start to an image, putting the known part back after every jump."""
-    x = operator.start
-    if not operator.noisy:
-        x = x + like(levels[0], x) * noise.normal(x.shape[1:], START).to(x)
-    sigma_min = model.preconditioning.sigma_min
-    walk = multistep(clipped(model), x, levels, noise, labels, operator.impose, sigma_min)
-    return settled(last(walk), operator)
+class Edits:
+    """All the edits of a run, one after another, and what was measured on the way."""
+
+    def __init__(self, model: Denoiser, options: EditOptions, console: Console):
+        self.model, self.options, self.console = model, options, console
+        self.klass = class_index(model.header, options.klass)
+        self.report = Report(options)
+        self.images, self.error, self.walk, self.classes = 0, None, None, []
+        self.scores: list[tuple[float, float]] = []
+
+    def __iter__(self) -> Iterator[tuple[Canvas, int, Tensor]]:
+        """Canvas, seed and result, uint8 [C, H, W]."""
+        for some in self._batches():
+            yield from self._edited(some)
+
+    def _batches(self) -> Iterator[list[tuple[Canvas, Tensor | None]]]:
+        """Canvases with their truths, until their rows fill a batch."""
+        some, rows = [], 0
+        for canvas, truth in self._canvases():
+            some.append((canvas, truth))
+            rows += len(canvas.tiles) * self.options.variants
+            if rows >= self.options.batch:
+                yield some
+                some, rows = [], 0
+        if some:
+            yield some
+
+    def _canvases(self) -> Iterator[tuple[Canvas, Tensor | None]]:
+        truths = items_of(self.options.truth) if self.options.truth else None
+        pairs: Iterable[tuple[Any, Any]] = zip_longest(items_of(self.options.input), truths or ())
+        for item, truth in pairs:
+            if item is None or (truths is not None and truth is None):
+                raise UsageError("there are not as many true images as inputs", "they belong together in their order")
+            label = item.label if self.model.header.conditional else None
+            canvas = canvas_of(pixels(item), item.name, self.options, self.model.header, self.console.say, label)
+            yield canvas, None if truth is None else fitted_truth(pixels(truth), truth.name, canvas)
+
+    def _edited(self, some: Sequence[tuple[Canvas, Tensor | None]]) -> Iterator[tuple[Canvas, int, Tensor]]:
+        seeds = range(self.options.seed, self.options.seed + self.options.variants)
+        rows: list[Row] = []
+        for canvas, _ in some:
+            label = self._label(canvas)
+            rows += [Row(canvas, place, seed, label) for seed in seeds for place in canvas.tiles]
+        out, done = edited(self.model, self.options, rows), 0
+        for canvas, truth in some:
+            operator = operator_of(self.options.operator, [canvas] * len(canvas.tiles), canvas.tiles, self.model)
+            self.walk = self.walk or edit_walk(operator, self.model.header, self.options)
+            images = []
+            for seed in seeds:
+                tiles, done = out[done : done + len(canvas.tiles)], done + len(canvas.tiles)
+                images.append(whole(canvas, tiles, operator.pixels))
+                yield canvas, seed, images[-1]
+            self._measure(canvas, operator, images, truth)
+
+    def _label(self, canvas: Canvas) -> int | None:
+        """The class asked for, that of the picture, or the one that fits best."""
+        header = self.model.header
+        if not header.conditional:
+            return None
+        known = canvas.label if canvas.label is not None and canvas.label < header.conditional else None
+        label = self.klass if self.klass is not None else known
+        if label is None:
+            label = guessed(self.model, self.options, canvas)
+            name = f" ({header.classes[label]})" if header.classes else ""
+            self.console.say(f"{canvas.name}: class {label}{name} fits best what is known; --class asks for another")
+        self.classes.append(label)
+        return label
+
+    def _measure(self, canvas: Canvas, operator: Operator, images: Sequence[Tensor], truth: Tensor | None) -> None:
+        self.images += len(images)
+        if operator.keeps:
+            worst = max(known_error(canvas, operator, image) for image in images)
+            self.error = max(worst, self.error or 0.0)
+        scores = [] if truth is None else [(psnr(image, truth), ssim(image, truth)) for image in images]
+        self.scores += scores
+        self.report.add(canvas, operator, images, truth, scores)
+
+    def found(self) -> dict[str, Any]:
+        """What a document says of them."""
+        return {
+            "images": self.images,
+            "levels": self.walk.levels.tolist() if self.walk else [],
+            "evaluations": self.walk.evaluations if self.walk else 0,
+            "known_error": self.error,
+            "classes": self.classes or None,
+            **{name: self._mean(i) for i, name in enumerate(("psnr", "ssim")) if self.scores},
+        }
+
+    def _mean(self, i: int) -> float:
+        return sum(score[i] for score in self.scores) / len(self.scores)
+
+    def told(self) -> str:
+        """One line for people."""
+        parts = [f"{self.found()['evaluations']} network evaluations each"]
+        if self.error is not None:
+            parts.append(f"the known part is off by at most {self.error:.2g} of 255 grey levels")
+        if self.scores:
+            parts.append(f"PSNR {self._mean(0):.2f} dB, SSIM {self._mean(1):.3f}")
+        return "; ".join(parts)
 
 
-def settled(x: Tensor, operator: Operator) -> Tensor:
-    """An image in [-1, 1] that has the known part, found by giving it the one and the other in turn.
-
-    Clipping alone would change what is known: the mean of a patch, or the grey value of a pixel. Both sets are convex
-    and meet, so the turns converge (von Neumann's alternating projections).
-    """
-    for _ in range(TURNS):
-        x = operator.impose(x.clamp(-1, 1))
-    return x.clamp(-1, 1)
-
-
-def edit_levels(operator: Operator, header: Header, steps: int | None, levels: Any) -> Tensor:
-    """Given levels, else ``steps`` of the Karras grid from where the task starts.
-
-    A task that starts part of the way needs few: one for denoising, and 5.38 then 2.24 for strokes as in the paper.
-    """
-    if levels:
-        return torch.tensor(list(levels), dtype=torch.float64)
-    first = operator.level or header.sigma_max
-    if operator.noisy and steps in (None, 1):
-        return torch.tensor([first], dtype=torch.float64)
-    count = steps or (STEPS if operator.level is None else 2)
-    if operator.level is not None and count == 2:
-        return torch.tensor([first, first * 2.24 / 5.38], dtype=torch.float64)
-    return karras(count + 1, header.sigma_min, first)[:-1]
+def known_error(canvas: Canvas, operator: Operator, image: Tensor) -> float:
+    """How far the known part of the result is from what it should be, in grey levels, tile by tile."""
+    more = [n - kept for n, kept in zip(canvas.size, canvas.kept, strict=True)]
+    full = torch.nn.functional.pad(to_model(image)[None], (0, more[1], 0, more[0]), mode="replicate")[0]
+    tile = operator.reference.shape[2:]
+    off = operator.known_part(cut(full, canvas.tiles, tile).to(operator.reference)) - operator.known_part(
+        operator.reference
+    )
+    return float(off.abs().max()) * 127.5
 
 
-def prepare(picture: np.ndarray, options: EditOptions, header: Header, console: Console) -> Tensor:
-    """The picture as the model sees it, [1, C, H, W] in [-1, 1]: its channels, cropped and resized where need be."""
-    channels, side, _ = header.shape
-    _, height, width = picture.shape
-    if options.operator.name == "superres" and max(height, width) < side:
-        if height != width or side % height:
-            raise UsageError(
-                f"the model's {side}x{side} is no multiple of {width}x{height}, the size of {options.input}"
-            )
-        picture = np.repeat(np.repeat(picture, side // height, axis=1), side // width, axis=2)
-    elif (height, width) != (side, side):
-        console.say(f"{options.input} is {width}x{height}: its middle square was resized to the model's {side}x{side}")
-        picture = resized(picture, side, Image.Resampling.LANCZOS)
-    return to_model(torch.from_numpy(with_channels(picture, channels)))[None]
+def fitted_truth(truth: Any, name: str, canvas: Canvas) -> Tensor:
+    """The true image at the size of the result."""
+    high, wide = canvas.kept
+    truth = with_channels(truth, len(canvas.image))
+    if truth.shape[1:] != canvas.kept and truth.shape[1] * wide != truth.shape[2] * high:
+        raise UsageError(f"{name} has not the proportions of the result, {wide}x{high}", "crop it first")
+    return torch.from_numpy(truth if truth.shape[1:] == canvas.kept else resized(truth, canvas.kept, SMOOTH))
 
 
-def mask_of(options: EditOptions, picture: np.ndarray, header: Header) -> Tensor | None:
-    """[1, 1, H, W] in [0, 1], 1 where pixels are to be filled in."""
-    if options.mask is None:
-        return None
-    mask = with_channels(read_picture(options.mask), 1)
-    if mask.shape[1:] != picture.shape[1:]:
-        theirs, ours = (f"{shape[2]}x{shape[1]}" for shape in (mask.shape, picture.shape))
-        raise UsageError(
-            f"the mask {options.mask} is {theirs}, and {options.input} is {ours}", "make them the same size"
-        )
-    if mask.shape[1:] != header.shape[1:]:
-        mask = resized(mask, header.shape[1], Image.Resampling.NEAREST)
-    return torch.from_numpy(mask)[None] / 255
-
-
-def factor_of(options: EditOptions, picture: np.ndarray, header: Header) -> int | None:
-    """How many times a small picture must grow to reach the size of the model."""
-    if options.operator.name != "superres" or picture.shape[1] >= header.shape[1]:
-        return options.factor
-    factor = header.shape[1] // picture.shape[1]
-    if options.factor not in (None, factor):
-        raise UsageError(
-            f"{options.input} grows {factor} times to the model's {header.shape[1]} pixels, not {options.factor}"
-        )
-    return factor
-
-
-def refuse_unused(task: str, given: dict[str, Any]) -> None:
+def refuse_unused(options: EditOptions) -> None:
     """An option that the task would silently ignore is a mistake."""
+    task = options.operator.name
     takes = registry.options(registry.get("operators", task))
-    for name, value in given.items():
-        if value is not None and name not in takes:
-            raise UsageError(
-                f"{task} takes no --{name}", f"it takes: {', '.join(f'--{o}' for o in takes) or 'no options'}"
-            )
-
-
-def resized(picture: np.ndarray, side: int, filter: Image.Resampling) -> np.ndarray:
-    """The middle square at ``side`` pixels."""
-    _, height, width = picture.shape
-    short = min(height, width)
-    left, top = (width - short) // 2, (height - short) // 2
-    planes = [
-        Image.fromarray(plane[top : top + short, left : left + short]).resize((side, side), filter) for plane in picture
-    ]
-    return np.stack([np.asarray(plane) for plane in planes])
+    of_masks = ["white", *OF_MASKS] if "mask" in takes else []
+    flags = [*takes, *of_masks]
+    for name in ("mask", *OF_MASKS, "margin", "factor", "blur", "level"):
+        if getattr(options, name) is not None and name not in flags:
+            known = ", ".join(f"--{o}" for o in flags if hasattr(options, o)) or "no options"
+            raise UsageError(f"{task} takes no --{name}", f"it takes: {known}")

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from cmtool.core.operators import Operator
+from cmtool.core.operators import HIGH, Operator
 from cmtool.errors import UsageError
 
 __all__ = ["blurred", "cosines", "deblur"]
@@ -31,7 +31,7 @@ def deblur(reference: Tensor, *, blur: float = 1.0) -> Operator:
 
     unknown = passed < LEAST
     sharp = inverse(torch.where(unknown, 0.0, forward(reference) / passed.clamp(min=LEAST)))
-    return Operator(sharp, forward, inverse, unknown, start=sharp)
+    return Operator(sharp, forward, inverse, unknown, start=sharp, level=HIGH)
 
 
 def blurred(x: Tensor, blur: float) -> Tensor:

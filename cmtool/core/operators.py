@@ -8,6 +8,7 @@ Source: Song et al. 2023, arXiv 2303.01469, algorithm 4 and appendix D.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,10 @@ Map = Callable[[Tensor], Tensor]
 # What a grey value is made of (ITU-R BT.601 luma), as in the paper's colorization.
 LUMA = (0.2989, 0.5870, 0.1140)
 
+# Ten times the deviation of images: noise in which what is not known is drowned, whatever stands in its place, and what
+# is known in the large can still be seen. Colours have to be invented in the large, and start from all noise there is.
+HIGH = 5.0
+
 
 def _identity(x: Tensor) -> Tensor:
     return x
@@ -35,7 +40,8 @@ class Operator:
 
     ``unknown`` is Omega, broadcast over ``forward(x)``: bool, or in [0, 1] where what is known fades into what is not.
     ``start`` is the image that the first noise is added to, ``level`` the noise level there (None: the
-    model's highest); ``noisy`` says that ``start`` has that noise already. ``pixels`` turns the result into uint8.
+    model's highest); ``noisy`` says that ``start`` has that noise already. ``floor`` is a good level to jump from last,
+    ``steps`` a good number of jumps. ``pixels`` turns the result into uint8.
     """
 
     reference: Tensor
@@ -45,7 +51,14 @@ class Operator:
     start: Tensor
     level: float | None = None
     noisy: bool = False
+    floor: float = 0.2
+    steps: int = 16
     pixels: Map = to_pixels
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is known for certain."""
+        return bool((self.unknown == 0).any())
 
     def impose(self, x: Tensor) -> Tensor:
         """x with its known part replaced by that of the reference."""
@@ -60,9 +73,9 @@ class Operator:
 
 
 def _measured(reference: Tensor, forward: Map, inverse: Map, unknown: Tensor, pixels: Map = to_pixels) -> Operator:
-    """A task that keeps part of the reference and starts from pure noise around that part."""
+    """A task that keeps part of the reference and starts from that part alone."""
     blank = inverse(torch.where(unknown > 0, 0.0, forward(reference)))
-    return Operator(reference, forward, inverse, unknown, start=blank, pixels=pixels)
+    return Operator(reference, forward, inverse, unknown, start=blank, level=HIGH, pixels=pixels)
 
 
 def orthogonal(first: Tensor) -> Tensor:
@@ -103,17 +116,20 @@ def colorize(reference: Tensor) -> Operator:
         raise UsageError("colorize needs a model of colour images, and this one is grey")
     q = orthogonal(torch.tensor(LUMA, dtype=torch.float64)).to(reference)
     unknown = torch.tensor([False, True, True], device=reference.device).view(1, 3, 1, 1)
-    return _measured(
+    luma = torch.tensor(LUMA, dtype=torch.float64).to(reference)
+    grey = torch.einsum("bchw,c->bhw", reference, luma) / luma.sum()
+    return Operator(
         reference,
         lambda x: torch.einsum("bchw,ck->bkhw", x, q),
         lambda y: torch.einsum("bkhw,ck->bchw", y, q),
         unknown,
-        _same_grey,
+        start=grey[:, None].expand_as(reference),
+        pixels=_same_grey,
     )
 
 
 def _same_grey(x: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] whose grey values are those of x to a tenth of a level; blue, which counts least, goes last."""
+    """uint8 [B, 3, H, W] with the grey values of x to a tenth of a level; blue, which counts least, goes last."""
     grb = ((x[:, [1, 0, 2]].double() + 1) * 127.5).movedim(1, -1)
     rounded = carried(grb, torch.tensor([LUMA[1], LUMA[0], LUMA[2]]))
     return rounded[..., [1, 0, 2]].movedim(-1, 1).to(torch.uint8)
@@ -142,10 +158,10 @@ def superres(reference: Tensor, *, factor: int = 4) -> Operator:
     return _measured(reference, lambda x: patches(x) @ q, lambda y: image(y @ q.T), unknown, same_means)
 
 
-def _free(reference: Tensor, level: float, noisy: bool) -> Operator:
+def _free(reference: Tensor, level: float, **about: Any) -> Operator:
     """A task that keeps nothing by force and starts part of the way, from the reference itself."""
     everything = torch.ones(1, dtype=torch.bool, device=reference.device)
-    return Operator(reference, _identity, _identity, everything, start=reference, level=level, noisy=noisy)
+    return Operator(reference, _identity, _identity, everything, start=reference, level=level, **about)
 
 
 def denoise(reference: Tensor, *, level: float | None = None) -> Operator:
@@ -153,7 +169,8 @@ def denoise(reference: Tensor, *, level: float | None = None) -> Operator:
 
     Without ``level`` it is estimated from all the images of the reference.
     """
-    return _free(reference, noise_level(reference) if level is None else level, noisy=True)
+    level = noise_level(reference) if level is None else level
+    return _free(reference, level, noisy=True, floor=level / 3, steps=1)
 
 
 def noise_level(x: Tensor) -> float:
@@ -171,8 +188,8 @@ def noise_level(x: Tensor) -> float:
 
 
 def stroke(reference: Tensor, *, level: float = 5.38) -> Operator:
-    """Turn a rough painting into an image: noise it to ``level``, then jump.
+    """Turn a rough painting into an image: noise it to ``level``, jump, and again from 0.42 of that level.
 
     Source: SDEdit, Meng et al. 2022, arXiv 2108.01073.
     """
-    return _free(reference, level, noisy=False)
+    return _free(reference, level, floor=level * 2.24 / 5.38, steps=2)

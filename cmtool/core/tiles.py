@@ -29,7 +29,7 @@ def _starts(length: int, side: int, step: int) -> list[int]:
     return [round(i * (length - side) / max(count - 1, 1) / step) * step for i in range(count)]
 
 
-def cut(canvas: Tensor, corners: Sequence[Place], tile: tuple[int, int]) -> Tensor:
+def cut(canvas: Tensor, corners: Sequence[Place], tile: Sequence[int]) -> Tensor:
     """The tiles [T, C, h, w] of a picture [C, H, W]."""
     return torch.stack([canvas[:, top : top + tile[0], left : left + tile[1]] for top, left in corners])
 

@@ -30,7 +30,7 @@ def labelled(headings: Sequence[str], rows: Sequence[Sequence[Cell]], title: str
     pen = ImageDraw.Draw(page)
     pen.text((GAP, GAP), title, INK, page_font)
     for i, heading in enumerate(headings):
-        pen.text((GAP + i * (wide + GAP) + wide / 2, top - 6), heading, INK, page_font, anchor="mb")
+        pen.text((GAP + i * (wide + GAP) + wide / 2, top - 8), heading, INK, page_font, anchor="ms")
     for j, row in enumerate(rows):
         for i, (image, texts) in enumerate(row):
             left, upper = GAP + i * (wide + GAP), top + j * high

@@ -1,8 +1,9 @@
 """Every option of every command: its default, type, check and help, once."""
 
 from cmtool.settings.converting import ConvertOptions
+from cmtool.settings.editing import EditOptions, InterpOptions
 from cmtool.settings.judging import FidOptions, InfoOptions, LevelsOptions, LikelihoodOptions
-from cmtool.settings.sampling import EditOptions, InterpOptions, SampleOptions
+from cmtool.settings.sampling import SampleOptions
 from cmtool.settings.training import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 
 __all__ = [
