@@ -4,6 +4,7 @@ An array is a header, then row after row of equal width; images are uint8 [N, H,
 float [N, D].
 """
 
+import io
 import math
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -15,7 +16,7 @@ from cmtool.errors import BadFile
 from cmtool.files.streams.item import Item
 from cmtool.pictures import MAX_BYTES, planes
 
-__all__ = ["MAGIC", "Rows", "header", "items", "row", "row_shape"]
+__all__ = ["MAGIC", "Rows", "begins", "blocks", "header", "items", "layout", "row"]
 
 MAGIC = b"\x93NUMPY"
 BLOCK = 1 << 17  # bytes that are read at once
@@ -66,17 +67,32 @@ def items(rows: Rows, labels: np.ndarray | None, name: str) -> Iterator[Item]:
             i += 1
 
 
-def row_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """How an image [C, H, W] lies in a row, [H, W, C]; a point [D] lies as it is."""
-    return (shape[1], shape[2], shape[0]) if len(shape) == 3 else shape
-
-
 def row(image: np.ndarray) -> bytes:
     """The bytes of a row: uint8 [C, H, W] as [H, W, C], or a point as float32."""
     return image.transpose(1, 2, 0).tobytes() if image.ndim == 3 else image.astype(np.float32).tobytes()
 
 
-def header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Begin an array of ``shape``."""
-    fields = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+def header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """How an array of ``shape`` begins."""
+    file, fields = io.BytesIO(), {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     npy.write_array_header_1_0(file, fields)
+    return file.getvalue()
+
+
+def layout(shape: tuple[int, ...], n: int) -> tuple[bytes, int]:
+    """The header of ``n`` images [C, H, W] or points [D], and the bytes of each."""
+    image = len(shape) == 3
+    rows, dtype = (shape[1], shape[2], shape[0]) if image else shape, np.dtype(np.uint8 if image else np.float32)
+    return header((n, *rows), dtype), math.prod(shape) * dtype.itemsize
+
+
+def begins(file: BinaryIO, at: int, head: bytes) -> bool:
+    """Whether ``head`` is what stands at ``at``."""
+    file.seek(at)
+    return file.read(len(head)) == head
+
+
+def blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next ``size`` bytes, piece by piece."""
+    for start in range(0, size, BLOCK):
+        yield file.read(min(BLOCK, size - start))

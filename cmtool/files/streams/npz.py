@@ -4,22 +4,21 @@ Also read: the key ``samples`` (score_sde, consistency_models_cifar10), grey ima
 [N, D].
 """
 
-import contextlib
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
-from numpy.lib import format as npy
 
 from cmtool.errors import BadFile
-from cmtool.files.atomic import writing
-from cmtool.files.streams.arrays import Rows, items
+from cmtool.files.streams.arrays import Rows, begins, blocks, header, items, layout, row
 from cmtool.files.streams.item import Item
+from cmtool.files.streams.stored import Entry, Stored
 from cmtool.files.streams.zip import opened
 
-__all__ = ["NpzWriter", "keys", "read"]
+__all__ = ["NpzSink", "keys", "read"]
 
 IMAGES, LABELS = ("arr_0", "samples"), "arr_1"
 
@@ -34,6 +33,8 @@ def read(path: Path) -> Iterator[Item]:
     """Its images or points; BadFile when damaged or something else."""
     with opened(path, "an .npz file") as archive:
         found = _keys(archive, path)
+        for name in archive.namelist():  # one whose name was damaged would not be missed, and the labels be gone
+            archive.open(name).close()
         key = next((key for key in IMAGES if key in found), None)
         if key is None:
             raise BadFile(f"{path} holds no images, but {', '.join(found) or 'nothing'}", "images are called arr_0")
@@ -63,47 +64,62 @@ def _keys(archive: zipfile.ZipFile, path: Path) -> list[str]:
     return names
 
 
-class NpzWriter:
-    """``arr_0`` [N, H, W, C] (or points float32 [N, D]) and ``arr_1``, as they come: N must be known beforehand."""
+class NpzSink:
+    """``arr_0`` [N, H, W, C] (or points float32 [N, D]) as it comes, then ``arr_1``: N must be known beforehand.
 
-    def __init__(self, file: BinaryIO, name: str, n: int, shape: tuple[int, ...], labelled: bool):
-        self.name, self.n, self.shape, self.labels = name, n, shape, [] if labelled else None
-        self.dtype = np.dtype(np.uint8 if len(shape) == 3 else np.float32)
-        self.archive = zipfile.ZipFile(file, "w")
-        self.count = 0
-        rows = (shape[1], shape[2], shape[0]) if len(shape) == 3 else shape
-        with writing(name):
-            self.member = self._member("arr_0", (n, *rows), self.dtype)
+    npz has no place for the seeds, only their order.
+    """
 
-    def write(self, seeds: Any, images: Any, labels: Any = None) -> None:
-        """Write a batch; npz has no place for the seeds, only their order."""
-        rows = np.asarray(images, dtype=self.dtype)
-        rows = rows.transpose(0, 2, 3, 1) if rows.ndim == 4 else rows
-        with writing(self.name):
-            self.member.write(np.ascontiguousarray(rows).data)
-        self.count += len(rows)
-        if self.labels is not None:
-            self.labels.extend(np.asarray(labels).tolist())
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], n: int, labelled: bool):
+        self.file, self.n, self.labelled = file, n, labelled
+        self.archive, self.head, self.width = Stored(file), *layout(shape, n)
+        self.labels: list[int | None] = []
+        self.images, self.crc = Entry(b"", 0, 0, 0, 0), 0
+
+    def begin(self) -> None:
+        self.images = self.archive.begin("arr_0.npy", len(self.head) + self.n * self.width)
+        self.archive.write(self.head)
+        self.crc = zlib.crc32(self.head)
+
+    def prepare(self, seed: int, image: np.ndarray) -> bytes:
+        return row(image)
+
+    def add(self, seed: int, data: bytes, label: int | None) -> None:
+        self.archive.write(data)
+        self.crc = zlib.crc32(data, self.crc)
+        self.labels.append(label)
 
     def finish(self) -> None:
-        """Write the labels and the end of the archive."""
-        assert self.count == self.n, f"{self.count} images written, {self.n} announced"
-        with writing(self.name):
-            self.member.close()
-            if self.labels is not None:
-                with self._member("arr_1", (self.n,), np.dtype(np.int64)) as member:
-                    member.write(np.array(self.labels, dtype=np.int64).data)
-            self.archive.close()
+        """The checksum of the images, the labels and the end of the archive."""
+        assert len(self.labels) == self.n, f"{len(self.labels)} images written, {self.n} announced"
+        self.archive.close(self.images, self.crc)
+        if self.labelled:
+            labels = np.array(self.labels, dtype=np.int64)
+            self.archive.put("arr_1.npy", header(labels.shape, labels.dtype) + labels.tobytes())
+        self.archive.finish()
 
-    def close(self) -> None:
-        """Let go of the archive, finished or not."""
-        for part in (self.member, self.archive):
-            with contextlib.suppress(OSError, ValueError):
-                part.close()
+    def keep(self, seeds: Sequence[int], labels: Sequence[int | None]) -> int:
+        entry, end = self.archive.header(), self.file.seek(0, 2)
+        if (
+            not entry
+            or entry.size != len(self.head) + self.n * self.width
+            or not begins(self.file, entry.start, self.head)
+        ):
+            self.archive.take_up([], 0)
+            self.begin()
+            return 0
+        first = entry.start + len(self.head)
+        kept = min((end - first) // self.width, len(seeds))
+        self.images, self.labels = entry, list(labels[:kept])
+        self.file.seek(entry.start)
+        self.crc = 0
+        for data in blocks(self.file, len(self.head) + kept * self.width):
+            self.crc = zlib.crc32(data, self.crc)
+        self.archive.take_up([entry], first + kept * self.width)
+        return kept
 
-    def _member(self, key: str, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        # without a date, so that equal images give equal files; large members need zip64 from the start
-        member = self.archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True)
-        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        npy.write_array_header_1_0(member, header)
-        return member
+    def payloads(self) -> Iterator[bytes]:
+        entry = self.archive.header()
+        assert entry
+        self.file.seek(entry.start + len(self.head))
+        return (self.file.read(self.width) for _ in range(self.n))

@@ -6,20 +6,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cmtool.errors import MissingInput, UsageError
-from cmtool.files.streams import arrays, folder, npy, npz, sheet, tar, zip
+from cmtool.files.streams import arrays, folder, npy, sheet, tar
 from cmtool.files.streams.item import Batch, Item, batched
-from cmtool.pictures import MAX_BYTES, SUFFIXES
+from cmtool.files.streams.table import FORMATS
+from cmtool.pictures import MAX_BYTES
 
 __all__ = ["STREAM", "images_of", "items_of", "stdin"]
 
 STREAM = "-"
-READERS = {
-    ".tar": tar.read,
-    ".zip": zip.read,
-    ".npz": npz.read,
-    ".npy": npy.read,
-    **dict.fromkeys(SUFFIXES, sheet.read),
-}
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM")  # how PNG, JPEG, WebP and BMP begin
 
 
@@ -41,11 +35,11 @@ def items_of(target: str | Path) -> Iterator[Item]:
         return folder.read(path)
     if not path.exists():
         raise MissingInput(f"there is no file or folder {path}")
-    if path.suffix.lower() not in READERS:
+    if path.suffix.lower() not in FORMATS:
         raise UsageError(
-            f"cannot read images from {path}", f"what works: a folder, {', '.join(READERS)}, or - for a pipe"
+            f"cannot read images from {path}", f"what works: a folder, {', '.join(FORMATS)}, or - for a pipe"
         )
-    return READERS[path.suffix.lower()](path)
+    return FORMATS[path.suffix.lower()].read(path)
 
 
 def stdin() -> BinaryIO:

@@ -2,19 +2,21 @@
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from cmtool.errors import BadFile
+from cmtool.errors import BadFile, UsageError
 from cmtool.files.streams.item import Item
-from cmtool.pictures import decode, planes
+from cmtool.pictures import MAX_PIXELS, decode, planes
 
-__all__ = ["LAYOUT", "read", "read_bytes"]
+__all__ = ["LAYOUT", "SheetSink", "read", "read_bytes"]
 
+GAP, PAPER = 2, 255
 LAYOUT = "cmtool:sheet"  # the text chunk of the layout: n, columns, size [H, W], gap, scale, labels
 
 
@@ -57,3 +59,42 @@ def _layout(data: bytes) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
+
+
+class SheetSink:
+    """One picture of all images, about square, which is in memory until it is written."""
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], n: int, labelled: bool):
+        channels, height, width = shape
+        self.file, self.columns = file, math.ceil(math.sqrt(n))
+        self.cell = height + GAP, width + GAP
+        size = -(-n // self.columns) * self.cell[0] + GAP, self.columns * self.cell[1] + GAP
+        if math.prod(size) > MAX_PIXELS:
+            raise UsageError(
+                f"{n:,} images are too many for one picture", "write them to a folder/, .zip, .tar or .npz"
+            )
+        self.sheet = np.full((channels, *size), PAPER, dtype=np.uint8)
+        self.layout = {"n": n, "columns": self.columns, "size": [height, width], "gap": GAP, "scale": 1, "labels": None}
+        self.labels: list[int | None] | None = [] if labelled else None
+        self.count = 0
+
+    def begin(self) -> None:
+        pass
+
+    def prepare(self, seed: int, image: np.ndarray) -> bytes:
+        return image.tobytes()
+
+    def add(self, seed: int, data: bytes, label: int | None) -> None:
+        row, column = divmod(self.count, self.columns)
+        top, left = row * self.cell[0] + GAP, column * self.cell[1] + GAP
+        tile = self.sheet[:, top : top + self.cell[0] - GAP, left : left + self.cell[1] - GAP]
+        tile[...] = np.frombuffer(data, np.uint8).reshape(tile.shape)
+        self.count += 1
+        if self.labels is not None:
+            self.labels.append(label)
+
+    def finish(self) -> None:
+        text = PngImagePlugin.PngInfo()
+        text.add_text(LAYOUT, json.dumps(self.layout | {"labels": self.labels}))
+        pixels = self.sheet[0] if len(self.sheet) == 1 else self.sheet.transpose(1, 2, 0)
+        Image.fromarray(np.ascontiguousarray(pixels)).save(self.file, format="PNG", pnginfo=text)
