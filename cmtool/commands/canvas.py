@@ -20,7 +20,7 @@ from cmtool.files.streams.item import size_of
 from cmtool.pictures import with_channels
 from cmtool.settings import EditOptions
 
-__all__ = ["Canvas", "canvas_of", "fitted"]
+__all__ = ["Canvas", "canvas_of", "fitted_to", "resized"]
 
 Say = Callable[[str], None]
 SMOOTH, SHARP = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
@@ -165,6 +165,15 @@ def picture_mask(picture: np.ndarray, name: str, options: EditOptions) -> np.nda
             f"the mask {options.mask} is {size_of(mask)}, and {name} is {size_of(picture)}", "make them the same size"
         )
     return 255 - mask if options.white == "keep" else mask
+
+
+def fitted_to(picture: np.ndarray, name: str, shape: tuple[int, ...], say: Say) -> np.ndarray:
+    """The picture with the channels and size of the model's images; its middle, where the proportions differ."""
+    channels, *size = shape
+    if picture.shape[1:] != tuple(size):
+        say(f"{name} is {size_of(picture)}: its middle was resized to the model's {size[1]}x{size[0]}")
+        picture = resized(picture, tuple(size), SMOOTH)
+    return with_channels(picture, channels)
 
 
 def resized(picture: np.ndarray, size: tuple[int, ...], filter: Image.Resampling) -> np.ndarray:
