@@ -42,6 +42,11 @@ class Canvas:
     label: int | None = None
 
     @property
+    def step(self) -> int:
+        """The side of the patches that no tile may cut."""
+        return self.given.get("factor", 1)
+
+    @property
     def size(self) -> tuple[int, int]:
         return self.image.shape[1], self.image.shape[2]
 

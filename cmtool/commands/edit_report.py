@@ -37,7 +37,7 @@ class Report:
         if self.options.report is None or len(self.rows) >= ROWS:
             return
         high, wide = canvas.kept
-        known = joined(operator.start.cpu(), canvas.tiles, canvas.size)
+        known = joined(operator.start.cpu(), canvas.tiles, canvas.size, canvas.step)
         words = [[f"{p:.1f} dB", f"SSIM {s:.3f}"] for p, s in scores] or [[]] * len(images)
         row: list[Cell] = [(to_pixels(part)[:, :high, :wide].numpy(), []) for part in (canvas.image, known)]
         row += [(image.numpy(), lines) for image, lines in zip(images[:VARIANTS], words, strict=False)]

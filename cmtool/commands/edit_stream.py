@@ -27,6 +27,8 @@ from cmtool.settings import EditOptions
 
 __all__ = ["Edits"]
 
+REMARKS = 8
+
 
 class Edits:
     """All the edits of a run, one after another, and what was measured on the way."""
@@ -36,6 +38,7 @@ class Edits:
         self.klass = class_index(model.header, options.klass)
         self.report = Report(options)
         self.images, self.error, self.walk, self.classes = 0, None, None, []
+        self.remarks = 0
         self.scores: list[tuple[float, float]] = []
 
     def __iter__(self) -> Iterator[tuple[Canvas, int, Tensor]]:
@@ -62,25 +65,37 @@ class Edits:
             if item is None or (truths is not None and truth is None):
                 raise UsageError("there are not as many true images as inputs", "they belong together in their order")
             label = item.label if self.model.header.conditional else None
-            canvas = canvas_of(pixels(item), item.name, self.options, self.model.header, self.console.say, label)
+            canvas = canvas_of(pixels(item), item.name, self.options, self.model.header, self._remark, label)
             yield canvas, None if truth is None else fitted_truth(pixels(truth), truth.name, canvas)
 
     def _edited(self, some: Sequence[tuple[Canvas, Tensor | None]]) -> Iterator[tuple[Canvas, int, Tensor]]:
         seeds = range(self.options.seed, self.options.seed + self.options.variants)
         rows: list[Row] = []
         for canvas, _ in some:
+            self._check(canvas)
             label = self._label(canvas)
             rows += [Row(canvas, place, seed, label) for seed in seeds for place in canvas.tiles]
         out, done = edited(self.model, self.options, rows), 0
         for canvas, truth in some:
             operator = operator_of(self.options.operator, [canvas] * len(canvas.tiles), canvas.tiles, self.model)
-            self.walk = self.walk or edit_walk(operator, self.model.header, self.options)
             images = []
             for seed in seeds:
                 tiles, done = out[done : done + len(canvas.tiles)], done + len(canvas.tiles)
                 images.append(whole(canvas, tiles, operator.pixels))
                 yield canvas, seed, images[-1]
             self._measure(canvas, operator, images, truth)
+
+    def _check(self, canvas: Canvas) -> None:
+        """Complain before the first evaluation, and keep the walk of the first picture for what is told."""
+        if self.walk is None:
+            operator = operator_of(self.options.operator, [canvas], canvas.tiles[:1], self.model)
+            self.walk = edit_walk(operator, self.model.header, self.options)
+
+    def _remark(self, text: str) -> None:
+        """The first few remarks on pictures; a folder may give rise to thousands."""
+        self.remarks += 1
+        if self.remarks <= REMARKS:
+            self.console.say(text if self.remarks < REMARKS else f"{text}; further remarks like these are left out")
 
     def _label(self, canvas: Canvas) -> int | None:
         """The class asked for, that of the picture, or the one that fits best."""
@@ -92,7 +107,7 @@ class Edits:
         if label is None:
             label = guessed(self.model, operator_of(self.options.operator, [canvas], canvas.tiles[:1], self.model))
             name = f" ({header.classes[label]})" if header.classes else ""
-            self.console.say(f"{canvas.name}: class {label}{name} fits best what is known; --class asks for another")
+            self._remark(f"{canvas.name}: class {label}{name} fits best what is known; --class asks for another")
         self.classes.append(label)
         return label
 

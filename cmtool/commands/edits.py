@@ -76,5 +76,5 @@ def _piece(model: Denoiser, options: EditOptions, rows: Sequence[Row]) -> Tensor
 
 def whole(canvas: Canvas, tiles: Tensor, pixels: Callable[[Tensor], Tensor]) -> Tensor:
     """The result of a canvas from those of its tiles [T, C, h, w]: uint8 [C, H, W]."""
-    image = pixels(joined(tiles, canvas.tiles, canvas.size)[None])[0]
+    image = pixels(joined(tiles, canvas.tiles, canvas.size, canvas.step)[None])[0]
     return image[:, : canvas.kept[0], : canvas.kept[1]]

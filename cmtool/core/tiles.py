@@ -34,15 +34,16 @@ def cut(canvas: Tensor, corners: Sequence[Place], tile: Sequence[int]) -> Tensor
     return torch.stack([canvas[:, top : top + tile[0], left : left + tile[1]] for top, left in corners])
 
 
-def joined(tiles: Tensor, corners: Sequence[Place], size: tuple[int, int]) -> Tensor:
+def joined(tiles: Tensor, corners: Sequence[Place], size: tuple[int, int], step: int = 1) -> Tensor:
     """The picture [C, H, W] of tiles [T, C, h, w]; where they overlap, a mean that favours the middle of each.
 
-    What all tiles know of a pixel or of a patch, their mean knows as well. A tile alone is left as it is.
+    What all tiles know of a pixel, their mean knows as well; so of a patch of ``step`` x ``step`` pixels, all of which
+    weigh the same. A tile alone is left as it is.
     """
     if len(tiles) == 1:
         return tiles[0]
     height, width = tiles.shape[-2:]
-    weight = torch.outer(_ramp(height), _ramp(width))
+    weight = torch.outer(_ramp(height, step), _ramp(width, step))
     total, weights = torch.zeros(tiles.shape[1], *size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     for tile, (top, left) in zip(tiles, corners, strict=True):
         total[:, top : top + height, left : left + width] += weight * tile
@@ -50,9 +51,9 @@ def joined(tiles: Tensor, corners: Sequence[Place], size: tuple[int, int]) -> Te
     return (total / weights).to(tiles)
 
 
-def _ramp(n: int) -> Tensor:
-    k = torch.arange(n, dtype=torch.float64)
-    return torch.minimum(k + 1, n - k)
+def _ramp(n: int, step: int) -> Tensor:
+    k = torch.arange(n // step, dtype=torch.float64)
+    return torch.minimum(k + 1, n // step - k).repeat_interleave(step)
 
 
 class TiledNoise(Noise):
