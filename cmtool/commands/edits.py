@@ -52,7 +52,8 @@ def operator_of(spec: Spec, canvases: Sequence[Canvas], corners: Sequence[Place]
 def edited(model: Denoiser, options: EditOptions, rows: Sequence[Row]) -> Tensor:
     """The results, float32 [R, C, h, w] on the CPU; row i is a function of rows[i] alone, bit for bit."""
     device, shape = next(model.parameters()).device, model.header.shape
-    size = max(1, piece(shape, device) // 2)  # one picture alone should not wait for a full piece
+    most = 8 if device.type == "cpu" else 256  # one picture alone should not wait for a full piece
+    size = max(1, min(piece(shape, device) // 2, most))
     alike: dict[tuple[Any, ...], list[int]] = {}
     for i, row in enumerate(rows):
         alike.setdefault(tuple(row.canvas.given.items()), []).append(i)
