@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from cmtool.commands.canvas import Canvas
@@ -50,8 +49,3 @@ class Report:
         results = [self.options.operator.name] if len(seeds) == 1 else [f"seed {seed}" for seed in seeds]
         headings = ["input", "known", *results, *(["truth"] if self.truths else [])]
         write_picture(path, labelled(headings, self.rows))
-
-
-def spread(images: Sequence[Tensor]) -> Tensor:
-    """Images side by side."""
-    return torch.cat(list(images), -1)
