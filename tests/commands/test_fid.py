@@ -1,3 +1,4 @@
+import hashlib
 import json
 import sys
 
@@ -54,8 +55,13 @@ def test_the_number_is_the_frechet_distance_of_the_features(fd, samples):
     document = fd(samples[0], "--ref", "digits")
     assert document["value"] == pytest.approx(frechet(features_of(made), features_of(real)), rel=1e-6)
     assert (document["metric"], document["features"]["name"]) == ("FD-small", "small")
-    assert document["source"] == {"data": str(samples[0]), "images": 200}
-    assert document["reference"] == {"data": "digits", "images": 1797}
+    assert (document["source"]["data"], document["source"]["images"]) == (str(samples[0]), 200)
+    assert document["source"]["sha256"] == hashlib.sha256(made.tobytes()).hexdigest()
+    assert document["reference"] == {
+        "data": "digits",
+        "images": 1797,
+        "sha256": hashlib.sha256(real.tobytes()).hexdigest(),
+    }
 
 
 def test_folder_npz_tar_pipe_and_model_give_the_same_digits(fd, samples, trained, monkeypatch):
@@ -88,7 +94,8 @@ def test_reference_statistics_stand_for_their_data(fd, cm, samples, tmp_path):
         write_statistics(file, Statistics(mean, covariance, len(rows), "small", extractor.fingerprint, "digits"))
     document = fd(samples[0], "--ref", tmp_path / "ref.npz")
     assert document["value"] == pytest.approx(fd(samples[0], "--ref", "digits")["value"], rel=1e-6)
-    assert document["reference"] == {"data": "digits", "images": 1797}
+    sha256 = hashlib.sha256((tmp_path / "ref.npz").read_bytes()).hexdigest()
+    assert document["reference"] == {"data": "digits", "images": 1797, "sha256": sha256}
 
     with (tmp_path / "other.npz").open("wb") as file:
         write_statistics(file, Statistics(mean, covariance, 1797, "inception", "inception f58cb9b6", "digits"))
