@@ -31,7 +31,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "features": {"errors", "pictures", "assets"},
     "training": {"core", "objectives", "errors"},
     "evaluation": {"core", "objectives", "errors", "formats"},
-    "files": {"core", "registry", "errors", "pictures", "yamlfile"},
+    "files": {"core", "assets", "registry", "errors", "pictures", "yamlfile"},
     "formats": {"files", "core", "registry", "errors"},
     "commands": L0
     | {"core", "objectives", "training", "evaluation", "files", "datasets", "pictures", "assets", "cmtool"},
