@@ -54,7 +54,7 @@ def piece(shape: tuple[int, ...], device: torch.device) -> int:
     """Images that one call of the network sees, whatever the batch: few enough for a core's cache, or to fill a GPU."""
     if len(shape) == 1:
         return 1024
-    pixels, most = (1 << 13, 16) if device.type == "cpu" else (1 << 18, 256)
+    pixels, most = (1 << 13, 64) if device.type == "cpu" else (1 << 18, 256)
     return max(1, min(pixels // math.prod(shape[1:]), most))
 
 
