@@ -2,6 +2,7 @@
 
 from cmtool.settings.converting import ConvertOptions
 from cmtool.settings.editing import EditOptions, InterpOptions
+from cmtool.settings.fetching import FetchOptions
 from cmtool.settings.judging import FidOptions, InfoOptions, LevelsOptions, LikelihoodOptions
 from cmtool.settings.sampling import SampleOptions
 from cmtool.settings.training import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
@@ -10,6 +11,7 @@ __all__ = [
     "ConvertOptions",
     "DistillOptions",
     "EditOptions",
+    "FetchOptions",
     "FidOptions",
     "InfoOptions",
     "InterpOptions",
