@@ -125,6 +125,8 @@ def test_what_is_said_may_not_contradict_the_file(file):
     assert cmtool.load(file, backbone={"dropout": 0.1, "wide": 16}).header.backbone["dropout"] == 0.1
     with pytest.raises(UsageError, match=r"backbone.wide=32 contradicts .*, whose is 16"):
         cmtool.load(file, backbone={"wide": 32})
+    with pytest.raises(UsageError, match="unknown option of network architecture 'image_v1' 'wid'"):
+        cmtool.load(file, backbone={"wid": 32})
     with pytest.raises(UsageError, match="holds an average and nothing else"):
         cmtool.load(file, format={"ema": False})
 
