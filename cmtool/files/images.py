@@ -9,48 +9,22 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from cmtool.errors import MissingInput, UsageError
+from cmtool.errors import UsageError
 from cmtool.files.atomic import replacing
-from cmtool.files.streams.folder import FolderWriter, read_folder
-from cmtool.files.streams.item import Batch, Item, batched
-from cmtool.files.streams.npz import NpzWriter, keys, read_npz
-from cmtool.files.streams.tar import TarWriter, read_tar
-from cmtool.pictures import SUFFIXES
+from cmtool.files.streams.folder import FolderWriter
+from cmtool.files.streams.item import Batch
+from cmtool.files.streams.npz import NpzWriter, keys
+from cmtool.files.streams.reading import STREAM, stdin
+from cmtool.files.streams.reading import images_of as open_reader
+from cmtool.files.streams.tar import TarWriter
 
-__all__ = ["Batch", "Writer", "keys", "open_reader", "open_writer", "stdin", "stdout"]
-
-STREAM = "-"
+__all__ = ["STREAM", "Batch", "Writer", "keys", "open_reader", "open_writer", "stdin", "stdout"]
 
 
 class Writer(Protocol):
     """Takes batches: ``seeds`` [B], ``images`` uint8 [B, C, H, W] or points [B, D], ``labels`` [B] where announced."""
 
     def write(self, seeds: Any, images: Any, labels: Any = None) -> None: ...
-
-
-def open_reader(target: str | Path, size: int = 64, channels: int | None = None) -> Iterator[Batch]:
-    """The images of ``target`` in batches of ``size``, uint8 [B, C, H, W]; ``channels`` 1 makes them grey, 3 coloured.
-
-    MissingInput when there is nothing there, BadFile when an image is damaged or of another size than the first,
-    UsageError when this kind of file is not read.
-    """
-    if str(target) == STREAM:
-        return batched(read_tar(stdin(), "standard input"), size, channels)
-    path = Path(target)
-    if path.is_dir():
-        return batched(read_folder(path), size, channels)
-    if not path.exists():
-        raise MissingInput(f"there is no file or folder {path}")
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        return read_npz(path, size, channels)
-    if suffix == ".tar":
-        return batched(_read_tar_file(path), size, channels)
-    if suffix in SUFFIXES:
-        return batched(iter([Item(str(path), path)]), size, channels)
-    raise UsageError(
-        f"cannot read images from {path}", f"what works: a folder, .npz, .tar, {', '.join(SUFFIXES)}, or - for a tar"
-    )
 
 
 def open_writer(
@@ -76,23 +50,11 @@ def open_writer(
     return _whole(path, n, shape, labelled)
 
 
-def stdin() -> BinaryIO:
-    """Standard input as bytes; UsageError when it is a terminal."""
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("'-' reads a pipe, and nothing is piped in", "for example: cmtool sample -o - | cmtool fid -")
-    return sys.stdin.buffer
-
-
 def stdout() -> BinaryIO:
     """Standard output as bytes; UsageError when it is a terminal."""
     if sys.stdout is None or sys.stdout.isatty():
         raise UsageError("'-' would write binary data to a terminal", "redirect it: cmtool sample -o - > images.tar")
     return sys.stdout.buffer
-
-
-def _read_tar_file(path: Path) -> Iterator[Item]:
-    with path.open("rb") as file:
-        yield from read_tar(file, str(path))
 
 
 @contextmanager

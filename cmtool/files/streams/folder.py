@@ -13,12 +13,12 @@ from cmtool.files.atomic import make_folder, write_bytes
 from cmtool.files.streams.item import WORKERS, Item
 from cmtool.pictures import SUFFIXES, encode
 
-__all__ = ["FolderWriter", "read_folder"]
+__all__ = ["LABELS", "FolderWriter", "labels_in", "read"]
 
 LABELS = "dataset.json"
 
 
-def read_folder(root: Path) -> Iterator[Item]:
+def read(root: Path) -> Iterator[Item]:
     """Every picture below ``root`` in the order of its path; hidden files and other kinds are passed over."""
     labels = _read_labels(root / LABELS)
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
@@ -29,13 +29,16 @@ def read_folder(root: Path) -> Iterator[Item]:
 
 
 def _read_labels(path: Path) -> dict[str, int]:
-    if not path.is_file():
-        return {}
+    return labels_in(path.read_bytes(), str(path)) if path.is_file() else {}
+
+
+def labels_in(data: bytes, name: str) -> dict[str, int]:
+    """The labels of a ``dataset.json`` by file name; BadFile when it is none."""
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"))["labels"] or []
-        return {name: label for name, label in pairs if type(label) is int}
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise BadFile(f"{path} holds no labels", 'what is read: {"labels": [["name.png", 3], ...]}') from error
+        pairs = json.loads(data)["labels"] or []
+        return {file: label for file, label in pairs if type(label) is int}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadFile(f"{name} holds no labels", 'what is read: {"labels": [["name.png", 3], ...]}') from error
 
 
 class FolderWriter:

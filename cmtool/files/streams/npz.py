@@ -5,100 +5,53 @@ Also read: the key ``samples`` (score_sde, consistency_models_cifar10), grey ima
 """
 
 import contextlib
-import math
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.lib import format as npy
 
 from cmtool.errors import BadFile
 from cmtool.files.atomic import writing
-from cmtool.files.streams.item import Batch
-from cmtool.pictures import MAX_BYTES, with_channels
+from cmtool.files.streams.arrays import Rows, items
+from cmtool.files.streams.item import Item
+from cmtool.files.streams.zip import opened
 
-__all__ = ["NpzWriter", "keys", "read_npz"]
+__all__ = ["NpzWriter", "keys", "read"]
 
 IMAGES, LABELS = ("arr_0", "samples"), "arr_1"
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError, KeyError)
 
 
 def keys(path: Path) -> list[str]:
     """The names of the arrays in an ``.npz``, without reading any; BadFile when it is none."""
-    with _opened(path) as archive:
+    with opened(path, "an .npz file") as archive:
         return _keys(archive, path)
 
 
-def read_npz(path: Path, size: int, channels: int | None = None) -> Iterator[Batch]:
-    """Batches of ``size`` images (in ``channels``, where given) or points; BadFile when damaged or something else."""
-    with _opened(path) as archive:
+def read(path: Path) -> Iterator[Item]:
+    """Its images or points; BadFile when damaged or something else."""
+    with opened(path, "an .npz file") as archive:
         found = _keys(archive, path)
         key = next((key for key in IMAGES if key in found), None)
         if key is None:
             raise BadFile(f"{path} holds no images, but {', '.join(found) or 'nothing'}", "images are called arr_0")
-        images = _Rows(archive, key)
-        labels = _Rows(archive, LABELS) if LABELS in found else None
-        if labels and (labels.n != images.n or labels.shape or labels.dtype.kind not in "iu"):
-            raise BadFile(f"{path} holds {images.n} images, but arr_1 is not their labels")
-        for start in range(0, images.n, size):
-            count = min(size, images.n - start)
-            names = [f"{path}:{i}" for i in range(start, start + count)]
-            numbers = labels.read(count).astype(np.int64) if labels else None
-            yield Batch(names, _arranged(images.read(count), path, channels), numbers)
-        for rows in filter(None, (images, labels)):
-            rows.end()
+        images = _rows(archive, key)
+        labels = _labels(archive, images.n, path) if LABELS in found else None
+        yield from items(images, labels, str(path))
 
 
-class _Rows:
-    """The rows of one array in the archive, read one after the other."""
-
-    def __init__(self, archive: zipfile.ZipFile, key: str):
-        self.file = archive.open(f"{key}.npy")
-        version = npy.read_magic(self.file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{key} has npy version {version}")
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        (self.n, *self.shape), fortran, self.dtype = read(self.file)
-        self.width = math.prod(self.shape) * self.dtype.itemsize
-        if self.dtype.hasobject or fortran or not 0 < self.width <= MAX_BYTES:
-            raise ValueError(f"{key} is not an array of images, points or labels")
-
-    def read(self, count: int) -> np.ndarray:
-        data = self.file.read(count * self.width)
-        if len(data) < count * self.width:
-            raise EOFError("it is cut short")
-        return np.frombuffer(data, self.dtype).reshape(count, *self.shape)
-
-    def end(self) -> None:
-        if self.file.read(1):  # at the end of a member, zipfile compares its checksum
-            raise ValueError("it is longer than it says")
+def _rows(archive: zipfile.ZipFile, key: str) -> Rows:
+    return Rows(cast(BinaryIO, archive.open(f"{key}.npy")), key)
 
 
-def _arranged(rows: np.ndarray, path: Path, channels: int | None) -> np.ndarray:
-    """[B, H, W] or [B, H, W, C] uint8 to [B, C, H, W]; [B, D] float to float32."""
-    if rows.ndim == 2 and rows.dtype.kind == "f":
-        return rows.astype(np.float32)
-    if rows.dtype != np.uint8 or not (rows.ndim == 3 or (rows.ndim == 4 and rows.shape[3] in (1, 3))):
-        shape = ", ".join(["N", *map(str, rows.shape[1:])])
-        raise BadFile(
-            f"{path} holds {rows.dtype} [{shape}], which are no images", "images are uint8 [N, height, width, 1 or 3]"
-        )
-    images = np.array(rows[:, None] if rows.ndim == 3 else rows.transpose(0, 3, 1, 2), order="C")
-    return with_channels(images, channels) if channels else images
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except DAMAGE as error:
-        reason = f": {error}" if str(error) else ""
-        raise BadFile(f"{path} is not an .npz file, or is damaged{reason}".replace("\n", " ")) from error
+def _labels(archive: zipfile.ZipFile, n: int, path: Path) -> np.ndarray:
+    """All of them, [N]: 8 bytes an image."""
+    rows = _rows(archive, LABELS)
+    if rows.n != n or rows.shape or rows.dtype.kind not in "iu":
+        raise BadFile(f"{path} holds {n} images, but arr_1 is not their labels")
+    return np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64)
 
 
 def _keys(archive: zipfile.ZipFile, path: Path) -> list[str]:

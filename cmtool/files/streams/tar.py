@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from posixpath import basename, splitext
 from typing import Any, BinaryIO
 
@@ -17,14 +18,20 @@ from cmtool.files.atomic import writing
 from cmtool.files.streams.item import WORKERS, Item
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
 
-__all__ = ["TarWriter", "read_tar"]
+__all__ = ["TarWriter", "read", "read_stream"]
 
 BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
-def read_tar(file: BinaryIO, archive: str) -> Iterator[Item]:
+def read(path: Path) -> Iterator[Item]:
+    """The pictures of a tar file; see ``read_stream``."""
+    with path.open("rb") as file:
+        yield from read_stream(file, str(path))
+
+
+def read_stream(file: BinaryIO, archive: str) -> Iterator[Item]:
     """The pictures of a tar in their order, labelled by the ``.cls`` member of the same stem beside them.
 
     Hidden members and other kinds are passed over. BadFile for an archive that is cut short or damaged, and for links,
