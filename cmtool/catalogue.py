@@ -5,11 +5,11 @@ from cmtool.pages import Command
 
 __all__ = ["COMMANDS"]
 
-ADVICE = (  # what docs/solvers.md and the tables there support
+ADVICE = (  # what the tables of docs/benchmarks.md and docs/solvers.md support
     ("a consistency model", "none: --steps 1, or 2 for better images"),
-    ("about 36 evaluations", "heun; with --set solver.churn=8 it also mends what the network gets wrong"),
-    ("10 to 20 evaluations", "dpmpp-2m or unipc"),
-    ("any score model", "docs/solvers.md has them all"),
+    ("5 to 20 evaluations", "dpmpp-2m"),
+    ("about 36 evaluations", "heun, the default; --set solver.churn=8 also mends what the network gets wrong"),
+    ("100 and more", "reverse-time samplers, such as euler-maruyama; rk45 for a given accuracy"),
 )
 
 COMMANDS = {

@@ -129,7 +129,7 @@ def _twin(other: nn.Module, net: nn.Module) -> nn.Module:
     return other
 
 
-def _check_jvp(net: nn.Module, x: Tensor, c_noise: Tensor, labels: Tensor, h: float = 1e-5) -> None:
+def _check_jvp(net: nn.Module, x: Tensor, c_noise: Tensor, labels: Tensor, h: float = 1e-7) -> None:
     def call(x: Tensor, c_noise: Tensor) -> Tensor:
         return net(x, c_noise, labels)
 

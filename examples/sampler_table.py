@@ -3,6 +3,7 @@
 Trains one score model for each process (VE, VP, sub-VP, EDM, flow matching, TrigFlow), samples each with every solver
 at about the same number of network evaluations, and one of them with ever more. Writes the table of docs/benchmarks.md
 to standard output, and FOLDER/samplers.png: quality against evaluations. Most of an hour on two quiet cores.
+$CMTOOL_ONLY names columns of the table, $CMTOOL_IMAGES and $CMTOOL_N other lengths.
 """
 
 import io
@@ -19,6 +20,7 @@ from cmtool.files.pictures import write_picture
 
 SAMPLES = os.environ.get("CMTOOL_N", "1000")
 IMAGES = os.environ.get("CMTOOL_IMAGES", "120000")
+ONLY = os.environ.get("CMTOOL_ONLY", "").split(",") if os.environ.get("CMTOOL_ONLY") else []
 MODELS = {
     "EDM": ["--method", "edm"],
     "VP": ["--method", "dsm", "--set", "method.process=vp"],
@@ -95,7 +97,7 @@ def judge(folder: Path, name: str, model: str, words: list[str]) -> tuple[float,
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "sampler-table")
     folder.mkdir(parents=True, exist_ok=True)
-    models = {name: train(folder, name) for name in MODELS}
+    models = {name: train(folder, name) for name in MODELS if not ONLY or name in ONLY}
 
     print(f"| sampler | evaluations | {' | '.join(models)} | seconds |\n|---|---|{'---|' * len(models)}---|")
     for title, words in SAMPLERS.items():

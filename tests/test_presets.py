@@ -47,7 +47,7 @@ def test_options_of_plugins_exist_and_have_the_right_type(name, command, monkeyp
             allowed = registry.options(factory)
             assert set(spec) - {"name"} <= set(allowed), f"{d.key} {spec.name} has {', '.join(allowed)}"
             for key in set(spec) - {"name"}:
-                registry._typed(factory, key, key, spec[key])
+                registry.typed(factory, key, key, spec[key])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,6 +12,8 @@ from cmtool.yamlfile import write
 
 __all__ = ["run"]
 
+INSIDE = "model.safetensors"  # the checkpoint of a run
+
 
 def run(options: InfoOptions, console: Console) -> None:
     """Print what was asked for."""
@@ -24,7 +26,7 @@ def run(options: InfoOptions, console: Console) -> None:
     else:
         path = Path(options.what)
         header = _header(path, options)
-        kept = _averages(path) if path.is_dir() else []
+        kept = _averages(path) if (path / INSIDE).exists() else []
         document = {"path": options.what, "header": header} | ({"averages": kept} if kept else {})
         console.result(document, write(header, unicode=True).rstrip() + _average_table(kept))
 
@@ -76,7 +78,7 @@ def _header(path: Path, options: InfoOptions) -> dict[str, Any]:
     from cmtool.files.envelope import holds
     from cmtool.files.header import KEY, read_header
 
-    inside = path / "model.safetensors"
+    inside = path / INSIDE
     path = inside if inside.exists() else path
     if holds(path, KEY):
         return read_header(path, whole=True).document()

@@ -62,7 +62,8 @@ def diffusers(
     known = noted(before) | known | ({"side": shown.side} if shown.side else {})
     given = {"kind": kind, "side": side, "sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
     said = {key: value for key, value in given.items() if value is not None}
-    meant, chosen = PUBLISHED | known | said, dict(backbone or {})
+    meant: dict[str, Any] = {**PUBLISHED, **known, **said}
+    chosen = dict(backbone or {})
     contradicts(path, "format", said, known)
     contradicts(path, "backbone", chosen, dict.fromkeys(chosen) | shown.backbone | {k: chosen.get(k) for k in FREE})
     require(path, meant)

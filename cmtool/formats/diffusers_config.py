@@ -93,6 +93,9 @@ def told(path: Path, config: Mapping[str, Any]) -> Told:
 def levels(path: Path, said: Mapping[str, Any], n: int) -> tuple[list[int], bool]:
     """The levels with attention, the same on both ways, and whether residual blocks resize, everywhere or nowhere."""
     down, up = listed(path, said, "down_block_types"), listed(path, said, "up_block_types")[::-1]
+    for key in ("downsample_type", "upsample_type"):
+        if said[key] not in list(DOWN):
+            raise strange(path, key, said[key])
     ways = {"AttnDownBlock2D": str(said["downsample_type"]), "AttnUpBlock2D": str(said["upsample_type"])}
     ways |= {name: way for names in (DOWN, UP) for way, name in names.items()}
     attention = [i for i, name in enumerate(down) if name == "AttnDownBlock2D"]
@@ -103,8 +106,6 @@ def levels(path: Path, said: Mapping[str, Any], n: int) -> tuple[list[int], bool
             raise strange(path, key, said[key])
     if attention != [i for i, name in enumerate(up) if name == "AttnUpBlock2D"] or len(resize - {None}) > 1:
         raise strange(path, "up_block_types", said["up_block_types"])
-    if not resize <= {"conv", "resnet"}:
-        raise strange(path, "downsample_type", said["downsample_type"])
     return attention, resize != {"conv"}
 
 

@@ -122,7 +122,7 @@ class Reader:
         if depth > DEEPEST:
             raise ValueError("it is too deep for weights")
         inside = Reader(self.take(size))
-        return array(inside.value(DEEPEST))
+        return array(inside.value(DEEPEST - 1))  # the shape is one deeper
 
 
 def array(found: Any) -> np.ndarray:

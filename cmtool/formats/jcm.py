@@ -73,7 +73,7 @@ def jcm(
         )
     try:
         shown = read_off(tree)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError, AttributeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError, AttributeError) as error:
         raise BadFile(f"{path} is no whole network: {error} is not there or has another shape") from error
     spec = {**shown, **(backbone or {})}
     shape = (3, side, side)

@@ -76,7 +76,7 @@ def test_the_image_goes_down_filtered_then_convolved():
 def test_attention_is_that_of_torch():
     torch.manual_seed(0)
     look, x = wake(Attention(32, STYLE)), torch.randn(2, 32, 3, 5)
-    h = F.group_norm(x, 8, eps=1e-6).flatten(2).transpose(1, 2)
+    h = F.group_norm(x, 8, bias=look.GroupNorm_0.bias, eps=1e-6).flatten(2).transpose(1, 2)
     q, k, v = (h @ part.W + part.b for part in (look.NIN_0, look.NIN_1, look.NIN_2))
     found = F.scaled_dot_product_attention(q, k, v) @ look.NIN_3.W + look.NIN_3.b
     expected = (x + found.transpose(1, 2).reshape(x.shape)) / math.sqrt(2)
@@ -86,9 +86,10 @@ def test_attention_is_that_of_torch():
 def test_a_block_is_two_convolutions_and_a_way_around_them():
     torch.manual_seed(0)
     block, x, e = wake(Block(16, 32, STYLE, "down")).eval(), torch.randn(2, 16, 6, 6), torch.randn(2, 8)
-    h = block.Conv_0(resized(F.silu(F.group_norm(x, 4, eps=1e-6)), "down", STYLE.taps))
+    h = F.silu(F.group_norm(x, 4, bias=block.GroupNorm_0.bias, eps=1e-6))
+    h = block.Conv_0(resized(h, "down", STYLE.taps))
     h = h + block.Dense_0(e)[:, :, None, None]
-    h = block.Conv_1(F.silu(F.group_norm(h, 8, eps=1e-6)))
+    h = block.Conv_1(F.silu(F.group_norm(h, 8, bias=block.GroupNorm_1.bias, eps=1e-6)))
     around = block.get_submodule("Conv_2")(resized(x, "down", STYLE.taps))
     torch.testing.assert_close(block(x, e), (around + h) / math.sqrt(2), atol=1e-5, rtol=1e-5)
 

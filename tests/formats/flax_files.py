@@ -26,12 +26,12 @@ def pack(value):
             return struct.pack(">b", value)
         case int():
             return b"\xd3" + struct.pack(">q", value)
-        case float():
+        case float() if not isinstance(value, np.generic):
             return b"\xcb" + struct.pack(">d", value)
-        case str() if len(value) < 32:
-            return bytes([0xA0 + len(value)]) + value.encode()
+        case str() if len(text := value.encode()) < 32:
+            return bytes([0xA0 + len(text)]) + text
         case str():
-            return b"\xd9" + bytes([len(value)]) + value.encode()
+            return b"\xd9" + bytes([len(text)]) + text
         case bytes():
             return b"\xc6" + struct.pack(">I", len(value)) + value
         case np.ndarray() | np.generic():

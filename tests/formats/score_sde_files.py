@@ -26,6 +26,6 @@ def write(path, name="ncsnpp", levels=(50.0, 1.0, 0.01), **options):
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4).state_dict()
     fourier = "module.all_modules.0.W"
     if fourier in named:
-        named[fourier] = named[fourier] - 1  # which is not learnt
+        named[fourier] = net.state_dict()["all_modules.0.W"]  # which is not learnt
     torch.save({"optimizer": optimizer, "model": named, "ema": average, "step": 1}, path)
     return path

@@ -6,7 +6,7 @@ import pytest
 import torch
 from claims_cm import weighting
 from claims_edm import choices
-from harness import METHODS, Case, claim, classes_of, edm_model, gradients, later, openai_model
+from harness import Case, claim, classes_of, edm_model, gradients, openai_model
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser
@@ -167,7 +167,7 @@ def objective_of(case: Case) -> Consistency:
     elif spec["mode"] == "consistency_training":
         objective = ct(first=config["start_scales"], last=config["end_scales"], convention="openai")
     else:
-        later(METHODS)
+        raise AssertionError(f"no method of ours trains in the mode {spec['mode']}")
     weight = weighting(spec["weight"])
     objective.metric, objective.weight = NORMS[spec["norm"]], lambda t, r: weight(t)
     objective.decay = lambda progress: rate_at(config, round(progress * config["total_steps"]))

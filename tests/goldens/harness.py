@@ -13,9 +13,8 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -23,11 +22,6 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "goldens"
 ROOT = Path(os.environ.get("CMTOOL_GOLDENS") or DEFAULT).resolve()  # before any test changes its working directory
-
-# What other sessions will bring; the names are the subjects of their issues.
-SAMPLERS = "Every process and every sampler of the field"
-METHODS = "Every training method from consistency distillation to today's best"
-CHECKPOINTS = "Every public checkpoint in, safely"
 
 Prove = Callable[["Case"], None]
 CLAIMS: dict[str, Prove] = {}
@@ -42,11 +36,6 @@ def claim(kind: str):
         return prove
 
     return register
-
-
-def later(subject: str) -> NoReturn:
-    """This case needs what the issue called ``subject`` will bring."""
-    pytest.xfail(subject)
 
 
 def folders() -> list[Path]:

@@ -1,7 +1,7 @@
 """Continuous-time methods learn the consistency function of the mixture on a line, as ``test_learning`` has it."""
 
 import pytest
-from test_learning import STD, consistency_errors, one_step, teacher, trained, transport
+from test_learning import STD, consistency_errors, one_step, teacher, tell, trained, transport
 
 from cmtool.objectives.ccd import ccd
 from cmtool.objectives.cct import cct
@@ -26,6 +26,6 @@ def test_the_consistency_function_is_learnt(teacher, name):
     recipe, lr, error, distance = METHODS[name]
     student = trained(recipe(teacher), images=120_000, lr=lr, parent=teacher)
     found = consistency_errors(student)
-    print(name, " ".join(f"{e:.3f}" for e in found), f"transport {transport(one_step(student)):.3f}")
+    tell(name, found, transport(one_step(student)))
     assert max(found) < error
     assert transport(one_step(student)) < distance

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_learning import DATA, EPS, STD, consistency_errors, one_step, teacher, trained, transport
+from test_learning import DATA, EPS, STD, consistency_errors, one_step, teacher, tell, trained, transport
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoise, Denoiser
@@ -24,17 +24,18 @@ SOFT = {"weight": "output", "c": 0.3, "sigma_data": STD}
 
 
 @pytest.mark.parametrize(
-    ("recipe", "lr", "worst"),
+    ("name", "recipe", "lr", "worst"),
     [
-        (lambda teacher: ict(last=160, **SOFT), 2e-3, 0.13),
-        (lambda teacher: stable(**SOFT), 2e-3, 0.08),
-        (lambda teacher: cmt(teacher), 4e-3, 0.08),
+        ("ict", lambda teacher: ict(last=160, **SOFT), 2e-3, 0.13),
+        ("stable", lambda teacher: stable(**SOFT), 2e-3, 0.08),
+        ("cmt", lambda teacher: cmt(teacher), 4e-3, 0.08),
     ],
     ids=["ict", "stable", "cmt"],
 )
-def test_the_consistency_function_is_learnt(teacher, recipe, lr, worst):
+def test_the_consistency_function_is_learnt(teacher, name, recipe, lr, worst):
     """'cd' and 'ect' err by 0.07 and 0.09; the denoisers of all points at hand tell 'stable' more than single ones."""
     student = trained(recipe(teacher), IMAGES, lr, parent=teacher)
+    tell(name, consistency_errors(student), transport(one_step(student)))
     assert max(consistency_errors(student)) < worst
     assert consistency_errors(student)[0] < 0.04
     assert transport(one_step(student)) < 0.11
@@ -43,6 +44,7 @@ def test_the_consistency_function_is_learnt(teacher, recipe, lr, worst):
 def test_truncated_training_improves_the_levels_that_it_keeps(teacher):
     first = trained(ect(**SOFT), IMAGES, 2e-3, parent=teacher)
     second = trained(tcm(q=256.0, **SOFT), IMAGES, 1e-3, parent=first)
+    tell("tcm", consistency_errors(second), transport(one_step(second)))
     before, after = consistency_errors(first)[2:], consistency_errors(second)[2:]  # 1 and above
     assert max(after) < 0.85 * max(before)
     assert transport(one_step(second)) < 0.8 * transport(one_step(first))
@@ -62,15 +64,16 @@ def error_of_the_walk(model: Denoiser, levels: list[float]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "jumps", "worst"),
-    [(pd, 1, 0.12), (lambda teacher: mcd(teacher, decay=0.9), 2, 0.08)],
+    ("name", "recipe", "jumps", "worst"),
+    [("pd", pd, 1, 0.12), ("mcd", lambda teacher: mcd(teacher, decay=0.9), 2, 0.08)],
     ids=["pd", "mcd"],
 )
-def test_a_walk_of_few_steps_is_learnt(teacher, recipe, jumps, worst):
+def test_a_walk_of_few_steps_is_learnt(teacher, name, recipe, jumps, worst):
     objective = recipe(teacher)
     student = trained(objective, IMAGES, 4e-3, parent=teacher)
     assert len(objective.sampling) == jumps
     assert error_of_the_walk(student, objective.sampling) < worst
     assert error_of_the_walk(teacher, objective.sampling) > 3 * worst
     samples = jumped(student, objective.sampling, start(Noise(range(4000)), (1,), torch.tensor(80.0)))
+    tell(f"{name}, {jumps} steps from 80", [error_of_the_walk(student, objective.sampling)], transport(samples))
     assert transport(samples) < 0.1
