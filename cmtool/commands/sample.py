@@ -17,7 +17,7 @@ from cmtool.commands.generate import in_batches, labels_of, sheet
 from cmtool.commands.guide import evaluations, guided, told
 from cmtool.commands.models import describe, open_model
 from cmtool.commands.plan import Plan, plan
-from cmtool.commands.shards import shard_of
+from cmtool.commands.shards import local_device, shard_of
 from cmtool.commands.show import shown
 from cmtool.core.guidance import Guided, Unlabelled
 from cmtool.errors import UsageError
@@ -37,7 +37,9 @@ SHEET = 100  # images at most on a grid
 def run(options: SampleOptions, console: Console) -> None:
     """Draw the images that are not there yet, and write them as they come."""
     use_threads(options.threads)
-    model, path = open_model(options.model, device(options.device), console, options.format, options.backbone)
+    model, path = open_model(
+        options.model, device(local_device(options.device)), console, options.format, options.backbone
+    )
     header, model = model.header, guided(model, path, options, console.warn)
     walk = plan(header, options)
     check(options)
@@ -67,7 +69,7 @@ def run(options: SampleOptions, console: Console) -> None:
                 gallery.add(some, images)
                 done += len(some)
                 progress.update(done)
-    seconds, made = time.monotonic() - began, round(walk.made / max(done, 1), 1)
+    seconds, made = time.monotonic() - began, round(walk.made / done, 1) if done else float(each or 0)
     if each is None and done:
         console.say(f"{made:g} network evaluations each")
     if len(mine):

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Mapping
 
+import torch
+
 from cmtool.errors import UsageError
 
-__all__ = ["shard_of"]
+__all__ = ["local_device", "shard_of"]
 
 
 def shard_of(given: str | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -18,3 +20,9 @@ def shard_of(given: str | None, environment: Mapping[str, str] = os.environ) -> 
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise UsageError(f"RANK={rank} and WORLD_SIZE={world} are no rank of a group of processes", "unset both")
     return (part - 1) * int(world) + int(rank) + 1, parts * int(world)
+
+
+def local_device(name: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The device of a rank of torchrun on a machine with several GPUs: its own, unless one was named by number."""
+    rank, count = environment.get("LOCAL_RANK", ""), torch.cuda.device_count()
+    return f"cuda:{int(rank) % count}" if name in ("auto", "cuda") and rank.isdecimal() and count > 1 else name
