@@ -65,10 +65,21 @@ COMMANDS = {
     "fid": Command(
         settings.FidOptions,
         "cmtool.commands.fid:run",
-        "Frechet distance between two sets of images",
+        "FID and other distances between two sets of images",
         (
             ("cmtool fid samples --ref digits --features small", "no download; gives FD-small"),
-            ("cmtool fid samples.tar --ref cifar10.npz", "FID against reference statistics"),
+            ("cmtool fid samples.tar --ref cifar10.npz --protocol edm", "FID against reference statistics"),
+            ("cmtool fid samples.zip --ref digits --features small --metrics fid,kid,prdc", "several at once"),
+            ("cmtool fid --make-ref digits --features small -o ref.npz", "statistics for other tools, too"),
+        ),
+    ),
+    "fetch": Command(
+        settings.FetchOptions,
+        "cmtool.commands.fetch:run",
+        "Download published weights, such as those of FID's network",
+        (
+            ("cmtool fetch", "what there is, and what is here"),
+            ("cmtool fetch inception", "the network of FID, 96 MB"),
         ),
     ),
     "likelihood": Command(

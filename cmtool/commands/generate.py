@@ -22,7 +22,7 @@ from cmtool.files.pictures import grid, scatter
 
 __all__ = ["Classes", "draw", "in_batches", "labels_of", "sheet"]
 
-
+Pixels = Callable[[Tensor], Tensor]
 USUAL = 64  # images at a time where nothing is said
 Classes = int | Callable[[int], int] | None
 
@@ -39,9 +39,14 @@ def labels_of(seeds: Sequence[int], classes: int, klass: Classes = None) -> Tens
 
 
 def draw(
-    model: Denoiser | Guided, plan: Plan, noise: Noise | Blend, labels: Tensor | None, cores: int | None = None
+    model: Denoiser | Guided,
+    plan: Plan,
+    noise: Noise | Blend,
+    labels: Tensor | None,
+    cores: int | None = None,
+    pixels: Pixels = to_pixels,
 ) -> Tensor:
-    """The images of some noise, uint8 [B, C, H, W] on the CPU; points stay float32 [B, D].
+    """The images of some noise, uint8 [B, C, H, W] on the CPU as ``pixels`` rounds them; points stay float32 [B, D].
 
     ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
     """
@@ -52,14 +57,14 @@ def draw(
         counted = Counted(steadied, cost(model))
         x = last(plan.walk(counted, x, noise, labels)).cpu()
     plan.made += counted.calls * len(noise)
-    return to_pixels(x) if x.ndim == 4 else x.float()
+    return pixels(x) if x.ndim == 4 else x.float()
 
 
 def piece(shape: tuple[int, ...], device: torch.device) -> int:
     """Images that one call of the network sees, whatever the batch: few enough for a core's cache, or to fill a GPU."""
     if len(shape) == 1:
         return 1024
-    pixels, most = (1 << 13, 16) if device.type == "cpu" else (1 << 18, 256)
+    pixels, most = (1 << 13, 64) if device.type == "cpu" else (1 << 18, 256)
     return max(1, min(pixels // math.prod(shape[1:]), most))
 
 
@@ -69,7 +74,12 @@ def threads(device: torch.device, cores: int | None = None) -> int:
 
 
 def in_batches(
-    model: Denoiser | Guided, plan: Plan, seeds: Sequence[int], batch: int | str, klass: Classes = None
+    model: Denoiser | Guided,
+    plan: Plan,
+    seeds: Sequence[int],
+    batch: int | str,
+    klass: Classes = None,
+    pixels: Pixels = to_pixels,
 ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
     """Seeds, images and labels, ``batch`` or a few more at a time; each image depends on its own seed alone.
 
@@ -81,7 +91,7 @@ def in_batches(
     while done < len(seeds):
         some = list(seeds[done : done + room.images])
         labels = labels_of(some, header.conditional, klass)
-        images = _attempt(partial(draw, model, plan, Noise(some), labels, room.cores), batch)
+        images = _attempt(partial(draw, model, plan, Noise(some), labels, room.cores, pixels), batch)
         if images is None:
             room = room.halved()
             continue

@@ -117,7 +117,7 @@ def check_unchanged(options: TrainOptions, folder: Path) -> None:
 def preview(options: TrainOptions, job: Job, console: Console, parameters: int) -> None:
     """What a run would cost: a few steps in memory, nothing written."""
     steps, began = 3, time.monotonic()
-    micro = options.micro_batch or piece(options.batch, device(options.device))
+    micro = options.micro_batch or piece(options.batch, job.header.shape, device(options.device))
     some, threads = job.batches.since(0), torch.get_num_threads()
     for _ in train(job.state, some, steps * options.batch, lambda n: 0.0, micro=micro, threads=threads):
         pass
@@ -164,7 +164,7 @@ class Walk:
             lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.decay, options.hold),
             seed=options.seed,
             clip=options.clip,
-            micro=options.micro_batch or piece(options.batch, device(options.device)),
+            micro=options.micro_batch or piece(options.batch, self.job.header.shape, device(options.device)),
             threads=self.cores,
             autocast=autocast,
         )

@@ -46,6 +46,10 @@ def precision(name: str, where: torch.device) -> Callable[[], AbstractContextMan
     return lambda: torch.autocast(where.type, dtype=torch.bfloat16)
 
 
-def piece(batch: int, where: torch.device) -> int:
-    """Images of a batch to compute at once: on the processor a quarter of it but at least 8, else all of them."""
-    return min(max(math.ceil(batch / 4), 8), batch) if where.type == "cpu" else batch
+def piece(batch: int, shape: tuple[int, ...], where: torch.device) -> int:
+    """Images of a batch to compute at once: on the processor a quarter of it, or more of small images; else all.
+
+    At least 2048 pixels, since every call of a kernel has a price, and at least 8 images.
+    """
+    least = max(8, 2048 // math.prod(shape[1:]))
+    return min(max(math.ceil(batch / 4), least), batch) if where.type == "cpu" else batch

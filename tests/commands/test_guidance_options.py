@@ -72,7 +72,7 @@ def test_at_weight_one_nothing_changes(drawn, models):
 @pytest.mark.parametrize(("interval", "made"), [(None, 10), ("1,10", 7), ("0.001,10", 9), ("10,80", 6)])
 def test_the_evaluations_that_are_told_are_those_of_the_network(cm, models, monkeypatch, tmp_path, interval, made):
     """Counted on the network itself, which sees its images in pieces of one size."""
-    seen, size, load = [], 16, generate.steady
+    seen, size, load = [], 64, generate.steady
 
     def watched(model, *rest):
         model.model.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))

@@ -127,18 +127,19 @@ def test_other_levels_are_other_images(files):
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_fewer_at_a_time_when_memory_runs_out(files, monkeypatch, threads):
-    whole = files("whole", "", "-n", "200", "--threads", threads)
+    whole = files("whole", "", "-n", "600", "--threads", threads)
     real, seen = generate.draw, []
 
-    def short(model, plan, noise, labels, cores=None):
+    def short(model, plan, noise, labels, cores, pixels):
         seen.append((len(noise), cores))
-        if len(seen) in (2, 3) or len(noise) > 64:
+        if len(seen) in (2, 3):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(model, plan, noise, labels, cores)
+        return real(model, plan, noise, labels, cores, pixels)
 
     monkeypatch.setattr(generate, "draw", short)
-    assert files("short", "", "-n", "200", "--threads", threads) == whole
-    assert seen[3][0] < seen[1][0]
+    monkeypatch.setattr(generate, "USUAL", 256)
+    assert files("short", "", "-n", "600", "--threads", threads) == whole
+    assert [count for count, _ in seen[:4]] == [256, 256, 128, 64]
 
 
 def test_when_not_even_a_piece_fits(cm, four, tmp_path, monkeypatch):
@@ -147,7 +148,7 @@ def test_when_not_even_a_piece_fits(cm, four, tmp_path, monkeypatch):
 
     monkeypatch.setattr(generate, "draw", never)
     told = cm("sample", "-m", four, "-o", tmp_path / "s")
-    assert (told.code, told.error[0]) == (71, "not even 16 images at a time fit into memory")
+    assert (told.code, told.error[0]) == (71, "not even 64 images at a time fit into memory")
     told = cm("sample", "-m", four, "-o", tmp_path / "s", "--batch", "16")
     assert (told.code, told.error) == (71, ("there is not enough memory", "a smaller --batch needs less"))
 

@@ -51,8 +51,9 @@ def test_threads_are_as_many_as_asked_for_or_every_core_there_is():
 
 def test_a_batch_is_computed_in_four_pieces_where_there_are_cores_to_share():
     cpu, elsewhere = torch.device("cpu"), torch.device("cuda")
-    assert [piece(batch, cpu) for batch in (1, 8, 20, 32, 64, 130)] == [1, 8, 8, 8, 16, 33]
-    assert piece(64, elsewhere) == 64
+    assert [piece(batch, (3, 32, 32), cpu) for batch in (1, 8, 20, 32, 64, 130)] == [1, 8, 8, 8, 16, 33]
+    assert [piece(64, shape, cpu) for shape in ((3, 16, 16), (1, 8, 8), (2,))] == [16, 32, 64]
+    assert piece(64, (3, 32, 32), elsewhere) == 64
 
 
 @pytest.mark.usefixtures("threads")
