@@ -135,8 +135,8 @@ def _argument(d: Declaration) -> str:
 
 
 def _flag(d: Declaration) -> str:
-    if d.kind is bool:
-        return f"{d.long}, --no-{d.long[2:]}" if d.default else d.long
+    if d.switch:
+        return d.long if d.default is False else f"{d.long}, --no-{d.long[2:]}"
     names = f"{d.flag}, {d.long}" if d.flag else d.long
     return f"{names} {d.placeholder}"
 

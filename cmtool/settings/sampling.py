@@ -9,7 +9,7 @@ from cmtool.declarations import option
 from cmtool.settings.foreign import ForeignOptions
 from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
-from cmtool.values import Seeds, Spec, at_least, between, counting, falling
+from cmtool.values import Seeds, Spec, at_least, at_least_or, between, counting, falling, part_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +110,42 @@ class SampleOptions(WalkOptions):
     seeds: Seeds | None = option(
         None, help="seeds such as 0-63 or 1,2,5-10", metavar="SEEDS", section=SAMPLING, shown="n from --seed on"
     )
+    classes: str | None = option(
+        None,
+        help="class of each seed: balanced, uniform at random, or a FILE with a class on each line, taken in turn",
+        metavar="RULE",
+        section=SAMPLING,
+        shown="balanced: they take turns",
+    )
+    batch: int | str = option(
+        "auto",
+        help="images at a time; auto: fewer when memory runs out; does not change them",
+        flag="-b",
+        check=at_least_or(1, "auto"),
+        metavar="N",
+        section=MACHINE,
+    )
+    shard: str | None = option(
+        None,
+        help="make part K of N, for jobs that fill OUT together; below torchrun each rank has a part of it",
+        check=part_of(),
+        metavar="K/N",
+        section=MACHINE,
+        shown="1/1",
+    )
     output: str = option(
         "samples",
-        help="FOLDER, FILE.npz, FILE.tar, or - for a tar of PNG on standard output",
+        help="FOLDER, FILE.tar, .zip, .npz, .npy, .png, or - for a tar of PNG; what is there is not made again",
         flag="-o",
         metavar="OUT",
         section=OUTPUT,
     )
     grid: Path | None = option(
-        None, help="write the first 100 images side by side, too", metavar="FILE.png", section=OUTPUT
+        None,
+        help="write the first 100 images side by side, too, with their classes",
+        metavar="FILE.png",
+        section=OUTPUT,
+    )
+    show: bool | None = option(
+        None, help="draw the first images in the terminal", section=OUTPUT, shown="where there is a terminal"
     )

@@ -12,14 +12,14 @@ from cmtool.files.streams.item import Item
 from cmtool.files.streams.sink import stem
 from cmtool.pictures import SUFFIXES, encode
 
-__all__ = ["LABELS", "FolderSink", "labels_in", "labels_out", "read"]
+__all__ = ["LABELS", "FolderSink", "labels_in", "labels_out", "read", "read_labels"]
 
 LABELS = "dataset.json"
 
 
 def read(root: Path) -> Iterator[Item]:
     """Every picture below ``root`` in the order of its path; hidden files and other kinds are passed over."""
-    labels = _read_labels(root / LABELS)
+    labels = read_labels(root / LABELS)
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
     names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     if not names:
@@ -27,7 +27,8 @@ def read(root: Path) -> Iterator[Item]:
     return (Item(str(root / name), root / name, labels.get(name)) for name in names)
 
 
-def _read_labels(path: Path) -> dict[str, int]:
+def read_labels(path: Path) -> dict[str, int]:
+    """The labels of the ``dataset.json`` at ``path``, if there is one."""
     return labels_in(path.read_bytes(), str(path)) if path.is_file() else {}
 
 
@@ -49,7 +50,7 @@ class FolderSink:
     """``{seed:08d}.png`` in a folder, each file whole or not there, and ``dataset.json`` where there are labels."""
 
     def __init__(self, root: Path, labelled: bool):
-        self.root, self.labels = make_folder(root), _read_labels(root / LABELS) if labelled else None
+        self.root, self.labels = make_folder(root), read_labels(root / LABELS) if labelled else None
 
     def begin(self) -> None:
         pass

@@ -68,14 +68,16 @@ class Writer:
     def settle(self) -> None:
         """Wait for the last batch, and put it in its place."""
         pending, self.pending = self.pending, []
-        for seed, job, label in pending:
-            data = job.result()
-            with writing(self.name):
-                self.sink.add(seed, data, label)
-        if pending:
-            with writing(self.name):
-                self.flush()
-            self.taken([seed for seed, _, _ in pending], [label for _, _, label in pending])
+        self.add([(seed, job.result(), label) for seed, job, label in pending])
+
+    def add(self, images: Sequence[tuple[int, bytes, int | None]]) -> None:
+        """Images as the sink has prepared them: seed, bytes, label."""
+        with writing(self.name):
+            for image in images:
+                self.sink.add(*image)
+            self.flush()
+        if images:
+            self.taken([seed for seed, _, _ in images], [label for _, _, label in images])
 
     def finish(self) -> None:
         """Write what is pending and the end of the file."""

@@ -159,7 +159,10 @@ class TarSink:
                 block = self.file.read(BLOCK)
                 if len(block) < BLOCK or not any(block):
                     return
-                length = tarfile.TarInfo.frombuf(block, "utf-8", "replace").size
+                try:
+                    length = tarfile.TarInfo.frombuf(block, "utf-8", "replace").size
+                except tarfile.TarError:
+                    return
                 at += BLOCK + length + -length % BLOCK
             if at > size:
                 return
