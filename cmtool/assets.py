@@ -1,6 +1,8 @@
 """Weights that are too large to ship: where they are looked for, and proof that they are the right ones.
 
-Nothing is ever downloaded, and nothing is looked for in the folder of temporary files, where anybody may plant a file.
+Nothing is downloaded here (``cmtool fetch`` does, when asked), and nothing is looked for in the folder of temporary
+files, where anybody may plant a file. Who needs a file declares it as an ``Asset`` under the entry-point group
+``cmtool.assets``, by the name that ``fetch`` takes.
 """
 
 import hashlib
@@ -13,25 +15,31 @@ from platformdirs import user_cache_path
 
 from cmtool.errors import BadFile, MissingAsset, MissingInput
 
-__all__ = ["Asset", "folders", "locate"]
+__all__ = ["Asset", "folders", "found", "locate", "verify"]
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A published file: its name, its size in bytes, its full sha256, where it is published and what else helps."""
+    """A published file: its names, its size in bytes, its full sha256, where it is published and what else helps.
 
+    ``name`` is what ``cmtool fetch`` calls it; ``also`` are other names under which the same bytes are kept.
+    """
+
+    name: str
     filename: str
     size: int
     sha256: str
     url: str
     otherwise: str
+    also: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.filename} ({self.size:,} bytes, sha256 {self.sha256})"
 
     def fetching(self) -> str:
-        """The command that a person runs on a machine with internet."""
-        return f"curl -L --create-dirs -o '{folders()[0] / self.filename}' {self.url}"
+        """What a person runs on a machine with internet."""
+        curl = f"curl -L --create-dirs -o '{folders()[0] / self.filename}' {self.url}"
+        return f"cmtool fetch {self.name}, or {curl}"
 
 
 def folders() -> list[Path]:
@@ -48,6 +56,18 @@ def locate(asset: Asset, given: str | Path | None = None) -> Path:
     another one.
     """
     path = _given(Path(given), asset) if given is not None else _found(asset)
+    verify(path, asset)
+    return path
+
+
+def found(asset: Asset) -> Path | None:
+    """The first file of ``folders()`` that has the asset's name; its contents are not looked at."""
+    paths = (folder / name for folder in folders() for name in (asset.filename, *asset.also))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def verify(path: Path, asset: Asset) -> None:
+    """BadFile unless the file is the published one."""
     with open(path, "rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if actual != asset.sha256:
@@ -55,7 +75,6 @@ def locate(asset: Asset, given: str | Path | None = None) -> Path:
             f"{path} is not the published {asset.filename}: its sha256 is {actual}, not {asset.sha256}",
             f"fetch it again: {asset.fetching()}",
         )
-    return path
 
 
 def _given(path: Path, asset: Asset) -> Path:
@@ -65,11 +84,10 @@ def _given(path: Path, asset: Asset) -> Path:
 
 
 def _found(asset: Asset) -> Path:
-    looked = [folder / asset.filename for folder in folders()]
-    for path in looked:
-        if path.is_file():
-            return path
-    raise MissingAsset(
-        f"{asset} is in none of {', '.join(str(path.parent) for path in looked)}",
-        f"on a machine with internet: {asset.fetching()}; {asset.otherwise}",
-    )
+    path = found(asset)
+    if path is None:
+        raise MissingAsset(
+            f"{asset} is in none of {', '.join(map(str, folders()))}",
+            f"on a machine with internet: {asset.fetching()}; {asset.otherwise}",
+        )
+    return path

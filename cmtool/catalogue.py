@@ -50,25 +50,41 @@ COMMANDS = {
     "edit": Command(
         settings.EditOptions,
         "cmtool.commands.edit:run",
-        "Inpaint, colour, enlarge, denoise or paint from strokes without training for it",
+        "Fill in, frame, colour, enlarge, denoise, sharpen or paint from strokes without training for it",
         (
             ("cmtool edit inpaint photo.png --mask mask.png -o out.png", "paint what the mask shows white"),
             ("cmtool edit colorize - -o - < grey.png > colour.png", "as a filter"),
+            ("cmtool edit superres small/ --variants 4 --report sheet.png -o large/", "four of each of a folder"),
         ),
     ),
     "interp": Command(
         settings.InterpOptions,
         "cmtool.commands.interp:run",
-        "Walk from one seed's image to another's",
-        (("cmtool interp 3 7 --frames 12 -o strip.png", "twelve images from seed 3 to seed 7"),),
+        "Walk from one image to another, or between four",
+        (
+            ("cmtool interp 3 7 --frames 12 -o strip.png", "twelve images from seed 3 to seed 7"),
+            ("cmtool interp a.png b.png --frames 24 -o morph.webp", "from image to image, animated"),
+            ("cmtool interp 3 7 11 15 --frames 6 -o grid.png", "a grid between four corners"),
+        ),
     ),
     "fid": Command(
         settings.FidOptions,
         "cmtool.commands.fid:run",
-        "Frechet distance between two sets of images",
+        "FID and other distances between two sets of images",
         (
             ("cmtool fid samples --ref digits --features small", "no download; gives FD-small"),
-            ("cmtool fid samples.tar --ref cifar10.npz", "FID against reference statistics"),
+            ("cmtool fid samples.tar --ref cifar10.npz --protocol edm", "FID against reference statistics"),
+            ("cmtool fid samples.zip --ref digits --features small --metrics fid,kid,prdc", "several at once"),
+            ("cmtool fid --make-ref digits --features small -o ref.npz", "statistics for other tools, too"),
+        ),
+    ),
+    "fetch": Command(
+        settings.FetchOptions,
+        "cmtool.commands.fetch:run",
+        "Download published weights, such as those of FID's network",
+        (
+            ("cmtool fetch", "what there is, and what is here"),
+            ("cmtool fetch inception", "the network of FID, 96 MB"),
         ),
     ),
     "likelihood": Command(

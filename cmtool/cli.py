@@ -188,7 +188,7 @@ def _typed(d: Declaration) -> tuple[Any, Any]:
         words = registry.names(d.group) if d.group else d.choices
         return [word for word in words if word.startswith(incomplete)]
 
-    if d.kind is bool:
+    if d.switch:
         return bool, typer.Option(f"{d.long}/--no-{d.long[2:]}", help=d.help)
     if d.positional:
         return str, typer.Argument(help=d.help, metavar=d.metavar, autocompletion=complete)

@@ -55,6 +55,11 @@ class Declaration:
         return Spec in (self.kind, *get_args(self.kind))
 
     @property
+    def switch(self) -> bool:
+        """Whether it is turned on and off by flags without a value."""
+        return bool in (self.kind, *get_args(self.kind))
+
+    @property
     def scalar(self) -> bool:
         """Whether an environment variable may set it."""
         return not self.positional and not self.yaml_only and set(get_args(self.kind) or [self.kind]) <= _SCALARS

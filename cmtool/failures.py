@@ -11,7 +11,7 @@ from typing import TextIO
 
 from cmtool.errors import CmtoolError, Interrupted, MissingInput, OutOfMemory, WriteFailed
 
-__all__ = ["guarded"]
+__all__ = ["guarded", "is_memory"]
 
 CLOSED_PIPE = 141
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -41,7 +41,7 @@ def _explain(error: BaseException) -> CmtoolError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted")
-    if _is_memory(error):
+    if is_memory(error):
         return OutOfMemory("there is not enough memory", "a smaller --batch needs less")
     if isinstance(error, OSError):
         return _explain_os(error)
@@ -49,7 +49,8 @@ def _explain(error: BaseException) -> CmtoolError:
     return CmtoolError(f"internal error: {type(error).__name__}: {text}", "run it again with --debug and report it")
 
 
-def _is_memory(error: BaseException) -> bool:
+def is_memory(error: BaseException) -> bool:
+    """Whether the processor or an accelerator ran out of memory."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool({"OutOfMemoryError", "MemoryError"} & names) or "can't allocate memory" in str(error)
 

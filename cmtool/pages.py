@@ -11,7 +11,19 @@ from cmtool.values import Spec
 __all__ = ["Command", "command_page", "exit_codes", "markdown", "root_page"]
 
 WIDTH, COLUMN = 100, 28
-SECTIONS = ("Input", "Data", "Network", "Training", "Sampling", "Guidance", "Search", "Output", "Run", "Machine")
+SECTIONS = (
+    "Input",
+    "Task",
+    "Data",
+    "Network",
+    "Training",
+    "Sampling",
+    "Guidance",
+    "Search",
+    "Output",
+    "Run",
+    "Machine",
+)
 
 PRECEDENCE = (
     "From weak to strong: defaults, your own ~/.config/cmtool/config.yaml, --preset, --config, variables such as "
@@ -123,8 +135,8 @@ def _argument(d: Declaration) -> str:
 
 
 def _flag(d: Declaration) -> str:
-    if d.kind is bool:
-        return f"{d.long}, --no-{d.long[2:]}" if d.default else d.long
+    if d.switch:
+        return d.long if d.default is False else f"{d.long}, --no-{d.long[2:]}"
     names = f"{d.flag}, {d.long}" if d.flag else d.long
     return f"{names} {d.placeholder}"
 

@@ -19,6 +19,7 @@ GROUPS = {
     "formats": "checkpoint format",
     "datasets": "data set",
     "features": "feature extractor",
+    "assets": "published file",
     "operators": "editing task",
     "solvers": "solver",
     "train_score": "score-training method",

@@ -20,11 +20,14 @@ __all__ = [
     "Expected",
     "Seeds",
     "Spec",
+    "among",
     "at_least",
+    "at_least_or",
     "between",
     "coerce",
     "falling",
     "matching",
+    "part_of",
     "positive",
     "span",
 ]
@@ -49,6 +52,23 @@ class Check:
 def at_least(low: float) -> Check:
     """Every number (of a tuple) is ``low`` or more."""
     return Check(lambda value: all(x >= low for x in _each(value)), f"at least {low}")
+
+
+def at_least_or(low: float, word: str) -> Check:
+    """A number that is ``low`` or more, or the word."""
+    return Check(
+        lambda value: value == word or (not isinstance(value, str) and value >= low), f"at least {low}, or {word}"
+    )
+
+
+def part_of() -> Check:
+    """``K/N`` with K from 1 to N."""
+
+    def holds(value: str) -> bool:
+        found = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", value)
+        return found is not None and int(found[1]) <= int(found[2])
+
+    return Check(holds, "K/N with K from 1 to N, such as 3/8")
 
 
 def positive() -> Check:
@@ -78,6 +98,14 @@ def counting() -> Check:
 def span() -> Check:
     """Two numbers from 0 on, the lower first."""
     return Check(lambda value: len(value) == 2 and 0 <= value[0] < value[1], "two numbers from 0 on, the lower first")
+
+
+def among(words: Sequence[str]) -> Check:
+    """Every word of a tuple is one of these, and none comes twice."""
+    return Check(
+        lambda value: bool(value) and set(value) <= set(words) and len(set(value)) == len(value),
+        f"one or several of {', '.join(words)}, each once",
+    )
 
 
 def matching(pattern: str, words: str) -> Check:

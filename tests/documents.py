@@ -8,7 +8,8 @@ from pathlib import Path
 __all__ = ["ROOT", "run"]
 
 ROOT = Path(__file__).parents[1]
-SHORT = {"IMAGES": "64", "BATCH": "32", "SNAPSHOTS": "1", "N": "80", "THREADS": "1", "ONLY": "EDM,ect,tcm,scd"}
+SHORT = {"IMAGES": "64", "BATCH": "32", "SNAPSHOTS": "1", "N": "80", "PICTURES": "4", "THREADS": "1"}
+SHORT["ONLY"] = "EDM,ect,tcm,scd"
 
 
 def run(command: list[str], folder: Path, site: Path | None = None) -> None:

@@ -8,7 +8,7 @@ from cmtool.errors import BadFile, MissingAsset, MissingInput
 
 CONTENTS = b"weights"
 ASSET = Asset(
-    "net.pt", len(CONTENTS), hashlib.sha256(CONTENTS).hexdigest(), "https://example.org/net.pt", "or do without"
+    "net", "net.pt", len(CONTENTS), hashlib.sha256(CONTENTS).hexdigest(), "https://example.org/net.pt", "or do without"
 )
 
 
@@ -51,7 +51,7 @@ def test_absent_weights_say_everything_that_is_needed_to_get_them(places):
     for fact in ("net.pt", "7 bytes", ASSET.sha256, *map(str, places)):
         assert fact in caught.value.message
     assert caught.value.hint == (
-        "on a machine with internet: curl -L --create-dirs "
+        "on a machine with internet: cmtool fetch net, or curl -L --create-dirs "
         f"-o '{places[0]}/net.pt' https://example.org/net.pt; or do without"
     )
 

@@ -67,7 +67,7 @@ def command(monkeypatch):
         ("distill -d digits", "distill needs --teacher FILE, a score model", "train one first: cmtool train-score"),
         ("distill --sigma-data 1 -t a", "distill takes the sigma_data of its teacher", "*"),
         ("edit inpant a.png", "unknown editing task 'inpant'", "did you mean 'inpaint'?"),
-        ("interp a", "FROM must be a whole number, not 'a'", ""),
+        ("interp 3 --frames x", "--frames must be a whole number, not 'x'", ""),
     ],
 )
 def test_usage_errors_are_one_sentence_and_a_hint(argv, sentence, hint, fail):

@@ -211,6 +211,8 @@ SPECIAL = {
     "decay": "cosine",
     "precision": "bf16",
     "dtype": "fp16",
+    "shard": "3/8",
+    "metrics": "fid,kid",
     "ema": "1500,power:0.05",
     "ema_dtype": "fp16",
     "data": "folder:pictures[0::2]",

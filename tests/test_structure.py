@@ -30,11 +30,12 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "datasets": {"errors", "pictures"},
     "features": {"errors", "pictures", "assets"},
     "training": {"core", "objectives", "errors"},
-    "evaluation": {"core", "objectives", "errors"},
-    "files": {"core", "registry", "errors", "pictures", "yamlfile"},
     "bundled": {"files", "errors"},
     "formats": {"files", "core", "registry", "errors"},
-    "commands": L0 | {"core", "objectives", "training", "evaluation", "files", "datasets", "pictures", "bundled", "cmtool"},
+    "evaluation": {"core", "objectives", "errors", "formats"},
+    "files": {"core", "assets", "registry", "errors", "pictures", "yamlfile"},
+    "commands": L0
+    | {"core", "objectives", "training", "evaluation", "files", "datasets", "pictures", "bundled", "assets", "cmtool"},
     "testing": {"backbones", "core", "objectives", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},
     "__main__": {"cli"},
@@ -125,7 +126,8 @@ for name in COMMANDS:
     calls += [[name, "--help"], [name, "--nope"], [name, "--set", "nope=1"], [name, "--device", "nope"],
               [name, "-c", "nope.yaml"], [name, "--preset", "nope"], [name, "--print-config"]]
 calls += [["distill"], ["train-ct", "--teacher", "a"], ["train-ct", "--data", "nope"], ["train-ct", "--method", "nope"],
-          ["train-ct", "--print-config"], ["sample", "--steps", "0"], ["edit"], ["edit", "nope", "a.png"], ["fid", "a"]]
+          ["train-ct", "--print-config"], ["sample", "--steps", "0"], ["edit"], ["edit", "nope", "a.png"],
+          ["fid", "a", "--metrics", "nope"]]
 def attempt(call):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert run(call) in (0, 2, 66), call

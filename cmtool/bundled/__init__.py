@@ -15,8 +15,8 @@ from cmtool.files.envelope import digest
 __all__ = ["SHA256", "bundled"]
 
 SHA256 = {
-    "score": "",
-    "consistency": "",
+    "score": "f81803f7a847f66651f384b5c8194dabbefdf5f18822ecf9b3040cc98a95c048",
+    "consistency": "921c16c9a5128ab491464b7825479892b4ca05e19e358b648a213f4d19548a43",
 }
 
 

@@ -186,7 +186,10 @@ def _fits(header: Header, dataset: Any, conditional: int, path: Path | None) -> 
         hint = f"the size of data is often a choice: --set data.size={header.shape[-1]}"
         raise UsageError(f"{path} makes {theirs} images, and the data are {ours}", hint)
     if header.conditional and header.conditional != conditional:
-        raise UsageError(f"{path} knows {header.conditional} classes, and the data have {conditional or 'none'}")
+        raise UsageError(
+            f"{path} knows {header.conditional} classes, and the data have {conditional or 'none'}",
+            "give --data a folder with a folder for each class, and leave --no-conditional out",
+        )
     return header.conditional
 
 

@@ -28,6 +28,17 @@ class Console:
         if not self.quiet:
             _write(sys.stderr, text)
 
+    @property
+    def terminal(self) -> bool:
+        """Whether somebody looks at standard error, and wants to be told."""
+        return not self.quiet and _is_terminal(sys.stderr)
+
+    def draw(self, lines: str) -> None:
+        """A picture made of characters on standard error, where the encoding has them."""
+        if sys.stderr:
+            encoding = sys.stderr.encoding or "utf-8"
+            _write(sys.stderr, lines.encode(encoding, "replace").decode(encoding))
+
     def warn(self, text: str) -> None:
         """Something to know, quiet or not."""
         _write(sys.stderr, f"cmtool: warning: {text}")
@@ -40,7 +51,7 @@ class Console:
     @contextmanager
     def track(self, total: int | None, unit: str, label: str) -> Iterator["Track"]:
         """Progress towards ``total`` units (None where nobody knows): call ``update`` on what this yields."""
-        live = not self.quiet and _is_terminal(sys.stderr)
+        live = self.terminal
         with _live_line() if live else nullcontext(self.say) as show:
             track = Track(total, unit, label, show, self.clock, (REFRESH, 0.0) if live else (SECONDS, SHARE))
             try:

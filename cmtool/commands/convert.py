@@ -28,6 +28,8 @@ def run(options: ConvertOptions, console: Console) -> None:
     check_range(model, options.dtype, options.output)
     parents = model.header.parents + [parent(path) for path in sources]
     header = write(options.output, model, replace(model.header, parents=parents), DTYPES[options.dtype])
+    if header.noncommercial:
+        console.warn(f"{options.output} inherits the licence {header.licence}: it is not for commercial use")
     document = {"checkpoint": str(options.output), "kind": header.kind, "dtype": options.dtype, **about}
     console.say(f"sample it with: cmtool sample --model {options.output}")
     console.result(document | {"sha256": header.sha256}, str(options.output))

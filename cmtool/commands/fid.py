@@ -1,154 +1,163 @@
-"""``fid``: the Frechet distance between the features of two sets of images."""
+"""``fid``: how far one set of images is from another, in one number or several."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from cmtool import registry
+from cmtool.commands import curve
 from cmtool.commands.console import Console
-from cmtool.commands.data import open_dataset
-from cmtool.commands.generate import in_batches
-from cmtool.commands.guide import guided
-from cmtool.commands.models import class_index, open_model
-from cmtool.commands.plan import Plan, plan
-from cmtool.dataspec import data_spec
-from cmtool.errors import MissingInput, UsageError, closest
-from cmtool.evaluation.frechet import frechet_distance
-from cmtool.evaluation.moments import Moments
-from cmtool.evaluation.references import Statistics, comparable, holds_statistics, read_statistics
-from cmtool.files.images import open_reader
-from cmtool.files.opening import format_of
-from cmtool.files.runs import CHECKPOINT
+from cmtool.commands.judged import Side, few, find, is_model, of_dataset, picked, seen, unmeasured
+from cmtool.commands.protocols import features_of
+from cmtool.declarations import declarations
+from cmtool.errors import UsageError
+from cmtool.evaluation.memory import Memory
+from cmtool.evaluation.metrics import MEMORY, needs, values
+from cmtool.evaluation.observation import check
+from cmtool.evaluation.references import Statistics, comparable, write_statistics
+from cmtool.files.atomic import replacing, writing
+from cmtool.files.pictures import check_target, grid, write_picture
 from cmtool.settings import FidOptions
-from cmtool.training.batches import Cache
+from cmtool.settings.machine import MachineOptions
+from cmtool.settings.sampling import WalkOptions
 from cmtool.training.devices import device, use_threads
 
 __all__ = ["run"]
 
 FEW = 10_000  # below this many images the distance is biased upwards enough to matter
-OF_A_MODEL = 10_000
+EXAMPLE = "cmtool fid samples --ref digits --features small"
 
 
 def run(options: FidOptions, console: Console) -> None:
-    """Measure both sides and print one number, called what it is."""
+    """Measure both sides and print one number, called what it is; or several, or a curve; or write a reference."""
     if options.source == options.ref == "-":
         raise UsageError("standard input can be one side only", "write one of them to a file first")
     use_threads(options.threads)
-    features = registry.build("features", options.features, device=str(device(options.device)))
+    spec = features_of(options, console)
+    features = registry.build("features", spec, device=str(device(options.device)))
+    ours, theirs = needs(options.metrics)
+    check(features, ours | theirs)
     began = time.monotonic()
-    sides = [find(target, options, console) for target in (options.source, options.ref)]
-    for side in sides:
-        if isinstance(side, Statistics):
-            comparable(side, unmeasured(features))
-    one, two = (
-        side if isinstance(side, Statistics) else measure(side, features, n, console)
-        for side, n in zip(sides, (options.n, None), strict=True)
-    )
-    value = frechet_distance(one, two)
-    for side in (one, two):
-        few(side.data, side.n, len(side.mean), console)
-    document = {
-        "metric": features.label,
-        "value": value,
-        "features": {"name": features.name, "fingerprint": features.fingerprint, "dim": features.dim},
-        "source": {"data": one.data, "images": one.n, **cost(sides[0], one.n)},
-        "reference": {"data": two.data, "images": two.n},
-        "seconds": round(time.monotonic() - began, 3),
+    if options.make_ref:
+        make_reference(options, features, console)
+        return
+    _check(options)
+    sources = curve.sides(options, features.name, console)
+    reference = _reference(options, sources[0], features, console)
+    for side in (reference, *sources):
+        if side.statistics:
+            comparable(side.statistics, unmeasured(features))
+    known = seen(reference, features, None, console, theirs)
+    few(known.data, known.n, features.dim, console)
+    documents = [_judged(options, side, reference, known, features, console) for side in sources]
+    document = {**documents[0], "seconds": round(time.monotonic() - began, 3)}
+    text = "\n".join(_line(row) for row in document["metrics"])
+    if len(sources) > 1:
+        path = curve.draw(options, sources, documents)
+        document |= {"checkpoints": curve.table(sources, documents), "chart": str(path)}
+        text = "\n".join(curve.lines(document["checkpoints"], text, path))
+    console.result(document, text)
+
+
+def make_reference(options: FidOptions, features: Any, console: Console) -> None:
+    """Write mean and covariance of the source to a file."""
+    if options.source is None:
+        raise UsageError("--make-ref needs images or a data set", "cmtool fid --make-ref digits -o ref.npz")
+    if options.output.suffix != ".npz":
+        raise UsageError(f"cannot write statistics to {options.output}", "statistics are written as .npz")
+    further = getattr(features, "further", ())
+    side = find(options.source, features.name, options, console)
+    found = seen(side, features, options.n, console, frozenset({"spatial"} & set(further)))
+    few(found.data, found.n, features.dim, console)
+    with replacing(options.output) as file, writing(options.output):
+        write_statistics(file, found)
+    document = {"output": str(options.output), "features": _features(features), "source": side.facts(found)}
+    console.result(document, str(options.output))
+
+
+def _judged(
+    options: FidOptions, side: Side, reference: Side, known: Statistics, features: Any, console: Console
+) -> dict[str, Any]:
+    """The document of one source."""
+    ours, _ = needs(options.metrics)
+    training = known.rows if MEMORY in ours else None
+    made = seen(side, features, options.n, console, ours, training)
+    few(made.data, made.n, features.dim, console)
+    comparable(made, known)
+    rows = values(options.metrics, made, known, features.label, options.seed)
+    rows = [_named(row, made.n) for row in rows]
+    if features.label == "FID" and min(made.n or 0, FEW) < FEW:
+        console.warn(f"{made.n} images: this is no FID-50k, and it is biased upwards")
+    if known.fingerprint is None:
+        console.warn(f"{known.data} does not say with which network and resizing it was made: taken on trust")
+    if options.sheet and isinstance(made.memory, Memory):
+        write_picture(options.sheet, _pairs(made.memory, reference))
+    return {
+        "metric": rows[0]["metric"],
+        "value": rows[0]["value"],
+        "metrics": rows,
+        "features": _features(features),
+        "protocol": options.protocol,
+        "source": side.facts(made),
+        "reference": reference.facts(known),
     }
-    if features.label == "FID" and min(one.n or 0, FEW) < FEW:
-        console.warn(f"{one.n} images: this is no FID-50k, and it is biased upwards")
-    console.result(document, f"{features.label}  {value:.6g}")
 
 
-def few(data: str | None, n: int | None, dim: int, console: Console) -> None:
-    """Warn of fewer images than a covariance needs."""
-    if n is not None and n <= dim:
-        console.warn(f"{data}: {n} images are too few for {dim} features; the distance is unreliable")
+def _check(options: FidOptions) -> None:
+    """UsageError for options that could not do what they say."""
+    if options.sheet:
+        check_target(options.sheet)
+        if MEMORY not in needs(options.metrics)[0]:
+            raise UsageError("--sheet shows what the metric memorised found", "add --metrics memorised")
+    if options.source is None or any(is_model(target) for target in (options.source, options.ref) if target):
+        return
+    for key, declared in declarations(FidOptions).items():
+        ours = declared.name in {f.name for f in fields(WalkOptions)} - {f.name for f in fields(MachineOptions)}
+        if ours and key not in ("batch", "seed") and getattr(options, declared.name) != declared.default:
+            flag = declared.long if not declared.yaml_only else f"--set {key}"
+            raise UsageError(
+                f"{flag} is about how a model draws images, and '{options.source}' is no model", "leave it out"
+            )
 
 
-def unmeasured(features: Any) -> Statistics:
-    """What these features could be compared with, before an hour is spent on them."""
-    mean = torch.zeros(features.dim, dtype=torch.float64)
-    return Statistics(mean, mean.diag(), features=features.name, fingerprint=features.fingerprint)
+def _reference(options: FidOptions, source: Side, features: Any, console: Console) -> Side:
+    """What was named, else the data that the model learned from."""
+    if options.ref:
+        return find(options.ref, features.name, options, console)
+    header = source.header
+    if header is None:
+        raise UsageError("fid needs --ref, the images to compare with", EXAMPLE)
+    spec = header.options.get("data") or {"name": header.data["name"]}
+    if spec["name"] not in registry.names("datasets"):
+        raise UsageError("fid needs --ref: the model does not say what it learned from", EXAMPLE)
+    return of_dataset(spec, options.batch)
 
 
-@dataclass(frozen=True)
-class Images:
-    """Batches uint8 [B, C, H, W], what they are called, and how many images they hold where that is known."""
-
-    target: str
-    batches: Iterator[Tensor]
-    total: int | None = None
-    plan: Plan | None = None  # of a model
+def _named(row: dict[str, Any], n: int | None) -> dict[str, Any]:
+    """With the name under which the number may be told: FID-50k is one of 50,000 images, and of no fewer."""
+    if n is None or row["metric"] not in ("FID", "sFID"):
+        return {**row, "name": row["metric"]}
+    return {**row, "name": f"{row['metric']}-{n // 1000}k" if n % 1000 == 0 else f"{row['metric']}-{n}"}
 
 
-def cost(side: Statistics | Images, n: int | None) -> dict[str, float]:
-    """How often a model's network was asked for each image."""
-    return {"evaluations": round(side.plan.made / n, 1)} if isinstance(side, Images) and side.plan and n else {}
+def _line(row: dict[str, Any]) -> str:
+    more = f"  ({row['low']:.6g} to {row['high']:.6g})" if "low" in row else ""
+    more = f"  +- {row['spread']:.3g}" if "spread" in row else more
+    return f"{row['name']}  {row['value']:.6g}{more}"
 
 
-def measure(images: Images, features: Any, n: int | None, console: Console) -> Statistics:
-    """Mean and covariance of the features of the first ``n`` images."""
-    moments, target = Moments(), images.target
-    total = min(filter(None, (images.total, n)), default=None)
-    with console.track(total, "images", f"fid {target}") as progress:
-        for batch in limited(images.batches, n):
-            moments.update(features(batch))
-            progress.update(moments.n)
-    if moments.n < 2:
-        raise UsageError(f"'{target}' has {moments.n} images, and a covariance needs 2 at least")
-    return Statistics(moments.mean, moments.covariance, moments.n, features.name, features.fingerprint, target)
+def _features(features: Any) -> dict[str, Any]:
+    return {"name": features.name, "fingerprint": features.fingerprint, "dim": features.dim}
 
 
-def find(target: str, options: FidOptions, console: Console) -> Statistics | Images:
-    """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
-    named = target in registry.names("datasets")
-    path = Path(target)
-    if target.endswith(".safetensors") or (not named and ((path / CHECKPOINT).is_file() or format_of(path))):
-        return of_model(path, options, console)
-    return given(target, options.batch)
-
-
-def given(target: str, batch: int) -> Statistics | Images:
-    """The same, of what needs no model."""
-    names = registry.names("datasets")
-    if target.endswith(".npz") and holds_statistics(target):
-        return read_statistics(target)
-    # a data set's name wins over a folder beside it; ./digits is the folder
-    if target == "-" or (target not in names and Path(target).exists()):
-        return Images(target, (torch.as_tensor(read.images) for read in open_reader(target, batch)))
-    if data_spec(target)["name"] in names:
-        return of_dataset(target, batch)
-    near = closest(target, names)
-    hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
-    raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
-
-
-def of_model(path: Path, options: FidOptions, console: Console) -> Images:
-    model, found = open_model(path, device(options.device), console, options.format, options.backbone)
-    model = guided(model, found, options, console.warn)
-    walk, klass = plan(model.header, options), class_index(model.header, options.klass)
-    seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
-    made = (images for _, images, _ in in_batches(model, walk, seeds, options.batch, klass))
-    return Images(str(path), made, len(seeds), walk)
-
-
-def of_dataset(target: str, batch: int) -> Images:
-    dataset = open_dataset(data_spec(target))
-    cache, n = Cache(dataset), len(dataset)
-    return Images(target, (cache.read(range(i, min(i + batch, n)))[0] for i in range(0, n, batch)), n)
-
-
-def limited(batches: Iterator[Tensor], n: int | None) -> Iterator[Tensor]:
-    """The first n images."""
-    for images in batches:
-        if n is not None and n <= len(images):
-            yield images[:n]
-            return
-        yield images
-        n = None if n is None else n - len(images)
+def _pairs(memory: Memory, reference: Side) -> np.ndarray:
+    """The closest images in the upper row of each two, their nearest training images in the lower."""
+    training = picked(reference, [pair.training for pair in memory.pairs])
+    half = len(memory.pairs) // 2 or 1
+    rows = []
+    for start in range(0, len(training), half):
+        rows += [pair.image for pair in memory.pairs[start : start + half]] + training[start : start + half]
+    return grid(torch.stack(rows).numpy(), half)

@@ -1,7 +1,9 @@
 """Images of a model: the one walk behind ``sample``, ``fid`` and the pictures drawn during training."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,22 +16,37 @@ from cmtool.core.noise import Blend, Noise
 from cmtool.core.pixels import to_pixels
 from cmtool.core.samplers import Counted, last
 from cmtool.core.steady import steady
+from cmtool.errors import OutOfMemory
+from cmtool.failures import is_memory
 from cmtool.files.pictures import grid, scatter
 
-__all__ = ["draw", "in_batches", "labels_of", "sheet"]
+__all__ = ["Classes", "draw", "in_batches", "labels_of", "sheet"]
+
+Pixels = Callable[[Tensor], Tensor]
+USUAL = 64  # images at a time where nothing is said
+Classes = int | Callable[[int], int] | None
 
 
-def labels_of(seeds: Sequence[int], classes: int, klass: int | None = None) -> Tensor | None:
-    """A label for every seed: the class asked for, else ``seed mod classes``, so that any run of seeds is balanced."""
+def labels_of(seeds: Sequence[int], classes: int, klass: Classes = None) -> Tensor | None:
+    """A label for every seed: the class asked for, or what a rule makes of the seed.
+
+    Without either it is ``seed mod classes``, so that any run of seeds is balanced.
+    """
     if not classes:
         return None
-    return torch.tensor([klass if klass is not None else seed % classes for seed in seeds], dtype=torch.long)
+    rule = klass if callable(klass) else lambda seed: seed % classes if klass is None else klass
+    return torch.tensor([rule(seed) for seed in seeds], dtype=torch.long)
 
 
 def draw(
-    model: Denoiser | Guided, plan: Plan, noise: Noise | Blend, labels: Tensor | None, cores: int | None = None
+    model: Denoiser | Guided,
+    plan: Plan,
+    noise: Noise | Blend,
+    labels: Tensor | None,
+    cores: int | None = None,
+    pixels: Pixels = to_pixels,
 ) -> Tensor:
-    """The images of some noise, uint8 [B, C, H, W] on the CPU; points stay float32 [B, D].
+    """The images of some noise, uint8 [B, C, H, W] on the CPU as ``pixels`` rounds them; points stay float32 [B, D].
 
     ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
     """
@@ -40,7 +57,7 @@ def draw(
         counted = Counted(steadied, cost(model))
         x = last(plan.walk(counted, x, noise, labels)).cpu()
     plan.made += counted.calls * len(noise)
-    return to_pixels(x) if x.ndim == 4 else x.float()
+    return pixels(x) if x.ndim == 4 else x.float()
 
 
 def piece(shape: tuple[int, ...], device: torch.device) -> int:
@@ -57,18 +74,71 @@ def threads(device: torch.device, cores: int | None = None) -> int:
 
 
 def in_batches(
-    model: Denoiser | Guided, plan: Plan, seeds: Sequence[int], batch: int, klass: int | None = None
+    model: Denoiser | Guided,
+    plan: Plan,
+    seeds: Sequence[int],
+    batch: int | str,
+    klass: Classes = None,
+    pixels: Pixels = to_pixels,
 ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
-    """Seeds, images and labels, ``batch`` or a few more at a time; each image depends on its own seed alone."""
-    device = next(model.parameters()).device
-    whole = piece(model.header.shape, device) * threads(device)
-    batch = math.ceil(batch / whole) * whole  # less would leave cores idle and save no memory
-    for i in range(0, len(seeds), batch):
-        some = list(seeds[i : i + batch])
-        labels = labels_of(some, model.header.conditional, klass)
-        yield some, draw(model, plan, Noise(some), labels), labels
+    """Seeds, images and labels, ``batch`` or a few more at a time; each image depends on its own seed alone.
+
+    ``auto`` begins with 64 and halves it whenever memory runs out, down to the piece that the network always sees, so
+    that no pixel changes. OutOfMemory when not even that fits.
+    """
+    header, done = model.header, 0
+    room = Room.of(header.shape, next(model.parameters()).device, batch)
+    while done < len(seeds):
+        some = list(seeds[done : done + room.images])
+        labels = labels_of(some, header.conditional, klass)
+        images = _attempt(partial(draw, model, plan, Noise(some), labels, room.cores, pixels), batch)
+        if images is None:
+            room = room.halved()
+            continue
+        yield some, images, labels
+        done += len(some)
 
 
-def sheet(images: Tensor, columns: int) -> np.ndarray:
-    """Images side by side, or points as a scatter plot: uint8 [C, H, W]."""
-    return grid(images.numpy(), columns) if images.ndim == 4 else scatter(images.numpy())
+@dataclass(frozen=True)
+class Room:
+    """How many images are in memory: ``rounds`` of a piece on each of ``cores``; less would leave cores idle."""
+
+    piece: int
+    rounds: int
+    cores: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], device: torch.device, batch: int | str) -> "Room":
+        one, cores = piece(shape, device), threads(device)
+        return cls(one, math.ceil((USUAL if isinstance(batch, str) else batch) / (one * cores)), cores)
+
+    @property
+    def images(self) -> int:
+        return self.piece * self.rounds * self.cores
+
+    def halved(self) -> "Room":
+        """OutOfMemory where there is nothing to halve."""
+        if self.rounds > 1:
+            return replace(self, rounds=self.rounds // 2)
+        if self.cores > 1:
+            return replace(self, cores=self.cores // 2)
+        raise OutOfMemory(
+            f"not even {self.piece} images at a time fit into memory", "use a larger device: --device cpu"
+        )
+
+
+def _attempt(work: Callable[[], Tensor], batch: int | str) -> Tensor | None:
+    """What ``work`` makes; None where memory ran out and the batch may shrink."""
+    try:
+        return work()
+    except Exception as error:
+        if isinstance(batch, int) or not is_memory(error):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # here the failed attempt is no longer held by its traceback
+    return None
+
+
+def sheet(images: Tensor, columns: int, names: Sequence[str] | None = None) -> np.ndarray:
+    """Images side by side, each below its name where there are some, or points as a scatter plot: uint8 [C, H, W]."""
+    return grid(images.numpy(), columns, names=names) if images.ndim == 4 else scatter(images.numpy())

@@ -6,7 +6,9 @@ from typing import Any
 from cmtool import presets, registry
 from cmtool.commands import recipes
 from cmtool.commands.console import Console
+from cmtool.commands.portrait import advice, portrait
 from cmtool.errors import MissingInput, closest
+from cmtool.files.header import Header
 from cmtool.settings import InfoOptions
 from cmtool.yamlfile import write
 
@@ -26,9 +28,12 @@ def run(options: InfoOptions, console: Console) -> None:
     else:
         path = Path(options.what)
         header = _header(path, options)
+        command = advice(options.what, header, {"format": options.format, "backbone": options.backbone})
+        about = header.document()
         kept = _averages(path) if (path / INSIDE).exists() else []
-        document = {"path": options.what, "header": header} | ({"averages": kept} if kept else {})
-        console.result(document, write(header, unicode=True).rstrip() + _average_table(kept))
+        document = {"path": options.what, "header": about, "sample": command} | ({"averages": kept} if kept else {})
+        text = f"{portrait(header, command)}\n{write(about, unicode=True).rstrip()}{_average_table(kept)}"
+        console.result(document, text)
 
 
 def plugins() -> list[dict[str, str]]:
@@ -70,9 +75,10 @@ def _average_table(kept: list[dict[str, Any]]) -> str:
     return "\n".join(["\n\naverages (track, images, file)", *rows]) if rows else ""
 
 
-def _header(path: Path, options: InfoOptions) -> dict[str, Any]:
+def _header(path: Path, options: InfoOptions) -> Header:
     if not path.exists():
-        near = closest(str(path), ("plugins", "presets"))
+        beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = closest(str(path), ("plugins", "presets", *beside))
         hint = f"did you mean '{near}'?" if near else "cmtool info takes plugins, presets, a checkpoint or a run"
         raise MissingInput(f"there is no file {path}", hint)
     from cmtool.files.envelope import holds
@@ -81,8 +87,8 @@ def _header(path: Path, options: InfoOptions) -> dict[str, Any]:
     inside = path / INSIDE
     path = inside if inside.exists() else path
     if holds(path, KEY):
-        return read_header(path, whole=True).document()
+        return read_header(path, whole=True)
     from cmtool.commands.models import checkpoint  # which needs torch
     from cmtool.files.opening import open_any
 
-    return open_any(checkpoint(path), format=options.format, backbone=options.backbone).header.document()
+    return open_any(checkpoint(path), format=options.format, backbone=options.backbone).header

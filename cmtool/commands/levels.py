@@ -13,8 +13,8 @@ import torch
 
 from cmtool import registry
 from cmtool.commands.console import Console
-from cmtool.commands.fid import few, given, measure, unmeasured
 from cmtool.commands.generate import in_batches
+from cmtool.commands.judged import few, given, seen, unmeasured
 from cmtool.commands.models import describe, open_model
 from cmtool.commands.plan import Plan, jumps, recommended
 from cmtool.core.denoiser import Denoiser
@@ -85,11 +85,11 @@ def check(header: Header, path: Path, output: Path) -> None:
 
 def reference(options: LevelsOptions, features: Any, console: Console) -> Statistics:
     """What the images are compared with, measured once."""
-    side = given(options.ref, options.batch)
-    side = side if isinstance(side, Statistics) else measure(side, features, None, console)
-    comparable(side, unmeasured(features))
-    few(side.data, side.n, len(side.mean), console)
-    return side
+    side = given(options.ref, options.batch, features.name)
+    found = seen(side, features, None, console)
+    comparable(found, unmeasured(features))
+    few(found.data, found.n, len(found.mean), console)
+    return found
 
 
 @dataclass

@@ -1,18 +1,30 @@
 """``sample``: images of a model, each a function of its own seed."""
 
+import hashlib
+import json
 import time
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
 
+import cmtool
+from cmtool.commands.classes import class_rule
 from cmtool.commands.console import Console
-from cmtool.commands.generate import in_batches, sheet
+from cmtool.commands.gallery import Gallery
+from cmtool.commands.generate import in_batches, labels_of, sheet
 from cmtool.commands.guide import evaluations, guided, told
-from cmtool.commands.models import class_index, describe, open_model
-from cmtool.commands.plan import plan
+from cmtool.commands.models import describe, open_model
+from cmtool.commands.plan import Plan, plan
+from cmtool.commands.shards import local_device, shard_of
+from cmtool.commands.show import shown
+from cmtool.core.guidance import Guided, Unlabelled
 from cmtool.errors import UsageError
-from cmtool.files.images import open_writer
+from cmtool.files.header import Header
 from cmtool.files.pictures import check_target, write_picture
+from cmtool.files.streams.manifest import Wanted
+from cmtool.files.streams.resuming import resuming
 from cmtool.settings import SampleOptions
 from cmtool.training.devices import device, use_threads
 from cmtool.values import Seeds
@@ -23,53 +35,102 @@ SHEET = 100  # images at most on a grid
 
 
 def run(options: SampleOptions, console: Console) -> None:
-    """Draw images and write them as they come."""
+    """Draw the images that are not there yet, and write them as they come."""
     use_threads(options.threads)
-    model, path = open_model(options.model, device(options.device), console, options.format, options.backbone)
+    model, path = open_model(
+        options.model, device(local_device(options.device)), console, options.format, options.backbone
+    )
     header, model = model.header, guided(model, path, options, console.warn)
     walk = plan(header, options)
-    if options.grid:
-        check_target(options.grid)
-        if options.output == str(options.grid) == "-":
-            raise UsageError("standard output takes the images or the grid", "write one of them to a file")
+    check(options)
     seeds = options.seeds or Seeds([range(options.seed, options.seed + options.n)])
-    klass = class_index(header, options.klass)
-    shown, room, done = [], SHEET if len(header.shape) == 3 else len(seeds), 0
-    began = time.monotonic()
+    rule, shard = class_rule(header, options.klass, options.classes), shard_of(options.shard)
+    labels = labels_of(seeds, header.conditional, rule)
+    wanted = Wanted(seeds, labels if labels is None else labels.tolist(), header.shape, facts(model, walk, options))
+    mine = wanted.cut(*shard)
+    gallery = Gallery(
+        mine.seeds[: SHEET if len(header.shape) == 3 else len(mine)],
+        lambda some: torch.cat([images for _, images, _ in in_batches(model, walk, some, options.batch, rule)]),
+    )
+    began, done = time.monotonic(), 0
 
     levels = ", ".join(f"{level:.4g}" for level in walk.levels)
     each = evaluations(walk, model)
     ahead = f"{each} network evaluations each" if each else "as many evaluations as it takes"
-    console.say(f"{len(seeds):,} images, {ahead}, levels {levels}")
-    with (
-        open_writer(options.output, len(seeds), header.shape, header.conditional > 0) as writer,
-        console.track(len(seeds), "images", "sample") as progress,
-    ):
-        for some, images, labels in in_batches(model, walk, seeds, options.batch, klass):
-            writer.write(some, images, labels)
-            if options.grid and done < room:
-                shown.append(images[: room - done])
-            done += len(some)
-            progress.update(done)
-    seconds, made = time.monotonic() - began, round(walk.made / len(seeds), 1)
-    if each is None:
+    console.say(f"{len(mine):,} images{part(shard)}, {ahead}, levels {levels}")
+    with resuming(options.output, wanted, *shard) as (writer, places):
+        if len(places) < len(mine):
+            console.say(f"{len(mine) - len(places):,} of them are there already")
+        with console.track(len(places), "images", "sample") as progress:
+            missing = [mine.seeds[i] for i in places]
+            for some, images, told_classes in in_batches(model, walk, missing, options.batch, rule):
+                assert writer
+                writer.write(some, images, told_classes)
+                gallery.add(some, images)
+                done += len(some)
+                progress.update(done)
+    seconds, made = time.monotonic() - began, round(walk.made / done, 1) if done else float(each or 0)
+    if each is None and done:
         console.say(f"{made:g} network evaluations each")
-    if options.grid:
-        write_picture(options.grid, sheet(torch.cat(shown), columns(min(len(seeds), room), header.conditional)))
+    if len(mine):
+        look(gallery, options, header, console, rule)
     document = {
         "model": describe(model, path),
-        "images": len(seeds),
+        "images": len(mine),
+        "made": done,
         "seeds": str(seeds),
+        "shard": part(shard).removeprefix(", part ") or None,
         "evaluations": int(made) if made.is_integer() else made,
         "levels": walk.levels.tolist(),
         "guidance": told(options),
         "output": options.output,
         "grid": options.grid and str(options.grid),
         "seconds": round(seconds, 3),
-        "images_per_second": round(len(seeds) / seconds, 2),
+        "images_per_second": round(done / seconds, 2),
     }
     if options.output != "-":
         console.result(document, options.output)
+
+
+def check(options: SampleOptions) -> None:
+    """What is wrong about the places of the output is said before anything is computed."""
+    if options.grid:
+        check_target(options.grid)
+        if options.output == str(options.grid):
+            place = "standard output" if options.output == "-" else options.output
+            raise UsageError(f"{place} takes the images or the grid", "write one of them to a file")
+
+
+def facts(model: Any, walk: Plan, options: SampleOptions) -> dict[str, Any]:
+    """What the manifest says of every image beside its seed and class; ``recipe`` is a digest of all that is left."""
+    keys = ("solver", "spacing", "process", "convention", "gamma", "guidance", "guidance_interval")
+    recipe = {key: value for key, value in asdict(options).items() if key in keys}
+    recipe |= {"cmtool": cmtool.__version__}
+    if isinstance(model, Guided):
+        weak = model.weak.model if isinstance(model.weak, Unlabelled) else model.weak
+        recipe["guide"] = weak.header.sha256
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return {"levels": walk.levels.tolist(), "model": model.header.sha256, "recipe": digest[:16]}
+
+
+def part(shard: tuple[int, int]) -> str:
+    """``, part 3/8``, or nothing where there is one part."""
+    return "" if shard[1] == 1 else f", part {shard[0]}/{shard[1]}"
+
+
+def look(gallery: Gallery, options: SampleOptions, header: Header, console: Console, rule: Any) -> None:
+    """The sheet of the first images, and the picture in the terminal."""
+    if options.grid:
+        labels = labels_of(gallery.seeds, header.conditional, rule)
+        names = None if labels is None else [name(header, label) for label in labels.tolist()]
+        wide = columns(len(gallery.seeds), header.conditional)
+        write_picture(options.grid, sheet(gallery.images(), wide, names))
+    if console.terminal if options.show is None else options.show:
+        console.draw(shown(gallery.images().numpy()))
+
+
+def name(header: Header, label: int) -> str:
+    return header.classes[label] if label < len(header.classes) else str(label)
 
 
 def columns(n: int, classes: int) -> int:

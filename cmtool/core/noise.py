@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["AUGMENT", "LABEL", "LEVEL", "START", "STEP", "Blend", "Noise"]
+__all__ = ["AUGMENT", "LABEL", "LEVEL", "START", "STEP", "Blend", "Noise", "spherical"]
 
 # The names of the draws. STEP is the first of many: draw k of a walk is STEP + k.
 START, LEVEL, LABEL, AUGMENT, STEP = 0, 1, 2, 3, 1 << 16
@@ -58,23 +58,38 @@ class Noise:
 
 
 class Blend:
-    """Noise between two seeds: frame k of n is the spherical blend at k/(n - 1), in every draw.
+    """Noise between seeds: ``frames`` from one to the other, or ``rows`` of them between four, the corners of a grid.
 
-        z = sin((1 - a) psi)/sin(psi) z_0 + sin(a psi)/sin(psi) z_1,    psi the angle between z_0 and z_1
-
-    The ends are the noise of the two seeds, bit for bit. Source: Song et al. 2023, arXiv 2303.01469, appendix D.
+    In every draw it is the spherical blend, along the rows first and then down. An end may bring its own noise for
+    START, as images do that were turned into noise; its seed serves for the other draws. The ends have their noise bit
+    for bit. Source: Song et al. 2023, arXiv 2303.01469, appendix D.
     """
 
-    def __init__(self, first: int, last: int, frames: int):
-        self.ends, self.frames = Noise([first, last]), frames
+    def __init__(self, ends: Sequence[int], frames: int, rows: int = 1, starts: Sequence[Tensor | None] = ()):
+        self.ends, self.frames, self.rows = Noise(ends), frames, rows
+        self.starts = {i: start for i, start in enumerate(starts) if start is not None}
 
     def __len__(self) -> int:
-        return self.frames
+        return self.frames * self.rows
 
     def normal(self, shape: Sequence[int], stream: int = START) -> Tensor:
-        z0, z1 = self.ends.normal(shape, stream).double()
-        angle = torch.arccos(((z0 * z1).sum() / (z0.norm() * z1.norm())).clamp(-1, 1))  # 1 + 1e-16 has no angle
-        a = torch.linspace(0, 1, self.frames, dtype=torch.float64).view(-1, *[1] * len(shape))
-        if angle.sin() < 1e-6:  # one and the same seed
-            return z0.expand(self.frames, *shape).float()
-        return (((1 - a) * angle).sin() / angle.sin() * z0 + (a * angle).sin() / angle.sin() * z1).float()
+        z = self.ends.normal(shape, stream).double()
+        for i, own in self.starts.items() if stream == START else ():
+            z[i] = own
+        edges = [spherical(z[i], z[i + 1], self.frames) for i in range(0, len(z), 2)]
+        if len(edges) == 1:
+            return edges[0].float()
+        columns = [spherical(above, below, self.rows) for above, below in zip(*edges, strict=True)]
+        return torch.stack(columns, 1).flatten(0, 1).float()
+
+
+def spherical(z0: Tensor, z1: Tensor, n: int) -> Tensor:
+    """``n`` points [n, ...] from z0 to z1 along the great circle, a = 0 .. 1; the ends exactly.
+
+    z = sin((1 - a) psi)/sin(psi) z_0 + sin(a psi)/sin(psi) z_1,    psi the angle between z_0 and z_1
+    """
+    angle = torch.arccos(((z0 * z1).sum() / (z0.norm() * z1.norm())).clamp(-1, 1))  # 1 + 1e-16 has no angle
+    if angle.sin() < 1e-6:  # one and the same seed
+        return z0.expand(n, *z0.shape)
+    a = torch.linspace(0, 1, n, dtype=torch.float64).view(-1, *[1] * z0.ndim)
+    return ((1 - a) * angle).sin() / angle.sin() * z0 + (a * angle).sin() / angle.sin() * z1

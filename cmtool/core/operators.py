@@ -1,24 +1,33 @@
 """Editing tasks: an invertible linear map ``A`` and which coordinates of ``A x`` are unknown.
 
-Everything a walk needs: where it starts, from which level, and how the known part is put back after each jump:
-``impose(x) = A^-1 [(A y)(1 - Omega) + (A x) Omega]`` with Omega = 1 on what is unknown.
+Everything a walk needs: where it starts, from which level, how the known part is put back after each jump,
+``impose(x) = A^-1 [(A y)(1 - Omega) + (A x) Omega]`` with Omega = 1 on what is unknown, and how the result becomes
+whole grey levels without losing the known part again.
 Source: Song et al. 2023, arXiv 2303.01469, algorithm 4 and appendix D.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cmtool.core.masks import border
+from cmtool.core.pixels import to_pixels
+from cmtool.core.rounding import carried
 from cmtool.errors import UsageError
 
-__all__ = ["Operator", "colorize", "denoise", "inpaint", "orthogonal", "stroke", "superres"]
+__all__ = ["Operator", "colorize", "denoise", "inpaint", "noise_level", "orthogonal", "outpaint", "stroke", "superres"]
 
 Map = Callable[[Tensor], Tensor]
 
 # What a grey value is made of (ITU-R BT.601 luma), as in the paper's colorization.
 LUMA = (0.2989, 0.5870, 0.1140)
+
+# Ten times the deviation of images: noise in which what is not known is drowned, whatever stands in its place, and what
+# is known in the large can still be seen. Colours have to be invented in the large, and start from all noise there is.
+HIGH = 5.0
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -29,8 +38,10 @@ def _identity(x: Tensor) -> Tensor:
 class Operator:
     """A task on ``reference`` y [B, C, H, W] in [-1, 1].
 
-    ``unknown`` is Omega, broadcast over ``forward(x)``. ``start`` is the image that the first noise is added to,
-    ``level`` the noise level there (None: the model's highest); ``noisy`` says that ``start`` has that noise already.
+    ``unknown`` is Omega, broadcast over ``forward(x)``: bool, or in [0, 1] where what is known fades into what is not.
+    ``start`` is the image that the first noise is added to, ``level`` the noise level there (None: the
+    model's highest); ``noisy`` says that ``start`` has that noise already. ``floor`` is a good level to jump from last,
+    ``steps`` a good number of jumps. ``pixels`` turns the result into uint8.
     """
 
     reference: Tensor
@@ -40,21 +51,31 @@ class Operator:
     start: Tensor
     level: float | None = None
     noisy: bool = False
+    floor: float = 0.2
+    steps: int = 16
+    pixels: Map = to_pixels
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is known for certain."""
+        return bool((self.unknown == 0).any())
 
     def impose(self, x: Tensor) -> Tensor:
         """x with its known part replaced by that of the reference."""
         known, free = self.forward(self.reference), self.forward(x)
-        return self.inverse(torch.where(self.unknown.bool(), free, known))
+        if self.unknown.dtype == torch.bool:
+            return self.inverse(torch.where(self.unknown, free, known))
+        return self.inverse(torch.lerp(known, free, self.unknown))
 
     def known_part(self, x: Tensor) -> Tensor:
-        """``A^-1 [(A x)(1 - Omega)]``: what the task keeps of an image; 0 where nothing is known."""
-        return self.inverse(torch.where(self.unknown.bool(), 0.0, self.forward(x)))
+        """``A^-1 [(A x)(1 - Omega)]``, fading parts left out: what the task keeps of an image; 0 where nothing is."""
+        return self.inverse(torch.where(self.unknown > 0, 0.0, self.forward(x)))
 
 
-def _measured(reference: Tensor, forward: Map, inverse: Map, unknown: Tensor) -> Operator:
-    """A task that keeps part of the reference and starts from pure noise around that part."""
-    blank = inverse(torch.where(unknown.bool(), 0.0, forward(reference)))
-    return Operator(reference, forward, inverse, unknown, start=blank)
+def _measured(reference: Tensor, forward: Map, inverse: Map, unknown: Tensor, pixels: Map = to_pixels) -> Operator:
+    """A task that keeps part of the reference and starts from that part alone."""
+    blank = inverse(torch.where(unknown > 0, 0.0, forward(reference)))
+    return Operator(reference, forward, inverse, unknown, start=blank, level=HIGH, pixels=pixels)
 
 
 def orthogonal(first: Tensor) -> Tensor:
@@ -66,12 +87,27 @@ def orthogonal(first: Tensor) -> Tensor:
 
 
 def inpaint(reference: Tensor, *, mask: Tensor | None = None) -> Operator:
-    """Fill in the pixels where ``mask`` [B or 1, 1, H, W] is above one half; all others are kept exactly."""
+    """Fill in the pixels where ``mask`` [B or 1, 1, H, W] is 1 and keep those where it is 0; in between is blended."""
     if mask is None:
         raise UsageError(
-            "inpaint needs a mask", "give --mask FILE, an image that is white where pixels are to be filled in"
+            "inpaint needs a mask",
+            "give --mask FILE, an image that is white where pixels are to be filled in, --box X,Y,W,H or --random 0.5",
         )
-    return _measured(reference, _identity, _identity, mask.to(reference) > 0.5)
+    mask = mask.to(reference)
+    hard = bool(((mask == 0) | (mask == 1)).all())
+    return _measured(reference, _identity, _identity, mask > 0.5 if hard else mask)
+
+
+def outpaint(reference: Tensor, *, margin: tuple[int, ...] = (4,)) -> Operator:
+    """Keep the middle and invent ``margin`` pixels around it: one number, or those of top, left, bottom and right."""
+    sides = margin * 4 if len(margin) == 1 else margin
+    height, width = reference.shape[-2:]
+    if len(sides) != 4 or sides[0] + sides[2] >= height or sides[1] + sides[3] >= width or min(sides) < 0:
+        raise UsageError(
+            f"a margin of {','.join(map(str, margin))} leaves nothing of {width}x{height} pixels",
+            "give one number, or those of top, left, bottom and right: --margin 4",
+        )
+    return inpaint(reference, mask=border(height, width, *sides))
 
 
 def colorize(reference: Tensor) -> Operator:
@@ -80,49 +116,80 @@ def colorize(reference: Tensor) -> Operator:
         raise UsageError("colorize needs a model of colour images, and this one is grey")
     q = orthogonal(torch.tensor(LUMA, dtype=torch.float64)).to(reference)
     unknown = torch.tensor([False, True, True], device=reference.device).view(1, 3, 1, 1)
-    return _measured(
+    luma = torch.tensor(LUMA, dtype=torch.float64).to(reference)
+    grey = torch.einsum("bchw,c->bhw", reference, luma) / luma.sum()
+    return Operator(
         reference,
         lambda x: torch.einsum("bchw,ck->bkhw", x, q),
         lambda y: torch.einsum("bkhw,ck->bchw", y, q),
         unknown,
+        start=grey[:, None].expand_as(reference),
+        pixels=_same_grey,
     )
+
+
+def _same_grey(x: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] with the grey values of x to a tenth of a level; blue, which counts least, goes last."""
+    grb = ((x[:, [1, 0, 2]].double() + 1) * 127.5).movedim(1, -1)
+    rounded = carried(grb, torch.tensor([LUMA[1], LUMA[0], LUMA[2]]))
+    return rounded[..., [1, 0, 2]].movedim(-1, 1).to(torch.uint8)
 
 
 def superres(reference: Tensor, *, factor: int = 4) -> Operator:
     """Keep the mean of each ``factor`` x ``factor`` patch and invent the rest of it."""
     height, width = reference.shape[-2:]
     if factor < 2 or height % factor or width % factor:
-        raise UsageError(
-            f"a factor of {factor} does not divide {width}x{height} pixels", "choose one that does: --factor 2"
-        )
+        fit = [n for n in range(2, min(height, width) + 1) if height % n == 0 == width % n]
+        hint = f"choose one that does: --factor {fit[0]}" if fit else "no factor does"
+        raise UsageError(f"a factor of {factor} does not divide {width}x{height} pixels", hint)
     q = orthogonal(torch.ones(factor**2, dtype=torch.float64)).to(reference)
 
-    def forward(x: Tensor) -> Tensor:
-        rows = x.unflatten(-2, (-1, factor)).unflatten(-1, (-1, factor)).movedim(-3, -2)
-        return rows.flatten(-2) @ q
+    def patches(x: Tensor) -> Tensor:
+        return x.unflatten(-2, (-1, factor)).unflatten(-1, (-1, factor)).movedim(-3, -2).flatten(-2)
 
-    def inverse(y: Tensor) -> Tensor:
-        rows = (y @ q.T).unflatten(-1, (factor, factor)).movedim(-2, -3)
-        return rows.flatten(-2).flatten(-3, -2)
+    def image(rows: Tensor) -> Tensor:
+        return rows.unflatten(-1, (factor, factor)).movedim(-2, -3).flatten(-2).flatten(-3, -2)
+
+    def same_means(x: Tensor) -> Tensor:
+        rounded = carried(patches((x.double() + 1) * 127.5), torch.ones(factor**2))
+        return image(rounded).to(torch.uint8)
 
     unknown = torch.arange(factor**2, device=reference.device) > 0
-    return _measured(reference, forward, inverse, unknown)
+    return _measured(reference, lambda x: patches(x) @ q, lambda y: image(y @ q.T), unknown, same_means)
 
 
-def _free(reference: Tensor, level: float, noisy: bool) -> Operator:
+def _free(reference: Tensor, level: float, **about: Any) -> Operator:
     """A task that keeps nothing by force and starts part of the way, from the reference itself."""
     everything = torch.ones(1, dtype=torch.bool, device=reference.device)
-    return Operator(reference, _identity, _identity, everything, start=reference, level=level, noisy=noisy)
+    return Operator(reference, _identity, _identity, everything, start=reference, level=level, **about)
 
 
-def denoise(reference: Tensor, *, level: float = 0.3) -> Operator:
-    """Remove white noise of standard deviation ``level`` (pixel values in [-1, 1]): ``f(y, level)``."""
-    return _free(reference, level, noisy=True)
+def denoise(reference: Tensor, *, level: float | None = None) -> Operator:
+    """Remove white noise of standard deviation ``level`` (pixel values in [-1, 1]): ``f(y, level)``.
+
+    Without ``level`` it is estimated from all the images of the reference.
+    """
+    level = noise_level(reference) if level is None else level
+    return _free(reference, level, noisy=True, floor=level / 3, steps=1)
+
+
+def noise_level(x: Tensor) -> float:
+    """The standard deviation of the white noise in an image or more, [..., H, W].
+
+        sigma = median |d| / 0.6745,    d = (a - b - c + e) / 2 on patches of 2x2 pixels [[a, b], [c, e]]
+
+    Half the diagonal details of a picture are next to nothing but noise; a picture of nothing but texture is
+    overestimated. Source: Donoho and Johnstone 1994, Ideal spatial adaptation by wavelet shrinkage.
+    """
+    x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2].double()
+    left, right = x[..., 0::2], x[..., 1::2]
+    details = ((left - right)[..., 0::2, :] - (left - right)[..., 1::2, :]) / 2
+    return float(details.abs().median()) / 0.6745
 
 
 def stroke(reference: Tensor, *, level: float = 5.38) -> Operator:
-    """Turn a rough painting into an image: noise it to ``level``, then jump.
+    """Turn a rough painting into an image: noise it to ``level``, jump, and again from 0.42 of that level.
 
     Source: SDEdit, Meng et al. 2022, arXiv 2108.01073.
     """
-    return _free(reference, level, noisy=False)
+    return _free(reference, level, floor=level * 2.24 / 5.38, steps=2)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["to_model", "to_pixels"]
+__all__ = ["to_model", "to_pixels", "truncated"]
 
 
 def to_model(images: Tensor) -> Tensor:
@@ -14,3 +14,8 @@ def to_model(images: Tensor) -> Tensor:
 def to_pixels(x: Tensor) -> Tensor:
     """``clip(round((x + 1) 127.5))``, the exact inverse on what came from pixels."""
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def truncated(x: Tensor) -> Tensor:
+    """``clip(floor((x + 1) 127.5))``, as OpenAI's programs write images; on average half a grey level darker."""
+    return ((x.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)

@@ -1,12 +1,11 @@
-"""Statistics of a data set in a file: ``.npz`` with ``mu`` and ``sigma``, as EDM, pytorch-fid and clean-fid keep them.
+"""Statistics of a data set in a file, in whatever way the tools of the field keep them (``flavours``).
 
-Ours also say what was measured and with what: ``n``, ``features``, ``fingerprint`` and ``data``.
+Ours are an ``.npz`` with ``mu`` and ``sigma``, which EDM, pytorch-fid and clean-fid read, too; it also says what was
+measured and with what: ``n``, ``features``, ``fingerprint`` and ``data``.
 """
 
-import zipfile
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,13 +14,30 @@ import torch
 from torch import Tensor
 
 from cmtool.errors import BadFile, MissingInput, UsageError
+from cmtool.evaluation.flavours import Found, found_in
+from cmtool.evaluation.frechet import Gaussian
+from cmtool.evaluation.inception_score import InceptionScore
+from cmtool.evaluation.memory import Memory
 
-__all__ = ["Statistics", "comparable", "holds_statistics", "read_statistics", "write_statistics"]
+__all__ = ["Normal", "Statistics", "comparable", "read_statistics", "write_statistics"]
+
+
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """Mean [D] and covariance [D, D] in float64."""
+
+    mean: Tensor
+    covariance: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Mean [D] and covariance [D, D] in float64, and where they come from as far as it is known."""
+    """Mean [D] and covariance [D, D] in float64, and where they come from as far as it is known.
+
+    ``rows`` [N, D] are the features themselves, ``spatial`` the moments of sFID's, ``score`` the Inception Score and
+    ``memory`` the nearest training images, where they were measured; ``mode`` is how images were resized, where the
+    file says so, ``sha256`` that of the file or of the pixels.
+    """
 
     mean: Tensor
     covariance: Tensor
@@ -29,19 +45,16 @@ class Statistics:
     features: str | None = None
     fingerprint: str | None = None
     data: str | None = None
+    rows: Tensor | None = None
+    spatial: Gaussian | None = None
+    score: InceptionScore | None = None
+    memory: Memory | None = None
+    mode: str | None = None
+    sha256: str | None = None
 
 
-def holds_statistics(path: str | Path) -> bool:
-    """Whether the file is an ``.npz`` with ``mu`` and ``sigma``; nothing but its table of contents is read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
-def read_statistics(path: str | Path) -> Statistics:
-    """Read ``mu`` [D] and ``sigma`` [D, D]; no pickled object is read.
+def read_statistics(path: str | Path, features: str = "inception") -> Statistics:
+    """Read an ``.npz``, ``.pkl`` or ``.pt``; nothing in it is run. ``features`` chooses where a file has several.
 
     MissingInput when there is no such file; BadFile when it holds no such arrays, or wrong ones (shapes, finiteness
     and symmetry are checked).
@@ -49,25 +62,23 @@ def read_statistics(path: str | Path) -> Statistics:
     path = Path(path)
     if not path.is_file():
         raise MissingInput(f"there is no file {path}")
-    arrays = _arrays(path)
-    missing = [key for key in ("mu", "sigma") if key not in arrays]
-    if missing:
-        raise BadFile(
-            f"{path} has no '{missing[0]}'; it holds {', '.join(sorted(arrays)) or 'nothing'}",
-            "reference statistics are an .npz with the keys mu and sigma",
-        )
-    mean, covariance = _checked(path, arrays["mu"], arrays["sigma"])
-    count = arrays.get("n")
-    if count is not None and not (count.ndim == 0 and np.issubdtype(count.dtype, np.integer)):
-        raise BadFile(f"{path}: 'n' is no count of images")
-    words = {key: str(arrays[key]) for key in ("features", "fingerprint", "data") if key in arrays}
-    return Statistics(mean, covariance, n=None if count is None else int(count), **words)
+    found = found_in(path, features)
+    mean, covariance = _checked(path, found)
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    rows = None if found.rows is None else torch.from_numpy(np.asarray(found.rows, dtype=np.float32))
+    spatial = None if found.spatial is None else Normal(*_checked(path, found.spatial))
+    known = Statistics(mean, covariance, found.n, rows=rows, spatial=spatial, mode=found.mode, sha256=sha256)
+    return replace(known, **found.words)
 
 
 def write_statistics(file: BinaryIO, statistics: Statistics) -> None:
-    """Write an ``.npz`` that ``read_statistics`` and the other tools read."""
+    """Write an ``.npz`` that ``read_statistics`` and the other tools read; spatial moments as guided-diffusion's."""
     facts = {key: getattr(statistics, key) for key in ("n", "features", "fingerprint", "data")}
     arrays: dict[str, Any] = {key: np.array(value) for key, value in facts.items() if value is not None}
+    if statistics.spatial:
+        arrays["mu_s"] = statistics.spatial.mean.cpu().numpy()
+        arrays["sigma_s"] = statistics.spatial.covariance.cpu().numpy()
     np.savez(file, mu=statistics.mean.cpu().numpy(), sigma=statistics.covariance.cpu().numpy(), **arrays)
 
 
@@ -83,19 +94,15 @@ def comparable(a: Statistics, b: Statistics) -> None:
             f"these statistics have different numbers of features: {len(a.mean)} and {len(b.mean)}",
             "measure both with the same --features",
         )
+    if a.mode and b.mode and a.mode != b.mode:
+        raise UsageError(
+            f"these statistics were measured on images resized differently: {a.mode} and {b.mode}",
+            f"--set features.mode={a.mode if a.data else b.mode}, or the --protocol of whoever made the reference",
+        )
 
 
-def _arrays(path: Path) -> Mapping[str, Any]:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
-        raise BadFile(
-            f"{path} is not a readable .npz file", "reference statistics are an .npz with mu and sigma"
-        ) from error
-
-
-def _checked(path: Path, mu: np.ndarray, sigma: np.ndarray) -> tuple[Tensor, Tensor]:
+def _checked(path: Path, found: Found) -> tuple[Tensor, Tensor]:
+    mu, sigma = np.asarray(found.mu), np.asarray(found.sigma)
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not len(mu):
         raise BadFile(f"{path}: mu must be [D] and sigma [D, D], not {list(mu.shape)} and {list(sigma.shape)}")
     if not all(np.issubdtype(array.dtype, np.floating) for array in (mu, sigma)):

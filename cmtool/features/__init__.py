@@ -20,6 +20,10 @@ class Features(Protocol):
     these features is called (``FID``, ``FD-small``), ``fingerprint`` changes whenever the numbers would.
     Features of points take float32 ``[B, D]``. Both raise UsageError when given the other.
 
+    Features may show more of their network: ``further`` names what ``look(images)`` gives besides ``features``,
+    ``probabilities`` [B, classes] for the Inception Score and ``spatial`` [B, S] for sFID. ``mode``, where there is
+    one, is how they resize.
+
     A factory with an option ``device`` is given the device of the run; the features stay on it.
     """
 

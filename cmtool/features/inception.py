@@ -1,29 +1,41 @@
-"""``inception``: the network and the resizing that FID is defined by, as clean-fid has them."""
+"""``inception``: the network and the resizing that FID is defined by."""
 
-import contextlib
-import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cmtool.assets import Asset, locate
 from cmtool.errors import unknown
+from cmtool.features.inception_net import InceptionNet
+from cmtool.features.resizing import resizer, tensorflow
 from cmtool.features.rgb import rgb
+from cmtool.features.torchscript import Scripted
 
-__all__ = ["INCEPTION", "MODES", "Inception", "inception", "resizer"]
+__all__ = ["MODES", "NETWORKS", "PORT", "TORCHSCRIPT", "Inception", "inception"]
 
-INCEPTION = Asset(
+OTHERWISE = (
+    "or name its place with --set features.weights=PATH; --features small needs no file, but its distance is no FID"
+)
+TORCHSCRIPT = Asset(
+    "inception",
     "inception-2015-12-05.pt",
     95_607_719,
     "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
-    "or name its place with --set features.weights=PATH; --features small needs no file, but its distance is no FID",
+    OTHERWISE,
 )
+PORT = Asset(
+    "inception-pth",
+    "pt_inception-2015-12-05-6726825d.pth",
+    95_628_359,
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    OTHERWISE,
+    also=("weights-inception-2015-12-05-6726825d.pth",),  # the same bytes, as torch-fidelity calls them
+)
+NETWORKS = {"torchscript": TORCHSCRIPT, "pth": PORT}
 MODES = ("clean", "legacy_pytorch", "legacy_tensorflow")
 
 
@@ -31,59 +43,56 @@ class Inception:
     """The 2048 pooled features of the Inception network of 2015-12-05.
 
     ``mode`` is the way images reach its 299 x 299 pixels: ``clean`` (bicubic with an antialiasing filter, in floating
-    point), ``legacy_pytorch`` (bilinear, no filter) or ``legacy_tensorflow`` (the network's own). All three use one
-    set of weights; clean-fid's ``legacy_pytorch`` reads a port of them, so its numbers differ in the last digits.
+    point), ``legacy_pytorch`` (bilinear, no filter) or ``legacy_tensorflow`` (bilinear between the upper left corners
+    of pixels). ``look`` gives more than the features: the probabilities of the Inception Score, and with the network
+    ``pth`` the spatial features of sFID; ``further`` names what there is.
     Heusel et al. 2017, arXiv:1706.08500; Parmar, Zhang and Zhu 2022, arXiv:2104.11222.
     """
 
     name, label, dim = "inception", "FID", 2048
 
-    def __init__(self, network: nn.Module, mode: str, device: torch.device):
-        self.network, self.device = network.to(device), device
-        self.resize = resizer(mode)
-        self.fingerprint = f"{INCEPTION.filename} {INCEPTION.sha256[:16]} {mode}"
+    def __init__(self, network: Scripted | InceptionNet, asset: Asset, mode: str, device: torch.device):
+        self.network, self.mode, self.device = network.to(device).eval(), mode, device
+        self.resize: Callable[[Tensor], Tensor] = resizer(mode)
+        self.further = network.further if isinstance(network, Scripted) else ("probabilities", "spatial")
+        self.fingerprint = f"{asset.filename} {asset.sha256[:16]} {mode}"
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        return self.look(images)["features"]
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, /) -> Tensor:
-        return self.network(self.resize(rgb(images, self.name)).to(self.device)).float()
+    def look(self, images: Tensor, /) -> dict[str, Tensor]:
+        """``features`` float32 [B, 2048], ``probabilities`` [B, 1008], ``spatial`` [B, 2023]; those that there are."""
+        x = self.resize(rgb(images, self.name)).to(self.device)
+        if isinstance(self.network, Scripted):
+            return self.network(x, self.mode == "legacy_tensorflow")
+        # clean-fid and pytorch-fid map [0, 255] to [-1, 1], TensorFlow's graph and its other ports do not quite
+        x = x / 127.5 - 1 if self.mode == "legacy_pytorch" else (tensorflow(x) - 128) / 128
+        return self.network(x)._asdict()
 
 
-def inception(*, weights: str | None = None, mode: str = "clean", device: str = "cpu") -> Inception:
-    """FID's features; ``weights`` is the path of ``inception-2015-12-05.pt`` where it is in none of the usual folders.
+def inception(
+    *, weights: str | None = None, mode: str = "clean", network: str | None = None, device: str = "cpu"
+) -> Inception:
+    """FID's features; ``weights`` is the path of the file of weights where it is in none of the usual folders.
 
+    ``network`` says which file: ``torchscript``, NVIDIA's, which clean-fid reads in its modes ``clean`` and
+    ``legacy_tensorflow``; or ``pth``, the port that clean-fid reads in ``legacy_pytorch``, as pytorch-fid and
+    torch-fidelity do, without running anything in it. Without it, the mode or the suffix of ``weights`` decides.
     MissingAsset when the weights are nowhere, BadFile when they are not the published ones.
     """
     if mode not in MODES:
         raise unknown("mode of the features 'inception'", mode, MODES)
-    return Inception(_network(locate(INCEPTION, weights), mode), mode, torch.device(device))
+    ported = mode == "legacy_pytorch" or Path(weights or "").suffix == ".pth"
+    network = network or ("pth" if ported else "torchscript")
+    if network not in NETWORKS:
+        raise unknown("network of the features 'inception'", network, NETWORKS)
+    asset = NETWORKS[network]
+    path, where = locate(asset, weights), torch.device(device)
+    return Inception(_port(path) if network == "pth" else Scripted(path), asset, mode, where)
 
 
-def resizer(mode: str) -> Callable[[Tensor], Tensor]:
-    """uint8 [B, 3, H, W] -> float32 in [0, 255], [B, 3, 299, 299] or, where the network resizes, [B, 3, H, W]."""
-    with _quiet():
-        from cleanfid.resize import build_resizer
-
-        one = build_resizer(mode)
-
-    def resize(images: Tensor) -> Tensor:
-        rows = [one(image) for image in images.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
-        return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float()
-
-    return resize
-
-
-def _network(path: Path, mode: str) -> nn.Module:
-    """clean-fid's wrapper around the verified file, for which it wants a folder and the published name."""
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        from cleanfid.inception_torchscript import InceptionV3W
-
-        (Path(folder) / INCEPTION.filename).symlink_to(path.resolve())
-        return InceptionV3W(folder, download=False, resize_inside=mode == "legacy_tensorflow").eval()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """clean-fid prints to standard output and silences every warning for good, and TorchScript is deprecated."""
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _port(path: Path) -> InceptionNet:
+    net = InceptionNet()
+    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return net

@@ -31,18 +31,20 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, durable: bool = True) -> Iterator[BinaryIO]:
+def replacing(path: str | Path, durable: bool = True, place: Path | None = None) -> Iterator[BinaryIO]:
     """A binary file that takes the place of ``path`` when the block ends, and vanishes when the block fails.
 
-    It is written beside ``path``, forced to the disk (unless not ``durable``: one picture of thousands) and renamed.
-    A pipe or a device is written to directly; folders on the way are made. WriteFailed when the system refuses; errors
-    of the block itself pass, so what it writes goes inside ``writing``.
+    It is written beside ``path`` (at ``place``, which is written over when a killed writer left it), forced to the disk
+    (unless not ``durable``: one picture of thousands) and renamed. A pipe or a device is written to directly; folders
+    on the way are made. WriteFailed when the system refuses; errors of the block itself pass, so what it writes goes
+    inside ``writing``.
     """
     path = Path(path)
     with writing(path):
         direct = path.exists() and not path.is_file() and not path.is_dir()
-        place = path if direct else _beside(path)
-        file = place.open("wb" if direct else "xb")
+        fresh = not direct and place is None
+        place = path if direct else place or _beside(path)
+        file = place.open("xb" if fresh else "wb")
     try:
         yield file
         with writing(path):
@@ -59,9 +61,9 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[BinaryIO]:
         _sync_folder(path.parent)
 
 
-def write_bytes(path: str | Path, data: bytes, durable: bool = True) -> None:
+def write_bytes(path: str | Path, data: bytes, durable: bool = True, place: Path | None = None) -> None:
     """Put ``data`` at ``path``, as ``replacing`` does."""
-    with replacing(path, durable) as file, writing(path):
+    with replacing(path, durable, place) as file, writing(path):
         file.write(data)
 
 

@@ -14,7 +14,7 @@ from cmtool.files.envelope import digest
 from cmtool.files.header import KEY, Header, parse
 from cmtool.files.sealed import read_sealed, write_sealed
 
-__all__ = ["DTYPES", "digest", "fill", "load", "save"]
+__all__ = ["DTYPES", "described", "digest", "fill", "load", "save"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -26,7 +26,7 @@ def save(path: str | Path, model: Denoiser, header: Header, dtype: torch.dtype |
     theirs, and ``load`` returns all in that of the network. The preconditioning is the model's own. The file appears
     whole or not at all; WriteFailed when it cannot be written.
     """
-    header = replace(header, preconditioning=asdict(model.preconditioning), sha256="")
+    header = described(header, model)
     document = header.document()
     parse(path, document)
     del document["sha256"]
@@ -34,6 +34,12 @@ def save(path: str | Path, model: Denoiser, header: Header, dtype: torch.dtype |
     if dtype:
         weights |= {name: parameter.to(dtype) for name, parameter in model.net.named_parameters()}
     return replace(header, sha256=write_sealed(path, weights, KEY, document))
+
+
+def described(header: Header, model: Denoiser) -> Header:
+    """The header with what only the model itself knows, and without the seal of another file."""
+    size = sum(parameter.numel() for parameter in model.net.parameters())
+    return replace(header, preconditioning=asdict(model.preconditioning), parameters=size, sha256="")
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:

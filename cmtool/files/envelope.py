@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from cmtool.errors import BadFile, MissingInput, closest
 
-__all__ = ["BLANK", "Envelope", "digest", "holds", "pack", "read_envelope", "sealed", "verify"]
+__all__ = ["BLANK", "Envelope", "digest", "holds", "metadata", "pack", "read_envelope", "sealed", "verify"]
 
 LIMIT = 100_000_000  # bytes of a table, the limit of safetensors itself
 BLANK = "0" * 64
@@ -63,17 +63,21 @@ def read_envelope(path: str | Path, key: str) -> Envelope:
     MissingInput when there is no such file, BadFile when it is no safetensors file or holds no such document.
     """
     path = Path(path)
-    with _open(path) as file:
-        head = _head(path, file)
-    raw = _json(path, head[8:])
-    metadata = raw.pop("__metadata__", None) or {}
-    text = metadata.get(key) if isinstance(metadata, dict) else None
+    head, raw = _table(path)
+    texts = raw.pop("__metadata__", None)
+    text = texts.get(key) if isinstance(texts, dict) else None
     if not isinstance(text, str):
-        raise BadFile(f"{path} is a safetensors file, but not a {KINDS[key]} of cmtool", _other(metadata))
+        raise BadFile(f"{path} is a safetensors file, but not a {KINDS[key]} of cmtool", _other(texts))
     document = _json(path, text)
     if not re.fullmatch("[0-9a-f]{64}", str(document.get("sha256"))):
         raise _damaged(path, "its checksum is missing")
     return Envelope(document, raw, head)
+
+
+def metadata(path: str | Path) -> dict[str, Any]:
+    """The texts that whoever wrote a safetensors file put before its data; MissingInput or BadFile as above."""
+    texts = _table(Path(path))[1].get("__metadata__")
+    return texts if isinstance(texts, dict) else {}
 
 
 def holds(path: str | Path, key: str) -> bool:
@@ -106,6 +110,13 @@ def digest(path: str | Path) -> str:
         while chunk := file.read(CHUNK):
             sha.update(chunk)
     return sha.hexdigest()
+
+
+def _table(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """What stands before the data, as bytes and as JSON."""
+    with _open(path) as file:
+        head = _head(path, file)
+    return head, _json(path, head[8:])
 
 
 def _open(path: Path) -> BinaryIO:

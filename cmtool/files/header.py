@@ -1,6 +1,7 @@
 """What a checkpoint says about itself, readable without torch."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
@@ -29,6 +30,7 @@ class Header:
                          for a score model that was distilled to a walk of a few of Euler's steps, where each begins
     ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
     ``parents``          ``[{"path", "sha256"}]`` of teachers, initial weights, and files that it was converted from
+    ``parameters``       how many numbers the network has learnt, 0 where it was not counted
     ``average``          how the weights were averaged: ``{"track": "power:0.05"}``, and what it was rebuilt from
     ``sha256``           the seal of the file (``files.envelope``), empty until it is saved; for the file of another
                          program its SHA-256
@@ -49,6 +51,7 @@ class Header:
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     average: dict[str, Any] = field(default_factory=dict)
+    parameters: int = 0
     format: int = FORMAT
     sha256: str = ""
 
@@ -61,6 +64,11 @@ class Header:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes of the data, in the order of the labels."""
         return tuple(self.data.get("classes", ()))
+
+    @property
+    def noncommercial(self) -> bool:
+        """Whether the licence is one of Creative Commons that rules out commercial use."""
+        return "NC" in re.split("[ -]", self.licence)
 
     def document(self) -> dict[str, Any]:
         """The header as JSON holds it: a dict of strings, numbers, lists and dicts."""

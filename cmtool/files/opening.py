@@ -6,6 +6,7 @@ them: of ``net.pt`` it is ``net.pt.yaml``, with the keys ``format`` and ``backbo
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import digest, load, save
+from cmtool.files.checkpoint import described, digest, load, save
 from cmtool.files.envelope import holds
 from cmtool.files.header import KEY, Header
 from cmtool.yamlfile import parse
@@ -62,7 +63,9 @@ def open_any(
     name = format.get("name") or format_of(path)
     if name is None:
         return _ours(path, device, format)
-    return registry.build("formats", {**format, "name": name}, path, backbone=backbone).eval().to(device)
+    model = registry.build("formats", {**format, "name": name}, path, backbone=backbone).eval().to(device)
+    model.header = replace(described(model.header, model), sha256=model.header.sha256)
+    return model
 
 
 def parent(path: Path) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """Single pictures: what is edited, masks, and the sheets that are looked at."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from cmtool.errors import UsageError
 from cmtool.files.atomic import write_bytes, writing
@@ -15,6 +17,7 @@ __all__ = ["check_target", "grid", "read_picture", "scatter", "write_picture"]
 
 READABLE = 64  # pixels that the side of an image on a sheet should have at least
 PAPER = 255
+LINE = 12  # pixels of a line of text
 
 
 def read_picture(target: str | Path) -> np.ndarray:
@@ -44,24 +47,40 @@ def write_picture(target: str | Path, image: Any) -> None:
         write_bytes(target, data)
 
 
-def grid(images: np.ndarray, columns: int | None = None, gap: int = 2, scale: int | None = None) -> np.ndarray:
+def grid(
+    images: np.ndarray,
+    columns: int | None = None,
+    gap: int = 2,
+    scale: int | None = None,
+    names: Sequence[str] | None = None,
+) -> np.ndarray:
     """A sheet, uint8 [C, H', W'], of images uint8 [N, C, H, W], row by row; about square without ``columns``.
 
     Every image is enlarged ``scale`` times by repeating its pixels; without it, until its shorter side has 64 pixels.
-    ``gap`` is the width in pixels of the white lines between and around the images.
+    ``gap`` is the width in pixels of the white lines between and around the images; ``names`` stand above them.
     """
     images = np.asarray(images)
     n, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = -(-n // columns)
     scale = scale or max(1, round(READABLE / min(height, width)))
-    high, wide = height * scale + gap, width * scale + gap
+    above = LINE if names else 0
+    high, wide = height * scale + gap + above, width * scale + gap
     sheet = np.full((channels, rows * high + gap, columns * wide + gap), PAPER, dtype=np.uint8)
     for i, image in enumerate(images):
         top, left = i // columns * high + gap, i % columns * wide + gap
+        if names:
+            sheet[:, top : top + above, left : left + wide - gap] = written(names[i], wide - gap, above)
         enlarged = image.repeat(scale, axis=1).repeat(scale, axis=2)
-        sheet[:, top : top + high - gap, left : left + wide - gap] = enlarged
+        sheet[:, top + above : top + high - gap, left : left + wide - gap] = enlarged
     return sheet
+
+
+def written(text: str, width: int, height: int) -> np.ndarray:
+    """Black on white, uint8 [height, width]; what does not fit is cut off."""
+    line = Image.new("L", (width, height), PAPER)
+    ImageDraw.Draw(line).text((0, 0), text, fill=0, font=ImageFont.load_default())
+    return np.asarray(line)
 
 
 def scatter(points: np.ndarray, extent: float | None = None, side: int = 384) -> np.ndarray:

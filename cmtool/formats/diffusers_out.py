@@ -14,7 +14,7 @@ import torch
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
 from cmtool.files.atomic import make_folder, write_bytes
-from cmtool.files.checkpoint import digest
+from cmtool.files.checkpoint import described, digest
 from cmtool.files.header import Header
 from cmtool.files.sealed import write_sealed
 from cmtool.formats.diffusers_config import config_of
@@ -46,7 +46,7 @@ def write(path: Path, model: Denoiser, header: Header, dtype: torch.dtype | None
 
     pipeline = header.kind == "consistency"
     unet = make_folder(path / UNET if pipeline else path)
-    header = replace(header, preconditioning=asdict(model.preconditioning), sha256="")
+    header = described(header, model)
     said = {key: value for key, value in header.document().items() if key != "sha256"}
     write_sealed(unet / WEIGHTS[0], outwards(state, names), KEY, said)
     put(unet / CONFIG, config_of(backbone, plan.channels, plan.classes, header.shape[-1]))

@@ -16,7 +16,7 @@ import torch
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.rungs import ddpm
-from cmtool.errors import BadFile, CmtoolError, UsageError
+from cmtool.errors import BadFile, CmtoolError, UsageError, unknown
 from cmtool.files.checkpoint import digest, fill
 from cmtool.files.header import Header
 from cmtool.files.opening import detected
@@ -128,7 +128,11 @@ def known() -> str:
 
 
 def contradicts(path: Path, spec: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """UsageError for an option of the network that is none, or not the file's."""
+    allowed = registry.options(registry.get("backbones", spec["name"]))
     for key, value in given.items():
+        if key not in allowed:
+            raise unknown(f"option of network architecture '{spec['name']}'", key, allowed)
         if key != "dropout" and key in spec and (list(value) if isinstance(value, tuple) else value) != spec[key]:
             raise UsageError(f"backbone.{key}={value} contradicts {path}, whose is {spec[key]}", "leave it out")
 
@@ -148,7 +152,6 @@ def header(
     path: Path, kind: Kind, spec: dict[str, Any], model: Denoiser, shape: tuple[int, ...], classes: int
 ) -> Header:
     """What a converted file will say of it."""
-    seal = digest(path)
     return Header(
         kind="consistency" if kind.consistency else "score",
         backbone=spec,
@@ -159,7 +162,6 @@ def header(
         sigma_max=kind.sigma_max,
         levels=list(kind.levels),
         method=kind.family,
-        parents=[{"path": str(path), "sha256": seal}],
         licence=LICENCE,
-        sha256=seal,
+        sha256=digest(path),
     )

@@ -14,6 +14,7 @@ __all__ = ["LINEAR", "LPIPS", "RECIPES", "VGG16", "lpips"]
 
 OTHERWISE = "--set method.metric=pseudo-huber needs no file"
 VGG16 = Asset(
+    "vgg16",
     "vgg16-397923af.pth",
     553_433_881,
     "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
@@ -21,6 +22,7 @@ VGG16 = Asset(
     OTHERWISE,
 )
 LINEAR = Asset(
+    "lpips-vgg",
     "lpips-vgg-v0.1.pth",
     7_289,
     "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",

@@ -10,7 +10,7 @@ from cmtool.declarations import option
 from cmtool.settings.foreign import ForeignOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEARCH, SEED, MachineOptions
 from cmtool.settings.sampling import WalkOptions, model_option, seed_option
-from cmtool.values import Spec, at_least, positive
+from cmtool.values import Spec, among, at_least, positive
 
 
 def reference_option(command: str, what: str) -> Any:
@@ -37,22 +37,77 @@ def batch_option() -> Any:
     return option(256, help="images at a time", flag="-b", check=at_least(1), section=MACHINE)
 
 
+METRICS = ("fid", "kid", "is", "sfid", "prdc", "infinity", "memorised")
+PROTOCOLS = ("edm", "adm", "clean", "pytorch-fid")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FidOptions(WalkOptions):
     """Options of ``cmtool fid``."""
 
     command: ClassVar[str] = "fid"
 
-    source: str = option(
-        help="images to judge: FOLDER, FILE.npz, FILE.tar, - (a tar on standard input), checkpoint or data set",
+    source: str | None = option(
+        None,
+        help="images to judge: FOLDER, FILE.npz, .npy, .zip, .tar, - (a pipe), checkpoint, run, data set or statistics",
         positional=True,
         metavar="SOURCE",
-        required=("fid needs images to judge", "cmtool fid samples --ref digits --features small"),
+        shown="the newest run",
     )
-    ref: str = reference_option("fid samples", "any of these, or statistics .npz")
+    ref: str | None = option(
+        None,
+        help="images to compare with: any of these, or statistics of other tools (.npz, .pkl, .pt)",
+        flag="-r",
+        metavar="REF",
+        section=INPUT,
+        shown="what the model learned from",
+    )
     features: Spec = features_option()
+    protocol: str | None = option(
+        None,
+        help="network, resizing and rounding of a tool whose published numbers are to be compared with",
+        choices=PROTOCOLS,
+        section=INPUT,
+    )
+    metrics: tuple[str, ...] = option(
+        ("fid",),
+        help=f"what to measure, with commas between: {', '.join(METRICS)}",
+        check=among(METRICS),
+        metavar="NAME,NAME",
+        section=INPUT,
+        shown="fid",
+    )
     n: int | None = option(
         None, help="images of SOURCE at most", check=at_least(2), section=INPUT, shown="all; 10000 of a model"
+    )
+    make_ref: bool = option(
+        False, help="write the statistics of SOURCE to --output, for others to be compared with", section=OUTPUT
+    )
+    output: Path = option(
+        Path("ref.npz"),
+        help="where --make-ref writes; EDM's, clean-fid's and pytorch-fid's tools read it",
+        flag="-o",
+        metavar="FILE.npz",
+        section=OUTPUT,
+    )
+    every: int = option(
+        1,
+        help="of a run that kept several checkpoints and averages, score every N-th along training; 0: the model alone",
+        check=at_least(0),
+        section=INPUT,
+    )
+    chart: Path | None = option(
+        None,
+        help="where the curve of a run's checkpoints is drawn",
+        metavar="FILE.png",
+        section=OUTPUT,
+        shown="fid.png in the run",
+    )
+    sheet: Path | None = option(
+        None,
+        help="draw the images that lie closest to training images above those, for the metric memorised",
+        metavar="FILE.png",
+        section=OUTPUT,
     )
     seed: int = seed_option()
     batch: int = batch_option()

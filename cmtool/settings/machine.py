@@ -6,7 +6,7 @@ from cmtool.declarations import Options, option
 from cmtool.values import LARGEST_SEED, at_least, between, matching
 
 DATA, NETWORK, TRAINING, RUN, MACHINE = "Data", "Network", "Training", "Run", "Machine"
-INPUT, SAMPLING, GUIDANCE, SEARCH, OUTPUT = "Input", "Sampling", "Guidance", "Search", "Output"
+INPUT, TASK, SAMPLING, GUIDANCE, SEARCH, OUTPUT = "Input", "Task", "Sampling", "Guidance", "Search", "Output"
 SEED = between(0, LARGEST_SEED)
 
 

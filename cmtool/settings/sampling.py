@@ -1,4 +1,4 @@
-"""Options of the commands that draw images: sample, edit and interp."""
+"""Options of the commands that draw images: what they share, and those of sample."""
 # ruff: noqa: RUF009  (option() makes a dataclass field)
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cmtool.declarations import option
 from cmtool.settings.foreign import ForeignOptions
 from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
-from cmtool.values import Seeds, Spec, at_least, between, counting, falling, positive
+from cmtool.values import Seeds, Spec, at_least, at_least_or, between, counting, falling, part_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,66 +110,42 @@ class SampleOptions(WalkOptions):
     seeds: Seeds | None = option(
         None, help="seeds such as 0-63 or 1,2,5-10", metavar="SEEDS", section=SAMPLING, shown="n from --seed on"
     )
+    classes: str | None = option(
+        None,
+        help="class of each seed: balanced, uniform at random, or a FILE with a class on each line, taken in turn",
+        metavar="RULE",
+        section=SAMPLING,
+        shown="balanced: they take turns",
+    )
+    batch: int | str = option(
+        "auto",
+        help="images at a time; auto: fewer when memory runs out; does not change them",
+        flag="-b",
+        check=at_least_or(1, "auto"),
+        metavar="N",
+        section=MACHINE,
+    )
+    shard: str | None = option(
+        None,
+        help="make part K of N, for jobs that fill OUT together; below torchrun each rank has a part of it",
+        check=part_of(),
+        metavar="K/N",
+        section=MACHINE,
+        shown="1/1",
+    )
     output: str = option(
         "samples",
-        help="FOLDER, FILE.npz, FILE.tar, or - for a tar of PNG on standard output",
+        help="FOLDER, FILE.tar, .zip, .npz, .npy, .png, or - for a tar of PNG; what is there is not made again",
         flag="-o",
         metavar="OUT",
         section=OUTPUT,
     )
     grid: Path | None = option(
-        None, help="write the first 100 images side by side, too", metavar="FILE.png", section=OUTPUT
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditOptions(SamplingOptions):
-    """Options of ``cmtool edit``."""
-
-    command: ClassVar[str] = "edit"
-
-    operator: Spec = option(
-        help="inpaint, colorize, superres, denoise or stroke",
-        group="operators",
-        positional=True,
-        metavar="TASK",
-        required=("edit needs a task", "inpaint, colorize, superres, denoise or stroke"),
-    )
-    input: str = option(
-        help="image, or - for standard input",
-        positional=True,
-        metavar="IN",
-        required=("edit needs an image", "cmtool edit inpaint photo.png --mask mask.png -o out.png"),
-    )
-    model: Path | None = model_option()
-    mask: Path | None = option(None, help="white where inpaint may paint", metavar="FILE", section=INPUT)
-    factor: int | None = option(
-        None, help="how many times larger superres makes it", check=at_least(2), section=INPUT, shown="the task's"
-    )
-    level: float | None = option(
         None,
-        help="noise level at which denoise and stroke start; higher is freer",
-        check=positive(),
-        section=SAMPLING,
-        shown="the task's",
+        help="write the first 100 images side by side, too, with their classes",
+        metavar="FILE.png",
+        section=OUTPUT,
     )
-    seed: int = seed_option()
-    output: str = option(
-        "edited.png", help="image file, or - for standard output", flag="-o", metavar="OUT", section=OUTPUT
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class InterpOptions(WalkOptions):
-    """Options of ``cmtool interp``."""
-
-    command: ClassVar[str] = "interp"
-    refused: ClassVar = {"seed": ("interp takes its two seeds as arguments", "cmtool interp 3 7")}
-
-    a: int = option(0, help="seed of the first image", positional=True, check=SEED, metavar="FROM")
-    b: int = option(1, help="seed of the last image", positional=True, check=SEED, metavar="TO")
-    model: Path | None = model_option()
-    frames: int = option(8, help="images, both ends counted", flag="-n", check=at_least(2), section=OUTPUT)
-    output: str = option(
-        "interp.png", help="a strip FILE.png, FOLDER, FILE.npz, FILE.tar or -", flag="-o", metavar="OUT", section=OUTPUT
+    show: bool | None = option(
+        None, help="draw the first images in the terminal", section=OUTPUT, shown="where there is a terminal"
     )

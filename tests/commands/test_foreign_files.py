@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+import cmtool
 from cmtool import yamlfile
 from cmtool.backbones.adm import adm
+from cmtool.commands.portrait import WALK
 from cmtool.files.checkpoint import digest
 from cmtool.files.header import read_header
 from cmtool.testing import wake
@@ -83,6 +85,18 @@ def test_info_says_what_it_is(well, tmp_path):
     header = json.loads(well("info", model, "--json"))["header"]
     assert (header["kind"], header["method"], header["data"]["shape"]) == ("score", "openai", [3, 16, 16])
     assert header["preconditioning"]["time"] == "log-1000"
+    parameters = sum(p.numel() for p in cmtool.load(model).net.parameters())
+    lines = well("info", model).splitlines()
+    assert lines[:2] == [
+        f"# score model for 3x16x16 images: adm, {parameters:,} parameters",
+        "# noise levels 0.002 to 80; parameterisation: form edm, time log-1000, sigma_data 0.5",
+    ]
+    assert lines[2] == f"# sample it with: cmtool sample --model {model} {WALK}"
+    well(*lines[2].split()[5:], "-n", "1", "-o", tmp_path / "a.npz")
+    said = [*SAID, "--set", "format.kind=consistency"]
+    document = json.loads(well("info", write(tmp_path / "other.pt"), *said, "--json"))
+    assert document["header"]["parameters"] == parameters
+    assert {*document["sample"].split()} >= {"format.kind=consistency", "backbone.head_width=16", "--steps", "1"}
 
 
 def test_fid_takes_it_as_a_source(well, tmp_path):

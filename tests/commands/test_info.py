@@ -83,6 +83,11 @@ def test_what_is_not_there(capsys):
     assert capsys.readouterr().err == "cmtool: error: there is no file plugin\n  hint: did you mean 'plugins'?\n"
 
 
+def test_a_file_of_another_name(checkpoint, capsys):
+    assert run(["info", str(checkpoint.with_name("modle.safetensors"))]) == 66
+    assert capsys.readouterr().err.endswith(f"hint: did you mean '{checkpoint}'?\n")
+
+
 def test_what_is_no_checkpoint(tmp_path, capsys):
     (tmp_path / "a.safetensors").write_text("hello")
     assert run(["info", str(tmp_path / "a.safetensors")]) == BadFile.code

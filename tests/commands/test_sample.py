@@ -19,6 +19,7 @@ from cmtool.core.pixels import to_pixels
 from cmtool.core.samplers import Counted, last, probability_flow
 from cmtool.core.solvers import heun
 from cmtool.core.solvers.library import rk45
+from cmtool.files.pictures import written
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def level(path, expected):
 @pytest.mark.parametrize("batch", [1, 7, 100])
 def test_files_are_the_same_at_every_batch_and_number_of_threads(sampled, rgb, batch, threads):
     whole = sampled(rgb, "--seeds", "0-99", "--steps", "2")
-    assert len(whole) == 100
+    assert len(whole) == 101  # and a manifest
     some = sampled(rgb, "--seeds", "0-99", "--steps", "2", "--batch", batch, "--threads", threads)
     assert some == whole
 
@@ -50,9 +51,15 @@ def test_files_are_the_same_at_every_batch_and_number_of_threads(sampled, rgb, b
 def test_an_image_depends_on_its_seed_alone(sampled, trained):
     whole = sampled(trained["student"], "-n", "40")
     some = sampled(trained["student"], "--seeds", "3,17,30-33")
-    assert sorted(some) == ["00000003.png", "00000017.png", *(f"{i:08}.png" for i in range(30, 34)), "dataset.json"]
+    assert sorted(some) == [
+        "00000003.png",
+        "00000017.png",
+        *(f"{i:08}.png" for i in range(30, 34)),
+        "dataset.json",
+        "manifest.jsonl",
+    ]
     assert all(some[name] == whole[name] for name in some if name.endswith(".png"))
-    assert len(set(whole.values())) == 41
+    assert len(set(whole.values())) == 42
     assert sampled(trained["student"], "-n", "4", "--seed", "30")["00000032.png"] == whole["00000032.png"]
 
 
@@ -136,7 +143,13 @@ def test_a_grid_shows_the_first_hundred_images(well, rgb, tmp_path):
 
 def test_a_grid_has_a_column_for_each_class(well, trained, tmp_path):
     well("sample", "-m", trained["ect"], "-n", "20", "-o", tmp_path / "s", "--grid", tmp_path / "grid.png")
-    assert pixels(tmp_path / "grid.png").shape == (2 * 66 + 2, 10 * 66 + 2)
+    sheet = pixels(tmp_path / "grid.png")
+    assert sheet.shape == (2 * (66 + 12) + 2, 10 * 66 + 2)
+    for i in range(20):  # each digit stands above its images
+        top, left = i // 10 * 78 + 2, i % 10 * 66 + 2
+        assert np.array_equal(sheet[top : top + 12, left : left + 64], written(str(i % 10), 64, 12))
+        shown = sheet[top + 12 : top + 76 : 8, left : left + 64 : 8]
+        assert np.array_equal(shown, pixels(tmp_path / "s" / f"{i:08}.png"))
 
 
 def test_points_go_to_npz_and_a_scatter_plot(cm, tmp_path):
@@ -150,7 +163,7 @@ def test_points_go_to_npz_and_a_scatter_plot(cm, tmp_path):
     told = cm("sample", "-m", tmp_path / "run", "-o", tmp_path / "folder")
     assert (told.code, told.error) == (
         2,
-        (f"points cannot be written to {tmp_path / 'folder'}", "points go to an .npz file"),
+        (f"points cannot be written to {tmp_path / 'folder'}", "points go to .npz or .npy"),
     )
     told = cm("edit", "colorize", "photo.png", "-m", tmp_path / "run")
     assert told.error[0] == f"edit works on images, and {tmp_path / 'run' / 'model.safetensors'} makes points"

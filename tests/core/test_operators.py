@@ -136,7 +136,8 @@ def test_a_whole_walk_keeps_the_known_part_in_single_precision(name):
 
 def test_where_walks_begin():
     y = images(2)
-    assert inpaint(y, mask=mask(2)).level is None
+    assert colorize(y).level is None
+    assert inpaint(y, mask=mask(2)).level == superres(y).level == 5.0
     assert torch.equal(inpaint(y, mask=mask(2)).start, y * (1 - mask(2)))
     clean, painting = denoise(y, level=0.4), stroke(y)
     assert (clean.level, clean.noisy, painting.level, painting.noisy) == (0.4, True, 5.38, False)

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from cmtool.errors import BadFile, MissingInput, UsageError
-from cmtool.evaluation.references import Statistics, comparable, holds_statistics, read_statistics, write_statistics
+from cmtool.evaluation.flavours import holds_statistics
+from cmtool.evaluation.references import Statistics, comparable, read_statistics, write_statistics
 
 MU, SIGMA = np.array([1.0, -2.0]), np.array([[2.0, 0.5], [0.5, 1.0]])
 

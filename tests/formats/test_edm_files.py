@@ -59,7 +59,7 @@ def test_the_class_around_says_what_is_predicted(written, trap, kind, attributes
     assert (header.kind, header.sigma_min, header.sigma_max, header.levels) == ("score", *ends, [])
     assert header.licence == "CC BY-NC-SA 4.0"
     assert header.sha256 == digest(path)
-    assert header.parents == [{"path": str(path), "sha256": digest(path)}]
+    assert header.parents == []
 
 
 def test_ect_is_a_consistency_model(written, trap):

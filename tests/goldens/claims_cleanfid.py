@@ -7,7 +7,7 @@ from torch import Tensor
 from cmtool.evaluation.frechet import frechet_distance
 from cmtool.evaluation.kernel import squared_mmd
 from cmtool.evaluation.moments import Moments
-from cmtool.features.inception import resizer
+from cmtool.features.resizing import resizer
 
 
 @claim("fid_kid")

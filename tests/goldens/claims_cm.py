@@ -1,5 +1,7 @@
 """OpenAI's consistency models and diffusers' scheduler for them: grids, scalings, sampling, editing."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from adm_files import adm_model
@@ -7,13 +9,14 @@ from harness import Case, Watched, claim, openai_model
 from replay import ByStep
 from torch import Tensor
 
-from cmtool.core import operators
+from cmtool.core import editing, operators
 from cmtool.core.denoiser import Preconditioning, like
 from cmtool.core.grids import karras, to_zero
 from cmtool.core.operators import Operator
 from cmtool.core.samplers import clipped, flow, multistep, probability_flow
 from cmtool.core.solvers.library import ancestral, euler, heun, midpoint
 from cmtool.core.solvers.stochastic import Stir
+from cmtool.core.walks import Jumps
 
 SOLVERS = {"heun": heun, "euler": euler, "dpm": midpoint, "ancestral": ancestral, "progdist": euler}
 CHURN = {"s_churn": "churn", "s_tmin": "churn_min", "s_tmax": "churn_max", "s_noise": "churn_noise"}
@@ -92,8 +95,9 @@ def edit(case: Case) -> None:
     operator, fill = operator_of(case, images)
     case.check("images", operator.impose(torch.full_like(images, fill)))
     levels = karras(spec["steps"])[spec["ts"][:-1]]
-    model = clipped(openai_model(case, sigma_min=0.002))
-    *_, x = multistep(model, case.inputs["x"], levels, case.tape, impose=operator.impose, sigma_min=0.002)
+    begun = replace(operator, start=case.inputs["x"], noisy=True)  # theirs is given with its first noise
+    walk = editing.edit(Jumps(levels, 0.002, clip=True), begun, openai_model(case, sigma_min=0.002), case.tape)
+    *_, x, _ = walk  # theirs is not brought back into [-1, 1] at the end
     # as above: noise after the last jump, of variance 0 where ts ends at the last index
     last = karras(spec["steps"])[spec["ts"][-1]]
     case.check("x", x + (last**2 - 0.002**2).clamp(min=0).sqrt().float() * case.tape.next())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from installing import install
-from test_dit import *  # noqa: F403 - the package's own tests run here as well
+from test_dinov2 import *  # noqa: F403 - the package's own tests run here as well
+from test_dit import *  # noqa: F403
 from test_emoji import *  # noqa: F403
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +19,7 @@ FIND = """
 import json, sys
 from cmtool import registry
 found = {}
-for group, name in (("backbones", "dit"), ("datasets", "emoji")):
+for group, name in (("backbones", "dit"), ("datasets", "emoji"), ("features", "dinov2")):
     (entry,) = registry.providers(group)[name]
     found[name] = [name in registry.names(group), entry.dist.name, entry.dist.version]
     assert entry.module not in sys.modules
@@ -30,7 +31,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Both packages as pip installs them, in a folder of their own."""
+    """The packages as pip installs them, in a folder of their own."""
     return install(PACKAGES, tmp_path_factory.mktemp("site"))
 
 
@@ -40,13 +41,14 @@ def test_installed_packages_are_found_with_distribution_and_version(site):
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["dit"] == [True, "cmtool-dit", "0.1.0"]
+    assert found["dinov2"] == [True, "cmtool-dinov2", "0.1.0"]
     assert found["emoji"] == [True, "cmtool-emoji", "0.1.0"]
     assert found["options"] == {"size": 32, "background": "white"}
     assert Path(found["file"]).parent == site
 
 
 def test_a_wheel_holds_one_module_and_no_tests(site):
-    assert sorted(path.name for path in site.glob("*.py")) == ["cmtool_dit.py", "cmtool_emoji.py"]
+    assert sorted(path.name for path in site.glob("*.py")) == ["cmtool_dinov2.py", "cmtool_dit.py", "cmtool_emoji.py"]
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)

@@ -1,26 +1,25 @@
 """A folder of pictures; ``dataset.json`` has the labels, ``{"labels": [["00000000.png", 3], ...]}``, as EDM does."""
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cmtool.errors import BadFile, MissingInput
 from cmtool.files.atomic import make_folder, write_bytes
-from cmtool.files.streams.item import WORKERS, Item
+from cmtool.files.streams.item import Item
+from cmtool.files.streams.sink import stem
 from cmtool.pictures import SUFFIXES, encode
 
-__all__ = ["FolderWriter", "read_folder"]
+__all__ = ["LABELS", "FolderSink", "labels_in", "labels_out", "read", "read_labels"]
 
 LABELS = "dataset.json"
 
 
-def read_folder(root: Path) -> Iterator[Item]:
+def read(root: Path) -> Iterator[Item]:
     """Every picture below ``root`` in the order of its path; hidden files and other kinds are passed over."""
-    labels = _read_labels(root / LABELS)
+    labels = read_labels(root / LABELS)
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
     names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     if not names:
@@ -28,50 +27,44 @@ def read_folder(root: Path) -> Iterator[Item]:
     return (Item(str(root / name), root / name, labels.get(name)) for name in names)
 
 
-def _read_labels(path: Path) -> dict[str, int]:
-    if not path.is_file():
-        return {}
+def read_labels(path: Path) -> dict[str, int]:
+    """The labels of the ``dataset.json`` at ``path``, if there is one."""
+    return labels_in(path.read_bytes(), str(path)) if path.is_file() else {}
+
+
+def labels_in(data: bytes, name: str) -> dict[str, int]:
+    """The labels of a ``dataset.json`` by file name; BadFile when it is none."""
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"))["labels"] or []
-        return {name: label for name, label in pairs if type(label) is int}
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise BadFile(f"{path} holds no labels", 'what is read: {"labels": [["name.png", 3], ...]}') from error
+        pairs = json.loads(data)["labels"] or []
+        return {file: label for file, label in pairs if type(label) is int}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadFile(f"{name} holds no labels", 'what is read: {"labels": [["name.png", 3], ...]}') from error
 
 
-class FolderWriter:
-    """``{seed:08d}.png`` in a folder, encoded and written by a few threads, each file whole or not there."""
+def labels_out(labels: Mapping[str, int | None] | None) -> bytes:
+    """A ``dataset.json`` of labels by file name, or of none."""
+    return json.dumps({"labels": None if labels is None else sorted(labels.items())}).encode()
+
+
+class FolderSink:
+    """``{seed:08d}.png`` in a folder, each file whole or not there, and ``dataset.json`` where there are labels."""
 
     def __init__(self, root: Path, labelled: bool):
-        self.root, self.labels = make_folder(root), _read_labels(root / LABELS) if labelled else None
-        self.pool = ThreadPoolExecutor(WORKERS)
-        self.pending: list[Future[None]] = []
+        self.root, self.labels = make_folder(root), read_labels(root / LABELS) if labelled else None
 
-    def __enter__(self) -> "FolderWriter":
-        return self
+    def begin(self) -> None:
+        pass
 
-    def write(self, seeds: Any, images: Any, labels: Any = None) -> None:
-        """Take a batch, and wait for the one before it."""
-        self._settle()
-        names = [f"{int(seed):08d}.png" for seed in seeds]
-        for name, image in zip(names, np.asarray(images), strict=True):
-            self.pending.append(self.pool.submit(self._save, name, image))
+    def prepare(self, seed: int, image: np.ndarray) -> bytes:
+        """Encodes and writes the file at once, which a thread can do as well; there is nothing to add."""
+        name = f"{stem(seed)}.png"
+        write_bytes(self.root / name, encode(image, level=1), durable=False, place=self.root / f".{name}.part")
+        return b""
+
+    def add(self, seed: int, data: bytes, label: int | None) -> None:
+        if self.labels is not None and label is not None:
+            self.labels[f"{stem(seed)}.png"] = label
+
+    def finish(self) -> None:
         if self.labels is not None:
-            self.labels.update(zip(names, np.asarray(labels).tolist(), strict=True))
-
-    def __exit__(self, *_: object) -> None:
-        # also after an error or Ctrl-C: what was generated is kept
-        try:
-            self._settle()
-            if self.labels is not None:
-                text = json.dumps({"labels": sorted(self.labels.items())})
-                write_bytes(self.root / LABELS, text.encode())
-        finally:
-            self.pool.shutdown(cancel_futures=True)
-
-    def _settle(self) -> None:
-        pending, self.pending = self.pending, []
-        for job in pending:
-            job.result()
-
-    def _save(self, name: str, image: np.ndarray) -> None:
-        write_bytes(self.root / name, encode(image, level=1), durable=False)
+            write_bytes(self.root / LABELS, labels_out(self.labels))

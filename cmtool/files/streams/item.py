@@ -11,17 +11,20 @@ import numpy as np
 from cmtool.errors import BadFile
 from cmtool.pictures import decode, planes, with_channels
 
-__all__ = ["WORKERS", "Batch", "Item", "batched", "size_of"]
+__all__ = ["WORKERS", "Batch", "Item", "batched", "pixels", "size_of"]
 
 WORKERS = 4  # threads that decode or encode; zlib and the JPEG decoder work without the interpreter's lock
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image that is not decoded yet: the ``name`` messages call it by, a path or the bytes, and its label."""
+    """An image: the ``name`` messages call it by, where its pixels are, and its label.
+
+    ``source`` is the path or the bytes of a picture that is not decoded yet, or uint8 [C, H, W], or a point, float [D].
+    """
 
     name: str
-    source: Path | bytes
+    source: Path | bytes | np.ndarray
     label: int | None = None
 
 
@@ -47,11 +50,16 @@ def batched(items: Iterator[Item], size: int, channels: int | None = None) -> It
     with ThreadPoolExecutor(WORKERS) as pool:
         while chunk := list(islice(items, size)):
             images = []
-            for item, image in zip(chunk, pool.map(_decoded, chunk), strict=True):
-                image = with_channels(image, channels) if channels else image
+            for item, image in zip(chunk, pool.map(pixels, chunk), strict=True):
+                image = with_channels(image, channels) if channels and image.ndim == 3 else image
                 first = first or (item.name, image)
                 images.append(_like(first, item.name, image))
             yield Batch([item.name for item in chunk], np.stack(images), _labels([item.label for item in chunk]))
+
+
+def pixels(item: Item) -> np.ndarray:
+    """uint8 [C, H, W] of an item, or its point."""
+    return item.source if isinstance(item.source, np.ndarray) else planes(decode(item.source, item.name))
 
 
 def size_of(image: np.ndarray) -> str:
@@ -59,12 +67,10 @@ def size_of(image: np.ndarray) -> str:
     return f"{image.shape[2]}x{image.shape[1]}"
 
 
-def _decoded(item: Item) -> np.ndarray:
-    return planes(decode(item.source, item.name))
-
-
 def _like(first: tuple[str, np.ndarray], name: str, image: np.ndarray) -> np.ndarray:
     model = first[1]
+    if image.ndim == 1:
+        return image
     if image.shape[1:] != model.shape[1:]:
         raise BadFile(
             f"{name} is {size_of(image)}, but {first[0]} is {size_of(model)}",

@@ -4,27 +4,33 @@ The blocks are read here and not by ``tarfile``, which ends in silence where an 
 """
 
 import tarfile
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from posixpath import basename, splitext
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from cmtool.errors import BadFile
-from cmtool.files.atomic import writing
-from cmtool.files.streams.item import WORKERS, Item
+from cmtool.files.streams.item import Item
+from cmtool.files.streams.sink import stem
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
 
-__all__ = ["TarWriter", "read_tar"]
+__all__ = ["TarSink", "read", "read_stream"]
 
 BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
-def read_tar(file: BinaryIO, archive: str) -> Iterator[Item]:
+def read(path: Path) -> Iterator[Item]:
+    """The pictures of a tar file; see ``read_stream``."""
+    with path.open("rb") as file:
+        yield from read_stream(file, str(path))
+
+
+def read_stream(file: BinaryIO, archive: str) -> Iterator[Item]:
     """The pictures of a tar in their order, labelled by the ``.cls`` member of the same stem beside them.
 
     Hidden members and other kinds are passed over. BadFile for an archive that is cut short or damaged, and for links,
@@ -109,45 +115,62 @@ def _label(data: bytes, name: str) -> int:
         raise BadFile(f"{name} is not a label", "a .cls file holds one whole number") from None
 
 
-class TarWriter:
-    """``{seed:08d}.png`` and ``.cls``, encoded by a few threads and written in order; equal images give equal bytes."""
+class TarSink:
+    """``{seed:08d}.png`` and ``.cls``, one after the other."""
 
-    def __init__(self, file: BinaryIO, name: str, labelled: bool):
-        self.file, self.name, self.labelled = file, name, labelled
-        self.pool = ThreadPoolExecutor(WORKERS)
-        self.pending: list[tuple[str, Future[bytes], int | None]] = []
-        self.written = 0
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], n: int, labelled: bool):
+        self.file, self.labelled, self.written = file, labelled, 0
 
-    def write(self, seeds: Any, images: Any, labels: Any = None) -> None:
-        """Take a batch, and write the one before it, which was encoded meanwhile."""
-        self._settle()
-        numbers = np.asarray(labels).tolist() if self.labelled else [None] * len(images)
-        for seed, image, number in zip(seeds, np.asarray(images), numbers, strict=True):
-            self.pending.append((f"{int(seed):08d}", self.pool.submit(encode, image, level=1), number))
+    def begin(self) -> None:
+        pass
+
+    def prepare(self, seed: int, image: np.ndarray) -> bytes:
+        return encode(image, level=1)
+
+    def add(self, seed: int, data: bytes, label: int | None) -> None:
+        self._member(f"{stem(seed)}.png", data)
+        if self.labelled:
+            self._member(f"{stem(seed)}.cls", str(label).encode())
 
     def finish(self) -> None:
-        """Write what is pending and the end of the archive."""
-        self._settle()
-        end = 2 * BLOCK + -(self.written + 2 * BLOCK) % RECORD
-        with writing(self.name):
-            self.file.write(bytes(end))
-            self.file.flush()
+        """The end of the archive, two empty blocks, and as many more as fill a record."""
+        self.file.write(bytes(2 * BLOCK + -(self.written + 2 * BLOCK) % RECORD))
 
-    def close(self) -> None:
-        """Stop the threads; nothing more is written."""
-        self.pool.shutdown(cancel_futures=True)
+    def keep(self, seeds: Sequence[int], labels: Sequence[int | None]) -> int:
+        kept = 0
+        for end in self._ends():
+            if kept == len(seeds):
+                break
+            kept, self.written = kept + 1, end
+        self.file.seek(self.written)
+        self.file.truncate()
+        return kept
 
-    def _settle(self) -> None:
-        pending, self.pending = self.pending, []
-        for stem, job, number in pending:
-            self._add(f"{stem}.png", job.result())
-            if number is not None:
-                self._add(f"{stem}.cls", str(number).encode())
+    def payloads(self) -> Iterator[bytes]:
+        self.file.seek(0)
+        return (data for name, data in _members(self.file, "the archive") if name.endswith(".png"))
 
-    def _add(self, name: str, data: bytes) -> None:
+    def _ends(self) -> Iterator[int]:
+        """Where each image that is whole, with its label, ends."""
+        size, at = self.file.seek(0, 2), 0
+        while True:
+            for _ in range(1 + self.labelled):
+                self.file.seek(at)
+                block = self.file.read(BLOCK)
+                if len(block) < BLOCK or not any(block):
+                    return
+                try:
+                    length = tarfile.TarInfo.frombuf(block, "utf-8", "replace").size
+                except tarfile.TarError:
+                    return
+                at += BLOCK + length + -length % BLOCK
+            if at > size:
+                return
+            yield at
+
+    def _member(self, name: str, data: bytes) -> None:
         info = tarfile.TarInfo(name)  # time, owner and group are 0
         info.size = len(data)
         part = info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK)
-        with writing(self.name):
-            self.file.write(part)
+        self.file.write(part)
         self.written += len(part)

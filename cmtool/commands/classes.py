@@ -1,0 +1,51 @@
+"""Which class each seed has."""
+
+from pathlib import Path
+
+from cmtool.commands.generate import Classes
+from cmtool.commands.models import class_index
+from cmtool.core.noise import LABEL, Noise
+from cmtool.errors import MissingInput, UsageError
+from cmtool.files.header import Header
+
+__all__ = ["class_rule"]
+
+
+def class_rule(header: Header, klass: int | str | None, rule: str | None) -> Classes:
+    """What ``labels_of`` takes: one class for all, a rule that makes a class of a seed, or None, the balanced rule.
+
+    ``uniform`` draws from (seed, LABEL); a file has a class, by number or name, on each line, and seed s has that of
+    line s modulo their number. UsageError for both options at once, for a model without classes, and for a line that
+    names none.
+    """
+    if rule is None:
+        return class_index(header, klass)
+    if klass is not None:
+        raise UsageError("--class is one class and --classes a rule for many", "give one of them")
+    if not header.conditional:
+        raise UsageError("this model was trained without classes and takes no --classes")
+    if rule == "balanced":
+        return None
+    if rule == "uniform":
+        return lambda seed: int(Noise([seed]).uniform(LABEL) * header.conditional)
+    listed = _listed(header, Path(rule))
+    return lambda seed: listed[seed % len(listed)]
+
+
+def _listed(header: Header, path: Path) -> list[int]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise MissingInput(f"there is no file {path}", "--classes takes balanced, uniform or a file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MissingInput(f"cannot read classes from {path}: {error}") from error
+    found = []
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if line:
+            try:
+                found.append(class_index(header, line))
+            except UsageError as error:
+                raise UsageError(f"line {number} of {path}: {error.message}", error.hint) from None
+    if not found:
+        raise UsageError(f"{path} names no classes", "it needs a class, by number or name, on each line")
+    return found

@@ -1,0 +1,216 @@
+"""What is judged, and what it is compared with: from what a user wrote to images, or to statistics of some."""
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmtool import registry
+from cmtool.commands.console import Console
+from cmtool.commands.data import open_dataset
+from cmtool.commands.generate import in_batches
+from cmtool.commands.guide import guided
+from cmtool.commands.models import class_index, open_model
+from cmtool.commands.plan import Plan, plan
+from cmtool.core.pixels import truncated
+from cmtool.dataspec import data_spec
+from cmtool.errors import MissingInput, UsageError, closest
+from cmtool.evaluation.flavours import holds_statistics
+from cmtool.evaluation.metrics import lacking
+from cmtool.evaluation.observation import Observation
+from cmtool.evaluation.references import Statistics, read_statistics
+from cmtool.files.header import Header
+from cmtool.files.opening import format_of
+from cmtool.files.runs import CHECKPOINT
+from cmtool.files.streams.reading import images_of
+from cmtool.settings import FidOptions
+from cmtool.training.batches import Cache
+from cmtool.training.devices import device
+
+__all__ = ["Side", "few", "find", "given", "is_model", "of_dataset", "of_model", "picked", "seen", "unmeasured"]
+
+OF_A_MODEL = 10_000
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a name stands for: batches of images [B, ...], statistics of some, or both, as in a reference batch of ADM.
+
+    ``total`` is how many images there are, where that is known. Of a model, ``plan`` is its walk, ``header`` says what
+    it is and ``seeds`` what it draws.
+    """
+
+    target: str
+    read: Callable[[], Iterator[Tensor]] | None = None
+    total: int | None = None
+    statistics: Statistics | None = None
+    plan: Plan | None = None
+    header: Header | None = None
+    seeds: range | None = None
+
+    def facts(self, found: Statistics) -> dict[str, Any]:
+        """What a document says of this side, once it has been measured."""
+        made = {}
+        if self.plan and self.seeds and self.header and found.n:
+            seeds = f"{self.seeds[0]}-{self.seeds[found.n - 1]}"
+            model = {"kind": self.header.kind, "sha256": self.header.sha256, "images": self.header.images}
+            made = {"evaluations": round(self.plan.made / found.n, 1), "seeds": seeds, "model": model}
+        return {"data": found.data or self.target, "images": found.n, "sha256": found.sha256, **made}
+
+
+def is_model(target: str) -> bool:
+    """Whether a name stands for a model: a checkpoint, a run, or a model of another program; no data set's name."""
+    named, path = target in registry.names("datasets"), Path(target)
+    return target.endswith(".safetensors") or (
+        not named and target != "-" and ((path / CHECKPOINT).is_file() or format_of(path) is not None)
+    )
+
+
+def find(target: str, features: str, options: FidOptions, console: Console) -> Side:
+    """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
+    if is_model(target):
+        return of_model(Path(target), options, console)
+    return given(target, options.batch, features)
+
+
+def given(target: str, batch: int, features: str = "inception") -> Side:
+    """The same, of what needs no model."""
+    names = registry.names("datasets")
+    if holds_statistics(target):
+        statistics = read_statistics(target, features)
+        statistics = statistics if statistics.data else replace(statistics, data=target)
+        return replace(_stream(target, batch), statistics=statistics) if _has_images(target) else _known(statistics)
+    # a data set's name wins over a folder beside it; ./digits is the folder
+    if target == "-" or (target not in names and Path(target).exists()):
+        return _stream(target, batch)
+    if data_spec(target)["name"] in names:
+        return of_dataset(data_spec(target), batch, target)
+    near = closest(target, names)
+    hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
+    raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
+
+
+def _stream(target: str, batch: int) -> Side:
+    return Side(target, lambda: (torch.as_tensor(found.images) for found in images_of(target, batch)))
+
+
+def _known(statistics: Statistics) -> Side:
+    return Side(statistics.data or "", statistics=statistics)
+
+
+def _has_images(target: str) -> bool:
+    return target.endswith(".npz") and "arr_0.npy" in zipfile.ZipFile(target).namelist()
+
+
+def of_model(path: Path | None, options: FidOptions, console: Console) -> Side:
+    """Images of a model, drawn as they are looked at; none of them touches the disk."""
+    model, found = open_model(path, device(options.device), console, options.format, options.backbone)
+    model = guided(model, found, options, console.warn)
+    walk, klass = plan(model.header, options), class_index(model.header, options.klass)
+    seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
+    pixels = {"pixels": truncated} if options.protocol == "adm" else {}
+
+    def read() -> Iterator[Tensor]:
+        walk.made = 0
+        return (images for _, images, _ in in_batches(model, walk, seeds, options.batch, klass, **pixels))
+
+    return Side(str(found), read, len(seeds), plan=walk, header=model.header, seeds=seeds)
+
+
+def of_dataset(spec: Mapping[str, Any], batch: int, target: str | None = None) -> Side:
+    """Every image of a data set, under the name that the user gave it or its own."""
+    dataset = open_dataset(spec)
+    cache, n = Cache(dataset), len(dataset)
+
+    def read() -> Iterator[Tensor]:
+        return (cache.read(range(i, min(i + batch, n)))[0] for i in range(0, n, batch))
+
+    return Side(target or spec["name"], read, n)
+
+
+def seen(
+    side: Side,
+    features: Any,
+    n: int | None,
+    console: Console,
+    needs: frozenset[str] = frozenset(),
+    training: Tensor | None = None,
+) -> Statistics:
+    """The statistics of one side: those of the file where they say enough, else what its images show.
+
+    Where a file has both, its mean and covariance count, and its images supply the rest. UsageError when it has
+    neither.
+    """
+    known = side.statistics
+    missing = lacking(known, needs) if known else []
+    if known and not missing:
+        return known
+    if side.read is None:
+        raise UsageError(
+            f"'{side.target}' has a mean and a covariance, and these metrics need its images",
+            "name the images or the data set they were measured on, or leave the metrics out",
+        )
+    measured = measure(side, features, n, console, needs, training)
+    if known is None:
+        return measured
+    rest = {key: getattr(measured, key) for key in ("rows", "score", "memory")}
+    return replace(known, spatial=known.spatial or measured.spatial, **rest)
+
+
+def measure(
+    side: Side,
+    features: Any,
+    n: int | None,
+    console: Console,
+    needs: frozenset[str] = frozenset(),
+    training: Tensor | None = None,
+) -> Statistics:
+    """What the features of the first ``n`` images show."""
+    assert side.read
+    seen, target = Observation(features, needs, training), side.target
+    total = min(filter(None, (side.total, n)), default=None)
+    with console.track(total, "images", f"fid {target}") as progress:
+        for batch in limited(side.read(), n):
+            seen.update(batch)
+            progress.update(seen.n)
+    if seen.n < 2:
+        raise UsageError(f"'{target}' has {seen.n} images, and a covariance needs 2 at least")
+    return seen.statistics(target)
+
+
+def limited(batches: Iterator[Tensor], n: int | None) -> Iterator[Tensor]:
+    """The first n images."""
+    for images in batches:
+        if n is not None and n <= len(images):
+            yield images[:n]
+            return
+        yield images
+        n = None if n is None else n - len(images)
+
+
+def picked(side: Side, numbers: list[int]) -> list[Tensor]:
+    """The images with these numbers, in that order, read once more."""
+    assert side.read
+    found, first = {}, 0
+    for images in side.read():
+        found |= {i: images[i - first].cpu() for i in numbers if first <= i < first + len(images)}
+        first += len(images)
+        if len(found) == len(set(numbers)):
+            break
+    return [found[i] for i in numbers]
+
+
+def few(data: str | None, n: int | None, dim: int, console: Console) -> None:
+    """Warn of fewer images than a covariance needs."""
+    if n is not None and n <= dim:
+        console.warn(f"{data}: {n} images are too few for {dim} features; the distance is unreliable")
+
+
+def unmeasured(features: Any) -> Statistics:
+    """What these features could be compared with, before an hour is spent on them."""
+    mean, mode = torch.zeros(features.dim, dtype=torch.float64), getattr(features, "mode", None)
+    return Statistics(mean, mean.diag(), features=features.name, fingerprint=features.fingerprint, mode=mode)

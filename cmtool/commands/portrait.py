@@ -1,0 +1,41 @@
+"""What is worth knowing of a model, in a few lines, from its header alone; never needs torch."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cmtool.files.header import Header
+
+__all__ = ["advice", "portrait"]
+
+WALK = "--solver heun --steps 18"  # what sample does with a score model when it is told nothing
+
+
+def portrait(header: Header, command: str) -> str:
+    """The lines, as comments of YAML, before the header itself; ``command`` is the advice."""
+    return "\n".join(f"# {line}" for line in _lines(header, command))
+
+
+def advice(path: str, header: Header, said: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """A command that samples the model with the levels that suit it; ``said`` is what its file left open."""
+    flags = [f"--set {group}.{key}={value}" for group, given in said.items() for key, value in (given or {}).items()]
+    walked = header.kind == "score" and not header.levels
+    steps = len(header.levels) + (1 if header.kind == "consistency" else 0)
+    return " ".join([f"cmtool sample --model {shlex.quote(path)}", *flags, WALK if walked else f"--steps {steps}"])
+
+
+def _lines(header: Header, command: str) -> Iterator[str]:
+    size = f", {header.parameters:,} parameters" if header.parameters else ""
+    classes = f" of {header.conditional} classes" if header.conditional else ""
+    makes = "images" if len(header.shape) == 3 else "points"
+    sides = "x".join(map(str, header.shape))
+    yield f"{header.kind} model for {sides} {makes}{classes}: {header.backbone.get('name')}{size}"
+    about = header.preconditioning
+    told = ", ".join(f"{key} {about[key]}" for key in ("form", "time", "sigma_data") if key in about)
+    yield f"noise levels {header.sigma_min:g} to {header.sigma_max:g}; parameterisation: {told}"
+    if header.licence:
+        yield f"licence: {header.licence}{', not for commercial use' if header.noncommercial else ''}"
+    for parent in header.parents:
+        yield f"made from {parent.get('path')} ({str(parent.get('sha256'))[:12]})"
+    levels = [header.sigma_max, *header.levels] if header.kind == "consistency" else header.levels
+    yield f"sample it with: {command}" + (f"  (at {', '.join(f'{x:g}' for x in levels)})" if levels else "")

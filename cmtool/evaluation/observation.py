@@ -1,0 +1,82 @@
+"""One pass over images, in which everything is noticed that the metrics want."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmtool.errors import UsageError
+from cmtool.evaluation.inception_score import InceptionScore
+from cmtool.evaluation.memory import Memory
+from cmtool.evaluation.metrics import MEMORY, PROBABILITIES, ROWS, SCORES, SPATIAL
+from cmtool.evaluation.moments import Moments
+from cmtool.evaluation.references import Normal, Statistics
+
+__all__ = ["Observation", "check"]
+
+
+def check(features: Any, needs: Iterable[str]) -> None:
+    """UsageError, before an hour is spent, when the features do not tell what a metric needs."""
+    known = getattr(features, "further", ())
+    for metric, what in SCORES.items():
+        if what in needs and what not in known:
+            raise UsageError(
+                f"{metric} looks at more of the network than the features '{features.name}' show",
+                "inception shows it: --features inception --set features.network=pth",
+            )
+
+
+class Observation:
+    """Images as they come: the moments of their features, and what ``needs`` names besides.
+
+    ``training`` [M, D] are the features of training images, for the memory. Memory stays flat but for ``rows``.
+    """
+
+    def __init__(self, features: Any, needs: Iterable[str] = (), training: Tensor | None = None):
+        self.features, self.moments, self.digest = features, Moments(), hashlib.sha256()
+        self.rows: list[Tensor] | None = [] if ROWS in needs else None
+        self.spatial = Moments() if SPATIAL in needs else None
+        self.score = InceptionScore() if PROBABILITIES in needs else None
+        self.memory = Memory(training) if MEMORY in needs and training is not None else None
+
+    @property
+    def n(self) -> int:
+        return self.moments.n
+
+    def update(self, images: Tensor) -> None:
+        """Add images [B, ...]; Diverged when a feature is not finite."""
+        self.digest.update(images.cpu().contiguous().numpy().tobytes())
+        look = self._look(images)
+        self.moments.update(look["features"])
+        if self.rows is not None:
+            self.rows.append(look["features"].float().cpu())
+        if self.spatial is not None:
+            self.spatial.update(look["spatial"])
+        if self.score is not None:
+            self.score.update(look["probabilities"].cpu())
+        if self.memory is not None:
+            self.memory.update(images, look["features"])
+
+    def _look(self, images: Tensor) -> dict[str, Tensor]:
+        if self.spatial is not None or self.score is not None:
+            return self.features.look(images)
+        return {"features": self.features(images)}
+
+    def statistics(self, data: str) -> Statistics:
+        """All that was seen, of what is called ``data``; two images at least."""
+        return Statistics(
+            self.moments.mean,
+            self.moments.covariance,
+            self.n,
+            self.features.name,
+            self.features.fingerprint,
+            data,
+            rows=None if self.rows is None else torch.cat(self.rows),
+            spatial=None if self.spatial is None else Normal(self.spatial.mean, self.spatial.covariance),
+            score=self.score,
+            memory=self.memory,
+            mode=getattr(self.features, "mode", None),
+            sha256=self.digest.hexdigest(),
+        )

@@ -1,0 +1,77 @@
+"""Every image stream, read the same way and never whole in memory: a folder, a file of any format, or a pipe."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from cmtool.errors import MissingInput, UsageError
+from cmtool.files.streams import arrays, folder, npy, sheet, tar
+from cmtool.files.streams.item import Batch, Item, batched
+from cmtool.files.streams.table import FORMATS
+from cmtool.pictures import MAX_BYTES
+
+__all__ = ["STREAM", "images_of", "items_of", "stdin"]
+
+STREAM = "-"
+PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM")  # how PNG, JPEG, WebP and BMP begin
+
+
+def images_of(target: str | Path, size: int = 64, channels: int | None = None) -> Iterator[Batch]:
+    """The images of ``target`` in batches of ``size``, uint8 [B, C, H, W]; ``channels`` 1 makes them grey, 3 coloured.
+
+    MissingInput when there is nothing there, BadFile when an image is damaged or of another size than the first,
+    UsageError when this kind of file is not read.
+    """
+    return batched(items_of(target), size, channels)
+
+
+def items_of(target: str | Path) -> Iterator[Item]:
+    """The same, one by one and each of its own size; ``item.pixels`` decodes one. Errors as of ``images_of``."""
+    if str(target) == STREAM:
+        return _piped(stdin())
+    path = Path(target)
+    if path.is_dir():
+        return folder.read(path)
+    if not path.exists():
+        raise MissingInput(f"there is no file or folder {path}")
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"cannot read images from {path}", f"what works: a folder, {', '.join(FORMATS)}, or - for a pipe"
+        )
+    return FORMATS[path.suffix.lower()].read(path)
+
+
+def stdin() -> BinaryIO:
+    """Standard input as bytes; UsageError when it is a terminal."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("'-' reads a pipe, and nothing is piped in", "for example: cmtool sample -o - | cmtool fid -")
+    return sys.stdin.buffer
+
+
+class _Begun:
+    """A pipe of which the first bytes have been looked at."""
+
+    def __init__(self, start: bytes, file: BinaryIO):
+        self.start, self.file = start, file
+
+    def read(self, size: int) -> bytes:
+        start, self.start = self.start[:size], self.start[size:]
+        return start + self.file.read(size - len(start)) if len(start) < size else start
+
+
+def _piped(file: BinaryIO) -> Iterator[Item]:
+    """What comes through a pipe: a tar, an .npy, or one picture, which its first bytes tell apart."""
+    name, start = "standard input", file.read(len(arrays.MAGIC))
+    begun = _Begun(start, file)
+    if start == arrays.MAGIC:
+        yield from npy.read_stream(begun, name)  # type: ignore[arg-type]
+    elif start.startswith(PICTURES):
+        yield from sheet.read_bytes(begun.read(MAX_BYTES + 1), name)
+    elif start.startswith(b"PK"):
+        raise UsageError(
+            "the list of what a .zip or .npz holds is at its end, so a pipe cannot read it",
+            "name the file, or pipe a tar or an .npy",
+        )
+    else:
+        yield from tar.read_stream(begun, name)  # type: ignore[arg-type]
