@@ -1,7 +1,7 @@
-"""The two models that come with cmtool: pictures of ``shapes``, 32x32, in ten classes; made by the preset shapes-cpu.
+"""The two models that come with cmtool: pictures of ``shapes``, 32x32, in ten classes.
 
     cmtool train-score --preset shapes-cpu --run teacher
-    cmtool train-ct --preset shapes-cpu --init teacher/model.safetensors --run student
+    cmtool train-ct --preset shapes-stable --init teacher --run student
     cmtool convert teacher -o shapes-score.safetensors --dtype fp16
     cmtool convert student -o shapes-consistency.safetensors --dtype fp16
 """
@@ -16,7 +16,7 @@ __all__ = ["SHA256", "bundled"]
 
 SHA256 = {
     "score": "f81803f7a847f66651f384b5c8194dabbefdf5f18822ecf9b3040cc98a95c048",
-    "consistency": "921c16c9a5128ab491464b7825479892b4ca05e19e358b648a213f4d19548a43",
+    "consistency": "9430a5461d072c52d94a93608805877f41f4f4ff47feb65114c633cf0a7cb86c",
 }
 
 
