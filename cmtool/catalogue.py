@@ -42,7 +42,7 @@ COMMANDS = {
         "cmtool.commands.sample:run",
         "Draw images from a model",
         (
-            ("cmtool sample -n 64 --grid grid.png", "from the newest run"),
+            ("cmtool sample", "64 images of the newest run, else of the bundled model, and a sheet"),
             ("cmtool sample -n 256 -o - | cmtool fid - --ref digits --features small", "as a pipe"),
         ),
         ADVICE,

@@ -1,8 +1,8 @@
 """Editing by jumps beside editing by score models: ``python examples/editing_table.py [FOLDER [STUDENT TEACHER]]``.
 
 Takes held-out ``shapes`` apart (their colours, a hole of a quarter, three quarters of their sharpness) and has them put
-together again by a consistency model and by the score model it was distilled from, which are trained for the purpose
-where none are named. Writes the table of docs/editing.md to standard output, PSNR and SSIM against the truth, and
+together again by a consistency model and by the score model that it started from, the bundled ones unless others are
+named. Writes the table of docs/editing.md to standard output, PSNR and SSIM against the truth, and
 FOLDER/editing.png. $CMTOOL_PICTURES says how many, 200.
 """
 
@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from cmtool import cli, registry
+from cmtool.bundled import bundled
 from cmtool.core.masks import box
 from cmtool.core.pixels import to_model, to_pixels
 from cmtool.files.header import read_header
@@ -55,13 +56,11 @@ def kept(path: Path, *words: str) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def models(folder: Path) -> dict[str, str]:
-    """The two that were named, or two of our own."""
+def models() -> dict[str, str]:
+    """The two that were named, or the bundled ones."""
     if len(sys.argv) > 3:
         return {"student": sys.argv[2], "teacher": sys.argv[3]}
-    teacher = kept(folder / "teacher.json", "train-score", "--run", str(folder / "teacher"))["checkpoint"]
-    student = kept(folder / "student.json", "distill", "--teacher", teacher, "--run", str(folder / "student"))
-    return {"student": student["checkpoint"], "teacher": teacher}
+    return {"student": str(bundled("consistency")), "teacher": str(bundled("score"))}
 
 
 def held_out(folder: Path, size: int, name: str) -> Path:
@@ -99,7 +98,7 @@ def picture(path: Path) -> np.ndarray:
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "editing-table")
     folder.mkdir(parents=True, exist_ok=True)
-    found = models(folder)
+    found = models()
     header = read_header(found["student"])
     truth = held_out(folder, header.shape[1], header.data["name"])
     names = sorted(path.name for path in truth.glob("*.png"))[:SHOWN]

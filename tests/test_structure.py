@@ -125,8 +125,8 @@ calls = [[], ["--help"], ["--version"], ["nope"], ["--nope"], ["--show-completio
 for name in COMMANDS:
     calls += [[name, "--help"], [name, "--nope"], [name, "--set", "nope=1"], [name, "--device", "nope"],
               [name, "-c", "nope.yaml"], [name, "--preset", "nope"], [name, "--print-config"]]
-calls += [["distill"], ["train-ct", "--teacher", "a"], ["train-ct", "--data", "nope"], ["train-ct", "--method", "nope"],
-          ["train-ct", "--print-config"], ["sample", "--steps", "0"], ["edit"], ["edit", "nope", "a.png"],
+calls += [["distill", "-d", "digits"], ["train-ct", "--teacher", "a"], ["train-ct", "--data", "nope"],
+          ["train-ct", "--method", "nope"], ["train-ct", "--print-config"], ["sample", "--steps", "0"], ["edit"], ["edit", "nope", "a.png"],
           ["fid", "a", "--metrics", "nope"]]
 def attempt(call):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

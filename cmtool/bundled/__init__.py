@@ -1,4 +1,5 @@
-"""The two models that come with cmtool: pictures of ``shapes``, 32x32, in ten classes.
+"""The two models that come with cmtool: pictures of ``shapes``, 32x32, in ten classes; --model shapes-score names the
+first, shapes-consistency the second.
 
     cmtool train-score --preset shapes-cpu --run teacher
     cmtool train-ct --preset shapes-stable --init teacher --run student

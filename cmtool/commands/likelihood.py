@@ -39,7 +39,9 @@ __all__ = ["run"]
 def run(options: LikelihoodOptions, console: Console) -> None:
     """Walk images of the data to noise, adding up how the volume changes, and print the mean in bits per dimension."""
     use_threads(options.threads)
-    model, path = open_model(options.model, device(options.device), console, options.format, options.backbone, kind="score")
+    model, path = open_model(
+        options.model, device(options.device), console, options.format, options.backbone, kind="score"
+    )
     header = model.header
     if header.kind != "score":
         raise UsageError(

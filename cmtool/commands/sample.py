@@ -3,7 +3,8 @@
 import hashlib
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from cmtool.values import Seeds
 __all__ = ["run"]
 
 SHEET = 100  # images at most on a grid
+OUTPUT = "samples"
 
 
 def run(options: SampleOptions, console: Console) -> None:
@@ -42,6 +44,7 @@ def run(options: SampleOptions, console: Console) -> None:
     )
     header, model = model.header, guided(model, path, options, console.warn)
     walk = plan(header, options)
+    options = beside(options)
     check(options)
     seeds = options.seeds or Seeds([range(options.seed, options.seed + options.n)])
     rule, shard = class_rule(header, options.klass, options.classes), shard_of(options.shard)
@@ -56,7 +59,7 @@ def run(options: SampleOptions, console: Console) -> None:
 
     levels = ", ".join(f"{level:.4g}" for level in walk.levels)
     each = evaluations(walk, model)
-    ahead = f"{each} network evaluations each" if each else "as many evaluations as it takes"
+    ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
     console.say(f"{len(mine):,} images{part(shard)}, {ahead}, levels {levels}")
     with resuming(options.output, wanted, *shard) as (writer, places):
         if len(places) < len(mine):
@@ -90,6 +93,12 @@ def run(options: SampleOptions, console: Console) -> None:
     }
     if options.output != "-":
         console.result(document, options.output)
+
+
+def beside(options: SampleOptions) -> SampleOptions:
+    """With a sheet beside the default folder, so that there is something to look at when nothing was asked for."""
+    asked = options.grid or options.output != OUTPUT or shard_of(options.shard)[1] > 1
+    return options if asked else replace(options, grid=Path(f"{OUTPUT}.png"))
 
 
 def check(options: SampleOptions) -> None:

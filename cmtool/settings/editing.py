@@ -34,7 +34,7 @@ class EditOptions(SamplingOptions):
     )
     model: Path | None = model_option()
     truth: Path | None = option(
-        None, help="what the results should be, to be measured against: an image, a folder, ...", section=INPUT
+        None, help="what the results should be, to be measured against: an image, a folder or an archive", section=INPUT
     )
     fit: str = option(
         "resize",

@@ -52,7 +52,7 @@ class FidOptions(WalkOptions):
         help="images to judge: FOLDER, FILE.npz, .npy, .zip, .tar, - (a pipe), checkpoint, run, data set or statistics",
         positional=True,
         metavar="SOURCE",
-        shown="the newest run",
+        shown="the newest run, else the bundled model",
     )
     ref: str | None = option(
         None,

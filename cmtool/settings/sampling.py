@@ -90,7 +90,7 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
 
 
 def model_option() -> Any:
-    newest = "$CMTOOL_MODEL, else the newest run"
+    newest = "$CMTOOL_MODEL, else the newest run, else the bundled one"
     return option(None, help="checkpoint or run directory", flag="-m", section=INPUT, shown=newest)
 
 
@@ -145,6 +145,7 @@ class SampleOptions(WalkOptions):
         help="write the first 100 images side by side, too, with their classes",
         metavar="FILE.png",
         section=OUTPUT,
+        shown="samples.png beside the folder samples",
     )
     show: bool | None = option(
         None, help="draw the first images in the terminal", section=OUTPUT, shown="where there is a terminal"

@@ -1,0 +1,60 @@
+"""The bundled models: small, pinned, found by name, and worth shipping."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cmtool import bundled as shipped
+from cmtool.bundled import SHA256, bundled
+from cmtool.cli import run
+from cmtool.commands.models import checkpoint
+from cmtool.datasets.shapes import shapes
+from cmtool.errors import BadFile
+from cmtool.features.small import small
+from cmtool.files.header import read_header
+
+
+def test_they_are_small_and_what_they_say():
+    paths = {kind: bundled(kind) for kind in SHA256}
+    assert sum(path.stat().st_size for path in paths.values()) < 6_000_000
+    for kind, path in paths.items():
+        header = read_header(path, whole=True)
+        assert (header.kind, header.shape, header.conditional) == (kind, (3, 32, 32), 10)
+        assert checkpoint(shipped.Path(f"shapes-{kind}")) == path
+        assert all(not parent["path"].startswith("/") for parent in header.parents)
+
+
+def test_another_file_in_their_place_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "shapes-score.safetensors").write_bytes(bundled("consistency").read_bytes())
+    monkeypatch.setattr(shipped, "files", lambda package: tmp_path)
+    with pytest.raises(BadFile, match="is not the model that came with cmtool"):
+        bundled("score")
+
+
+def described(images: torch.Tensor) -> np.ndarray:
+    return np.concatenate([np.asarray(small()(part)) for part in images.split(500)])
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_samples_are_recognised_as_their_class(tmp_path, monkeypatch, steps):
+    """By a logistic regression on the features of 1,000 real shapes, right about others; 95 of 100 are asked for."""
+    monkeypatch.chdir(tmp_path)
+    taught, asked = (shapes(seed=1).batch(range(start, start + 1000)) for start in (0, 1000))
+    judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(described(taught[0]), taught[1])
+    assert judge.score(described(asked[0]), asked[1]) > 0.99
+    assert run(["sample", "-n", "200", "--steps", str(steps), "-o", "drawn.npz", "--quiet"]) == 0
+    stored = np.load("drawn.npz")
+    assert judge.score(described(torch.from_numpy(stored["arr_0"]).permute(0, 3, 1, 2)), stored["arr_1"]) > 0.95
+
+
+def test_distill_begins_with_the_bundled_teacher(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--images", "16", "--batch", "8", "--snapshots", "0", "--run", "run", "--json", "--quiet"]
+    assert run(["distill", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "consistency"
+    assert read_header(tmp_path / "run" / "model.safetensors").parents[0]["sha256"] == SHA256["score"]
