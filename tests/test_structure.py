@@ -126,8 +126,8 @@ for name in COMMANDS:
     calls += [[name, "--help"], [name, "--nope"], [name, "--set", "nope=1"], [name, "--device", "nope"],
               [name, "-c", "nope.yaml"], [name, "--preset", "nope"], [name, "--print-config"]]
 calls += [["distill", "-d", "digits"], ["train-ct", "--teacher", "a"], ["train-ct", "--data", "nope"],
-          ["train-ct", "--method", "nope"], ["train-ct", "--print-config"], ["sample", "--steps", "0"], ["edit"], ["edit", "nope", "a.png"],
-          ["fid", "a", "--metrics", "nope"]]
+          ["train-ct", "--method", "nope"], ["train-ct", "--print-config"], ["sample", "--steps", "0"], ["edit"],
+          ["edit", "nope", "a.png"], ["fid", "a", "--metrics", "nope"]]
 def attempt(call):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert run(call) in (0, 2, 66), call
