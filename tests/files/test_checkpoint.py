@@ -66,7 +66,8 @@ def test_a_model_comes_back_bit_for_bit(path, model, header):
     assert loaded.preconditioning == model.preconditioning
     stored = loaded.header
     assert len(stored.sha256) == 64
-    assert replace(stored, sha256="", preconditioning={}) == header
+    assert replace(stored, sha256="", preconditioning={}, parameters=0) == header
+    assert stored.parameters == sum(parameter.numel() for parameter in model.net.parameters())
     assert stored.preconditioning["sigma_min"] == 0.002
     assert read_header(path) == stored
     assert (stored.shape, stored.classes) == ((2,), tuple(header.data["classes"]))

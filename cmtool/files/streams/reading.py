@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from cmtool.errors import MissingInput, UsageError
+from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.files.streams import arrays, folder, npy, sheet, tar
 from cmtool.files.streams.item import Batch, Item, batched
 from cmtool.files.streams.table import FORMATS
@@ -62,9 +62,9 @@ class _Begun:
 
 def _piped(file: BinaryIO) -> Iterator[Item]:
     """What comes through a pipe: a tar, an .npy, or one picture, which its first bytes tell apart."""
-    name, start = "standard input", file.read(len(arrays.MAGIC))
+    name, start = "standard input", file.read(tar.BLOCK)
     begun = _Begun(start, file)
-    if start == arrays.MAGIC:
+    if start.startswith(arrays.MAGIC):
         yield from npy.read_stream(begun, name)  # type: ignore[arg-type]
     elif start.startswith(PICTURES):
         yield from sheet.read_bytes(begun.read(MAX_BYTES + 1), name)
@@ -73,5 +73,7 @@ def _piped(file: BinaryIO) -> Iterator[Item]:
             "the list of what a .zip or .npz holds is at its end, so a pipe cannot read it",
             "name the file, or pipe a tar or an .npy",
         )
+    elif len(start) < tar.BLOCK:
+        raise BadFile(f"{name} is not a picture", "what works: one picture, a tar, or an .npy")
     else:
         yield from tar.read_stream(begun, name)  # type: ignore[arg-type]
