@@ -12,6 +12,7 @@ from cmtool.commands import curve
 from cmtool.commands.console import Console
 from cmtool.commands.judged import Side, few, find, is_model, of_dataset, picked, seen, unmeasured
 from cmtool.commands.protocols import features_of
+from cmtool.commands.together import leads
 from cmtool.declarations import declarations
 from cmtool.errors import UsageError
 from cmtool.evaluation.memory import Memory
@@ -55,6 +56,8 @@ def run(options: FidOptions, console: Console) -> None:
     documents = [_judged(options, side, reference, known, features, console) for side in sources]
     document = {**documents[0], "seconds": round(time.monotonic() - began, 3)}
     text = "\n".join(_line(row) for row in document["metrics"])
+    if not leads():
+        return
     if len(sources) > 1:
         path = curve.draw(options, sources, documents)
         document |= {"checkpoints": curve.table(sources, documents), "chart": str(path)}
@@ -72,6 +75,8 @@ def make_reference(options: FidOptions, features: Any, console: Console) -> None
     side = find(options.source, features.name, options, console)
     found = seen(side, features, options.n, console, frozenset({"spatial"} & set(further)))
     few(found.data, found.n, features.dim, console)
+    if not leads():
+        return
     with replacing(options.output) as file, writing(options.output):
         write_statistics(file, found)
     document = {"output": str(options.output), "features": _features(features), "source": side.facts(found)}
@@ -93,7 +98,7 @@ def _judged(
         console.warn(f"{made.n} images: this is no FID-50k, and it is biased upwards")
     if known.fingerprint is None:
         console.warn(f"{known.data} does not say with which network and resizing it was made: taken on trust")
-    if options.sheet and isinstance(made.memory, Memory):
+    if options.sheet and leads() and isinstance(made.memory, Memory):
         write_picture(options.sheet, _pairs(made.memory, reference))
     return {
         "metric": rows[0]["metric"],

@@ -20,7 +20,7 @@ from cmtool.errors import OutOfMemory
 from cmtool.failures import is_memory
 from cmtool.files.pictures import grid, scatter
 
-__all__ = ["Classes", "draw", "in_batches", "labels_of", "sheet"]
+__all__ = ["Classes", "draw", "in_batches", "in_memory", "labels_of", "sheet"]
 
 Pixels = Callable[[Tensor], Tensor]
 USUAL = 64  # images at a time where nothing is said
@@ -97,6 +97,11 @@ def in_batches(
             continue
         yield some, images, labels
         done += len(some)
+
+
+def in_memory(model: Denoiser | Guided, batch: int | str) -> int:
+    """Images that ``in_batches`` makes at once, as long as memory lasts."""
+    return Room.of(model.header.shape, next(model.parameters()).device, batch).images
 
 
 @dataclass(frozen=True)

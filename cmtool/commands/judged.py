@@ -1,7 +1,7 @@
 """What is judged, and what it is compared with: from what a user wrote to images, or to statistics of some."""
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from torch import Tensor
 from cmtool import registry
 from cmtool.commands.console import Console
 from cmtool.commands.data import open_dataset
-from cmtool.commands.generate import in_batches
+from cmtool.commands.generate import in_batches, in_memory
 from cmtool.commands.guide import guided
 from cmtool.commands.models import class_index, open_model
 from cmtool.commands.plan import Plan, plan
+from cmtool.commands.together import in_turn, share, summed
 from cmtool.core.pixels import truncated
 from cmtool.dataspec import data_spec
 from cmtool.errors import MissingInput, UsageError, closest
@@ -116,9 +117,17 @@ def of_model(path: Path | None, options: FidOptions, console: Console) -> Side:
 
     def read() -> Iterator[Tensor]:
         walk.made = 0
-        return (images for _, images, _ in in_batches(model, walk, seeds, options.batch, klass, **pixels))
+        mine = cut(seeds, in_memory(model, options.batch), *share())
+        return (images for _, images, _ in in_batches(model, walk, mine, options.batch, klass, **pixels))
 
     return Side(str(found), read, len(seeds), plan=walk, header=model.header, seeds=seeds)
+
+
+def cut(seeds: Sequence[int], size: int, rank: int, world: int) -> Sequence[int]:
+    """The seeds of a rank: of every ``world`` batches one."""
+    if world == 1:
+        return seeds
+    return [seed for first in range(rank * size, len(seeds), world * size) for seed in seeds[first : first + size]]
 
 
 def of_dataset(spec: Mapping[str, Any], batch: int, target: str | None = None) -> Side:
@@ -173,10 +182,13 @@ def measure(
     assert side.read
     seen, target = Observation(features, needs, training), side.target
     total = min(filter(None, (side.total, n)), default=None)
+    batches = ((batch, seen.look(batch)) for batch in limited(side.read(), n))
     with console.track(total, "images", f"fid {target}") as progress:
-        for batch in limited(side.read(), n):
-            seen.update(batch)
+        for batch, look in in_turn(batches) if side.plan else batches:
+            seen.add(batch, look)
             progress.update(seen.n)
+    if side.plan:
+        side.plan.made = round(summed(side.plan.made))
     if seen.n < 2:
         raise UsageError(f"'{target}' has {seen.n} images, and a covariance needs 2 at least")
     return seen.statistics(target)

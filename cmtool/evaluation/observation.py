@@ -47,8 +47,11 @@ class Observation:
 
     def update(self, images: Tensor) -> None:
         """Add images [B, ...]; Diverged when a feature is not finite."""
+        self.add(images, self.look(images))
+
+    def add(self, images: Tensor, look: dict[str, Tensor]) -> None:
+        """Add images of which ``look`` was seen, by this process or another."""
         self.digest.update(images.cpu().contiguous().numpy().tobytes())
-        look = self._look(images)
         self.moments.update(look["features"])
         if self.rows is not None:
             self.rows.append(look["features"].float().cpu())
@@ -59,7 +62,8 @@ class Observation:
         if self.memory is not None:
             self.memory.update(images, look["features"])
 
-    def _look(self, images: Tensor) -> dict[str, Tensor]:
+    def look(self, images: Tensor) -> dict[str, Tensor]:
+        """What the network shows of images [B, ...], by name, "features" [B, D] among it."""
         if self.spatial is not None or self.score is not None:
             return self.features.look(images)
         return {"features": self.features(images)}
