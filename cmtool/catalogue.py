@@ -96,8 +96,12 @@ COMMANDS = {
     "convert": Command(
         settings.ConvertOptions,
         "cmtool.commands.convert:run",
-        "Write a checkpoint in another precision, or with an average of another width",
-        (("cmtool convert runs/mine --ema-width 0.08 -o out.safetensors", "a power average that was not kept"),),
+        "Write a model of another program as ours, or ours as another's, in another precision or average",
+        (
+            ("cmtool convert edm-cifar10-32x32-uncond-vp.pkl edm.safetensors", "from NVIDIA's EDM"),
+            ("cmtool convert student folder --to diffusers", "for diffusers"),
+            ("cmtool convert runs/mine out.safetensors --ema-width 0.08", "a power average that was not kept"),
+        ),
     ),
     "levels": Command(
         settings.LevelsOptions,

@@ -25,14 +25,14 @@ def run(options: ConvertOptions, console: Console) -> None:
         model = open_any(sources[0], format=options.format, backbone=options.backbone)
     else:
         model, sources, about = rebuilt(options.source, options.ema_width, console)
-    check_range(model, options.dtype, options.output)
+    check_range(model, options.dtype, options.place)
     parents = model.header.parents + [parent(path) for path in sources]
-    header = write(options.output, model, replace(model.header, parents=parents), DTYPES[options.dtype])
+    header = write(options.place, model, replace(model.header, parents=parents), DTYPES[options.dtype])
     if header.noncommercial:
-        console.warn(f"{options.output} inherits the licence {header.licence}: it is not for commercial use")
-    document = {"checkpoint": str(options.output), "kind": header.kind, "dtype": options.dtype, **about}
-    console.say(f"sample it with: cmtool sample --model {options.output}")
-    console.result(document | {"sha256": header.sha256}, str(options.output))
+        console.warn(f"{options.place} inherits the licence {header.licence}: it is not for commercial use")
+    document = {"checkpoint": str(options.place), "kind": header.kind, "dtype": options.dtype, **about}
+    console.say(f"sample it with: cmtool sample --model {options.place}")
+    console.result(document | {"sha256": header.sha256}, str(options.place))
 
 
 def check_range(model: Denoiser, dtype: str, path: Path) -> None:

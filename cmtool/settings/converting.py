@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from cmtool.declarations import option
+from cmtool.errors import UsageError
 from cmtool.settings.foreign import ForeignOptions
 from cmtool.settings.machine import INPUT, OUTPUT
 from cmtool.tracks import WIDEST
 from cmtool.values import between
 
-EXAMPLE = "cmtool convert runs/mine -o half.safetensors --dtype fp16"
+EXAMPLE = "cmtool convert runs/mine half.safetensors --dtype fp16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +27,10 @@ class ConvertOptions(ForeignOptions):
         metavar="IN",
         required=("convert needs a checkpoint or a run directory", EXAMPLE),
     )
-    output: Path = option(
-        help="checkpoint to write, or folder for diffusers",
-        flag="-o",
-        section=OUTPUT,
-        required=("convert needs -o FILE to write to", EXAMPLE),
+    target: Path | None = option(
+        None, help="checkpoint to write, or folder for diffusers", positional=True, metavar="OUT", shown="-o"
     )
+    output: Path | None = option(None, help="the same as OUT", flag="-o", section=OUTPUT)
     to: str = option(
         "cmtool",
         help="whose format to write: cmtool, or diffusers for a consistency model or teacher with the network adm",
@@ -51,3 +50,16 @@ class ConvertOptions(ForeignOptions):
         choices=("fp32", "fp16", "bf16"),
         section=OUTPUT,
     )
+
+    def __post_init__(self) -> None:
+        if self.target is None and self.output is None:
+            raise UsageError("convert needs a file to write to", EXAMPLE)
+        if self.target and self.output and self.target != self.output:
+            raise UsageError(f"convert writes one file, and {self.target} and {self.output} were named", EXAMPLE)
+
+    @property
+    def place(self) -> Path:
+        """Where to write."""
+        place = self.target or self.output
+        assert place
+        return place

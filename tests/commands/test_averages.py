@@ -170,7 +170,7 @@ def test_what_cannot_be_rebuilt(cm, trained, run, tmp_path):
     )
     told = cm("convert", run, "--ema-width", "0.4", "-o", tmp_path / "out.safetensors")
     assert (told.code, told.error[0]) == (2, "--ema-width must be from 0.005 to 0.288, not 0.4")
-    assert cm("convert", run).error[0] == "convert needs -o FILE to write to"
+    assert cm("convert", run).error[0] == "convert needs a file to write to"
     told = cm("train-ct", "--ema", "power:0.5")
     assert told.code == 2
     assert told.error[0].startswith("--ema must be half-lives in images (0: no average), power:WIDTH")
