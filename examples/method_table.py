@@ -4,7 +4,7 @@ One score model is trained on the real digits (or on ``shapes``); every method o
 the same network, the same number of images and, but for the rows that say otherwise, the same start: that score model.
 Prints one-step and two-step FD-small of 2,000 samples. With $CMTOOL_TIMES=10 the runs are ten times as long, and the
 table says instead whether anything ran away: the largest loss, gradient norm and EMA gap of the last half.
-$CMTOOL_ONLY names rows, $CMTOOL_IMAGES and $CMTOOL_N other lengths.
+$CMTOOL_ONLY names rows between semicolons, $CMTOOL_IMAGES and $CMTOOL_N other lengths.
 """
 
 import io
@@ -25,7 +25,7 @@ REFERENCE = {"digits": "digits", "shapes": "shapes[:2000]"}
 SAMPLES = os.environ.get("CMTOOL_N", "2000")
 IMAGES_SAID = os.environ.get("CMTOOL_IMAGES")
 TIMES = int(os.environ.get("CMTOOL_TIMES", "1"))
-ONLY = os.environ.get("CMTOOL_ONLY", "").split(",") if os.environ.get("CMTOOL_ONLY") else []
+ONLY = os.environ.get("CMTOOL_ONLY", "").split(";") if os.environ.get("CMTOOL_ONLY") else []
 
 # As OpenAI ran the two methods of 2023: l2 in place of LPIPS, which needs files, and the numbers of their scripts.
 PUBLISHED = {
@@ -40,7 +40,7 @@ SETTINGS = {  # ours, of the first table of docs/benchmarks.md; and the same gap
     "ect": ["--preset", "digits-ect"],
     "tcm": ["--preset", "digits-cpu", "--set", "method.q=8", "--set", "method.c=0.3"],
 }
-FROM_RANDOM = ("ct", "ict", "ect", "meanflow")
+FROM_RANDOM = ("ct", "ict", "ect", "stable", "meanflow")
 
 
 def cmtool(*words: str) -> dict[str, Any]:
@@ -52,10 +52,13 @@ def cmtool(*words: str) -> dict[str, Any]:
 
 
 def kept(path: Path, *words: str) -> dict[str, Any]:
-    """The result of a command; one that is there already is read again."""
-    if not path.exists():
-        path.write_text(json.dumps(cmtool(*words)))
-    return json.loads(path.read_text())
+    """The result of a command; one that is there already is read again, one that failed is tried again."""
+    if path.exists():
+        return json.loads(path.read_text())
+    result = cmtool(*words)
+    if "failed" not in result:
+        path.write_text(json.dumps(result))
+    return result
 
 
 def rows() -> dict[str, tuple[str, str, list[str], bool]]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,23 @@ from cmtool.commands.models import describe, open_model
 from cmtool.commands.plan import Plan, plan
 from cmtool.commands.shards import local_device, shard_of
 from cmtool.commands.show import shown
+from cmtool.commands.stopping import POLITE, Stop
 from cmtool.core.guidance import Guided, Unlabelled
-from cmtool.errors import UsageError
+from cmtool.errors import Preempted, UsageError
 from cmtool.files.header import Header
 from cmtool.files.pictures import check_target, write_picture
 from cmtool.files.streams.manifest import Wanted
-from cmtool.files.streams.resuming import resuming
+from cmtool.files.streams.resuming import resumable, resuming
 from cmtool.settings import SampleOptions
+from cmtool.settings.sampling import SAMPLES
 from cmtool.training.devices import device, use_threads
 from cmtool.values import Seeds
 
 __all__ = ["run"]
 
+Drawn = Callable[[Sequence[int]], Iterable[tuple[list[int], torch.Tensor, torch.Tensor | None]]]
+
 SHEET = 100  # images at most on a grid
-OUTPUT = "samples"
 
 
 def run(options: SampleOptions, console: Console) -> None:
@@ -55,23 +59,13 @@ def run(options: SampleOptions, console: Console) -> None:
         mine.seeds[: SHEET if len(header.shape) == 3 else len(mine)],
         lambda some: torch.cat([images for _, images, _ in in_batches(model, walk, some, options.batch, rule)]),
     )
-    began, done = time.monotonic(), 0
+    began = time.monotonic()
 
     levels = ", ".join(f"{level:.4g}" for level in walk.levels)
     each = evaluations(walk, model)
     ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
     console.say(f"{len(mine):,} images{part(shard)}, {ahead}, levels {levels}")
-    with resuming(options.output, wanted, *shard) as (writer, places):
-        if len(places) < len(mine):
-            console.say(f"{len(mine) - len(places):,} of them are there already")
-        with console.track(len(places), "images", "sample") as progress:
-            missing = [mine.seeds[i] for i in places]
-            for some, images, told_classes in in_batches(model, walk, missing, options.batch, rule):
-                assert writer
-                writer.write(some, images, told_classes)
-                gallery.add(some, images)
-                done += len(some)
-                progress.update(done)
+    done = fill(options, wanted, lambda some: in_batches(model, walk, some, options.batch, rule), gallery, console)
     seconds, made = time.monotonic() - began, round(walk.made / done, 1) if done else float(each or 0)
     if each is None and done:
         console.say(f"{made:g} network evaluations each")
@@ -95,10 +89,31 @@ def run(options: SampleOptions, console: Console) -> None:
         console.result(document, options.output)
 
 
+def fill(options: SampleOptions, wanted: Wanted, drawn: Drawn, gallery: Gallery, console: Console) -> int:
+    """Draw and write what is missing of this shard; how many images that were. Preempted when a scheduler asks."""
+    shard, done = shard_of(options.shard), 0
+    mine = wanted.cut(*shard)
+    stop = Stop(POLITE if resumable(options.output) else ())
+    with stop, resuming(options.output, wanted, *shard) as (writer, places):
+        if len(places) < len(mine):
+            console.say(f"{len(mine) - len(places):,} of them are there already")
+        with console.track(len(places), "images", "sample") as progress:
+            for some, images, labels in drawn([mine.seeds[i] for i in places]):
+                assert writer
+                writer.write(some, images, labels)
+                gallery.add(some, images)
+                done += len(some)
+                progress.update(done)
+                if stop.asked and done < len(places):
+                    left = f"stopped with {len(places) - done:,} images to go; what was made is kept"
+                    raise Preempted(left, "the same command makes the rest")
+    return done
+
+
 def beside(options: SampleOptions) -> SampleOptions:
     """With a sheet beside the default folder, so that there is something to look at when nothing was asked for."""
-    asked = options.grid or options.output != OUTPUT or shard_of(options.shard)[1] > 1
-    return options if asked else replace(options, grid=Path(f"{OUTPUT}.png"))
+    asked = options.grid or options.output != SAMPLES or shard_of(options.shard)[1] > 1
+    return options if asked else replace(options, grid=Path(f"{SAMPLES}.png"))
 
 
 def check(options: SampleOptions) -> None:

@@ -1,9 +1,10 @@
 """A signal asks a long command to stop at its next safe point."""
 
 import signal
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 
-__all__ = ["Stop"]
+__all__ = ["POLITE", "Stop"]
 
 POLITE = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
@@ -12,15 +13,16 @@ class Stop:
     """``with Stop() as stop:`` and look at ``stop.asked``: the signal that came, or None.
 
     SIGINT is the user; SIGTERM, SIGUSR1 and SIGUSR2 are a scheduler that will start the command again, SIGHUP a
-    connection that was lost. A second SIGINT does not wait for the safe point.
+    connection that was lost. A second SIGINT does not wait for the safe point. ``signals`` are those that are caught.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[int] = (signal.SIGINT, *POLITE)) -> None:
+        self.signals = signals
         self.asked: int | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Stop":
-        for which in [signal.SIGINT, *POLITE]:
+        for which in self.signals:
             if which != signal.SIGINT and signal.getsignal(which) == signal.SIG_IGN:  # nohup
                 continue
             self._before[which] = signal.signal(which, self._handle)

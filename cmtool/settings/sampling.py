@@ -11,6 +11,8 @@ from cmtool.settings.guidance import GuidanceOptions
 from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
 from cmtool.values import Seeds, Spec, at_least, at_least_or, between, counting, falling, part_of
 
+SAMPLES = "samples"  # where images go when nothing is said
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(MachineOptions, ForeignOptions):
@@ -134,7 +136,7 @@ class SampleOptions(WalkOptions):
         shown="1/1",
     )
     output: str = option(
-        "samples",
+        SAMPLES,
         help="FOLDER, FILE.tar, .zip, .npz, .npy, .png, or - for a tar of PNG; what is there is not made again",
         flag="-o",
         metavar="OUT",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +19,7 @@ from cmtool.commands.show import drawn
 from cmtool.core.noise import LABEL, Noise
 from cmtool.files.header import read_header
 from cmtool.files.streams.reading import images_of
+from cmtool.files.streams.resuming import resumable
 
 KILLING = Path(__file__).with_name("killing.py")
 
@@ -61,6 +63,34 @@ def test_two_hundred_kills(four, tmp_path, target):
     assert told["kills"] == 200
     assert told["while_writing"] >= 50
     assert told["compared"] >= 2
+
+
+@pytest.mark.parametrize("which", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("target", ["out", "x.tar", "x.zip", "x.npz", "x.npy"])
+def test_a_scheduler_stops_it_and_starts_it_again(cm, well, four, tmp_path, monkeypatch, target, which):
+    words = ["sample", "-m", four, "-n", "200", "--batch", "64", "--threads", "1", "-o"]
+    well(*words, tmp_path / "whole" / target)
+    real, drawn = generate.draw, []
+
+    def asked(*inputs):
+        drawn.append(len(inputs[2]))
+        if len(drawn) == 2:
+            signal.raise_signal(getattr(signal, which))
+        return real(*inputs)
+
+    monkeypatch.setattr(generate, "draw", asked)
+    told = cm(*words, tmp_path / "cut" / target)
+    sentence = "stopped with 72 images to go; what was made is kept"
+    assert (told.code, told.error) == (75, (sentence, "the same command makes the rest"))
+    assert not (tmp_path / "cut" / target).is_file()
+    well(*words, tmp_path / "cut" / target)
+    assert sum(drawn) == 200
+    assert listing(tmp_path / "cut") == listing(tmp_path / "whole")
+
+
+def test_a_stream_that_cannot_be_taken_up_does_not_wait_for_its_end(tmp_path):
+    assert all(resumable(str(tmp_path / name)) for name in ("out", "x.tar", "x.zip", "x.npz", "x.npy"))
+    assert not any(resumable(name) for name in ("-", str(tmp_path / "x.png")))
 
 
 @pytest.mark.parametrize("target", ["out/", "x.tar", "x.zip", "x.npz", "x.npy"])

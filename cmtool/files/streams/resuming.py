@@ -12,7 +12,14 @@ from cmtool.files.streams.manifest import Wanted
 from cmtool.files.streams.sink import Writer
 from cmtool.files.streams.table import FORMATS
 
-__all__ = ["resuming"]
+__all__ = ["resumable", "resuming"]
+
+
+def resumable(target: str) -> bool:
+    """Whether what was written at ``target`` is taken up again; a pipe, and a picture of all images, begin anew."""
+    path = Path(target)
+    grows = target != STREAM and path.suffix.lower() in FORMATS and FORMATS[path.suffix.lower()].grows
+    return is_folder(target) or (grows and (path.is_file() or not path.exists()))
 
 
 @contextlib.contextmanager
@@ -26,11 +33,10 @@ def resuming(
     """
     check_stream(target, wanted.shape)
     path, part = Path(target), wanted.cut(shard, shards)
-    suffix = path.suffix.lower()
     if is_folder(target):
         with filling(path, wanted, shard, shards) as given:
             yield given
-    elif target != STREAM and FORMATS[suffix].grows and (path.is_file() or not path.exists()):
+    elif resumable(target):
         with growing(path, wanted) if shards == 1 else shared(path, wanted, shard, shards) as given:
             yield given
     else:
