@@ -62,55 +62,86 @@ def train(
     of them at a time on the processor, and added in order: the number of threads changes no bit of the result. A step
     whose gradient is not finite is left out and counted, never patched.
     """
-    parameters = [p for p in state.model.parameters() if p.requires_grad] + state.objective.trained()
-    device, drawing = parameters[0].device, True
-    kept = projected(state, parameters)
-
-    def gradient(piece: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """A share of the loss and its gradient, from images of which the first is the n-th of the run."""
-        if drawing:
-            torch.manual_seed((seed * 0x9E3779B1 + n) % 2**64)  # dropout, too, is a function of (run seed, n)
-        with autocast():
-            piece = piece.to(device)
-            share = state.objective.loss(hinted(state.model, piece), piece, progress).sum() / size
-        return share.detach(), torch.autograd.grad(share, parameters, materialize_grads=True)
-
+    slope = Slope(state, seed, autocast)
+    kept = projected(state, slope.parameters)
     state.model.train()
-    if state.images < total and device.type == "cpu" and threads > 1:
+    if state.images < total and not slope.alone and threads > 1:
         first = next(batches)
         batches = chain([first], batches)
-        drawing = draws(state, first.split(1)[0], state.images / total)
-    alone = drawing or device.type != "cpu"  # dropout draws from a generator that all threads share
-    with workers(1 if alone else threads) as work:
+        slope.drawing = draws(state, first.split(1)[0], state.images / total)
+    with workers(1 if slope.alone or slope.drawing else threads) as work:
         while state.images < total:
             batch, progress = next(batches), state.images / total
-            size = len(batch)
             state.model.train()
             for layer in kept:
                 layer.project()
-            numbers = range(state.images, state.images + size, micro or size)
-            shares = work(gradient, batch.split(micro or size), numbers, repeat(size), repeat(progress))
-            loss, slopes = next(shares)
-            for more, others in shares:
-                loss, slopes = loss + more, tuple(a + b for a, b in zip(slopes, others, strict=True))
-            for parameter, slope in zip(parameters, slopes, strict=True):
-                parameter.grad = laid_out(slope, parameter)
+            loss, slopes = summed(slope, work, batch, micro or len(batch), progress)
+            yield step(state, slope.parameters, loss, slopes, len(batch), rate(state.images), clip, progress)
 
-            norm = nn.utils.get_total_norm(slopes)
-            if clip:
-                nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-            learning_rate, finite = rate(state.images), bool(torch.isfinite(norm))
-            state.images += size
-            if finite:
-                for group in state.optimiser.param_groups:
-                    group["lr"] = learning_rate
-                state.optimiser.step()
-                state.objective.update(state.model, progress)
-                for average in (state.average, *state.others.values()):
-                    average.update(state.model, size, state.images)
-            else:
-                state.skipped += 1
-            yield Report(state.images, loss, norm, learning_rate, finite)
+
+class Slope:
+    """The loss of a piece of a batch and its gradient in all that is trained.
+
+    ``drawing`` says whether that draws random numbers, as dropout does, from torch's own generator: all threads share
+    that one. ``alone``: the device itself spreads the work.
+    """
+
+    def __init__(self, state: State, seed: int, autocast: Callable[[], AbstractContextManager]):
+        self.state, self.seed, self.autocast = state, seed, autocast
+        self.parameters = [p for p in state.model.parameters() if p.requires_grad] + state.objective.trained()
+        self.device = self.parameters[0].device
+        self.alone, self.drawing = self.device.type != "cpu", True
+
+    def __call__(self, piece: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The share in the mean over ``size`` images, of images of which the first is the n-th of the run."""
+        if self.drawing:
+            torch.manual_seed((self.seed * 0x9E3779B1 + n) % 2**64)  # dropout, too, is a function of (run seed, n)
+        with self.autocast():
+            piece = piece.to(self.device)
+            share = self.state.objective.loss(hinted(self.state.model, piece), piece, progress).sum() / size
+        return share.detach(), torch.autograd.grad(share, self.parameters, materialize_grads=True)
+
+
+def summed(
+    slope: Slope, work: Callable[..., Iterator[Any]], batch: Batch, micro: int, progress: float
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Loss and gradient of a batch, of its pieces in their order."""
+    size, seen = len(batch), slope.state.images
+    shares = work(slope, batch.split(micro), range(seen, seen + size, micro), repeat(size), repeat(progress))
+    loss, slopes = next(shares)
+    for more, others in shares:
+        loss, slopes = loss + more, tuple(a + b for a, b in zip(slopes, others, strict=True))
+    return loss, slopes
+
+
+def step(
+    state: State,
+    parameters: list[nn.Parameter],
+    loss: Tensor,
+    slopes: tuple[Tensor, ...],
+    size: int,
+    rate: float,
+    clip: float,
+    progress: float,
+) -> Report:
+    """Change the weights, what the objective keeps and the averages, unless the gradient is not finite."""
+    for parameter, slope in zip(parameters, slopes, strict=True):
+        parameter.grad = laid_out(slope, parameter)
+    norm = nn.utils.get_total_norm(slopes)
+    if clip:
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+    finite = bool(torch.isfinite(norm))
+    state.images += size
+    if finite:
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        state.optimiser.step()
+        state.objective.update(state.model, progress)
+        for average in (state.average, *state.others.values()):
+            average.update(state.model, size, state.images)
+    else:
+        state.skipped += 1
+    return Report(state.images, loss, norm, rate, finite)
 
 
 def projected(state: State, parameters: list[nn.Parameter]) -> list[Any]:

@@ -1,0 +1,31 @@
+"""The contracts of the plugins, as functions that a plugin's author calls from a test.
+
+    from cmtool.testing import check_backbone
+    from my_package import transformer
+
+    def test_contract():
+        check_backbone(transformer, width=32)
+
+Each raises AssertionError with one sentence that says what the contract wants.
+"""
+
+from cmtool.testing.backbone import check_backbone
+from cmtool.testing.common import small_model, wake
+from cmtool.testing.dataset import check_dataset
+from cmtool.testing.features import check_features
+from cmtool.testing.objective import check_objective
+from cmtool.testing.operator import check_operator
+from cmtool.testing.sampler import check_sampler
+from cmtool.testing.solver import check_solver
+
+__all__ = [
+    "check_backbone",
+    "check_dataset",
+    "check_features",
+    "check_objective",
+    "check_operator",
+    "check_sampler",
+    "check_solver",
+    "small_model",
+    "wake",
+]
