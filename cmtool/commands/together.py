@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch.distributed as dist
 
 from cmtool.commands.shards import shard_of
+from cmtool.errors import CmtoolError
 
 __all__ = ["in_turn", "leads", "share", "summed"]
 
@@ -44,9 +45,12 @@ def summed(number: float) -> float:
 
 def _gathered(thing: T) -> list[T]:
     """What each rank brought. Between processes of one run on gloo, and never from a file."""
-    if not dist.is_initialized():
-        dist.init_process_group("gloo")
-        atexit.register(dist.destroy_process_group)
     found: list[T] = [thing] * share()[1]
-    dist.all_gather_object(found, thing)
+    try:
+        if not dist.is_initialized():
+            dist.init_process_group("gloo")
+            atexit.register(dist.destroy_process_group)
+        dist.all_gather_object(found, thing)
+    except RuntimeError as error:  # gloo's words for a rank that is gone
+        raise CmtoolError(f"rank {share()[0]} waited for one that ended early", "the other one says why") from error
     return found

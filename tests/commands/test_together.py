@@ -9,7 +9,9 @@ import sys
 import pytest
 from tiny import random_model
 
+from cmtool.commands import together
 from cmtool.commands.judged import cut
+from cmtool.errors import CmtoolError
 
 
 def port() -> int:
@@ -40,6 +42,18 @@ def test_two_ranks_tell_what_one_process_tells(tmp_path, n):
     found, expected = json.loads(told[0][0]), json.loads(alone)
     del found["seconds"], expected["seconds"]
     assert found == expected, errors
+
+
+def test_a_rank_that_is_left_alone_says_so(monkeypatch):
+    def gone(found, thing):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(together.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(together.dist, "all_gather_object", gone)
+    with pytest.raises(CmtoolError, match="rank 0 waited for one that ended early"):
+        together.summed(1.0)
 
 
 def test_the_batches_are_dealt_out_in_turn():
