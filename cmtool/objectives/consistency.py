@@ -18,6 +18,7 @@ from cmtool.core.denoiser import Denoise, like
 from cmtool.core.grids import between
 from cmtool.core.samplers import flow
 from cmtool.core.solvers import Solver, integrate
+from cmtool.errors import unknown
 from cmtool.objectives.metrics import Metric
 from cmtool.objectives.objective import Batch, Objective
 
@@ -33,6 +34,7 @@ __all__ = [
     "inverse_gap",
     "inverse_output",
     "truncated_snr",
+    "tuning_weight",
 ]
 
 Pair = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (u [B], progress) -> (t [B], r [B])
@@ -79,6 +81,14 @@ def inverse_output(sigma_data: float, power: float = 1.0) -> Weight:
         return ((t**2 + sigma_data**2).sqrt() / (t * sigma_data)) ** power
 
     return weight
+
+
+def tuning_weight(name: str, sigma_data: float) -> Weight:
+    """The weight called "gap", ``1/(t - r)``, "variance", ``1/c_out^2``, or "output", ``1/c_out``."""
+    weights = {"gap": inverse_gap, "variance": inverse_output(sigma_data, 2), "output": inverse_output(sigma_data)}
+    if name not in weights:
+        raise unknown("weight", name, weights)
+    return weights[name]
 
 
 class Consistency(Objective):

@@ -1,11 +1,13 @@
 """Easy consistency tuning (Geng et al. 2024, arXiv 2406.14548, section 3)."""
 
-from cmtool.errors import UsageError, unknown
-from cmtool.objectives.consistency import Consistency, along_noise, inverse_gap, inverse_output
+from torch import Tensor
+
+from cmtool.errors import UsageError
+from cmtool.objectives.consistency import Consistency, Pair, along_noise, tuning_weight
 from cmtool.objectives.levels import ect_ratio, log_normal, shrinking
 from cmtool.objectives.metrics import pseudo_huber_of
 
-__all__ = ["ect"]
+__all__ = ["closing", "ect"]
 
 
 def ect(
@@ -27,14 +29,17 @@ def ect(
     authors train CIFAR-10; "variance", 1/c_out^2, as they train ImageNet; or "output", 1/c_out, which gives high
     levels more say and is what short runs need.
     """
-    if stages < 1:
-        raise UsageError(f"'ect' needs 1 stage or more, not {stages}", "8 is usual")
-    weights = {"gap": inverse_gap, "variance": inverse_output(sigma_data, 2), "output": inverse_output(sigma_data)}
-    if weight not in weights:
-        raise unknown("weight", weight, weights)
+    pair = closing(mean, std, q, k, b, stages, sigma_min)
+    return Consistency(pair, along_noise, pseudo_huber_of(c), tuning_weight(weight, sigma_data), sigma_min=sigma_min)
 
-    def pair(u, progress):
+
+def closing(mean: float, std: float, q: float, k: float, b: float, stages: int, sigma_min: float) -> Pair:
+    """``ln t ~ N(mean, std^2)``, and ``r(t)`` that comes closer with every one of ``stages`` equal parts of the run."""
+    if stages < 1:
+        raise UsageError(f"pairs come closer in 1 stage or more, not {stages}", "8 is usual")
+
+    def pair(u: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         t = log_normal(u, mean, std).clamp(min=sigma_min)  # below the boundary c_out changes sign
         return t, ect_ratio(t, shrinking(progress, stages), q, k, b)
 
-    return Consistency(pair, along_noise, pseudo_huber_of(c), weights[weight], sigma_min=sigma_min)
+    return pair

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from cmtool.core.denoiser import like
-from cmtool.errors import UsageError, unknown
-from cmtool.objectives.consistency import Consistency, inverse_gap, inverse_output
-from cmtool.objectives.levels import ect_ratio, log_normal, shrinking
+from cmtool.errors import UsageError
+from cmtool.objectives.consistency import Consistency, tuning_weight
+from cmtool.objectives.ect import closing
 from cmtool.objectives.metrics import pseudo_huber_of
 from cmtool.objectives.objective import Batch
 
@@ -53,16 +53,9 @@ def stable(
     The mean is over ``others``, images of the run from the first of the batch on, so at least the batch, and the whole
     data set where it is no larger; neither threads nor the cut of a batch change it. The rest is as for 'ect'.
     """
-    if others < 1 or stages < 1:
-        raise UsageError(f"'stable' needs 1 image and 1 stage or more, not {others} and {stages}")
-    weights = {"gap": inverse_gap, "variance": inverse_output(sigma_data, 2), "output": inverse_output(sigma_data)}
-    if weight not in weights:
-        raise unknown("weight", weight, weights)
-
-    def pair(u: Tensor, progress: float) -> tuple[Tensor, Tensor]:
-        t = log_normal(u, mean, std).clamp(min=sigma_min)
-        return t, ect_ratio(t, shrinking(progress, stages), q, k, b)
-
-    objective = Consistency(pair, along_mean, pseudo_huber_of(c), weights[weight], sigma_min=sigma_min)
+    if others < 1:
+        raise UsageError(f"'stable' needs the mean of 1 image or more, not {others}", "1024 is usual")
+    pair, weighted = closing(mean, std, q, k, b, stages, sigma_min), tuning_weight(weight, sigma_data)
+    objective = Consistency(pair, along_mean, pseudo_huber_of(c), weighted, sigma_min=sigma_min)
     objective.others = others
     return objective

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoise
-from cmtool.errors import unknown
-from cmtool.objectives.consistency import Consistency, Point, along_noise, inverse_gap, inverse_output
+from cmtool.objectives.consistency import Consistency, Point, along_noise, tuning_weight
 from cmtool.objectives.levels import ect_ratio, log_student
 from cmtool.objectives.metrics import pseudo_huber_of
 
@@ -62,9 +61,7 @@ def tcm(
     times. For the others ln t has a Student distribution with ``df`` degrees of freedom and width ``scale``, cut to t'
     and sigma_max. ``c``, ``weight`` and r(t) are those of 'ect', r(t) as it is in the last stage.
     """
-    weights = {"gap": inverse_gap, "variance": inverse_output(sigma_data, 2), "output": inverse_output(sigma_data)}
-    if weight not in weights:
-        raise unknown("weight", weight, weights)
+    weighted = tuning_weight(weight, sigma_data)
 
     def pair(u: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         inside = log_student(((u - share) / (1 - share)).clamp(min=0), start, sigma_max, df, scale)
@@ -74,7 +71,7 @@ def tcm(
     def counted(t: Tensor, r: Tensor) -> Tensor:
         """The mean over boundary pairs and the mean over the others, as weights of single pairs."""
         rate = torch.where(t == start, torch.full_like(t, boundary / share), torch.full_like(t, 1 / (1 - share)))
-        return rate * weights[weight](t, r)
+        return rate * weighted(t, r)
 
     objective = Truncated(pair, along_noise, pseudo_huber_of(c), counted, sigma_min=sigma_min)
     objective.lowest = start

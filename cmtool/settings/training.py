@@ -13,8 +13,8 @@ from cmtool.settings.machine import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TR
 from cmtool.tracks import TRACKS
 from cmtool.values import Spec, at_least, between, positive
 
-# ECT for runs of minutes: it reaches the highest levels soon, and at low ones it stays plain denoising to the end.
-SHORT_ECT = Spec(name="ect", mean=-0.4, std=1.6, k=40.0, stages=4, weight="output")
+# For runs of minutes: it reaches the highest levels soon, and at low ones it stays plain denoising to the end.
+SHORT = Spec(name="stable", mean=-0.4, std=1.6, k=40.0, stages=4, weight="output")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,5 +155,5 @@ class TrainCtOptions(NetworkOptions):
         )
     }
 
-    method: Spec = option(SHORT_ECT, help="consistency-training method", group="train_ct", section=TRAINING)
+    method: Spec = option(SHORT, help="consistency-training method", group="train_ct", section=TRAINING)
     init: Path | None = option(None, help="start from the weights of this model", section=INPUT)

@@ -24,7 +24,10 @@ PROBE = ORDER + 2  # and of the direction in which sliced score matching looks
 
 
 class Cache:
-    """A data set read by lists of indices; one that fits in 512 MB stays in memory, each image read once."""
+    """A data set read by lists of indices; one that fits in 512 MB stays in memory, each image read once.
+
+    Of a larger one the last images that had to be read stay: the windows of a run that an objective sees overlap.
+    """
 
     def __init__(self, dataset: Any):
         self.dataset, self.labelled = dataset, bool(dataset.classes)
@@ -33,18 +36,32 @@ class Cache:
         self.images = first.new_empty(kept, *first.shape[1:])
         self.labels = torch.zeros(kept, dtype=torch.long)
         self.known = np.zeros(kept, dtype=bool)
+        self.recent, self.told, self.places = first, label, {0: 0}
         if kept:
             self._keep([0], first, label)
 
     def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Images [B, ...] and labels [B], or None where the data have none."""
         if not len(self.images):
-            return self._fetch(indices)
+            return self._recalled(list(indices))
         rows = np.asarray(indices)
         missing = np.unique(rows[~self.known[rows]]).tolist()
         if missing:
             self._keep(missing, *self._fetch(missing))
         return self.images[rows], self.labels[rows] if self.labelled else None
+
+    def _recalled(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
+        wanted = dict.fromkeys(indices)
+        missing = [i for i in wanted if i not in self.places]
+        if missing:
+            held = [i for i in wanted if i in self.places]
+            rows = [self.places[i] for i in held]
+            images, labels = self._fetch(missing)
+            self.recent = torch.cat([self.recent[rows], images])
+            self.told = None if labels is None or self.told is None else torch.cat([self.told[rows], labels])
+            self.places = {i: row for row, i in enumerate([*held, *missing])}
+        rows = [self.places[i] for i in indices]
+        return self.recent[rows], None if self.told is None else self.told[rows]
 
     def _keep(self, rows: list[int], images: Tensor, labels: Tensor | None) -> None:
         self.images[rows], self.known[rows] = images, True

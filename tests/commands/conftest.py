@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
 
     runs = {
         "teacher": train("teacher", "train-score", "-d", "digits", *TINY),
-        "ect": train("ect", "train-ct", "-d", "digits", *TINY),
+        "tuned": train("tuned", "train-ct", "-d", "digits", *TINY),
         "shapes": train("shapes", "train-ct", "--set", "data.size=16", *TINY, "--method", "ct"),
     }
     runs["student"] = train("student", "distill", "-t", str(runs["teacher"]), "-d", "digits", *SHORT)

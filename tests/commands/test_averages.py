@@ -160,8 +160,8 @@ def test_info_lists_the_averages_of_a_run(run, well):
 
 
 def test_what_cannot_be_rebuilt(cm, trained, run, tmp_path):
-    told = cm("convert", trained["ect"], "--ema-width", "0.1", "-o", tmp_path / "out.safetensors")
-    sentence = f"{trained['ect']} holds no power averages"
+    told = cm("convert", trained["tuned"], "--ema-width", "0.1", "-o", tmp_path / "out.safetensors")
+    sentence = f"{trained['tuned']} holds no power averages"
     assert (told.code, told.error) == (66, (sentence, "train with --ema 1500,power:0.05,power:0.1"))
     told = cm("convert", run / "model.safetensors", "--ema-width", "0.1", "-o", tmp_path / "out.safetensors")
     assert (told.code, told.error[0]) == (

@@ -20,7 +20,7 @@ def place(tmp_path, monkeypatch, trained, rgb, picture):
     sound = rgb.read_bytes()
     (tmp_path / "rgb.safetensors").write_bytes(sound)
     (tmp_path / "score.safetensors").write_bytes((trained["teacher"] / "model.safetensors").read_bytes())
-    (tmp_path / "digits.safetensors").write_bytes((trained["ect"] / "model.safetensors").read_bytes())
+    (tmp_path / "digits.safetensors").write_bytes((trained["tuned"] / "model.safetensors").read_bytes())
     random_model(tmp_path / "small.safetensors", (3, 8, 8), kind="score")
     (tmp_path / "cut.safetensors").write_bytes(sound[: len(sound) // 2])
     flipped = bytearray(sound)

@@ -59,7 +59,7 @@ def test_truncated_training_goes_on_from_a_consistency_model(cm, well, trained, 
     told = cm("train-ct", "-d", "digits", "--method", "tcm", "--init", trained["teacher"], *SHORT)
     path = trained["teacher"] / "model.safetensors"
     assert told.error[0] == f"'tcm' goes on from a consistency model, and {path} is a score model"
-    well("train-ct", "-d", "digits", "--method", "tcm", "--init", trained["ect"], *SHORT, "--run", tmp_path / "tcm")
+    well("train-ct", "-d", "digits", "--method", "tcm", "--init", trained["tuned"], *SHORT, "--run", tmp_path / "tcm")
     found = read_header(tmp_path / "tcm" / "model.safetensors")
     assert (found.kind, found.sigma_min, found.levels) == ("consistency", 1.0, [1.0])
     assert plan(found).levels.tolist() == [80.0, 1.0]  # it takes the second step that its file recommends

@@ -118,16 +118,16 @@ def test_reference_statistics_stand_for_their_data(fd, cm, samples, tmp_path):
 
 
 def test_a_run_directory_is_its_model_and_not_its_pictures(fd, trained):
-    document = fd(trained["ect"], "--ref", "digits", "-n", "80")
+    document = fd(trained["tuned"], "--ref", "digits", "-n", "80")
     assert document["source"]["images"] == 80
     assert document["source"]["evaluations"] == 1
-    assert document["value"] == fd(trained["ect"] / "model.safetensors", "--ref", "digits", "-n", "80")["value"]
+    assert document["value"] == fd(trained["tuned"] / "model.safetensors", "--ref", "digits", "-n", "80")["value"]
 
 
 def test_the_name_of_a_data_set_is_no_folder_beside_it(fd, trained, tmp_path, monkeypatch):
     """A run called ``digits`` lay in the working directory, and its model was compared with itself."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "digits").symlink_to(trained["ect"])
+    (tmp_path / "digits").symlink_to(trained["tuned"])
     assert fd("digits", "--ref", "digits[:]")["value"] == pytest.approx(0, abs=1e-6)
     assert fd("./digits", "--ref", "digits")["value"] > 1
 
@@ -207,7 +207,7 @@ def test_a_reference_batch_has_moments_and_images(fd, cm, samples, tmp_path):
 
 def test_a_run_scores_every_checkpoint_and_average_and_draws_the_curve(fd, well, trained, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(trained["ect"], run)
+    shutil.copytree(trained["tuned"], run)
     model = open_any(run / "model.safetensors")
     kept = {"power-0.05-00000064": ("power:0.05", 64), "power-0.05-00000128": ("power:0.05", 128)}
     for name, (track, images) in kept.items():
@@ -225,12 +225,12 @@ def test_a_run_scores_every_checkpoint_and_average_and_draws_the_curve(fd, well,
 
 
 def test_without_a_reference_a_model_is_compared_with_what_it_learned_from(fd, cm, trained, monkeypatch, tmp_path):
-    asked, told = fd(trained["ect"], "--ref", "digits", "-n", "70"), fd(trained["ect"], "-n", "70")
+    asked, told = fd(trained["tuned"], "--ref", "digits", "-n", "70"), fd(trained["tuned"], "-n", "70")
     assert asked["value"] == told["value"] and told["reference"]["data"] == "digits"
     assert told["source"]["seeds"] == "0-69" and told["source"]["model"]["images"] == 128
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CMTOOL_ASSETS", str(tmp_path))
-    shutil.copytree(trained["ect"], tmp_path / "runs" / "train-ct" / "mine")
+    shutil.copytree(trained["tuned"], tmp_path / "runs" / "train-ct" / "mine")
     alone = cm("fid", "-n", "70")
     assert alone.code == 0 and alone.out.startswith("FD-small  ")
     assert "FID's network is not here" in alone.err

@@ -45,7 +45,7 @@ def test_a_strip_holds_the_frames_side_by_side(well, rgb, tmp_path):
 
 
 def test_one_class_all_the_way(well, trained, tmp_path):
-    well("interp", "3", "17", "-n", "4", "--class", "5", "-m", trained["ect"], "-o", tmp_path / "i.npz")
+    well("interp", "3", "17", "-n", "4", "--class", "5", "-m", trained["tuned"], "-o", tmp_path / "i.npz")
     with np.load(tmp_path / "i.npz") as archive:
         assert archive["arr_1"].tolist() == [5, 5, 5, 5]
         assert archive["arr_0"].shape == (4, 8, 8, 1)

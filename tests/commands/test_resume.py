@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_from_its_last_save(cm, at, trained, tmp_path):
     told = cm("train-ct", "--resume", tmp_path / "run", "--snapshots", "1")
     assert (told.code, "at 64 images" in told.err) == (0, True)
     # the same weights; the files differ in the option snapshots
-    ours, theirs = (load_file(run / "model.safetensors") for run in (tmp_path / "run", trained["ect"]))
+    ours, theirs = (load_file(run / "model.safetensors") for run in (tmp_path / "run", trained["tuned"]))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -108,12 +108,12 @@ def test_a_run_killed_before_its_first_save_says_so(cm, at, tmp_path):
 
 
 def test_a_finished_run_says_that_it_is(cm, trained):
-    before = listing(trained["ect"])
-    told = cm("train-ct", "--resume", trained["ect"])
+    before = listing(trained["tuned"])
+    told = cm("train-ct", "--resume", trained["tuned"])
     assert told.code == 0
-    assert f"{trained['ect']} has finished already" in told.err
-    assert told.out == f"{trained['ect'] / 'model.safetensors'}\n"
-    assert listing(trained["ect"]) == before
+    assert f"{trained['tuned']} has finished already" in told.err
+    assert told.out == f"{trained['tuned'] / 'model.safetensors'}\n"
+    assert listing(trained["tuned"]) == before
 
 
 def test_what_cannot_change_on_the_way_is_named(cm, stopped, tmp_path):
@@ -130,7 +130,7 @@ def test_what_cannot_change_on_the_way_is_named(cm, stopped, tmp_path):
 
 
 def test_a_run_that_is_not_there(cm, trained, tmp_path):
-    for run in (tmp_path / "nowhere", trained["ect"] / "model.safetensors", trained["ect"].parent):
+    for run in (tmp_path / "nowhere", trained["tuned"] / "model.safetensors", trained["tuned"].parent):
         told = cm("train-ct", "--resume", run)
         assert (told.code, told.error[0]) == (66, f"there is no run {run}")
 

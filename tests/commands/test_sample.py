@@ -98,7 +98,7 @@ def test_a_score_model_walks_the_ode(well, trained, tmp_path):
 
 
 def test_folder_npz_tar_and_pipe_hold_the_same(well, trained, tmp_path, monkeypatch):
-    words = ["sample", "-m", trained["ect"], "--seeds", "2-21", "--batch", "8"]
+    words = ["sample", "-m", trained["tuned"], "--seeds", "2-21", "--batch", "8"]
     for output in ("folder", "x.npz", "x.tar"):
         assert well(*words, "-o", tmp_path / output) == f"{tmp_path / output}\n"
     stdout = types.SimpleNamespace(buffer=io.BytesIO(), isatty=lambda: False, flush=lambda: None)
@@ -142,7 +142,7 @@ def test_a_grid_shows_the_first_hundred_images(well, rgb, tmp_path):
 
 
 def test_a_grid_has_a_column_for_each_class(well, trained, tmp_path):
-    well("sample", "-m", trained["ect"], "-n", "20", "-o", tmp_path / "s", "--grid", tmp_path / "grid.png")
+    well("sample", "-m", trained["tuned"], "-n", "20", "-o", tmp_path / "s", "--grid", tmp_path / "grid.png")
     sheet = pixels(tmp_path / "grid.png")
     assert sheet.shape == (2 * (66 + 12) + 2, 10 * 66 + 2)
     for i in range(20):  # each digit stands above its images
@@ -180,7 +180,7 @@ def test_the_model_comes_from_the_flag_the_environment_or_the_newest_run(cm, tra
     assert Path(used()) == bundled("consistency")
     (tmp_path / "run").mkdir()
     for name in ("model.safetensors", "status.json"):
-        (tmp_path / "run" / name).write_bytes((trained["ect"] / name).read_bytes())
+        (tmp_path / "run" / name).write_bytes((trained["tuned"] / name).read_bytes())
     assert used() == "run/model.safetensors"
     other = random_model(tmp_path / "other.safetensors", classes=3)
     monkeypatch.setenv("CMTOOL_MODEL", str(other))

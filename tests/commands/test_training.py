@@ -12,14 +12,14 @@ from cmtool.objectives.consistency import Consistency
 
 
 def test_a_run_directory_holds_what_was_done(trained):
-    run = trained["ect"]
+    run = trained["tuned"]
     names = {"config.yaml", "metrics.jsonl", "model.safetensors", "state.safetensors", "status.json", ".lock"}
     assert set(listing(run)) == names | {"samples/00000128.png"}
     assert pixels(run / "samples" / "00000128.png").shape == (4 * 66 + 2, 10 * 66 + 2)
 
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["data"], config["batch"], config["lr"]) == ("digits", 32, 0.003)
-    assert config["method"]["name"] == "ect"
+    assert config["method"]["name"] == "stable"
     assert config["backbone"] == {"name": "unet", "width": 16, "mults": [1], "blocks": 1}
 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -43,9 +43,9 @@ def test_a_checkpoint_says_where_it_comes_from(trained):
 
 
 def test_the_config_of_a_run_makes_the_same_run(well, trained, tmp_path):
-    well("train-ct", "-c", trained["ect"] / "config.yaml", "--run", tmp_path / "again")
+    well("train-ct", "-c", trained["tuned"] / "config.yaml", "--run", tmp_path / "again")
     for name in ("model.safetensors", "state.safetensors", "config.yaml", "samples/00000128.png"):
-        assert (tmp_path / "again" / name).read_bytes() == (trained["ect"] / name).read_bytes()
+        assert (tmp_path / "again" / name).read_bytes() == (trained["tuned"] / name).read_bytes()
 
 
 def test_a_dry_run_writes_nothing(well, tmp_path, monkeypatch):
@@ -65,11 +65,11 @@ def test_a_dry_run_writes_nothing(well, tmp_path, monkeypatch):
 
 
 def test_a_new_run_leaves_an_old_one_alone(cm, trained):
-    before = listing(trained["ect"])
-    told = cm("train-ct", "-d", "digits", *TINY, "--run", trained["ect"])
-    assert (told.code, told.error[0]) == (2, f"{trained['ect']} is not empty")
-    assert f"--resume {trained['ect']}" in told.error[1]
-    assert listing(trained["ect"]) == before
+    before = listing(trained["tuned"])
+    told = cm("train-ct", "-d", "digits", *TINY, "--run", trained["tuned"])
+    assert (told.code, told.error[0]) == (2, f"{trained['tuned']} is not empty")
+    assert f"--resume {trained['tuned']}" in told.error[1]
+    assert listing(trained["tuned"]) == before
 
 
 def test_numbers_that_are_not_finite_stop_a_run_with_its_weights_kept(cm, stopped, tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_smaller_pieces_take_the_same_steps(well, tmp_path):
     assert max(float((whole[name] - pieces[name]).abs().max()) for name in whole) < 1e-5
 
 
-@pytest.mark.parametrize("init", ["teacher", "ect"])
+@pytest.mark.parametrize("init", ["teacher", "tuned"])
 def test_training_starts_from_given_weights(well, trained, tmp_path, init):
     words = ["train-ct", "--init", trained[init], "-d", "digits", *TINY[len(NETWORK) :], "--lr", "1e-30"]
     well(*words, "--run", tmp_path / "run")
