@@ -132,7 +132,7 @@ class DistillOptions(TrainOptions, GuidanceOptions):
         for key, what in (("backbone", "network"), ("sigma_data", "sigma_data"))
     }
 
-    method: Spec = option(Spec(name="cd"), help="distillation method", group="distill", section=TRAINING)
+    method: Spec = option(Spec(name="ecd"), help="distillation method", group="distill", section=TRAINING)
     teacher: Path | None = option(
         None, help="score model to distil", flag="-t", section=INPUT, shown="for shapes, the bundled one"
     )

@@ -13,7 +13,7 @@ from cmtool.commands.assemble import assemble
 from cmtool.core.denoiser import like
 from cmtool.core.guidance import Guided, Unlabelled
 from cmtool.core.samplers import flow
-from cmtool.core.solvers import heun
+from cmtool.core.solvers import euler
 from cmtool.files.checkpoint import load as load_model
 from cmtool.files.header import read_header
 from cmtool.options import load
@@ -148,10 +148,10 @@ def test_the_step_back_of_a_student_is_that_of_the_guided_teacher(dropped):
     batch = job.batches.at(0)
     t, r = job.state.objective.pair(batch.u, 0.0)
     x_t = batch.x + like(t, batch.x) * batch.z
-    expected = heun()(flow(Guided(teacher, Unlabelled(teacher), 3.0, (0.5, 20.0)), batch.labels), x_t, t, r)
+    expected = euler()(flow(Guided(teacher, Unlabelled(teacher), 3.0, (0.5, 20.0)), batch.labels), x_t, t, r)
     found = job.state.objective.back(x_t, batch, t, r)
     assert torch.equal(found, expected)
-    plain = heun()(flow(teacher, batch.labels), x_t, t, r)
+    plain = euler()(flow(teacher, batch.labels), x_t, t, r)
     outside = (t <= 0.5) | (r > 20)
     assert outside.any() and not outside.all()
     torch.testing.assert_close(found[outside], plain[outside])

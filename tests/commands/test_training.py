@@ -32,7 +32,7 @@ def test_a_run_directory_holds_what_was_done(trained):
 def test_a_checkpoint_says_where_it_comes_from(trained):
     teacher, student = (read_header(trained[name] / "model.safetensors", whole=True) for name in ("teacher", "student"))
     assert (teacher.kind, teacher.method, teacher.images) == ("score", "train-score edm", 128)
-    assert (student.kind, student.method, student.conditional) == ("consistency", "distill cd", 10)
+    assert (student.kind, student.method, student.conditional) == ("consistency", "distill ecd", 10)
     assert (student.preconditioning["form"], student.preconditioning["time"]) == ("edm", "log")
     assert student.preconditioning == {**teacher.preconditioning, "sigma_min": 0.002}
     assert teacher.preconditioning["sigma_min"] == 0.0

@@ -9,6 +9,7 @@ from torch import Tensor
 from cmtool.core.solvers import euler
 from cmtool.errors import UsageError
 from cmtool.objectives.consistency import along_teacher
+from cmtool.objectives.ecd import ecd
 from cmtool.objectives.ect import ect
 from cmtool.objectives.metrics import l2
 from cmtool.objectives.objective import Batch
@@ -61,6 +62,18 @@ def test_it_is_distillation_by_euler_of_the_denoiser_of_the_data():
     _, r = objective.pair(b.u, 0.9)
     assert (r > 0).all()
     assert torch.allclose(objective.loss(both, b, 0.9), taught.loss(both, b, 0.9), rtol=1e-6)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 0.9])
+def test_with_the_denoiser_of_the_data_as_the_teacher_ecd_is_the_same(progress):
+    """From pairs that begin at 0, where Euler's step ends at the denoised image, to close ones."""
+    b, model = batch(), golden_line().student(EPS)
+
+    def both(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        return torch.cat([model(x[:, :1], sigma), model(x[:, 1:], sigma)], 1)
+
+    taught, told = ecd(atoms(POINTS)), stable()
+    assert torch.allclose(taught.loss(both, b, progress), told.loss(both, b, progress), rtol=1e-6, atol=1e-9)
 
 
 def test_neither_the_cut_of_a_batch_nor_the_order_of_the_others_matters():

@@ -11,6 +11,7 @@ from cmtool.core.noise import Noise
 from cmtool.core.samplers import last, probability_flow, start
 from cmtool.core.solvers import euler
 from cmtool.objectives.cmt import cmt
+from cmtool.objectives.ecd import ecd
 from cmtool.objectives.ect import ect
 from cmtool.objectives.ict import ict
 from cmtool.objectives.mcd import mcd
@@ -28,9 +29,10 @@ SOFT = {"weight": "output", "c": 0.3, "sigma_data": STD}
     [
         ("ict", lambda teacher: ict(last=160, **SOFT), 2e-3, 0.13),
         ("stable", lambda teacher: stable(**SOFT), 2e-3, 0.08),
+        ("ecd", lambda teacher: ecd(teacher, **SOFT), 2e-3, 0.08),
         ("cmt", lambda teacher: cmt(teacher), 4e-3, 0.08),
     ],
-    ids=["ict", "stable", "cmt"],
+    ids=["ict", "stable", "ecd", "cmt"],
 )
 def test_the_consistency_function_is_learnt(teacher, name, recipe, lr, worst):
     """'cd' and 'ect' err by 0.07 and 0.09; the denoisers of all points at hand tell 'stable' more than single ones."""
