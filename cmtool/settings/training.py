@@ -14,7 +14,7 @@ from cmtool.tracks import TRACKS
 from cmtool.values import Spec, at_least, between, positive
 
 # For runs of minutes: it reaches the highest levels soon, and at low ones it stays plain denoising to the end.
-SHORT = Spec(name="stable", mean=-0.4, std=1.6, k=40.0, stages=4, weight="output")
+FAR = {"mean": -0.4, "std": 1.6, "k": 40.0, "stages": 4, "weight": "output"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ class DistillOptions(TrainOptions, GuidanceOptions):
         for key, what in (("backbone", "network"), ("sigma_data", "sigma_data"))
     }
 
-    method: Spec = option(Spec(name="ecd"), help="distillation method", group="distill", section=TRAINING)
+    method: Spec = option(Spec(name="ecd", **FAR), help="distillation method", group="distill", section=TRAINING)
     teacher: Path | None = option(
         None, help="score model to distil", flag="-t", section=INPUT, shown="for shapes, the bundled one"
     )
@@ -155,5 +155,7 @@ class TrainCtOptions(NetworkOptions):
         )
     }
 
-    method: Spec = option(SHORT, help="consistency-training method", group="train_ct", section=TRAINING)
+    method: Spec = option(
+        Spec(name="stable", **FAR), help="consistency-training method", group="train_ct", section=TRAINING
+    )
     init: Path | None = option(None, help="start from the weights of this model", section=INPUT)
