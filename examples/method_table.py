@@ -46,16 +46,14 @@ def chosen(words: list[str]) -> list[str]:
 # How close the pairs come, and how soon, is a matter of the size of the images and the length of a run.
 FAR = ["mean=-0.4", "std=1.6", "k=40", "stages=4", "weight=output"]  # the defaults of distill and train-ct
 NEAR = ["mean=-1.1", "std=2", "k=8", "stages=8", "weight=gap"]  # as published
-SETTINGS: dict[
-    str, dict[str, list[str]]
-] = {  # the digits-presets are those of the first table of docs/benchmarks.md; tcm goes on with the gap of ect
+SETTINGS = {  # the digits-presets are those of the first table of docs/benchmarks.md; tcm goes on with the gap of ect
     "digits": {
         "ect": ["--preset", "digits-ect"],
         "ecd": ["--preset", "digits-ecd"],
         "stable": ["--preset", "digits-cpu", *chosen(NEAR)],
         "tcm": ["--preset", "digits-cpu", *chosen(["q=8", "c=0.3"])],
     },
-    "shapes": {**dict.fromkeys(("ect", "ecd", "stable"), chosen(FAR)), "tcm": chosen(["q=8"])},
+    "shapes": {"ect": chosen(FAR), "ecd": chosen(FAR), "stable": chosen(FAR), "tcm": chosen(["q=8"])},
 }
 FROM_RANDOM = ("ct", "ict", "ect", "stable", "meanflow")
 
