@@ -29,6 +29,11 @@ def test_they_are_small_and_what_they_say():
         assert all(not parent["path"].startswith("/") for parent in header.parents)
 
 
+def test_info_knows_them_by_name(capsys):
+    assert run(["info", "shapes-score", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["header"]["kind"] == "score"
+
+
 def test_another_file_in_their_place_is_refused(tmp_path, monkeypatch):
     (tmp_path / "shapes-score.safetensors").write_bytes(bundled("consistency").read_bytes())
     monkeypatch.setattr(shipped, "files", lambda package: tmp_path)

@@ -293,7 +293,7 @@ def complete(words, capsys, monkeypatch):
         ("cmtool sample --st", ["--steps"]),
         ("cmtool train-ct --data dig", ["digits"]),
         ("cmtool train-ct --decay co", ["constant", "cosine"]),
-        ("cmtool train-ct --preset dig", ["digits-cpu", "digits-ect"]),
+        ("cmtool train-ct --preset dig", ["digits-cpu", "digits-ecd", "digits-ect"]),
         ("cmtool edit inp", ["inpaint"]),
     ],
 )

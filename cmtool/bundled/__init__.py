@@ -13,7 +13,7 @@ from pathlib import Path
 from cmtool.errors import BadFile
 from cmtool.files.envelope import digest
 
-__all__ = ["SHA256", "bundled"]
+__all__ = ["SHA256", "bundled", "named"]
 
 SHA256 = {
     "score": "f81803f7a847f66651f384b5c8194dabbefdf5f18822ecf9b3040cc98a95c048",
@@ -27,3 +27,9 @@ def bundled(kind: str) -> Path:
     if digest(path) != SHA256[kind]:
         raise BadFile(f"{path} is not the model that came with cmtool", "install cmtool again")
     return path
+
+
+def named(path: Path) -> Path:
+    """The bundled model that ``shapes-score`` or ``shapes-consistency`` names, unless a file of that name is there."""
+    kind = str(path).removeprefix("shapes-")
+    return bundled(kind) if str(path) == f"shapes-{kind}" and kind in SHA256 and not path.exists() else path

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cmtool import presets, registry
+from cmtool.bundled import named
 from cmtool.commands import recipes
 from cmtool.commands.console import Console
 from cmtool.commands.portrait import advice, portrait
@@ -76,6 +77,7 @@ def _average_table(kept: list[dict[str, Any]]) -> str:
 
 
 def _header(path: Path, options: InfoOptions) -> Header:
+    path = named(path)
     if not path.exists():
         beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
         near = closest(str(path), ("plugins", "presets", *beside))

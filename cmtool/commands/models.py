@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cmtool.bundled import SHA256, bundled
+from cmtool.bundled import bundled, named
 from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
@@ -16,8 +16,6 @@ from cmtool.files.opening import format_of, open_any
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 
 __all__ = ["checkpoint", "class_index", "open_model"]
-
-NAMES = {f"shapes-{kind}": kind for kind in SHA256}  # of the bundled models, where no file has them
 
 
 def open_model(
@@ -42,8 +40,7 @@ def open_model(
 
 def checkpoint(path: Path) -> Path:
     """The checkpoint of a run directory, a bundled model by its name, or what was named itself."""
-    if str(path) in NAMES and not path.exists():
-        return bundled(NAMES[str(path)])
+    path = named(path)
     inside = path / CHECKPOINT
     return inside if path.is_dir() and (inside.exists() or format_of(path) is None) else path
 
