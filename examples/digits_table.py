@@ -46,7 +46,9 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "digits-table")
     folder.mkdir(parents=True, exist_ok=True)
     teacher, learning = train(folder, "teacher", "train-score", "--preset", "digits-cpu")
-    student, distilling = train(folder, "student", "distill", "--preset", "digits-ecd", "--teacher", teacher)
+    words = ["--teacher", teacher, "--method", "cd"]
+    student, distilling = train(folder, "student", "distill", "--preset", "digits-cpu", *words)
+    easy, closing = train(folder, "easy", "distill", "--preset", "digits-ecd", "--teacher", teacher)
     tuned, tuning = train(folder, "tuned", "train-ct", "--preset", "digits-ect", "--init", teacher)
     alone, starting = train(folder, "alone", "train-ct", "--preset", "digits-ect")
     blank, _ = train(folder, "blank", "train-ct", "--data", "digits", "--images", "1", "--batch", "1", "--lr", "1e-9")
@@ -57,7 +59,8 @@ def main() -> None:
         ("teacher, `train-score`, 18 Heun steps", learning["images"], learning["seconds"], 35, distance(teacher, 18)),
     ]
     trained = (
-        ("`distill --method ecd`", student, distilling),
+        ("`distill --method cd`", student, distilling),
+        ("`distill --method ecd`", easy, closing),
         ("`train-ct --method ect --init` teacher", tuned, tuning),
         ("`train-ct --method ect` from random weights", alone, starting),
     )

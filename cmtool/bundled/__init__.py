@@ -17,7 +17,7 @@ __all__ = ["SHA256", "bundled", "named"]
 
 SHA256 = {
     "score": "f81803f7a847f66651f384b5c8194dabbefdf5f18822ecf9b3040cc98a95c048",
-    "consistency": "9430a5461d072c52d94a93608805877f41f4f4ff47feb65114c633cf0a7cb86c",
+    "consistency": "9acce070688ef7a66b566f5ef7ccb9d68751ecd5d9054a8b36417bb13456e4b2",
 }
 
 
