@@ -1,7 +1,7 @@
 """Improved consistency training (Song and Dhariwal 2023, arXiv 2310.14189, section 3)."""
 
-from cmtool.errors import UsageError, unknown
-from cmtool.objectives.consistency import Consistency, along_noise, inverse_gap, inverse_output
+from cmtool.errors import UsageError
+from cmtool.objectives.consistency import Consistency, along_noise, tuning_weight
 from cmtool.objectives.levels import adjacent_log_normal, doubling_steps
 from cmtool.objectives.metrics import pseudo_huber, pseudo_huber_of
 
@@ -24,18 +24,15 @@ def ict(
     """Neighbours of a grid whose steps double from ``first`` to ``last``, drawn as often as ln t is normal, no target.
 
     The metric is the pseudo-Huber distance of the whole image with the constant ``c``, by default 0.00054 sqrt(D) (eq.
-    7 and 8); ``weight`` is "gap", 1/(t - r) (section 3.4), or "output", 1/c_out, as for 'ect'; the doubling is eq. 12,
+    7 and 8); ``weight`` is "gap", 1/(t - r) (section 3.4), or another one of 'ect'; the doubling is eq. 12,
     the distribution of pairs eq. 13.
     """
     if not 1 <= first <= last:
         raise UsageError(f"'ict' goes from few steps to more, not from {first} to {last}", "10 to 1280 is usual")
-    weights = {"gap": inverse_gap, "output": inverse_output(sigma_data)}
-    if weight not in weights:
-        raise unknown("weight", weight, weights)
 
     def pair(u, progress):
         n = doubling_steps(progress, first, last)
         return adjacent_log_normal(u, n, mean, std, sigma_min, sigma_max, rho)
 
     metric = pseudo_huber if c is None else pseudo_huber_of(c)
-    return Consistency(pair, along_noise, metric, weights[weight], sigma_min=sigma_min)
+    return Consistency(pair, along_noise, metric, tuning_weight(weight, sigma_data), sigma_min=sigma_min)
