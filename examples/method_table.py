@@ -103,6 +103,8 @@ def main() -> None:
             continue
         slug = "".join(c if c.isalnum() else "-" for c in title)
         preset = SETTINGS[data].get(name, PRESET[data])
+        if not started and name in ("ect", "stable"):  # random weights have to learn denoising first
+            preset = [*PRESET[data], *chosen(FAR)]
         parent = ["--teacher" if command == "distill" else "--init", teacher["checkpoint"]] if started else NARROW
         if name == "tcm":  # its second stage goes on from a consistency model
             parent = ["--init", kept(folder / "ect.json")["checkpoint"]]
