@@ -124,7 +124,7 @@ def _contents(header: Header) -> dict[str, bool]:
         "data.shape": _is_shape(data.get("shape")),
         "data.classes": _are(str, names) and (not names or header.conditional in (0, len(names))),
         "data.name": all(isinstance(data.get(key, ""), str) for key in ("name", "notice")),
-        "backbone.name": isinstance(header.backbone.get("name"), str),
+        "backbone.name": isinstance(header.backbone.get("name", ""), str),
         "conditional": 0 <= header.conditional < LARGEST,
         "images": header.images >= 0 and header.parameters >= 0,
         "sigma_max": 0 < header.sigma_min < header.sigma_max,

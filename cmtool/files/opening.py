@@ -14,7 +14,7 @@ import torch
 
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser
-from cmtool.errors import BadFile, UsageError, parsing, regular, unknown
+from cmtool.errors import BadFile, UsageError, parsing, unknown
 from cmtool.files.checkpoint import described, digest, load, save
 from cmtool.files.envelope import holds
 from cmtool.files.header import KEY, Header
@@ -43,8 +43,7 @@ def detected(
 
 def format_of(path: Path) -> str | None:
     """The name of the foreign format of a file or folder; None when it is ours, or nobody's."""
-    regular(path)
-    if not path.exists() or holds(path, KEY):
+    if not (path.is_file() or path.is_dir()) or holds(path, KEY):
         return None
     return next((name for name in registry.names("formats") if _detects(registry.get("formats", name), path)), None)
 
