@@ -73,7 +73,7 @@ def _stored(call: Call) -> list[Path]:
     run = call.flags.get("resume")
     if run is None:
         return []
-    path = Path(run).expanduser() / "config.yaml"
+    path = Path(os.path.expanduser(run)) / "config.yaml"
     if not path.is_file():
         raise MissingInput(f"there is no run {run}", "a run is the folder that training made, with a config.yaml in it")
     with path.open("rb") as file:

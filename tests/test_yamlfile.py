@@ -57,7 +57,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (BOMB, "a.yaml holds more values than any option file, counting aliases"),
         ("a: &a [*a]", "a.yaml holds more values than any option file, counting aliases"),
         ("a: " + "[" * 5000, "a.yaml is nested too deeply"),
-        ("a: " + "x" * 1_000_001, "a.yaml is larger than 1 MB, which no option file is"),
+        ("a: " + "x" * 250_001, "a.yaml is larger than 250 kB, which no option file is"),
         ("- a\n- b\n", "a.yaml is not a mapping of options"),
         ("steps: 3\nn: [1\n", "a.yaml, line 3 is not YAML: expected ',' or ']', but got '<stream end>'"),
         ("n: 1\nn: 2\n", "'n' in a.yaml, line 2 was given before, in line 1"),

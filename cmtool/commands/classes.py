@@ -5,10 +5,13 @@ from pathlib import Path
 from cmtool.commands.generate import Classes
 from cmtool.commands.models import class_index
 from cmtool.core.noise import LABEL, Noise
-from cmtool.errors import MissingInput, UsageError
+from cmtool.errors import UsageError
 from cmtool.files.header import Header
+from cmtool.textfile import read_text
 
 __all__ = ["class_rule"]
+
+LARGEST = 1 << 26  # bytes of a list of classes
 
 
 def class_rule(header: Header, klass: int | str | None, rule: str | None) -> Classes:
@@ -33,12 +36,7 @@ def class_rule(header: Header, klass: int | str | None, rule: str | None) -> Cla
 
 
 def _listed(header: Header, path: Path) -> list[int]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise MissingInput(f"there is no file {path}", "--classes takes balanced, uniform or a file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise MissingInput(f"cannot read classes from {path}: {error}") from error
+    lines = read_text(path, LARGEST, "--classes takes balanced, uniform or a file").split("\n")
     found = []
     for number, line in enumerate(map(str.strip, lines), 1):
         if line:

@@ -8,7 +8,7 @@ from cmtool.bundled import named
 from cmtool.commands import recipes
 from cmtool.commands.console import Console
 from cmtool.commands.portrait import advice, portrait
-from cmtool.errors import MissingInput, closest
+from cmtool.errors import MissingInput, closest, printable
 from cmtool.files.header import Header
 from cmtool.settings import InfoOptions
 from cmtool.yamlfile import write
@@ -33,7 +33,8 @@ def run(options: InfoOptions, console: Console) -> None:
         about = header.document()
         kept = _averages(path) if (path / INSIDE).exists() else []
         document = {"path": options.what, "header": about, "sample": command} | ({"averages": kept} if kept else {})
-        text = f"{portrait(header, command)}\n{write(about, unicode=True).rstrip()}{_average_table(kept)}"
+        body = "\n".join(map(printable, write(about, unicode=True).rstrip().split("\n")))
+        text = f"{portrait(header, command)}\n{body}{_average_table(kept)}"
         console.result(document, text)
 
 
@@ -72,7 +73,7 @@ def _averages(run: Path) -> list[dict[str, Any]]:
 
 
 def _average_table(kept: list[dict[str, Any]]) -> str:
-    rows = [f"  {a['track']:<20}{a['images']:>12,}  {a['path']}" for a in kept]
+    rows = [f"  {printable(a['track']):<20}{a['images']:>12,}  {printable(a['path'])}" for a in kept]
     return "\n".join(["\n\naverages (track, images, file)", *rows]) if rows else ""
 
 

@@ -10,7 +10,7 @@ from cmtool.bundled import bundled, named
 from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
-from cmtool.errors import UsageError
+from cmtool.errors import UsageError, printable
 from cmtool.files.header import Header
 from cmtool.files.opening import format_of, open_any
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
@@ -34,7 +34,7 @@ def open_model(
     model = open_any(found, device, format, backbone)
     header = model.header
     seen = f", {header.images:,} images seen" if header.images else ""
-    console.say(f"model: {found} ({header.kind}, {header.method}{seen})")
+    console.say(printable(f"model: {found} ({header.kind}, {header.method}{seen})"))
     return model, found
 
 

@@ -4,6 +4,7 @@ import math
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from cmtool.commands.plan import plan
 from cmtool.commands.stopping import Stop
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
-from cmtool.errors import Diverged, Interrupted, MissingInput, Preempted, UsageError, WriteFailed
+from cmtool.errors import Diverged, Interrupted, MissingInput, Preempted, UsageError, WriteFailed, parsing
 from cmtool.files import averages, runs
 from cmtool.files.atomic import write_bytes
 from cmtool.files.checkpoint import DTYPES, save
@@ -76,11 +77,14 @@ def take_up(job: Job, folder: Path, command: str) -> None:
         again = f"start it again: cmtool {command} --config {folder / 'config.yaml'}"
         raise MissingInput(f"{folder} was stopped before its first save", again)
     parents = read_header(folder / CHECKPOINT).parents
-    for parent, now in zip(parents, job.header.parents, strict=True):
-        if parent["sha256"] != now["sha256"]:
+    for parent, now in zip_longest(parents, job.header.parents, fillvalue={}):
+        if parent.get("sha256") != now.get("sha256"):
             hint = "bring that file back, or start a new run without --resume"
-            raise UsageError(f"{now['path']} is not the file that {folder} was started with", hint)
-    unpack(job.state, *load_state(folder))
+            path = now.get("path") or parent.get("path")
+            raise UsageError(f"{path} is not the file that {folder} was started with", hint)
+    tensors, scalars = load_state(folder)
+    with parsing(folder / STATE, "is not the state of this run", "start a new run without --resume"):
+        unpack(job.state, tensors, scalars)
     runs.rewind(folder, job.state.images)
     averages.rewind(folder, job.state.images)
 

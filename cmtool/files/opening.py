@@ -18,7 +18,8 @@ from cmtool.errors import BadFile, UsageError, parsing, unknown
 from cmtool.files.checkpoint import described, digest, load, save
 from cmtool.files.envelope import holds
 from cmtool.files.header import KEY, Header
-from cmtool.yamlfile import parse
+from cmtool.textfile import read_text
+from cmtool.yamlfile import LARGEST, parse
 
 __all__ = ["detected", "format_of", "open_any", "parent", "writer"]
 
@@ -106,8 +107,10 @@ def _beside(path: Path) -> dict[str, dict[str, Any]]:
     place = path.with_name(f"{path.name}.yaml")
     if not place.is_file():
         return said
-    for key, entry in parse(place.read_text("utf-8-sig"), str(place)).items():
-        if key not in said or not isinstance(entry.value, dict):
+    text = read_text(place, 4 * LARGEST, "it says what a model leaves open, as YAML")
+    for key, entry in parse(text, str(place)).items():
+        named = isinstance(entry.value, dict) and all(isinstance(name, str) for name in entry.value)
+        if key not in said or not named:
             raise UsageError(
                 f"'{key}' in {place}, line {entry.line}, is not what stands beside a model",
                 "write 'format: {kind: consistency}' and 'backbone: {head_width: 64}'",
