@@ -99,16 +99,16 @@ class Preconditioning:
     | velocity    | 1 / (1 + sigma - e)               | -(sigma - e) / (1 + sigma - e)       | 1 / (1 + sigma)         |
 
     with ``d = sigma_data``, ``e = sigma_min``; ``c_out`` is multiplied by ``sign``, and ``c_noise`` is the function of
-    sigma called ``time`` in ``TIMES``, multiplied by ``time_scale``, plus ``time_shift``. ``sigma_min = 0`` is a denoiser: "edm" (Karras et
-    al. 2022, arXiv 2206.00364, table 1) has unit variance at both ends of F; "noise" predicts z from the x_t of VP and
-    DDPM, "noise-subvp" from that of sub-VP, "score" sigma times the score (ibid.), "score-1" the score itself, "velocity" the z - x_0 of flow
-    matching. A positive ``sigma_min`` makes ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song
-    et al. 2023, arXiv 2303.01469, app. C). TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024,
-    arXiv 2410.11081, eq. 5).
+    sigma called ``time`` in ``TIMES``, multiplied by ``time_scale``, plus ``time_shift``. ``sigma_min = 0`` is a
+    denoiser: "edm" (Karras et al. 2022, arXiv 2206.00364, table 1) has unit variance at both ends of F; "noise"
+    predicts z from the x_t of VP and DDPM, "noise-subvp" from that of sub-VP, "score" sigma times the score (ibid.),
+    "score-1" the score itself, "velocity" the z - x_0 of flow matching. A positive ``sigma_min`` makes
+    ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song et al. 2023, arXiv 2303.01469, app. C).
+    TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024, arXiv 2410.11081, eq. 5).
 
-    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flowmap.py``). ``beta_min`` and
-    ``beta_max`` are those of the times of VP, sub-VP and the linear ladder, ``cosine_shift`` and ``beta_limit`` of the
-    cosine ladder; both ladders have ``steps`` rungs.
+    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flowmap.py``). ``beta_min``
+    and ``beta_max`` are those of the times of VP, sub-VP and the linear ladder, ``cosine_shift`` and ``beta_limit`` of
+    the cosine ladder; both ladders have ``steps`` rungs.
     """
 
     sigma_data: float = 0.5

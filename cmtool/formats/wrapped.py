@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cmtool.errors import BadFile, UsageError
+from cmtool.errors import UsageError
 from cmtool.formats.archive import pickled, state_dict
 
 __all__ = ["Found", "mentioned", "unwrap"]
