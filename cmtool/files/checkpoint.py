@@ -20,6 +20,7 @@ from cmtool.files.sealed import read_sealed, write_sealed
 __all__ = ["DTYPES", "described", "digest", "fill", "load", "save", "without_memory"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+STEPS = 100_000  # of a ladder of noise levels
 PARTS = 200_000  # calls of torch that make a network: ten or so for each tensor
 LARGEST = 1 << 24  # numbers of a network that are not in its file
 
@@ -105,11 +106,14 @@ def _preconditioning(path: str | Path, given: dict[str, Any]) -> Preconditioning
         found = Preconditioning(**given)
     except TypeError as error:
         raise BadFile(f"{path} has a preconditioning that cannot be read: {error}") from None
-    numbers = found.sigma_data, found.sigma_min, found.sign, found.time_scale
+    numbers = [value for key, value in asdict(found).items() if key not in ("time", "form", "jumps")]
     if any(isinstance(n, bool) or not isinstance(n, int | float) or abs(n) > 1e9 for n in numbers):
         raise BadFile(f"{path} has a preconditioning that cannot be read: {', '.join(map(str, numbers))[:60]}")
     if not found.sigma_data > 0 or found.sigma_min < 0 or type(found.jumps) is not bool:
         raise BadFile(f"{path} has a preconditioning that cannot be: sigma_data {found.sigma_data}")
+    steps, low, high = found.steps, found.beta_min, found.beta_max
+    if type(steps) is not int or not (20 < steps <= STEPS and high < steps and high > abs(low)):
+        raise BadFile(f"{path} has a preconditioning that cannot be: {steps} steps, betas {low} to {high}")
     for what, name, known in (("time", found.time, TIMES), ("form", found.form, FORMS)):
         if not isinstance(name, str) or name not in known:
             raise BadFile(f"{path} has an unknown preconditioning {what} '{name}'", f"there are: {', '.join(known)}")

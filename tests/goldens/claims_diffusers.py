@@ -1,21 +1,37 @@
 """diffusers' networks for consistency models, from the folders that it saved."""
 
+from typing import Any
+
 import torch
 from harness import Case, claim
+from torch import Tensor
 
 import cmtool
+from cmtool.core.denoiser import Denoiser
 from cmtool.core.grids import karras
 from cmtool.core.samplers import clipped, multistep
 from cmtool.formats.diffusers_names import Stack, table
 
-LABELS = {"cd_imagenet64_layout": [3, 77]}  # of the pipeline's images: not recorded, and of 1000 the only ones that fit
+# Of the pipeline's two images: no case records them, and all that know classes were made with these.
+LABELS = [3, 77]
+SCHEDULE = {  # diffusers' own defaults
+    "num_train_timesteps": 40,
+    "sigma_min": 0.002,
+    "sigma_max": 80.0,
+    "sigma_data": 0.5,
+    "s_noise": 1.0,
+    "rho": 7.0,
+    "clip_denoised": True,
+}
 
 
 @claim("diffusers_unet")
 @torch.no_grad()
 def network(case: Case) -> None:
     """The network alone, and of the tensors' names those that were recorded; OpenAI's own network is the same one."""
-    model = cmtool.load(case.folder / "unet", format={"kind": "consistency"})
+    said = {**SCHEDULE, **case.spec.get("sched", {})}
+    levels = {key: said[key] for key in ("sigma_min", "sigma_max", "sigma_data")}
+    model = cmtool.load(case.folder / "unet", format={"kind": "consistency", **levels})
     x, t, y = case.inputs["x"], case.inputs["t"], case.inputs.get("y")
     case.check("unet", model.net(x, t, y))
     case.check("openai", model.net(x, t, y))
@@ -26,7 +42,22 @@ def network(case: Case) -> None:
     names = table(Stack(len(plan.mults), plan.blocks, plan.attention, plan.updown))
     assert {ours: tuple(dict.fromkeys(theirs)) for ours, theirs in recorded.items()}.items() <= names.items()
     if "pipeline_images" in case.outputs:
-        levels = karras(40)[case.spec["timesteps"][::-1]]
-        labels = torch.tensor(LABELS[case.folder.name])
-        *_, x = multistep(clipped(model), 80 * case.tape.next(), levels, case.tape, labels, sigma_min=0.002)
-        case.check("pipeline_images", (x / 2 + 0.5).clamp(0, 1))
+        case.check("pipeline_images", images(case, model, said))
+
+
+def images(case: Case, model: Denoiser, said: dict[str, Any]) -> Tensor:
+    """What the pipeline makes at the steps that it was told, or at its only one, in [0, 1]."""
+    assert said["s_noise"] == 1
+    grid = karras(said["num_train_timesteps"], said["sigma_min"], said["sigma_max"], said["rho"])
+    steps = case.spec.get("timesteps") or [0]
+    first = case.tape.next()
+    labels = torch.tensor(case.spec.get("labels", LABELS)[: len(first)]) if plan_of(model).classes else None
+    denoise = clipped(model) if said["clip_denoised"] else model
+    *_, x = multistep(
+        denoise, said["sigma_max"] * first, grid[sorted(steps)], case.tape, labels, sigma_min=said["sigma_min"]
+    )
+    return (x / 2 + 0.5).clamp(0, 1)
+
+
+def plan_of(model: Denoiser) -> Any:
+    return model.net.plan
