@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,19 +22,26 @@ def like(value: Tensor, x: Tensor) -> Tensor:
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value.to(x)
 
 
-LADDER, COSINE = ddpm(), ddpm(1000, "cosine")  # of the networks that were told the number of the step
+COSINE = ddpm(1000, "cosine")  # of the networks that were told the number of the step
+
+
+@cache
+def ladder(beta_min: float, beta_max: float) -> Tensor:
+    """The levels of the linear ladder of 1000 rungs."""
+    return ddpm(1000, beta_min=beta_min, beta_max=beta_max)
+
 
 # c_noise: what a network is told of the noise level; times ``time_scale``.
-TIMES: dict[str, Callable[[Tensor, float], Tensor]] = {
+TIMES: dict[str, Callable[[Tensor, "Preconditioning"], Tensor]] = {
     "log": lambda sigma, _: sigma.log() / 4,
     "log-1000": lambda sigma, _: 250 * (sigma + 1e-44).log(),
     "log-half": lambda sigma, _: (sigma / 2).log(),
     "level": lambda sigma, _: sigma,
-    "angle": lambda sigma, sigma_data: (sigma / sigma_data).atan(),
-    "vp": lambda sigma, _: VP().time(sigma),
-    "subvp": lambda sigma, _: SubVP().time(sigma),
+    "angle": lambda sigma, p: (sigma / p.sigma_data).atan(),
+    "vp": lambda sigma, p: VP(p.beta_min, p.beta_max).time(sigma),
+    "subvp": lambda sigma, p: SubVP(p.beta_min, p.beta_max).time(sigma),
     "flow": lambda sigma, _: FlowMatching().time(sigma),
-    "ddpm": lambda sigma, _: rung(sigma, LADDER),
+    "ddpm": lambda sigma, p: rung(sigma, ladder(p.beta_min, p.beta_max)),
     "ddpm-cosine": lambda sigma, _: rung(sigma, COSINE),
     "iddpm": lambda sigma, _: nearest(sigma, COSINE).to(sigma),
 }
@@ -91,7 +99,8 @@ class Preconditioning:
     et al. 2023, arXiv 2303.01469, app. C). TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024,
     arXiv 2410.11081, eq. 5).
 
-    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flowmap.py``).
+    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flowmap.py``). ``beta_min``
+    and ``beta_max`` are those of the times of VP, sub-VP and the linear ladder.
     """
 
     sigma_data: float = 0.5
@@ -101,6 +110,8 @@ class Preconditioning:
     form: str = "edm"
     time_scale: float = 1.0
     jumps: bool = False
+    beta_min: float = 0.1
+    beta_max: float = 20.0
 
     @classmethod
     def named(cls, name: str, sigma_data: float = 0.5) -> "Preconditioning":
@@ -121,7 +132,7 @@ class Preconditioning:
         """``c_skip, c_out, c_in, c_noise`` of levels of any shape, in their precision."""
         above = sigma - torch.as_tensor(self.sigma_min, dtype=sigma.dtype)  # the same rounding as sigma: exactly 0
         c_skip, c_out, c_in = FORMS[self.form](above, sigma, self.sigma_data)
-        return c_skip, self.sign * c_out, c_in, self.time_scale * TIMES[self.time](sigma, self.sigma_data)
+        return c_skip, self.sign * c_out, c_in, self.time_scale * TIMES[self.time](sigma, self)
 
 
 class Denoiser(nn.Module):

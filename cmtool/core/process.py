@@ -108,6 +108,17 @@ class VP(Process):
     beta_min: float = 0.1
     beta_max: float = 20.0
 
+    @classmethod
+    def spanning(cls, sigma_min: float, sigma_max: float, start: float = 1e-3) -> "VP":
+        """The one whose level is ``sigma_min`` at the time ``start`` and ``sigma_max`` at 1.
+
+        Its ``beta_min`` may fall a little below 0, which matters before ``start`` alone. Source: Karras et al. 2022,
+        arXiv 2206.00364, appendix B.1 and code.
+        """
+        low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
+        slope = 2 * (high - low / start) / (1 - start)
+        return cls(high - slope / 2, high + slope / 2)
+
     def _integral(self, t: Tensor) -> Tensor:
         return self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / 2
 
@@ -115,8 +126,10 @@ class VP(Process):
         return self.beta_min + (self.beta_max - self.beta_min) * t
 
     def _time_of(self, integral: Tensor) -> Tensor:
-        slope = self.beta_max - self.beta_min
-        return ((self.beta_min**2 + 2 * slope * integral).sqrt() - self.beta_min) / slope
+        slope, low = self.beta_max - self.beta_min, self.beta_min
+        root = (low**2 + 2 * slope * integral).sqrt()
+        t = 2 * integral / (low + root) if low > 0 else (root - low) / slope  # neither loses digits to a difference
+        return torch.where(integral > 0, t, torch.zeros_like(t))
 
     def scale(self, t: Tensor) -> Tensor:
         return (-self._integral(t) / 2).exp()

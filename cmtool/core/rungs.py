@@ -1,5 +1,7 @@
 """Noise levels of models that were defined on numbered steps, ascending, and the number that belongs to a level."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from cmtool.errors import UsageError, unknown
 
 __all__ = ["SCHEDULES", "ddpm", "geometric", "nearest", "rung"]
 
-SCHEDULES = {"linear": DDPM.linear, "cosine": DDPM.cosine}
+SCHEDULES: dict[str, Callable[..., DDPM]] = {"linear": DDPM.linear, "cosine": DDPM.cosine}
 
 
 def geometric(n: int, sigma_min: float, sigma_max: float) -> Tensor:
@@ -18,13 +20,16 @@ def geometric(n: int, sigma_min: float, sigma_max: float) -> Tensor:
     return NCSN.geometric(n, sigma_min, sigma_max).sigmas
 
 
-def ddpm(n: int = 1000, schedule: str = "linear") -> Tensor:
-    """DDPM's steps as levels: ``sigma_i = sqrt(1 / abar_i - 1)``, ``abar_i = prod (1 - beta_j)``, float64 [n]."""
+def ddpm(n: int = 1000, schedule: str = "linear", **options: float) -> Tensor:
+    """DDPM's steps as levels: ``sigma_i = sqrt(1 / abar_i - 1)``, ``abar_i = prod (1 - beta_j)``, float64 [n].
+
+    ``options`` are the ladder's: ``beta_min`` and ``beta_max`` of the linear one.
+    """
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
     if n <= 20:
         raise UsageError(f"'ddpm' needs more than 20 steps, not {n}", "1000 is usual")
-    return SCHEDULES[schedule](n).level(torch.arange(1, n + 1, dtype=torch.float64))
+    return SCHEDULES[schedule](n, **options).level(torch.arange(1, n + 1, dtype=torch.float64))
 
 
 def rung(sigma: Tensor, ladder: Tensor) -> Tensor:
