@@ -30,8 +30,8 @@ def ect(
 
     ``c`` is the constant of the pseudo-Huber metric, 0 for the norm itself. ``weight`` is "gap", 1/(t - r), as the
     authors train CIFAR-10; "variance", 1/c_out^2, as they train ImageNet; or "output", 1/c_out, which gives high
-    levels more say and is what short runs need. With ``quantize`` both levels of a pair are rounded to a Karras grid of so many,
-    FastGen's 1000.
+    levels more say and is what short runs need. With ``quantize`` both levels of a
+    pair are rounded to a Karras grid of so many, 1000 in FastGen.
     """
     pair = closing(mean, std, q, k, b, stages, sigma_min, quantize, sigma_max)
     return Consistency(pair, along_noise, pseudo_huber_of(c), pair_weight(weight, sigma_data), sigma_min=sigma_min)
