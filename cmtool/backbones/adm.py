@@ -37,33 +37,39 @@ class Plan:
     blocks: int
     attention: tuple[int, ...]
     heads: int | None
+    heads_upsample: int | None
     head_width: int
     qkv: str
     scale_shift: bool
     updown: bool
+    resample_conv: bool
     learn_variance: bool
     dropout: float
 
     def block(self, inputs: int, outputs: int, resize: str = "") -> Block:
         return Block(inputs, outputs, 4 * self.width, self.dropout, self.scale_shift, resize)
 
-    def look(self, channels: int) -> Attention:
-        return Attention(channels, self.heads or channels // self.head_width, self.qkv)
+    def look(self, channels: int, up: bool = False) -> Attention:
+        return Attention(channels, self.heads_of(channels, up), self.qkv)
 
-    def stage(self, inputs: int, level: int) -> list[nn.Module]:
+    def heads_of(self, channels: int, up: bool = False) -> int:
+        """How many heads so many channels have, on the way down or ``up``."""
+        return (up and self.heads_upsample) or self.heads or channels // self.head_width
+
+    def stage(self, inputs: int, level: int, up: bool = False) -> list[nn.Module]:
         """A block and, where the level has it, attention."""
         outputs = self.at(level)
-        return [self.block(inputs, outputs), *([self.look(outputs)] if level in self.attention else [])]
+        return [self.block(inputs, outputs), *([self.look(outputs, up)] if level in self.attention else [])]
 
     def at(self, level: int) -> int:
         """Channels of a level."""
         return int(self.mults[level] * self.width)
 
     def down(self, channels: int) -> nn.Module:
-        return self.block(channels, channels, "down") if self.updown else Down(channels)
+        return self.block(channels, channels, "down") if self.updown else Down(channels, self.resample_conv)
 
     def up(self, channels: int) -> nn.Module:
-        return self.block(channels, channels, "up") if self.updown else Up(channels)
+        return self.block(channels, channels, "up") if self.updown else Up(channels, self.resample_conv)
 
 
 class ADM(nn.Module):
@@ -94,7 +100,7 @@ class ADM(nn.Module):
         exits = []
         for level in reversed(levels):
             for i in range(plan.blocks + 1):
-                parts = plan.stage(here + across.pop(), level)
+                parts = plan.stage(here + across.pop(), level, up=True)
                 here = plan.at(level)
                 exits.append(nn.ModuleList([*parts, *([plan.up(here)] if level and i == plan.blocks else [])]))
         self.output_blocks = nn.ModuleList(exits)
@@ -160,10 +166,12 @@ def adm(
     blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     heads: int | None = None,
+    heads_upsample: int | None = None,
     head_width: int = 64,
     qkv: str = "flash",
     scale_shift: bool = True,
     updown: bool = True,
+    resample_conv: bool = True,
     learn_variance: bool = False,
     dropout: float = 0.0,
     half: bool = False,
@@ -171,11 +179,12 @@ def adm(
     """The published U-Net for square images ``shape`` = (C, H, W) whose side is a multiple of 2^(levels - 1).
 
     ``width`` channels times ``mults`` at each level, ``attention`` lists the levels that have it (the middle always
-    does) with ``heads`` heads, or as many as are ``head_width`` wide; ``qkv`` is how its weights are laid out:
-    "flash" (OpenAI's consistency models), "new" or "legacy" (guided-diffusion). ``scale_shift`` lets the embedding
-    scale and shift the second normalisation instead of being added; ``updown`` resizes in residual blocks instead of in
-    convolutions; ``learn_variance`` doubles the outputs, of which the first half is returned; ``half`` keeps the
-    convolutions in float16, for inference.
+    does) with ``heads`` heads, on the way up ``heads_upsample`` where those are others, or as many as are
+    ``head_width`` wide; ``qkv`` is how its weights are laid out: "flash" (OpenAI's consistency models), "new" or
+    "legacy" (guided-diffusion). ``scale_shift`` lets the embedding scale and shift the second normalisation instead of
+    being added; ``updown`` resizes in residual blocks instead of in convolutions, or without ``resample_conv`` by means
+    and repetition alone; ``learn_variance`` doubles the outputs, of which the first half is returned; ``half`` keeps
+    the convolutions in float16, for inference.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
         raise UsageError(f"adm needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
@@ -184,7 +193,8 @@ def adm(
     if attention is None:
         attention = tuple(level for level in range(len(mults)) if side >> level in ATTENDED)
     stack = (width, mults, blocks, tuple(attention))
-    plan = Plan(channels, classes, *stack, heads, head_width, qkv, scale_shift, updown, learn_variance, dropout)
+    hidden = heads, heads_upsample, head_width, qkv
+    plan = Plan(channels, classes, *stack, *hidden, scale_shift, updown, resample_conv, learn_variance, dropout)
     check(plan, side)
     return in_half(ADM(plan)) if half else ADM(plan)
 
@@ -206,7 +216,11 @@ def check(plan: Plan, side: int) -> None:
                 f"adm needs levels of a multiple of 32 channels, and one would have {channels}",
                 "try backbone.width=64",
             )
-        looked_at = level in plan.attention or level == len(plan.mults) - 1
-        if looked_at and channels % (plan.heads or plan.head_width):
-            heads = f"{plan.heads} heads" if plan.heads else f"heads {plan.head_width} wide"
-            raise UsageError(f"adm cannot cut {channels} channels into {heads}", "try backbone.head_width=32")
+        if not (level in plan.attention or level == len(plan.mults) - 1):
+            continue
+        for heads in (plan.heads, plan.heads_upsample if level in plan.attention else None):
+            if channels % (heads or plan.heads or plan.head_width):
+                cut = f"{heads} heads" if heads else f"heads {plan.head_width} wide"
+                raise UsageError(f"adm cannot cut {channels} channels into {cut}", "try backbone.head_width=32")
+    if plan.heads_upsample and not plan.heads:
+        raise UsageError("heads on the way up are counted only where all are", "set backbone.heads, too")

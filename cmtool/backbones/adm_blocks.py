@@ -94,22 +94,22 @@ class Attention(nn.Module):
 
 
 class Down(nn.Module):
-    """Half the side, by a convolution that visits every second pixel."""
+    """Half the side, by a convolution that visits every second pixel, or by means."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, convolves: bool = True):
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if convolves else nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
 
 
 class Up(nn.Module):
-    """Twice the side, by repetition and a convolution."""
+    """Twice the side, by repetition and, where it ``convolves``, a convolution."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, convolves: bool = True):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if convolves else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(doubled(x))

@@ -112,6 +112,7 @@ def dhariwal(
     blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     head: int = 64,
+    channel_mult_emb: int = 4,
     dropout: float = 0.0,
     augment: int = 0,
     learn_variance: bool = False,
@@ -120,9 +121,9 @@ def dhariwal(
 
     ``width`` channels times ``mults`` at each level, with ``blocks`` blocks down and one more up; ``attention`` lists
     the sides that have it, 32 and fewer when left out, in heads of ``head`` channels: levels narrower than a head have
-    none. ``augment`` is how many numbers a fourth argument, [B, augment], tells of changes made to a training image;
-    ``learn_variance`` doubles the outputs, of which the first half is returned. The published
-    network, of ImageNet at 64 pixels, has width 192, mults 1, 2, 3, 4 and 3 blocks.
+    none. Level and class become ``channel_mult_emb width`` numbers. ``augment`` is how many numbers a fourth argument,
+    [B, augment], tells of changes made to a training image; ``learn_variance`` doubles the outputs, of which the first
+    half is returned. The published network, of ImageNet at 64 pixels, has width 192, mults 1, 2, 3, 4 and 3 blocks.
     """
     if width % 2:
         raise UsageError("dhariwal needs an even width", "take a backbone.width that is a multiple of 32")
@@ -133,6 +134,6 @@ def dhariwal(
     uneven = next((n for side, n in levels if side in attention and n >= head and n % (n // head)), None)
     if uneven:
         raise UsageError(f"{uneven} channels cannot be shared by {uneven // head} heads", "set another backbone.head")
-    style = Style(4 * width, dropout, True, False, 1.0, 1e-5, head)
+    style = Style(channel_mult_emb * width, dropout, True, False, 1.0, 1e-5, head)
     outputs = shape[0] * (2 if learn_variance else 1)
     return DhariwalUNet(shape[0], outputs, classes, augment, width, levels, blocks, attention, style)

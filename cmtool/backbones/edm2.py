@@ -5,8 +5,7 @@ Source: Karras et al. 2024, arXiv 2312.02696, config G.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,24 @@ from cmtool.errors import UsageError
 
 __all__ = ["EDM2", "edm2"]
 
-LOUDEST = 256.0  # no activation leaves a block louder than this
+Levels = list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Style:
+    """What all blocks of a network have in common.
+
+    The residual path has the share ``res_balance``, attention ``attn_balance``, what comes across ``concat_balance``
+    and the class ``label_balance``; no activation leaves a block louder than ``clip_act``, if that is given.
+    """
+
+    head: int
+    dropout: float
+    label_balance: float
+    concat_balance: float
+    res_balance: float
+    attn_balance: float
+    clip_act: float | None
 
 
 class Block(nn.Module):
@@ -31,22 +47,21 @@ class Block(nn.Module):
         inputs: int,
         outputs: int,
         embedding: int,
-        head: int,
-        dropout: float,
+        style: Style,
         scale: float = 1.0,
         up: bool = False,
         attention: bool = False,
     ):
         super().__init__()
-        self.scale, self.up, self.dropout = scale, up, dropout
-        self.heads = heads(outputs, head) if attention else 0
+        self.scale, self.up, self.style = scale, up, style
+        self.heads = heads(outputs, style.head) if attention else 0
         self.emb_gain = nn.Parameter(torch.zeros([]))
         self.conv_res0 = Conv(inputs if up else outputs, outputs, 3)
         self.emb_linear = Conv(embedding, outputs)
         self.conv_res1 = Conv(outputs, outputs, 3)
         self.conv_skip = Conv(inputs, outputs, 1) if inputs != outputs else None
-        self.attn_qkv = Conv(outputs, 3 * outputs, 1) if attention else None
-        self.attn_proj = Conv(outputs, outputs, 1) if attention else None
+        self.attn_qkv = Conv(outputs, 3 * outputs, 1) if self.heads else None
+        self.attn_proj = Conv(outputs, outputs, 1) if self.heads else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         x = resize(x, self.scale)
@@ -54,9 +69,10 @@ class Block(nn.Module):
             x = unit(self._fit(x), 1)
         h = self.conv_res0(silu(x))
         h = silu(h * (1 + self.emb_linear(embedding, self.emb_gain))[:, :, None, None])
-        h = self.conv_res1(F.dropout(h, self.dropout, self.training))
-        x = blend(self._fit(x) if self.up else x, h, 0.3)
-        return self._attend(x).clamp(-LOUDEST, LOUDEST)
+        h = self.conv_res1(F.dropout(h, self.style.dropout, self.training))
+        x = self._attend(blend(self._fit(x) if self.up else x, h, self.style.res_balance))
+        loudest = self.style.clip_act
+        return x if loudest is None else x.clamp(-loudest, loudest)
 
     def _fit(self, x: Tensor) -> Tensor:
         return self.conv_skip(x) if self.conv_skip else x
@@ -68,35 +84,37 @@ class Block(nn.Module):
         parts = self.attn_qkv(x).flatten(2).unflatten(1, (self.heads, -1, 3))  # [B, heads, d, 3, N]
         q, k, v = unit(parts, 2).unbind(3)
         weights = torch.softmax(q.transpose(-1, -2) @ k / math.sqrt(q.shape[-2]), -1)
-        return blend(x, self.attn_proj((v @ weights.transpose(-1, -2)).flatten(1, 2).view_as(x)), 0.3)
+        found = self.attn_proj((v @ weights.transpose(-1, -2)).flatten(1, 2).view_as(x))
+        return blend(x, found, self.style.attn_balance)
 
 
 class EDM2(nn.Module):
     """Down through the levels, up again, with a connection across at each block and each step down.
 
-    ``levels`` are (side, channels), the finest first; ``attention`` holds the sides that have it.
+    ``levels`` are (side, channels), the finest first; ``attention`` holds the sides that have it; the noise level
+    enters as ``waves`` cosines and becomes an embedding of ``wide`` numbers.
     """
 
     def __init__(
         self,
         channels: int,
         classes: int,
-        levels: list[tuple[int, int]],
+        levels: Levels,
         blocks: int,
         attention: tuple[int, ...],
-        head: int,
-        dropout: float,
+        waves: int,
+        wide: int,
+        style: Style,
     ):
         super().__init__()
-        first, wide, self.classes = levels[0][1], max(channels for _, channels in levels), classes
+        self.classes, self.style = classes, style
         self.out_gain = nn.Parameter(torch.zeros([]))
-        self.emb_fourier = Fourier(first)
-        self.emb_noise = Conv(first, wide)
+        self.emb_fourier = Fourier(waves)
+        self.emb_noise = Conv(waves, wide)
         self.emb_label = Conv(classes, wide) if classes else None
-        make = partial(Block, embedding=wide, head=head, dropout=dropout)
-        self.enc, across = encoder(channels, levels, blocks, attention, make)
-        self.dec = decoder(levels, blocks, attention, across, make)
-        self.out_conv = Conv(first, channels, 3)
+        self.enc, across = encoder(channels, levels, blocks, attention, wide, style)
+        self.dec = decoder(levels, blocks, attention, across, wide, style)
+        self.out_conv = Conv(levels[0][1], channels, 3)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         embedding = self._embedded(c_noise, labels)
@@ -106,7 +124,7 @@ class EDM2(nn.Module):
             x = layer(x) if name.endswith("conv") else layer(x, embedding)
             across.append(x)
         for name, layer in self.dec.items():
-            x = layer(join(x, across.pop()) if "block" in name else x, embedding)
+            x = layer(join(x, across.pop(), self.style.concat_balance) if "block" in name else x, embedding)
         return self.out_conv(x, self.out_gain)
 
     def _embedded(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
@@ -114,12 +132,12 @@ class EDM2(nn.Module):
         if self.emb_label is not None:
             labels = torch.full_like(c_noise, -1) if labels is None else labels
             rows = (labels[:, None] == torch.arange(self.classes, device=labels.device)).to(embedding)
-            embedding = blend(embedding, self.emb_label(rows * math.sqrt(self.classes)), 0.5)
+            embedding = blend(embedding, self.emb_label(rows * math.sqrt(self.classes)), self.style.label_balance)
         return silu(embedding)
 
 
 def encoder(
-    channels: int, levels: list[tuple[int, int]], blocks: int, attention: tuple[int, ...], make: Callable[..., Block]
+    channels: int, levels: Levels, blocks: int, attention: tuple[int, ...], wide: int, style: Style
 ) -> tuple[nn.ModuleDict, list[int]]:
     """The way down, and how many channels each of its layers hands across."""
     layers, here = nn.ModuleDict(), levels[0][1]
@@ -127,32 +145,28 @@ def encoder(
     layers[named(levels[0][0], "conv")] = Conv(channels + 1, here, 3)
     for level, (side, outputs) in enumerate(levels):
         if level:
-            layers[named(side, "down")] = make(here, here, scale=0.5)
+            layers[named(side, "down")] = Block(here, here, wide, style, 0.5)
             across.append(here)
         for i in range(blocks):
-            layers[named(side, f"block{i}")] = make(here, outputs, attention=side in attention)
+            layers[named(side, f"block{i}")] = Block(here, outputs, wide, style, attention=side in attention)
             here = outputs
             across.append(here)
     return layers, across
 
 
 def decoder(
-    levels: list[tuple[int, int]],
-    blocks: int,
-    attention: tuple[int, ...],
-    across: list[int],
-    make: Callable[..., Block],
+    levels: Levels, blocks: int, attention: tuple[int, ...], across: list[int], wide: int, style: Style
 ) -> nn.ModuleDict:
     """The way up, which takes what came across, the last of it first."""
     layers, (lowest, here), left = nn.ModuleDict(), levels[-1], list(across)
-    layers[named(lowest, "in0")] = make(here, here, up=True, attention=True)
-    layers[named(lowest, "in1")] = make(here, here, up=True)
+    layers[named(lowest, "in0")] = Block(here, here, wide, style, up=True, attention=True)
+    layers[named(lowest, "in1")] = Block(here, here, wide, style, up=True)
     for side, outputs in reversed(levels):
         if side != lowest:
-            layers[named(side, "up")] = make(here, here, scale=2.0, up=True)
+            layers[named(side, "up")] = Block(here, here, wide, style, 2.0, up=True)
         for i in range(blocks + 1):
             inputs = here + left.pop()
-            layers[named(side, f"block{i}")] = make(inputs, outputs, up=True, attention=side in attention)
+            layers[named(side, f"block{i}")] = Block(inputs, outputs, wide, style, up=True, attention=side in attention)
             here = outputs
     return layers
 
@@ -162,9 +176,9 @@ def named(side: int, what: str) -> str:
 
 
 def heads(channels: int, head: int) -> int:
-    """How many heads of about ``head`` channels; UsageError when they cannot be of one size."""
-    n = max(channels // head, 1)
-    if channels % n:
+    """How many heads of about ``head`` channels, 0 where not one fits; UsageError when they cannot be of one size."""
+    n = channels // head
+    if n and channels % n:
         raise UsageError(
             f"{channels} channels cannot be shared by {n} heads", "take a width that is a multiple of backbone.head"
         )
@@ -180,13 +194,24 @@ def edm2(
     blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     head: int = 64,
+    channel_mult_noise: int | None = None,
+    channel_mult_emb: int | None = None,
+    label_balance: float = 0.5,
+    concat_balance: float = 0.5,
+    res_balance: float = 0.3,
+    attn_balance: float = 0.3,
+    clip_act: float | None = 256.0,
     dropout: float = 0.0,
 ) -> nn.Module:
     """EDM2's U-Net for square images ``shape`` = (C, H, W) whose side is a multiple of ``2^(levels - 1)``.
 
     ``width`` channels at the first level, times ``mults`` at each: 1, 2, 3, 4 as published, or fewer where a level
     would have less than 4 positions a side. ``attention`` lists the sides, in positions, of the levels that have it: 16
-    and fewer when left out, in heads of ``head`` channels. The published networks have 3 ``blocks`` a level.
+    and fewer when left out, in heads of ``head`` channels: levels narrower than a head have none. The noise level
+    enters as ``channel_mult_noise`` and is embedded as ``channel_mult_emb`` times ``width`` numbers, or as many as the
+    first and the widest level have channels. The balances are the shares of the class in the embedding, of what comes
+    across, of the residual path and of attention; ``clip_act`` bounds activations. The published networks have 3
+    ``blocks`` a level.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
         raise UsageError(f"edm2 needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
@@ -201,7 +226,13 @@ def edm2(
     if attention is None:
         attention = tuple(side >> level for level in range(len(mults)) if side >> level <= 16)
     levels = [(side >> level, width * mult) for level, mult in enumerate(mults)]
-    return EDM2(channels, classes, levels, blocks, tuple(attention), head, dropout)
+    waves = width * channel_mult_noise if channel_mult_noise else levels[0][1]
+    wide = width * channel_mult_emb if channel_mult_emb else max(channels for _, channels in levels)
+    shares = (label_balance, concat_balance, res_balance, attn_balance)
+    if not all(0 <= share <= 1 for share in shares):
+        raise UsageError(f"the balances of edm2 lie between 0 and 1, and these are {', '.join(map(str, shares))}")
+    style = Style(head, dropout, *shares, clip_act)
+    return EDM2(channels, classes, levels, blocks, tuple(attention), waves, wide, style)
 
 
 def default_mults(side: int) -> tuple[int, ...]:

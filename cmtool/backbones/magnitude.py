@@ -29,11 +29,11 @@ def blend(a: Tensor, b: Tensor, t: float) -> Tensor:
     return ((1 - t) * a + t * b) / math.hypot(1 - t, t)  # lerp would not mix precisions
 
 
-def join(a: Tensor, b: Tensor) -> Tensor:
-    """Channels beside each other, weighted so that both count alike however many they are (ibid., eq. 103, t = 1/2)."""
+def join(a: Tensor, b: Tensor, t: float = 0.5) -> Tensor:
+    """Channels beside each other, weighted by 1 - t and t however many they are (ibid., eq. 103)."""
     n, m = a.shape[1], b.shape[1]
-    share = math.sqrt((n + m) / 2)
-    return torch.cat([a * (share / math.sqrt(n)), b * (share / math.sqrt(m))], 1)
+    share = math.sqrt(n + m) / math.hypot(1 - t, t)
+    return torch.cat([a * (share * (1 - t) / math.sqrt(n)), b * (share * t / math.sqrt(m))], 1)
 
 
 def resize(x: Tensor, scale: float) -> Tensor:

@@ -5,13 +5,23 @@ preconditioning, which would multiply it back. Source: Song et al. 2021, arXiv 2
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from cmtool.backbones.ncsnpp_blocks import MEAN, Attention, Block, Fourier, Resize, Style, conv, linear
+from cmtool.backbones.ncsnpp_blocks import (
+    MEAN,
+    NONLINEARITIES,
+    Attention,
+    Block,
+    Fourier,
+    Style,
+    conv,
+    linear,
+    resized,
+)
 from cmtool.backbones.ncsnpp_plan import WORDS, Plan, stack
 from cmtool.errors import UsageError, unknown
 
@@ -21,8 +31,8 @@ __all__ = ["NCSNpp", "ddpm", "ddpmpp", "ncsnpp", "waves"]
 class NCSNpp(nn.Module):
     """``net(x [B, C, H, W], c_noise [B], labels [B] or None) -> [B, C, H, W]``.
 
-    The modules stand in one list, in the order in which they are used; those that have no weights count, too. The
-    published networks know no classes.
+    The modules stand in one list, in the order in which they are used. What resizes the image beside the blocks by
+    the filter alone is no member of it. The published networks know no classes.
     """
 
     def __init__(self, plan: Plan):
@@ -30,7 +40,9 @@ class NCSNpp(nn.Module):
         self.plan, wide = plan, plan.style.embedding
         fourier = plan.embedding == "fourier"
         parts: list[nn.Module] = [Fourier(plan.width, plan.fourier)] if fourier else []
-        parts += [linear((1 + fourier) * plan.width, wide), linear(wide, wide), conv(plan.channels, plan.width)]
+        if plan.conditional:
+            parts += [linear((1 + fourier) * plan.width, wide), linear(wide, wide)]
+        parts.append(conv(plan.channels, plan.width))
         beside, here, across = plan.channels, plan.width, [plan.width]
         for level, mult in enumerate(plan.mults):
             for _ in range(plan.blocks):
@@ -48,7 +60,7 @@ class NCSNpp(nn.Module):
                 here = plan.width * plan.mults[level]
             parts += plan.look(level)
             if plan.decoder == "skip":
-                parts += [*([Resize("up", plan.style.taps)] if level < plan.last else []), *plan.out(here)]
+                parts += plan.out(here)
             if level:
                 parts.append(plan.up(here))
         if plan.decoder == "standard":
@@ -58,23 +70,26 @@ class NCSNpp(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         parts = iter(self.all_modules)
-        embedding = F.silu(self._told(parts, c_noise, labels))
+        embedding = self._told(parts, c_noise, labels)
+        embedding = None if embedding is None else self.plan.style.act(embedding)
         h, across = self._entered(parts, x, embedding)
         for _ in range(3):
             h = step(parts, h, embedding)
         return self._left(parts, h, across, embedding)
 
-    def _told(self, parts: Iterator[nn.Module], c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Level and class, [B, 4 width]; "no class" adds nothing."""
+    def _told(self, parts: Iterator[nn.Module], c_noise: Tensor, labels: Tensor | None) -> Tensor | None:
+        """Level and class, [B, 4 width]; "no class" adds nothing. None in a network that is told neither."""
         fourier = self.plan.embedding == "fourier"
         told = next(parts)(c_noise) if fourier else waves(c_noise, self.plan.width)
+        if not self.plan.conditional:
+            return None
         embedding = next(parts)(told)
-        embedding = next(parts)(F.silu(embedding))
+        embedding = next(parts)(self.plan.style.act(embedding))
         if labels is None or self.label is None:
             return embedding
         return embedding + self.label(labels.clamp(min=0)) * (labels >= 0)[:, None]
 
-    def _entered(self, parts: Iterator[nn.Module], x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _entered(self, parts: Iterator[nn.Module], x: Tensor, embedding: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Down to the lowest side, with all that was on the way."""
         plan, beside, h = self.plan, x, next(parts)(x)
         across = [h]
@@ -87,38 +102,39 @@ class NCSNpp(nn.Module):
             if level < plan.last:
                 h = step(parts, h, embedding)
                 if plan.encoder == "skip":
-                    beside = next(parts)(beside)
+                    beside = resized(beside, "down", plan.style.taps)
                     h = next(parts)(beside, h)
                 elif plan.encoder == "residual":
                     h = beside = plan.style.joined(next(parts)(beside), h)
                 across.append(h)
         return h, across
 
-    def _left(self, parts: Iterator[nn.Module], h: Tensor, across: list[Tensor], embedding: Tensor) -> Tensor:
+    def _left(self, parts: Iterator[nn.Module], h: Tensor, across: list[Tensor], embedding: Tensor | None) -> Tensor:
         """Back up; with the decoder "skip" the image is the sum of those that every side makes."""
         plan, image = self.plan, torch.zeros((), dtype=h.dtype, device=h.device)
+        act = plan.style.act
         for level in reversed(range(plan.last + 1)):
             for _ in range(plan.blocks + 1):
                 h = step(parts, torch.cat([h, across.pop()], 1), embedding)
             if level in plan.attention:
                 h = step(parts, h, embedding)
             if plan.decoder == "skip":
-                image = next(parts)(image) if level < plan.last else image
-                image = image + out(parts, h)
+                image = resized(image, "up", plan.style.taps) if level < plan.last else image
+                image = image + out(parts, h, act)
             if level:
                 h = step(parts, h, embedding)
-        return image if plan.decoder == "skip" else out(parts, h)
+        return image if plan.decoder == "skip" else out(parts, h, act)
 
 
-def step(parts: Iterator[nn.Module], h: Tensor, embedding: Tensor) -> Tensor:
+def step(parts: Iterator[nn.Module], h: Tensor, embedding: Tensor | None) -> Tensor:
     """The next module; only residual blocks are told level and class."""
     part = next(parts)
     return part(h, embedding) if isinstance(part, Block) else part(h)
 
 
-def out(parts: Iterator[nn.Module], h: Tensor) -> Tensor:
+def out(parts: Iterator[nn.Module], h: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
     """The next two, which make an image."""
-    h = F.silu(next(parts)(h))
+    h = act(next(parts)(h))
     return next(parts)(h)
 
 
@@ -148,6 +164,8 @@ def ncsnpp(
     combine: str = "sum",
     taps: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0),
     rescale: bool = True,
+    nonlinearity: str = "swish",
+    conditional: bool = True,
     dropout: float = 0.0,
 ) -> nn.Module:
     """NCSN++ for square images ``shape`` = (C, H, W) whose side is a multiple of ``2^(levels - 1)``.
@@ -157,18 +175,27 @@ def ncsnpp(
     frequencies of scale ``fourier``, or "positional". The image enters each level beside the blocks by the ``encoder``
     "skip", which joins it with ``combine`` "sum" or "cat", or "residual"; with the ``decoder`` "skip" it leaves from
     each. ``taps`` filter where sides change, 1, 1 for means and repetition; ``rescale`` divides sums of two ways by
-    sqrt 2. The published networks have width 128 and 4 blocks.
+    sqrt 2. ``nonlinearity`` is "swish", "relu", "lrelu" or "elu"; without ``conditional`` the network is told neither
+    noise level nor class. The published networks have width 128 and 4 blocks.
     """
-    given = {"embedding": embedding, "encoder": encoder, "decoder": decoder, "combine": combine}
+    given: dict[str, Any] = {"embedding": embedding, "encoder": encoder, "decoder": decoder, "combine": combine}
     for word, value in given.items():
         if value not in WORDS[word]:
             raise unknown(word, value, WORDS[word])
     if len(taps) % 2 or list(taps) != list(taps)[::-1]:
         raise UsageError("backbone.taps are not an even number of weights that read alike from both ends")
-    style = Style(4 * width, dropout, rescale, 4, tuple(taps))
-    return NCSNpp(
-        Plan(*stack("ncsnpp", shape, classes, width, mults, blocks, attention), style, fourier=fourier, **given)
-    )
+    check(classes, nonlinearity, conditional)
+    style = Style(4 * width, dropout, rescale, 4, tuple(taps), nonlinearity=nonlinearity)
+    stacked = stack("ncsnpp", shape, classes, width, mults, blocks, attention)
+    return NCSNpp(Plan(*stacked, style, fourier=fourier, conditional=conditional, **given))
+
+
+def check(classes: int, nonlinearity: str, conditional: bool) -> None:
+    """UsageError for a nonlinearity that is none, and for classes that a network would not be told."""
+    if nonlinearity not in NONLINEARITIES:
+        raise unknown("nonlinearity", nonlinearity, NONLINEARITIES)
+    if classes and not conditional:
+        raise UsageError("a network that is not conditional cannot be told classes", "set backbone.conditional=true")
 
 
 def ddpmpp(
@@ -194,8 +221,18 @@ def ddpm(
     mults: tuple[int, ...] | None = None,
     blocks: int = 2,
     attention: tuple[int, ...] | None = None,
+    nonlinearity: str = "swish",
+    conditional: bool = True,
+    resample_conv: bool = True,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """The U-Net of DDPM: as ``ddpmpp``, resized by convolutions, sums as they are, norms of 32 groups everywhere."""
-    style = Style(4 * width, dropout, False, 1, MEAN, plain=True)
-    return NCSNpp(Plan(*stack("ddpm", shape, classes, width, mults, blocks, attention), style))
+    """The U-Net of DDPM: as ``ddpmpp``, resized by convolutions, sums as they are, norms of 32 groups everywhere.
+
+    Without ``resample_conv`` it is resized by means and repetition alone; ``nonlinearity`` and ``conditional`` are
+    those of ``ncsnpp``.
+    """
+    check(classes, nonlinearity, conditional)
+    style = Style(
+        4 * width, dropout, False, 1, MEAN, plain=True, nonlinearity=nonlinearity, resample_conv=resample_conv
+    )
+    return NCSNpp(Plan(*stack("ddpm", shape, classes, width, mults, blocks, attention), style, conditional=conditional))

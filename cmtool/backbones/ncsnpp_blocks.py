@@ -4,7 +4,9 @@ Source: Song et al. 2021, arXiv 2011.13456, appendix H; of the plain ones Ho et 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -13,9 +15,30 @@ from torch.nn import functional as F
 
 from cmtool.errors import UsageError
 
-__all__ = ["Attention", "Block", "Combine", "Filtered", "Fourier", "Resize", "Strided", "Style", "Up", "conv", "zero"]
+__all__ = [
+    "NONLINEARITIES",
+    "Attention",
+    "Block",
+    "Combine",
+    "Filtered",
+    "Fourier",
+    "Resize",
+    "Strided",
+    "Style",
+    "Up",
+    "conv",
+    "linear",
+    "resized",
+    "zero",
+]
 
 M = TypeVar("M", bound=nn.Module)
+NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "swish": F.silu,
+    "relu": F.relu,
+    "lrelu": partial(F.leaky_relu, negative_slope=0.2),
+    "elu": F.elu,
+}
 MEAN = (1.0, 1.0)  # taps with which a side is halved by means of 2x2 pixels, and doubled by repetition
 
 
@@ -25,7 +48,8 @@ class Style:
 
     ``embedding`` is how many numbers tell the noise level. Sums of two ways are divided by sqrt 2 if ``rescale``. Norms
     have 32 groups, or fewer of ``smallest`` channels each. Sides change by a filter, the outer product of ``taps`` with
-    itself. A ``plain`` block, as of DDPM, keeps its side, and the names of its weights differ a little.
+    itself. A ``plain`` block, as of DDPM, keeps its side, and the names of its weights differ a little; sides then
+    change by convolutions, or without ``resample_conv`` by means and repetition alone.
     """
 
     embedding: int
@@ -34,6 +58,11 @@ class Style:
     smallest: int
     taps: tuple[float, ...]
     plain: bool = False
+    nonlinearity: str = "swish"
+    resample_conv: bool = True
+
+    def act(self, x: Tensor) -> Tensor:
+        return NONLINEARITIES[self.nonlinearity](x)
 
     def norm(self, channels: int) -> nn.GroupNorm:
         """UsageError when the groups cannot be of one size."""
@@ -83,11 +112,12 @@ class Block(nn.Module):
         if self.around:
             self.add_module(self.around, NIN(inputs, outputs) if style.plain else conv(inputs, outputs, 1))
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """``x`` [B, C, H, W]; ``embedding`` [B, E] comes activated."""
-        h = resized(F.silu(self.GroupNorm_0(x)), self.resize, self.style.taps)
-        h = self.Conv_0(h) + self.Dense_0(embedding)[:, :, None, None]
-        h = F.dropout(F.silu(self.GroupNorm_1(h)), self.style.dropout, self.training)
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """``x`` [B, C, H, W]; ``embedding`` [B, E] comes activated, or is None where no noise level is told."""
+        h = self.Conv_0(resized(self.style.act(self.GroupNorm_0(x)), self.resize, self.style.taps))
+        if embedding is not None:
+            h = h + self.Dense_0(embedding)[:, :, None, None]
+        h = F.dropout(self.style.act(self.GroupNorm_1(h)), self.style.dropout, self.training)
         x = resized(x, self.resize, self.style.taps)
         return self.style.joined(getattr(self, self.around)(x) if self.around else x, self.Conv_1(h))
 

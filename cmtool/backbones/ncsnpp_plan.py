@@ -32,7 +32,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """``attention`` holds the levels that have it, the finest is 0; ``fourier`` is the scale of the frequencies."""
+    """``attention`` holds the levels that have it, the finest is 0; ``fourier`` is the scale of the frequencies.
+
+    A network that is not ``conditional`` is not told its noise level; its embedding, and what the blocks would make of
+    it, stand in its files all the same.
+    """
 
     channels: int
     classes: int
@@ -46,6 +50,7 @@ class Plan:
     encoder: str = "standard"
     decoder: str = "standard"
     combine: str = "sum"
+    conditional: bool = True
 
     @property
     def last(self) -> int:
@@ -59,16 +64,20 @@ class Plan:
         return [Attention(self.width * self.mults[level], self.style)] if level in self.attention else []
 
     def down(self, channels: int) -> nn.Module:
-        return Strided(channels, channels) if self.style.plain else Block(channels, channels, self.style, "down")
+        if not self.style.plain:
+            return Block(channels, channels, self.style, "down")
+        return Strided(channels, channels) if self.style.resample_conv else Resize("down", MEAN)
 
     def up(self, channels: int) -> nn.Module:
-        return Up(channels) if self.style.plain else Block(channels, channels, self.style, "up")
+        if not self.style.plain:
+            return Block(channels, channels, self.style, "up")
+        return Up(channels) if self.style.resample_conv else Resize("up", MEAN)
 
     def beside(self, inputs: int, channels: int) -> list[nn.Module]:
-        """What brings the image to the next side, beside the blocks, and in."""
+        """What brings the image, beside the blocks, to the next side and in, as far as it has weights."""
         taps = self.style.taps
         if self.encoder == "skip":
-            return [Resize("down", taps), Combine(self.channels, channels, self.combine == "cat")]
+            return [Combine(self.channels, channels, self.combine == "cat")]
         if self.encoder == "residual":
             return [Strided(inputs, channels) if taps == MEAN else Filtered(inputs, channels, taps)]
         return []

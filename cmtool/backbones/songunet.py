@@ -199,6 +199,7 @@ def songunet(
     encoder: str = "standard",
     decoder: str = "standard",
     taps: tuple[float, ...] = (1.0, 1.0),
+    channel_mult_emb: int = 4,
     dropout: float = 0.0,
     augment: int = 0,
     learn_variance: bool = False,
@@ -207,10 +208,11 @@ def songunet(
 
     ``width`` channels times ``mults`` at each level, with ``blocks`` blocks down and one more up; ``attention`` lists
     the sides that have it, 16 and fewer when left out. The noise level enters as ``waves width`` sines and cosines by
-    the ``embedding`` "positional" or "fourier". The ``encoder`` is "standard", "skip" or "residual", the ``decoder``
-    "standard" or "skip"; images are resized by a filter of ``taps``. ``augment`` is how many numbers a fourth argument,
-    [B, augment], tells of changes made to a training image; ``learn_variance`` doubles the outputs, of which the first
-    half is returned. The published networks have width 128 and 4 blocks.
+    the ``embedding`` "positional" or "fourier", and becomes ``channel_mult_emb width`` numbers. The ``encoder`` is
+    "standard", "skip" or "residual", the ``decoder`` "standard" or "skip"; images are resized by a filter of ``taps``.
+    ``augment`` is how many numbers a fourth argument, [B, augment], tells of changes made to a training image;
+    ``learn_variance`` doubles the outputs, of which the first half is returned. The published networks have width 128
+    and 4 blocks.
     """
     for word, given, words in (
         ("embedding", embedding, EMBEDDINGS),
@@ -224,7 +226,7 @@ def songunet(
     mults = tuple(mults or default_mults(shape[-1]))
     all_sides = sides("songunet", shape, len(mults))
     attention = tuple(side for side in all_sides if side <= 16) if attention is None else tuple(attention)
-    style = Style(4 * width, dropout, False, True, math.sqrt(0.5), 1e-6, None, tuple(taps))
+    style = Style(channel_mult_emb * width, dropout, False, True, math.sqrt(0.5), 1e-6, None, tuple(taps))
     levels = tuple((side, width * mult) for side, mult in zip(all_sides, mults, strict=True))
     outputs = shape[0] * (2 if learn_variance else 1)
     told = (classes, augment, width, waves)

@@ -22,16 +22,19 @@ def like(value: Tensor, x: Tensor) -> Tensor:
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value.to(x)
 
 
-COSINE = ddpm(1000, "cosine")  # of the networks that were told the number of the step
+@cache
+def ladder(steps: int, beta_min: float, beta_max: float) -> Tensor:
+    """The levels of the linear ladder, of the networks that were told the number of the step."""
+    return ddpm(steps, beta_min=beta_min, beta_max=beta_max)
 
 
 @cache
-def ladder(beta_min: float, beta_max: float) -> Tensor:
-    """The levels of the linear ladder of 1000 rungs."""
-    return ddpm(1000, beta_min=beta_min, beta_max=beta_max)
+def cosine(steps: int, shift: float, most: float) -> Tensor:
+    """The same of the cosine ladder."""
+    return ddpm(steps, "cosine", shift=shift, most=most)
 
 
-# c_noise: what a network is told of the noise level; times ``time_scale``.
+# c_noise: what a network is told of the noise level; times ``time_scale`` and plus ``time_shift``.
 TIMES: dict[str, Callable[[Tensor, "Preconditioning"], Tensor]] = {
     "log": lambda sigma, _: sigma.log() / 4,
     "log-1000": lambda sigma, _: 250 * (sigma + 1e-44).log(),
@@ -41,9 +44,11 @@ TIMES: dict[str, Callable[[Tensor, "Preconditioning"], Tensor]] = {
     "vp": lambda sigma, p: VP(p.beta_min, p.beta_max).time(sigma),
     "subvp": lambda sigma, p: SubVP(p.beta_min, p.beta_max).time(sigma),
     "flow": lambda sigma, _: FlowMatching().time(sigma),
-    "ddpm": lambda sigma, p: rung(sigma, ladder(p.beta_min, p.beta_max)),
-    "ddpm-cosine": lambda sigma, _: rung(sigma, COSINE),
-    "iddpm": lambda sigma, _: nearest(sigma, COSINE).to(sigma),
+    "ddpm": lambda sigma, p: rung(sigma, ladder(p.steps, p.beta_min, p.beta_max)),
+    "ddpm-cosine": lambda sigma, p: rung(sigma, cosine(p.steps, p.cosine_shift, p.beta_limit)),
+    "iddpm": lambda sigma, p: nearest(sigma, cosine(p.steps, p.cosine_shift, p.beta_limit)).to(sigma),
+    "log-vp": lambda sigma, p: VP(p.beta_min, p.beta_max).time(sigma).log(),
+    "log-subvp": lambda sigma, p: SubVP(p.beta_min, p.beta_max).time(sigma).log(),
 }
 
 # c_skip, c_out, c_in: what a network is given, and what it is to predict. ``above`` is sigma - sigma_min.
@@ -57,6 +62,7 @@ FORMS: dict[str, Form] = {
     "noise": lambda above, sigma, _: (torch.ones_like(sigma), -above, 1 / (sigma**2 + 1).sqrt()),
     "noise-subvp": lambda above, sigma, _: (torch.ones_like(sigma), -above, 2 / (sigma + (sigma**2 + 4).sqrt())),
     "score": lambda above, sigma, _: (torch.ones_like(sigma), above, torch.ones_like(sigma)),
+    "score-1": lambda above, sigma, _: (torch.ones_like(sigma), above * sigma, torch.ones_like(sigma)),
     "velocity": lambda above, sigma, _: (1 / (1 + above), -above / (1 + above), 1 / (1 + sigma)),
 }
 
@@ -89,18 +95,20 @@ class Preconditioning:
     | noise       | 1                                 | -(sigma - e)                         | 1 / sqrt(sigma^2 + 1)   |
     | noise-subvp | 1                                 | -(sigma - e)                         | s, sigma = 1/s - s      |
     | score       | 1                                 | sigma - e                            | 1                       |
+    | score-1     | 1                                 | (sigma - e) sigma                    | 1                       |
     | velocity    | 1 / (1 + sigma - e)               | -(sigma - e) / (1 + sigma - e)       | 1 / (1 + sigma)         |
 
     with ``d = sigma_data``, ``e = sigma_min``; ``c_out`` is multiplied by ``sign``, and ``c_noise`` is the function of
-    sigma called ``time`` in ``TIMES``, multiplied by ``time_scale``. ``sigma_min = 0`` is a denoiser: "edm" (Karras et
-    al. 2022, arXiv 2206.00364, table 1) has unit variance at both ends of F; "noise" predicts z from the x_t of VP and
-    DDPM, "noise-subvp" from that of sub-VP, "score" sigma times the score (ibid.), "velocity" the z - x_0 of flow
-    matching. A positive ``sigma_min`` makes ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song
-    et al. 2023, arXiv 2303.01469, app. C). TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024,
-    arXiv 2410.11081, eq. 5).
+    sigma called ``time`` in ``TIMES``, multiplied by ``time_scale``, plus ``time_shift``. ``sigma_min = 0`` is a
+    denoiser: "edm" (Karras et al. 2022, arXiv 2206.00364, table 1) has unit variance at both ends of F; "noise"
+    predicts z from the x_t of VP and DDPM, "noise-subvp" from that of sub-VP, "score" sigma times the score (ibid.),
+    "score-1" the score itself, "velocity" the z - x_0 of flow matching. A positive ``sigma_min`` makes
+    ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song et al. 2023, arXiv 2303.01469, app. C).
+    TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024, arXiv 2410.11081, eq. 5).
 
     ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flowmap.py``). ``beta_min``
-    and ``beta_max`` are those of the times of VP, sub-VP and the linear ladder.
+    and ``beta_max`` are those of the times of VP, sub-VP and the linear ladder, ``cosine_shift`` and ``beta_limit`` of
+    the cosine ladder; both ladders have ``steps`` rungs.
     """
 
     sigma_data: float = 0.5
@@ -112,6 +120,10 @@ class Preconditioning:
     jumps: bool = False
     beta_min: float = 0.1
     beta_max: float = 20.0
+    steps: int = 1000
+    cosine_shift: float = 0.008
+    beta_limit: float = 0.999
+    time_shift: float = 0.0
 
     @classmethod
     def named(cls, name: str, sigma_data: float = 0.5) -> "Preconditioning":
@@ -132,7 +144,8 @@ class Preconditioning:
         """``c_skip, c_out, c_in, c_noise`` of levels of any shape, in their precision."""
         above = sigma - torch.as_tensor(self.sigma_min, dtype=sigma.dtype)  # the same rounding as sigma: exactly 0
         c_skip, c_out, c_in = FORMS[self.form](above, sigma, self.sigma_data)
-        return c_skip, self.sign * c_out, c_in, self.time_scale * TIMES[self.time](sigma, self)
+        c_noise = self.time_scale * TIMES[self.time](sigma, self) + self.time_shift
+        return c_skip, self.sign * c_out, c_in, c_noise
 
 
 class Denoiser(nn.Module):

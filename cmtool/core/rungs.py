@@ -23,7 +23,8 @@ def geometric(n: int, sigma_min: float, sigma_max: float) -> Tensor:
 def ddpm(n: int = 1000, schedule: str = "linear", **options: float) -> Tensor:
     """DDPM's steps as levels: ``sigma_i = sqrt(1 / abar_i - 1)``, ``abar_i = prod (1 - beta_j)``, float64 [n].
 
-    ``options`` are the ladder's: ``beta_min`` and ``beta_max`` of the linear one.
+    ``options`` are the ladder's: ``beta_min`` and ``beta_max`` of the linear one, ``shift`` and ``most`` of the cosine
+    one.
     """
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)

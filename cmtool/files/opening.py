@@ -14,7 +14,7 @@ import torch
 
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser
-from cmtool.errors import BadFile, UsageError, unknown
+from cmtool.errors import BadFile, UsageError, parsing, unknown
 from cmtool.files.checkpoint import described, digest, load, save
 from cmtool.files.envelope import holds
 from cmtool.files.header import KEY, Header
@@ -43,9 +43,16 @@ def detected(
 
 def format_of(path: Path) -> str | None:
     """The name of the foreign format of a file or folder; None when it is ours, or nobody's."""
-    if not path.exists() or holds(path, KEY):
+    if not (path.is_file() or path.is_dir()) or holds(path, KEY):
         return None
-    return next((name for name in registry.names("formats") if registry.get("formats", name).detect(path)), None)
+    return next((name for name in registry.names("formats") if _detects(registry.get("formats", name), path)), None)
+
+
+def _detects(format: Any, path: Path) -> bool:
+    try:
+        return bool(format.detect(path))
+    except Exception:  # what a format cannot look at is not of that format
+        return False
 
 
 def open_any(
@@ -63,7 +70,8 @@ def open_any(
     name = format.get("name") or format_of(path)
     if name is None:
         return _ours(path, device, format)
-    model = registry.build("formats", {**format, "name": name}, path, backbone=backbone).eval().to(device)
+    with parsing(path, f"cannot be read as a model of '{name}'", "get it again from whoever made it"):
+        model = registry.build("formats", {**format, "name": name}, path, backbone=backbone).eval().to(device)
     model.header = replace(described(model.header, model), sha256=model.header.sha256)
     return model
 

@@ -18,6 +18,8 @@ NAMES = (  # in every network of the family, and together in no other
     "output_blocks.0.0.in_layers.0.weight",
 )
 
+WAYS = ("output", "input")
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -40,7 +42,7 @@ def read_off(path: Path, tensors: Mapping[str, Tensor]) -> Shown:
     """Width, levels, blocks and classes, from names and shapes; BadFile where they make no network."""
     try:
         return _read_off(tensors)
-    except (KeyError, IndexError, ZeroDivisionError) as error:
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise BadFile(f"{path} is no whole ADM network: {error} is not there or has another shape") from error
 
 
@@ -50,7 +52,7 @@ def _read_off(tensors: Mapping[str, Tensor]) -> Shown:
 
     width, channels = size("time_embed.0.weight", 1), size("input_blocks.0.0.weight", 1)
     outputs, axes = size("out.2.weight"), tensors["middle_block.1.qkv.weight"].ndim - 2
-    blocks, levels, updown = _stack(tensors)
+    blocks, levels, updown, resample_conv = _stack(tensors)
     firsts = [1 + level * (blocks + 1) for level in range(levels)]
     mults = [size(f"input_blocks.{i}.0.in_layers.2.weight") / width for i in firsts]
     doubled = size("input_blocks.1.0.emb_layers.1.weight") == 2 * size("input_blocks.1.0.in_layers.2.weight")
@@ -63,18 +65,26 @@ def _read_off(tensors: Mapping[str, Tensor]) -> Shown:
         "scale_shift": doubled,
         "updown": updown,
         "learn_variance": outputs == 2 * channels,
+        **({} if resample_conv else {"resample_conv": False}),
         **({"qkv": "flash"} if axes == 2 else {}),
     }
     classes = size("label_emb.weight") if "label_emb.weight" in tensors else 0
     return Shown(backbone, channels, outputs, classes, guided=axes == 1)
 
 
-def _stack(tensors: Mapping[str, Tensor]) -> tuple[int, int, bool]:
-    """Blocks of a level, levels, and whether residual blocks resize: on the way up, a level ends where one grows."""
-    exits = {name.split(".")[1] for name in tensors if name.startswith("output_blocks.")}
+def _stack(tensors: Mapping[str, Tensor]) -> tuple[int, int, bool, bool]:
+    """Blocks of a level, levels, whether residual blocks resize, and whether convolutions do where they do not.
+
+    On the way up, a level ends where one grows. Where nothing that resizes has weights, places are left out on the way
+    down.
+    """
+    exits, entries = (
+        {int(name.split(".")[1]) for name in tensors if name.startswith(f"{way}_blocks.")} for way in WAYS
+    )
     grow = {True: "in_layers.0.weight", False: "conv.weight"}
     for updown, end in grow.items():
         found = [i for i in range(len(exits)) if any(f"output_blocks.{i}.{k}.{end}" in tensors for k in (1, 2))]
         if found:
-            return found[0], len(exits) // (found[0] + 1), updown
-    return len(exits) - 1, 1, True
+            return found[0], len(exits) // (found[0] + 1), updown, True
+    bare = max(entries) + 1 - len(entries)
+    return len(exits) // (bare + 1) - 1, bare + 1, not bare, not bare

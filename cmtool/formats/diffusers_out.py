@@ -72,6 +72,8 @@ def lacking(model: Denoiser, header: Header) -> Iterator[str]:
         "learn_variance": plan.learn_variance,
         "mults": plan.mults[0] != 1,
         "heads": len(widths(plan)) > 1 and plan.heads != 1,
+        "heads_upsample": plan.heads_upsample not in (None, plan.heads),
+        "resample_conv": not (plan.resample_conv or plan.updown),
     }
     for key in (key for key, without in unlike.items() if without):
         yield f"backbone.{key}={getattr(plan, key)}"

@@ -15,13 +15,12 @@ import torch
 
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.rungs import ddpm
 from cmtool.errors import BadFile, CmtoolError, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill
+from cmtool.files.checkpoint import digest, fill, without_memory
 from cmtool.files.header import Header
 from cmtool.files.opening import detected
 from cmtool.formats.apart import described
-from cmtool.formats.edm_arguments import spec_of
+from cmtool.formats.edm_arguments import process_of, spec_of
 from cmtool.formats.tensors import read
 
 __all__ = ["edm"]
@@ -32,7 +31,10 @@ LICENCE = "CC BY-NC-SA 4.0"  # of the code that writes such files, and of all th
 
 @dataclass(frozen=True)
 class Kind:
-    """What a class around a network means: a name of ``Preconditioning``, the levels that its authors used it for."""
+    """What a class around a network means: a name of ``Preconditioning``, the levels that its authors used it for.
+
+    A file may say that its network knows fewer levels than those.
+    """
 
     family: str
     preconditioning: str
@@ -45,8 +47,8 @@ class Kind:
 KINDS = {
     "EDMPrecond": Kind("edm", "edm"),
     "VPPrecond": Kind("edm", "vp-999"),
-    "VEPrecond": Kind("edm", "ve-1", 0.02),
-    "iDDPMPrecond": Kind("edm", "iddpm", float(ddpm(1000, "cosine")[0])),
+    "VEPrecond": Kind("edm", "ve-1"),
+    "iDDPMPrecond": Kind("edm", "iddpm"),
     "ECMPrecond": Kind("ect", "edm", 0.003, 80.0, True, (0.821,)),
     "Precond": Kind("edm2", "edm"),
 }
@@ -93,7 +95,8 @@ def edm(
     fill(path, net, read(path, table))
     data = positive(path, told["attributes"], "sigma_data", 0.5)
     boundary = kind.sigma_min if kind.consistency else 0.0
-    model = Denoiser(net, replace(Preconditioning.named(kind.preconditioning, data), sigma_min=boundary))
+    process = process_of(path, told)
+    model = Denoiser(net, replace(Preconditioning.named(kind.preconditioning, data), sigma_min=boundary, **process))
     model.header = header(path, kind, spec, model, shape, classes)
     return model
 
@@ -101,8 +104,11 @@ def edm(
 def ranged(
     path: Path, kind: Kind, attributes: Mapping[str, Any], sigma_min: float | None, sigma_max: float | None
 ) -> Kind:
-    """With the levels that the caller wants; the boundary of a consistency model is what the file says."""
-    if kind.consistency:
+    """With the levels that the caller wants, or the network knows; a consistency model's boundary is the file's."""
+    if not kind.consistency:
+        low, high = (known_level(path, attributes, name, getattr(kind, name)) for name in ("sigma_min", "sigma_max"))
+        kind = replace(kind, sigma_min=max(low, kind.sigma_min), sigma_max=min(high, kind.sigma_max))
+    else:
         kind = replace(kind, sigma_min=positive(path, attributes, "sigma_min", kind.sigma_min))
         if sigma_min not in (None, kind.sigma_min):
             raise UsageError(
@@ -119,6 +125,14 @@ def ranged(
 def positive(path: Path, attributes: Mapping[str, Any], name: str, otherwise: float) -> float:
     value = attributes.get(name, otherwise)
     if not 0 < value < 100:
+        raise BadFile(f"{path} has the impossible {name}={value}")
+    return float(value)
+
+
+def known_level(path: Path, attributes: Mapping[str, Any], name: str, otherwise: float) -> float:
+    """An end of what a network knows, which may be 0 or without end."""
+    value = attributes.get(name, otherwise)
+    if not value >= 0:
         raise BadFile(f"{path} has the impossible {name}={value}")
     return float(value)
 
@@ -140,7 +154,7 @@ def contradicts(path: Path, spec: Mapping[str, Any], given: Mapping[str, Any]) -
 def empty(path: Path, spec: Mapping[str, Any], shape: tuple[int, ...], classes: int) -> torch.nn.Module:
     """The network that the arguments describe, without memory for its weights; BadFile when there is none."""
     try:
-        with torch.device("meta"):
+        with without_memory():
             return registry.build("backbones", spec, shape, classes)
     except CmtoolError as error:
         raise BadFile(f"{path} cannot be used: {error.message}", error.hint) from error

@@ -1,12 +1,13 @@
 """The arguments that EDM's, ECT's and EDM2's networks were made with, as options of our backbones."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cmtool.errors import BadFile
 
-__all__ = ["spec_of"]
+__all__ = ["process_of", "spec_of"]
 
 WIDEST, LONGEST = 1 << 14, 16  # any number, any list; the widest published layer has 4096 channels, in 7 levels
 MOST = {"num_blocks": 64, "dropout": 0.99}
@@ -14,11 +15,10 @@ MOST = {"num_blocks": 64, "dropout": 0.99}
 
 @dataclass(frozen=True)
 class Family:
-    """A backbone; ``names`` gives an argument our name and its default, ``fixed`` the only value that it may have."""
+    """A backbone; ``names`` gives an argument our name and its default."""
 
     backbone: str
     names: dict[str, tuple[str, Any]]
-    fixed: dict[str, Any] = field(default_factory=dict)
 
 
 STACK = {
@@ -44,10 +44,12 @@ FAMILIES = {
             "decoder_type": ("decoder", "standard"),
             "resample_filter": ("taps", [1, 1]),
             "augment_dim": ("augment", 0),
+            "channel_mult_emb": ("channel_mult_emb", 4),
         },
-        {"channel_mult_emb": 4},
     ),
-    "DhariwalUNet": Family("dhariwal", {**STACK, "augment_dim": ("augment", 0)}, {"channel_mult_emb": 4}),
+    "DhariwalUNet": Family(
+        "dhariwal", {**STACK, "augment_dim": ("augment", 0), "channel_mult_emb": ("channel_mult_emb", 4)}
+    ),
     "Precond": Family(
         "edm2",
         {
@@ -55,23 +57,27 @@ FAMILIES = {
             "attn_resolutions": ("attention", [16, 8]),
             "channels_per_head": ("head", 64),
             "dropout": ("dropout", 0.0),
-        },
-        {
-            "channel_mult_noise": None,
-            "channel_mult_emb": None,
-            "label_balance": 0.5,
-            "concat_balance": 0.5,
-            "res_balance": 0.3,
-            "attn_balance": 0.3,
-            "clip_act": 256,
+            "channel_mult_noise": ("channel_mult_noise", None),
+            "channel_mult_emb": ("channel_mult_emb", None),
+            "label_balance": ("label_balance", 0.5),
+            "concat_balance": ("concat_balance", 0.5),
+            "res_balance": ("res_balance", 0.3),
+            "attn_balance": ("attn_balance", 0.3),
+            "clip_act": ("clip_act", 256),
         },
     ),
 }
 
-# Of the class around the network: read elsewhere, without effect on what it computes, or fixed for our processes.
+NONE = {"channel_mult_noise", "channel_mult_emb", "clip_act"}  # of EDM2, which may be None
+
+# Of the class around the network: read elsewhere, or without effect on what it computes.
 OUTER = {"img_resolution", "img_channels", "label_dim", "model_type", "use_fp16", "label_dropout", "logvar_channels"}
 OUTER |= {"sigma_min", "sigma_max", "sigma_data"}
-PROCESS = {"beta_d": 19.9, "beta_min": 0.1, "M": 1000, "epsilon_t": 1e-5, "C_1": 0.001, "C_2": 0.008}
+# The process of VP and of the steps of iDDPM: the time of the lowest level is no part of what a network is told.
+PROCESS: dict[str, dict[str, Any]] = {
+    "VPPrecond": {"beta_d": 19.9, "beta_min": 0.1, "M": 1000, "epsilon_t": 1e-5},
+    "iDDPMPrecond": {"C_1": 0.001, "C_2": 0.008, "M": 1000},
+}
 
 
 def spec_of(path: Path, told: dict[str, Any]) -> tuple[tuple[int, int, int], int, dict[str, Any]]:
@@ -79,11 +85,9 @@ def spec_of(path: Path, told: dict[str, Any]) -> tuple[tuple[int, int, int], int
     arguments, inside = told["arguments"], "Precond" if told["kind"] == "Precond" else told["inside"]
     if inside not in FAMILIES:
         raise BadFile(f"{path} holds a network '{inside}', which cmtool does not have")
-    family = FAMILIES[inside]
-    fixed = {**PROCESS, **family.fixed}
+    family, process = FAMILIES[inside], PROCESS.get(told["kind"], {})
     for key, value in arguments.items():
-        same = key in fixed and fixed[key] == value
-        if not (same or key in OUTER or key in family.names):
+        if not (key in OUTER or key in process or key in family.names):
             raise BadFile(f"{path} has a network with {key}={str(value)[:40]}, which cmtool's cannot have")
     spec: dict[str, Any] = {"name": family.backbone}
     spec |= {ours: sane(path, key, arguments.get(key, default)) for key, (ours, default) in family.names.items()}
@@ -95,11 +99,33 @@ def spec_of(path: Path, told: dict[str, Any]) -> tuple[tuple[int, int, int], int
     return (channels, side, side), max(classes, 0), spec
 
 
+def process_of(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """What the network was told of the noise level, as fields of ``Preconditioning``; BadFile for no process."""
+    kind = told["kind"]
+    if kind not in PROCESS:
+        return {}
+    said = {key: told["arguments"].get(key, default) for key, default in PROCESS[kind].items()}
+    number = all(type(value) in (int, float) and math.isfinite(value) and value >= 0 for value in said.values())
+    steps = said["M"]
+    if not number or not 20 < steps <= WIDEST or steps != int(steps):
+        raise BadFile(f"{path} describes a process that cannot be: {said}")
+    if kind == "VPPrecond":
+        if not 0 < said["beta_d"] < 1e4 or said["beta_min"] >= 1e4:
+            raise BadFile(f"{path} describes a process that cannot be: {said}")
+        ends = {"beta_min": float(said["beta_min"]), "beta_max": float(said["beta_min"] + said["beta_d"])}
+        return {**ends, "time_scale": steps - 1.0}
+    if not 0 < said["C_1"] < 1 or said["C_2"] > 1:
+        raise BadFile(f"{path} describes a process that cannot be: {said}")
+    return {"steps": int(steps), "cosine_shift": float(said["C_2"]), "beta_limit": 1.0 - said["C_1"]}
+
+
 def sane(path: Path, key: str, value: Any) -> Any:
     """The value, unless a network of it could not be imagined: BadFile."""
+    if value is None and key in NONE:
+        return None
     numbers = value if isinstance(value, list) else [value]
     most = MOST.get(key, WIDEST)
     fits = all(isinstance(n, str) or (isinstance(n, int | float) and 0 <= n <= most) for n in numbers)
     if not fits or len(numbers) > LONGEST:
         raise BadFile(f"{path} describes a network that cannot be: {key}={str(value)[:40]}")
-    return value
+    return float(value) if key == "clip_act" else value

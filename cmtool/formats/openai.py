@@ -17,7 +17,7 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.grids import karras
 from cmtool.core.rungs import SCHEDULES, ddpm
 from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill
+from cmtool.files.checkpoint import digest, fill, without_memory
 from cmtool.files.header import KINDS, Header
 from cmtool.files.opening import detected
 from cmtool.formats.adm_shapes import NAMES, Shown, read_off
@@ -27,6 +27,8 @@ from cmtool.formats.released import ARCHITECTURES, FILES, File, Hidden
 __all__ = ["openai"]
 
 HEADS = {"heads", "head_width"}
+HIDDEN = HEADS | {"heads_upsample"}
+UPSAMPLER = 6  # channels that one takes of colour images
 STEPS = {"linear": "ddpm-1000", "cosine": "ddpm-cosine-1000"}
 
 
@@ -76,10 +78,11 @@ def openai(
 ) -> Denoiser:
     """A network of consistency_models or guided-diffusion as a denoiser, with a header.
 
-    ``backbone`` holds options of the backbone ``adm`` that the tensors do not show (``head_width`` or ``heads``, and
-    for guided-diffusion ``qkv``), ``side`` is that of the images; ``kind`` is "score" or "consistency", ``schedule``
-    that of guided-diffusion's steps, "linear" or "cosine". What is known of a published file need not be given.
-    BadFile for a damaged file; UsageError that says what must be given, or what contradicts the file.
+    ``backbone`` holds options of the backbone ``adm`` that the tensors do not show (``head_width``, or ``heads`` and
+    ``heads_upsample``, and for guided-diffusion ``qkv``), ``side`` is that of the images; ``kind`` is "score" or
+    "consistency", ``schedule`` that of guided-diffusion's steps, "linear" or "cosine". What is known of a published
+    file need not be given. BadFile for a damaged file; UsageError that says what must be given, or what contradicts
+    the file.
     """
     for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, SCHEDULES)):
         if word is not None and word not in words:
@@ -91,7 +94,7 @@ def openai(
     known = ARCHITECTURES.get(shown.layers)
     file, hidden = FILES.get(path.stem) if known else None, known or Hidden()
     if HEADS & given.keys():  # what is said of the heads replaces whichever of the two is known
-        hidden = replace(hidden, backbone={k: v for k, v in hidden.backbone.items() if k not in HEADS})
+        hidden = replace(hidden, backbone={k: v for k, v in hidden.backbone.items() if k not in HIDDEN})
     spec = {**shown.backbone, **hidden.backbone, **given}
     side, schedule = side or hidden.side, schedule or hidden.schedule
     kind = kind or (file.kind if file else "score" if shown.guided else None)
@@ -106,8 +109,11 @@ def openai(
 
 
 def check(path: Path, shown: Shown, given: Mapping[str, Any], schedule: str | None) -> None:
-    """UsageError for an option that the tensors contradict; BadFile for networks that make no image from noise."""
-    if shown.outputs not in (shown.channels, 2 * shown.channels):
+    """UsageError for an option that the tensors contradict; BadFile for networks that make no image from noise.
+
+    An upsampler takes the image to enlarge beside the noisy one; with its variance it gives as many channels again.
+    """
+    if shown.outputs not in (shown.channels, 2 * shown.channels) or shown.channels == shown.outputs == UPSAMPLER:
         raise BadFile(
             f"{path} takes {shown.channels} channels and gives {shown.outputs}, as an upsampler does",
             "cmtool reads networks that make images from noise alone",
@@ -133,8 +139,10 @@ def require(
     path: Path, shown: Shown, spec: Mapping[str, Any], side: int | None, schedule: str | None, kind: str | None
 ) -> None:
     """UsageError that names everything the file leaves open, with values that would be usual."""
+    counted = spec.get("heads") if spec["attention"] and "heads_upsample" not in spec else None
     lacks = {
         "backbone.head_width=64": not HEADS & spec.keys(),
+        f"backbone.heads_upsample={counted}": bool(counted),
         "backbone.qkv=legacy": "qkv" not in spec,
         "format.side=64": side is None,
         "format.schedule=linear": shown.guided and schedule is None,
@@ -151,7 +159,7 @@ def require(
 
 def build(path: Path, tensors: dict[str, torch.Tensor], meant: Meant) -> Denoiser:
     """The denoiser, and what a converted file will say of it."""
-    with torch.device("meta"):
+    with without_memory():
         net = registry.build("backbones", meant.backbone, meant.shape, meant.classes)
     fill(path, net, tensors)
     model = Denoiser(net, meant.preconditioning())

@@ -31,6 +31,7 @@ class File:
 
 
 WIDE = {"head_width": 64}
+COUNTED = {"heads": 4, "heads_upsample": 4}
 LEGACY = {**WIDE, "qkv": "legacy"}
 
 # By: is it guided-diffusion's, width, blocks of a level, mults, levels with attention.
@@ -38,7 +39,7 @@ ARCHITECTURES: dict[tuple[Any, ...], Hidden] = {
     (False, 192, 3, (1, 2, 3, 4), (1, 2, 3)): Hidden(64, WIDE),
     (False, 256, 2, (1, 1, 2, 2, 4, 4), (3, 4, 5)): Hidden(256, WIDE),
     (True, 192, 3, (1, 2, 3, 4), (1, 2, 3)): Hidden(64, {**WIDE, "qkv": "new"}, "cosine"),
-    (True, 256, 2, (1, 1, 2, 3, 4), (2, 3, 4)): Hidden(128, {"heads": 4, "qkv": "legacy"}, "linear"),
+    (True, 256, 2, (1, 1, 2, 3, 4), (2, 3, 4)): Hidden(128, {**COUNTED, "qkv": "legacy"}, "linear"),
     (True, 256, 2, (1, 1, 2, 2, 4, 4), (3, 4, 5)): Hidden(256, LEGACY, "linear"),
     (True, 256, 2, (0.5, 1, 1, 2, 2, 4, 4), (4, 5, 6)): Hidden(512, LEGACY, "linear"),
 }

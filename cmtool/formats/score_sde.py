@@ -10,26 +10,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cmtool import registry
-from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.process import VP, SubVP
-from cmtool.core.rungs import ddpm
+from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill
+from cmtool.files.checkpoint import digest, fill, without_memory
 from cmtool.files.header import Header
 from cmtool.files.opening import detected
-from cmtool.formats.archive import mentions, pickled, read, state_dict
+from cmtool.formats.archive import read, state_dict
+from cmtool.formats.score_sde_levels import PROCESSES, Levels
 from cmtool.formats.score_sde_shapes import LIST, Shown, read_off
+from cmtool.formats.wrapped import mentioned, unwrap
 
 __all__ = ["score_sde"]
 
-PREFIX = "module."
-PROCESSES = {"ve": "ve-1", "vp": "vp-999", "subvp": "subvp-999", "ddpm": "ddpm-1000"}
-START = 1e-3  # the time at which score_sde stops sampling VP and sub-VP
-
+FIRST = (f"{LIST}0.W", f"{LIST}0.weight")  # one of which every network has
 # The side of the images of published networks, by width, mults and levels with attention.
 SIDES = {
     (128, (1, 2, 2, 2), (1,)): 32,
@@ -40,8 +36,8 @@ SIDES = {
 
 
 def recognised(path: Path) -> bool:
-    """The pickle of a training has a nameless average and the names of score_sde's weights."""
-    return path.is_file() and mentions(pickled(path), "model", "shadow_params", f"{PREFIX}{LIST}1.weight")
+    """The pickle of a training has the first weights of score_sde's list, and its attention."""
+    return path.is_file() and any(mentioned(path, first) for first in FIRST)
 
 
 @detected(recognised)
@@ -52,32 +48,38 @@ def score_sde(
     process: str | None = None,
     side: int | None = None,
     centered: bool | None = None,
+    scale_by_sigma: bool | None = None,
+    beta_min: float = 0.1,
+    beta_max: float = 20.0,
     ema: bool = True,
 ) -> Denoiser:
     """A network of score_sde as a denoiser, with a header; its average unless ``ema`` is false.
 
-    ``process`` is "vp", "subvp" or "ddpm" (VP of 1000 steps); one with Fourier features is of "ve". ``side`` is that of
-    the images, and ``centered`` says that they were in [-1, 1]; ``backbone`` may hold what the tensors do not show, the
-    ``taps`` of the filter and ``rescale``. BadFile for a damaged file; UsageError that says what must be given.
+    ``process`` is "ve", "vp" or "subvp", or of numbered steps "smld" (VE) or "ddpm" (VP); a network with Fourier
+    features is of "ve" unless it is said. ``beta_min`` and ``beta_max`` are those of VP. ``side`` is that of the
+    images, and ``centered`` says that they were in [-1, 1]; ``scale_by_sigma`` whether VE's output is divided by the
+    level. ``backbone`` may hold what the tensors do not show, the ``taps`` of the filter, ``rescale`` and the
+    ``nonlinearity``. BadFile for a damaged file; UsageError that says what must be given.
     """
     if process is not None and process not in PROCESSES:
         raise unknown("process", process, PROCESSES)
-    tensors, levels = weights(path, ema)
+    tensors, sigmas, averaged = weights(path, ema)
     shown = read_off(path, tensors)
     spec = {**shown.backbone, **shown.guessed, **agreed(path, shown, dict(backbone or {}))}
     process = process or ("ve" if shown.fourier else None)
     side = side or SIDES.get(shown.layers)
     require(path, process, side)
     assert process and side
-    centered = process != "ve" if centered is None else centered
-    check(path, shown, process, centered)
+    centered = process not in ("ve", "smld") if centered is None else centered
+    levels = Levels(path, process, shown.fourier, centered, scale_by_sigma, beta_min, beta_max, sigmas)
+    preconditioning = levels.preconditioning()
+    sigma_min, sigma_max = levels.span()
 
     shape = (shown.channels, side, side)
-    with torch.device("meta"):
+    with without_memory():
         net = registry.build("backbones", spec, shape, 0)
     fill(path, net, tensors)
-    model = Denoiser(net, preconditioning(process, centered))
-    sigma_min, sigma_max = span(path, process, levels, 1.0 if centered else 2.0)
+    model = Denoiser(net, preconditioning)
     model.header = Header(
         kind="score",
         backbone=spec,
@@ -87,26 +89,31 @@ def score_sde(
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         method="score_sde",
+        average={"track": "ema"} if averaged else {},
         sha256=digest(path),
     )
     return model
 
 
-def weights(path: Path, ema: bool) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The tensors by their names in the network, and the ladder of levels; BadFile where the average does not fit."""
+def weights(path: Path, ema: bool) -> tuple[dict[str, Tensor], Tensor | None, bool]:
+    """The tensors by their names in the network, the ladder of levels, and whether they are an average.
+
+    A file without any average, such as a network alone, is taken as it is; BadFile where its average does not fit.
+    """
     found = read(path)
-    model = found.get("model") if isinstance(found, dict) else None
-    named = state_dict(path, model)
-    named = {name.removeprefix(PREFIX): tensor for name, tensor in named.items()}
-    levels = named.pop("sigmas", None)
+    first = next((name for name in FIRST if mentioned(path, name)), FIRST[0])
+    part = unwrap(path, found, (first,), ema)
+    named, average = part.tensors, part.averaged
+    sigmas = named.pop("sigmas", None)
     if not all(name.startswith(LIST) for name in named):
         raise BadFile(f"{path} holds tensors that no network of score_sde has")
-    if ema:
-        named |= averaged(path, found.get("ema"), [name for name in named if name != f"{LIST}0.W"], named)
-    return named, levels
+    if ema and isinstance(found, dict) and "ema" in found:
+        average = True
+        named |= shadows(path, found["ema"], [name for name in named if name != f"{LIST}0.W"], named)
+    return named, sigmas, average
 
 
-def averaged(path: Path, ema: Any, names: list[str], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def shadows(path: Path, ema: Any, names: list[str], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The nameless average under the names of the learnt tensors, in whose order it stands."""
     tensors = ema.get("shadow_params") if isinstance(ema, dict) else None
     if not isinstance(tensors, list) or len(tensors) != len(names):
@@ -140,35 +147,3 @@ def require(path: Path, process: str | None, side: int | None) -> None:
         raise UsageError(
             f"{path} does not say {keys}", f"write what is true of it into {path}.yaml, or give it: such as {flags}"
         )
-
-
-def check(path: Path, shown: Shown, process: str, centered: bool) -> None:
-    """UsageError for what no preconditioning of ours stands for."""
-    if process == "ve" and not shown.fourier:
-        raise UsageError(
-            f"{path} was told the number of a step of VE, which cmtool does not read",
-            "it reads those of VE that have Fourier features",
-        )
-    if process != "ve" and (shown.fourier or not centered):
-        why = "it has Fourier features" if shown.fourier else "images in [0, 1] belong to ve"
-        raise UsageError(f"format.process={process} does not fit {path}: {why}", "leave format.process out")
-
-
-def preconditioning(process: str, centered: bool) -> Preconditioning:
-    """The network of VE is told ln sigma of its own images; that of [0, 1] is half of ours."""
-    if process == "ve" and centered:
-        return Preconditioning(form="score", time="log", time_scale=4.0)
-    return Preconditioning.named(PROCESSES[process])
-
-
-def span(path: Path, process: str, levels: Tensor | None, scale: float) -> tuple[float, float]:
-    """The lowest and the highest level; VE's stand in the file."""
-    if process == "ddpm":
-        ladder = ddpm()
-        return float(ladder[0]), float(ladder[-1])
-    if process != "ve":
-        low, high = (VP() if process == "vp" else SubVP()).level(torch.tensor([START, 1.0], dtype=torch.float64))
-        return float(low), float(high)
-    if levels is None or not levels.numel() or not (levels > 0).all():
-        raise BadFile(f"{path} holds no ladder of noise levels")
-    return scale * float(levels.min()), scale * float(levels.max())

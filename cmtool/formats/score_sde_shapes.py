@@ -13,6 +13,7 @@ from cmtool.errors import BadFile
 __all__ = ["LIST", "Shown", "read_off"]
 
 LIST = "all_modules."  # begins the name of every weight
+MOST = 10_000  # modules; the deepest published network has less than a hundredth
 FILTER = [1.0, 3.0, 3.0, 1.0]  # of all published networks that filter where sides change
 
 
@@ -46,20 +47,25 @@ def read_off(path: Path, tensors: Mapping[str, Tensor]) -> Shown:
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> list[Part]:
-    """The weights of each module that has any, in the order of the list."""
+    """The weights of each module in the order of the list; none of those that have no weights."""
     parts: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
         number, _, rest = name.removeprefix(LIST).partition(".")
         parts[int(number)][rest] = tensor
-    return [parts[number] for number in sorted(parts)]
+    if max(parts) > MOST:
+        raise ValueError(f"module {max(parts)}")
+    return [parts[number] for number in range(max(parts) + 1)]
 
 
 def _read_off(parts: list[Part]) -> Shown:
+    """The network that is not told its noise level begins with a convolution, with no linear map before it."""
     fourier = "W" in parts[0]
-    dense, entry, body = parts[fourier], parts[2 + fourier], parts[3 + fourier :]
-    width, channels = dense["weight"].shape[1] // (1 + fourier), entry["weight"].shape[1]
+    conditional = parts[fourier]["weight"].ndim == 2
+    first = fourier + 2 * conditional
+    entry, body = parts[first], parts[first + 1 :]
+    width, channels = entry["weight"].shape[:2]
     plain = not any("Conv_2.weight" in part for part in body)
-    ends = [i for i, part in enumerate(body) if (_strided(part) if plain else _resizing(part))]
+    ends = [i for i, part in enumerate(body) if (_strided(part) or not part if plain else _resizing(part))]
     levels = len(ends) // 2 + 1
     kept = [i for i, part in enumerate(body) if "Conv_1.weight" in part and i not in ends]
     blocks = ((len(kept) - 2) // levels - 1) // 2
@@ -72,11 +78,13 @@ def _read_off(parts: list[Part]) -> Shown:
     }
     if min(sizes["mults"]) < 1 or min(width, channels) < 1:
         raise ValueError("a level")
+    told = {} if conditional else {"conditional": False}
     if plain:
-        return Shown({"name": "ddpm", **sizes}, {}, channels)
+        bare = {} if all(body) else {"resample_conv": False}
+        return Shown({"name": "ddpm", **sizes, **told, **bare}, {}, channels)
     beside, filtered = _beside(body)
     decoder = "skip" if sum("bias" in part and part["bias"].shape == (channels,) for part in body) > 1 else "standard"
-    ways = {"embedding": "fourier" if fourier else "positional", **beside, "decoder": decoder}
+    ways = {"embedding": "fourier" if fourier else "positional", **beside, "decoder": decoder, **told}
     taps = {} if filtered is None else {"taps": FILTER if filtered else [1.0, 1.0]}
     usual = {"rescale": True, "taps": [1.0, 1.0] if beside["encoder"] == "standard" else FILTER}
     return Shown({"name": "ncsnpp", **sizes, **ways, **taps}, usual, channels)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from cmtool.backbones.adm import adm, waves
-from cmtool.backbones.adm_blocks import Attention, Block
+from cmtool.backbones.adm_blocks import Attention, Block, Down, Up
 from cmtool.errors import UsageError
 from cmtool.testing import check_backbone, wake
 
@@ -16,10 +16,38 @@ TINY = {"width": 32, "mults": (1, 2), "blocks": 1, "attention": (1,), "head_widt
 
 @pytest.mark.parametrize(
     "options",
-    [{"scale_shift": False, "qkv": "legacy"}, {"updown": False, "qkv": "new", "heads": 2}, {"learn_variance": True}],
+    [
+        {"scale_shift": False, "qkv": "legacy"},
+        {"updown": False, "qkv": "new", "heads": 2},
+        {"learn_variance": True},
+        {"resample_conv": False},
+    ],
 )
 def test_adm_keeps_the_contract_of_a_backbone(options):
     check_backbone(adm, (3, 8, 8), 3, **{**TINY, **options})
+
+
+@torch.no_grad()
+def test_the_way_up_may_have_other_heads():
+    torch.manual_seed(0)
+    nets = [wake(adm((3, 8, 8), 0, **{**TINY, "heads": 2, "heads_upsample": n})) for n in (None, 2, 4)]
+    for net in nets[1:]:
+        net.load_state_dict(nets[0].state_dict())
+    counts = [[part.heads for part in net.modules() if isinstance(part, Attention)] for net in nets]
+    assert counts == [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 4, 4]]  # down, middle, and two on the way up
+    x, c = torch.randn(1, 3, 8, 8), torch.tensor([7.0])
+    same, too, other = (net(x, c) for net in nets)
+    assert torch.equal(same, too) and not torch.allclose(same, other)
+
+
+@torch.no_grad()
+def test_sides_change_without_weights_where_nothing_convolves():
+    down, up, x = Down(4, convolves=False), Up(4, convolves=False), torch.randn(2, 4, 6, 6)
+    assert not [*down.parameters(), *up.parameters()]
+    torch.testing.assert_close(down(x), x.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)))
+    assert torch.equal(up(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    names = adm((3, 8, 8), 0, **TINY, updown=False, resample_conv=False).state_dict()
+    assert {name.split(".")[1] for name in names if name.startswith("input_blocks.")} == {"0", "1", "3"}
 
 
 def test_a_new_adm_is_the_zero_function():

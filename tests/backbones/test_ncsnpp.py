@@ -1,6 +1,7 @@
 """score_sde's networks against torch's own attention, SciPy's filters and formulas; the whole against goldens."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,12 +135,124 @@ def test_other_precisions_and_layouts_of_memory_give_nearly_the_same():
         ({"width": 15}, "needs an even width"),
         ({"width": 18}, "cannot be shared by 4 groups"),
         ({"encoder": "residul"}, "unknown encoder 'residul'"),
+        ({"nonlinearity": "swoosh"}, "unknown nonlinearity 'swoosh'"),
         ({"taps": (1.0, 3.0, 1.0)}, "an even number of weights"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         ncsnpp(options.pop("shape", (3, 8, 8)), 0, **{**TINY, **options})
+
+
+LINEAR, BLOCK = ("weight", "bias"), ("GroupNorm_0", "Conv_0", "Dense_0", "GroupNorm_1", "Conv_1")
+RESIZES, LOOKS, ALONE = (*BLOCK, "Conv_2"), ("GroupNorm_0", "NIN_0", "NIN_1", "NIN_2", "NIN_3"), ("Conv_0",)
+
+LOWER, MAKES = (RESIZES, LOOKS, BLOCK, LOOKS, BLOCK), (LINEAR, LINEAR)  # the lowest level and the middle; an image
+# The modules of score_sde's list, written down from its layout and from recorded files, not from our network: nf 16,
+# ch_mult (1, 2), one block a level, attention at the lower one. Where the image goes beside the blocks by a filter
+# alone nothing stands in the list.
+LISTS = {
+    # Fourier, two maps, entry; block, down, image; the lower level; up 2, look, up; up 2; out
+    "input_skip": (
+        {"encoder": "skip"},
+        [
+            ("W",),
+            LINEAR,
+            LINEAR,
+            LINEAR,
+            BLOCK,
+            RESIZES,
+            ALONE,
+            *LOWER,
+            RESIZES,
+            RESIZES,
+            LOOKS,
+            *3 * (RESIZES,),
+            *MAKES,
+        ],
+    ),
+    # the same with an image made at each side, as bedroom, church, ffhq and celebahq have it
+    "output_skip": (
+        {"encoder": "skip", "decoder": "skip"},
+        [
+            ("W",),
+            LINEAR,
+            LINEAR,
+            LINEAR,
+            BLOCK,
+            RESIZES,
+            ALONE,
+            *LOWER,
+            RESIZES,
+            RESIZES,
+            LOOKS,
+            *MAKES,
+            *3 * (RESIZES,),
+            *MAKES,
+        ],
+    ),
+    "residual": (
+        {"embedding": "positional"},
+        [
+            LINEAR,
+            LINEAR,
+            LINEAR,
+            BLOCK,
+            RESIZES,
+            ("Conv2d_0",),
+            *LOWER,
+            RESIZES,
+            RESIZES,
+            LOOKS,
+            *3 * (RESIZES,),
+            *MAKES,
+        ],
+    ),
+    "not told its level": (
+        {"embedding": "positional", "encoder": "standard", "conditional": False},
+        [LINEAR, BLOCK, RESIZES, *LOWER, RESIZES, RESIZES, LOOKS, *3 * (RESIZES,), *MAKES],
+    ),
+}
+
+
+@pytest.mark.parametrize("which", LISTS)
+def test_the_list_of_modules_is_that_of_score_sde(which):
+    options, parts = LISTS[which]
+    found: dict[int, list[str]] = {}
+    for name in ncsnpp((3, 16, 16), 0, **{**TINY, **options}).state_dict():
+        _, number, part, *_ = name.split(".")
+        found.setdefault(int(number), []).append(part)
+    assert [tuple(dict.fromkeys(found[number])) for number in sorted(found)] == parts
+    assert sorted(found) == [*range(len(parts))]
+
+
+def test_ddpm_without_convolutions_leaves_their_places_empty():
+    names = ddpm((3, 8, 8), 0, **{**TINY, "width": 32, "resample_conv": False}).state_dict()
+    numbers = {int(name.split(".")[1]) for name in names}
+    assert set(range(max(numbers))) - numbers == {4, 13}  # after the first level's block, and before it on the way up
+
+
+@torch.no_grad()
+def test_a_network_that_is_not_conditional_is_told_nothing():
+    net = wake(ncsnpp((3, 8, 8), 0, **TINY, conditional=False)).eval()
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(net(x, torch.tensor([-2.0, 1.0])), net(x, torch.tensor([3.0, 9.0])))
+    with pytest.raises(UsageError, match="cannot be told classes"):
+        ncsnpp((3, 8, 8), 2, **TINY, conditional=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "act"), [("relu", F.relu), ("elu", F.elu), ("lrelu", lambda x: F.leaky_relu(x, 0.2))])
+def test_a_block_has_the_nonlinearity_that_it_is_given(name, act):
+    torch.manual_seed(0)
+    block, x, e = (
+        wake(Block(16, 16, replace(STYLE, nonlinearity=name))).eval(),
+        torch.randn(1, 16, 4, 4),
+        torch.randn(1, 8),
+    )
+    h = block.Conv_0(act(block.GroupNorm_0(x))) + block.Dense_0(e)[:, :, None, None]
+    expected = (x + block.Conv_1(act(block.GroupNorm_1(h)))) / math.sqrt(2)
+    torch.testing.assert_close(block(x, e), expected)
 
 
 def test_ddpm_needs_32_groups():

@@ -88,7 +88,7 @@ def test_nothing_in_a_file_is_run_and_damage_is_one_sentence(tmp_path):
     with pytest.raises(BadFile, match=r"asks for 'builtins\.exec'"):
         read_statistics(written(tmp_path / "trap.pkl", {"fid": Trap()}))
     torch.save({"mu": Trap()}, tmp_path / "trap.pt")
-    with pytest.raises(BadFile, match="holds more than weights"):
+    with pytest.raises(BadFile, match=r"asks for .builtins\.exec."):
         read_statistics(tmp_path / "trap.pt")
     whole = written(tmp_path / "a.pkl", {"mu": MU, "sigma": SIGMA}).read_bytes()
     for cut in (1, len(whole) // 2, len(whole) - 2):

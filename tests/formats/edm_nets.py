@@ -68,14 +68,14 @@ def song(trap, kind="EDMPrecond", classes=0, more=None, **attributes):
     return outer(net, kind, arguments, trap, sigma_data=0.5, **attributes)
 
 
-def narrow_adm(trap):
-    arguments = {**IMAGES, "model_type": "DhariwalUNet", **SONG, "channel_mult": [1], "attn_resolutions": []}
+def narrow_adm(trap, **more):
+    arguments = {**IMAGES, "model_type": "DhariwalUNet", **SONG, "channel_mult": [1], "attn_resolutions": [], **more}
     net = network(dhariwal, width=8, mults=(1,), blocks=1, attention=(), learn_variance=True)
     return outer(net, "iDDPMPrecond", arguments, trap, "DhariwalUNet")
 
 
-def magnitudes(trap):
-    arguments = {**IMAGES, **SONG, "channel_mult": [1], "channels_per_head": 8, "use_fp16": True}
+def magnitudes(trap, **more):
+    arguments = {**IMAGES, **SONG, "channel_mult": [1], "channels_per_head": 8, "use_fp16": True, **more}
     net = network(edm2, width=8, mults=(1,), blocks=1, attention=(4,), head=8).half()
     return outer(net, "Precond", arguments, trap, "UNet", "unet", sigma_data=0.5)
 

@@ -20,7 +20,7 @@ def network(name="ncsnpp", **options):
 def write(path, name="ncsnpp", levels=(50.0, 1.0, 0.01), **options):
     """A training whose average is the network, and whose network is 1 more everywhere; its path."""
     net = network(name, **options)
-    named = {"module.sigmas": torch.tensor(levels, dtype=torch.float64)}
+    named = {"module.sigmas": torch.tensor([*levels], dtype=torch.float64)}
     named |= {f"module.{key}": value + 1 for key, value in net.state_dict().items()}
     average = {"decay": 0.999, "num_updates": 1, "shadow_params": [p.detach() for p in net.parameters()]}
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4).state_dict()

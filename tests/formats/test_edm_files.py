@@ -1,6 +1,7 @@
 """Files of EDM, ECT and EDM2 made from networks of ours: the same weights, the right meaning, and nothing runs."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,7 +49,8 @@ def test_the_weights_are_those_of_the_file(written, trap, protocol):
     [
         ("EDMPrecond", {"sigma_min": 0, "sigma_max": float("inf")}, Preconditioning.named("edm"), (0.002, 80)),
         ("VPPrecond", {}, Preconditioning.named("vp-999"), (0.002, 80)),
-        ("VEPrecond", {}, Preconditioning.named("ve-1"), (0.02, 80)),
+        ("VEPrecond", {"sigma_min": 0.02, "sigma_max": 100}, Preconditioning.named("ve-1"), (0.02, 80)),
+        ("VEPrecond", {"sigma_min": 0.1, "sigma_max": 50}, Preconditioning.named("ve-1"), (0.1, 50)),
     ],
 )
 def test_the_class_around_says_what_is_predicted(written, trap, kind, attributes, named, ends):
@@ -60,6 +62,49 @@ def test_the_class_around_says_what_is_predicted(written, trap, kind, attributes
     assert header.licence == "CC BY-NC-SA 4.0"
     assert header.sha256 == digest(path)
     assert header.parents == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "named", "changes"),
+    [
+        ("VPPrecond", {"beta_d": 9.5, "beta_min": 0.5}, "vp-999", {"beta_min": 0.5, "beta_max": 10.0}),
+        ("VPPrecond", {"M": 500, "epsilon_t": 1e-3}, "vp-999", {"time_scale": 499.0}),
+        (
+            "iDDPMPrecond",
+            {"C_1": 0.01, "C_2": 0.02, "M": 400},
+            "iddpm",
+            {"steps": 400, "cosine_shift": 0.02, "beta_limit": 0.99},
+        ),
+    ],
+)
+def test_the_process_is_that_of_the_file(written, trap, kind, more, named, changes):
+    file = song(trap, kind, more=more) if kind == "VPPrecond" else narrow_adm(trap, **more)
+    assert cmtool.load(written(file)).preconditioning == replace(Preconditioning.named(named), **changes)
+
+
+@pytest.mark.parametrize(
+    "more", [{"beta_d": -1}, {"M": 10**9}, {"M": 10.5}, {"beta_min": "x"}, {"beta_d": float("nan")}]
+)
+def test_a_process_that_is_none(written, trap, more):
+    with pytest.raises(BadFile, match="describes a process that cannot be"):
+        cmtool.load(written(song(trap, "VPPrecond", more=more)))
+
+
+@torch.no_grad()
+def test_balances_of_edm2_are_those_of_the_file(written, trap):
+    """Of a block: ``((1 - t) a + t b) / sqrt((1 - t)^2 + t^2)``, and what is louder than ``clip_act`` is cut."""
+    more = {"res_balance": 0.4, "attn_balance": 0.2, "concat_balance": 0.6, "label_balance": 0.3, "clip_act": 0.5}
+    usual, other, free = (cmtool.load(written(magnitudes(trap, **m))) for m in ({}, more, {"clip_act": None}))
+    assert more.items() <= other.header.backbone.items()
+    heard: list[float] = []
+    for layer in other.net.dec.values():
+        layer.register_forward_hook(lambda _, __, y: heard.append(float(y.abs().max())))
+    x, sigma = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(1)
+    assert not torch.allclose(other(x, sigma), usual(x, sigma))
+    torch.testing.assert_close(free(x, sigma), usual(x, sigma))
+    assert max(heard) == 0.5
+    with pytest.raises(BadFile, match="the balances of edm2 lie between 0 and 1"):
+        cmtool.load(written(magnitudes(trap, res_balance=7)))
 
 
 def test_ect_is_a_consistency_model(written, trap):
@@ -118,7 +163,7 @@ def test_what_may_be_said(written, trap):
         ({"img_channels": "3"}, "does not say what images it makes"),
         ({"img_resolution": 7}, "cannot be used: songunet with 2 levels"),
         ({"encoder_type": "x"}, "cannot be used: unknown encoder 'x'"),
-        ({"channel_mult_emb": 8}, "has a network with channel_mult_emb=8, which cmtool's cannot have"),
+        ({"channel_mult_emb": 8}, "does not fit its own network"),
         ({"beta_min": 0.2}, "has a network with beta_min=0.2"),
         ({"magic": 1}, "has a network with magic=1"),
         ({"resample_filter": [1, 3, 3, 1]}, "does not fit its own network: tensor '.*resample_filter'"),

@@ -5,6 +5,7 @@ import torch
 from adm_nets import SPEC, weights, write
 
 import cmtool
+from cmtool.backbones.adm import adm
 from cmtool.core.rungs import ddpm
 from cmtool.errors import BadFile, UsageError
 from cmtool.files.checkpoint import digest, load, save
@@ -32,6 +33,7 @@ def file(tmp_path):
         ({"mults": (1, 1, 2), "attention": (0, 2), "blocks": 2}, 3),
         ({"mults": (1, 2, 3), "attention": (), "updown": False}, 0),
         ({"mults": (0.5, 1), "width": 64, "attention": (0, 1), "blocks": 3, "scale_shift": False}, 0),
+        ({"mults": (1, 2, 1), "attention": (1,), "updown": False, "resample_conv": False}, 0),
         ({"learn_variance": True, "qkv": "new", "updown": False, "attention": (0, 1)}, 5),
     ],
 )
@@ -82,7 +84,29 @@ def test_everything_that_is_missing_is_said_at_once(file, tmp_path):
     assert f"{file}.yaml" in told.value.hint
     assert told.value.hint.endswith("--set backbone.head_width=64 --set format.side=64 --set format.kind=consistency")
     with pytest.raises(UsageError, match=r"does not say backbone.qkv, format.side, format.schedule$"):
-        cmtool.load(write(tmp_path / "guided.pt", qkv="legacy"), backbone={"heads": 2})
+        cmtool.load(write(tmp_path / "guided.pt", qkv="legacy"), backbone={"head_width": 32})
+
+
+@torch.no_grad()
+def test_heads_that_are_counted_are_counted_on_the_way_up_too(tmp_path, file):
+    """Their number shows nowhere, and a network of other ones computes something else from the same tensors."""
+    with pytest.raises(UsageError, match=r"does not say backbone.heads_upsample$") as told:
+        cmtool.load(file, format=CM["format"], backbone={"heads": 2})
+    assert told.value.hint.endswith("--set backbone.heads_upsample=2")
+    nets = [cmtool.load(file, format=CM["format"], backbone={"heads": 2, "heads_upsample": n}).net for n in (2, 4)]
+    same, other = (net(X, SIGMA) for net in nets)
+    assert (same - other).abs().max() > 1e-3
+    middle = write(tmp_path / "middle.pt", attention=())  # where the way up has no attention
+    cmtool.load(middle, format=CM["format"], backbone={"heads": 2})
+    with pytest.raises(UsageError, match="counted only where all are"):
+        cmtool.load(file, format=CM["format"], backbone={"head_width": 16, "heads_upsample": 2})
+
+
+def test_an_upsampler_is_refused(tmp_path):
+    path = tmp_path / "64_256_upsampler.pt"
+    torch.save(adm((6, 16, 16), 0, **SPEC, qkv="legacy").state_dict(), path)
+    with pytest.raises(BadFile, match="takes 6 channels and gives 6, as an upsampler does"):
+        cmtool.load(path, **GUIDED)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +161,7 @@ def test_of_a_published_file_nothing_need_be_said(tmp_path, as_published):
     assert cmtool.load(write(tmp_path / "edm_cat256_ema.pt")).header.kind == "score"
     with pytest.raises(UsageError, match=r"does not say format.kind$"):
         cmtool.load(write(tmp_path / "ema_0.9999_600000.pt"))
-    heads = cmtool.load(tmp_path / "cd_imagenet64_l2.pt", backbone={"heads": 2}).header.backbone
+    heads = cmtool.load(tmp_path / "cd_imagenet64_l2.pt", backbone={"heads": 2, "heads_upsample": 2}).header.backbone
     assert "head_width" not in heads
 
 
@@ -184,7 +208,7 @@ def changed(name, change):
         (changed("out.2.bias", lambda v: v.long()), "more than named tensors"),
         (changed("out.2.bias", lambda v: v.to_sparse()), "more than named tensors"),
         (changed("out.2.bias", lambda v: [1, 2]), "more than named tensors"),
-        (changed("out.2.bias", lambda v: v[:1].expand(3, 1 << 40)), "larger than the file"),
+        (changed("out.2.bias", lambda v: v[:1].expand(3, 1 << 40)), "larger than its values"),
         (lambda t: {"model": t}, "more than named tensors"),
     ],
 )

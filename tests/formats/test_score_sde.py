@@ -1,5 +1,7 @@
 """What the format ``score_sde`` reads off the tensors, what it asks for, and what the model then computes."""
 
+import math
+
 import pytest
 import torch
 from score_sde_files import SPEC, network, write
@@ -31,7 +33,11 @@ def file(tmp_path):
         ("ncsnpp", {"mults": (2, 1), "encoder": "skip", "decoder": "skip"}),
         ("ncsnpp", {"encoder": "skip", "combine": "cat", "attention": (0, 1)}),
         ("ncsnpp", {"mults": (2,), "attention": (), "encoder": "standard", "blocks": 3}),
+        ("ncsnpp", {"encoder": "standard", "embedding": "positional", "conditional": False}),
+        ("ncsnpp", {"encoder": "skip", "decoder": "skip", "mults": (1, 2, 2), "conditional": False}),
         ("ddpm", {"width": 32}),
+        ("ddpm", {"width": 32, "mults": (1, 1, 2), "resample_conv": False}),
+        ("ddpm", {"width": 32, "conditional": False}),
         ("ddpm", {"width": 32, "mults": (2, 1, 2), "attention": (1,), "blocks": 2}),
     ],
 )
@@ -87,7 +93,7 @@ def test_vp_predicts_the_noise_of_a_time(tmp_path, process):
 
 @torch.no_grad()
 def test_ddpm_predicts_the_noise_of_a_step(tmp_path):
-    path = write(tmp_path / "net.pth", "ddpm", width=32)
+    path = write(tmp_path / "net.pth", "ddpm", range(1000, 0, -1), width=32)
     model, net = cmtool.load(path, format={"side": 16, "process": "ddpm"}), network("ddpm", width=32)
     steps = torch.tensor([500, 12])
     sigma = ddpm()[steps]
@@ -127,8 +133,11 @@ def test_what_contradicts_the_file_is_named(file, given, message):
 @pytest.mark.parametrize(
     ("format", "message"),
     [
-        ({"process": "ve"}, "was told the number of a step of VE, which cmtool does not read"),
+        ({"process": "ve"}, "has no Fourier features, and so was not told a level of ve"),
         ({"process": "vp", "centered": False}, r"images in \[0, 1\] belong to ve"),
+        ({"process": "vp", "scale_by_sigma": True}, "scale_by_sigma belongs to ve"),
+        ({"process": "vp", "beta_min": 5, "beta_max": 1}, "no betas from 5 to 1"),
+        ({"process": "ddpm"}, "has 3 steps, too few for betas of 20"),
     ],
 )
 def test_what_has_no_preconditioning_is_refused(tmp_path, format, message):
@@ -157,7 +166,6 @@ def model_without(key):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.pop("ema"), "no model in a format"),
         (lambda f: f.pop("model"), "no model in a format"),
         (lambda f: f["ema"]["shadow_params"].pop(), "no average that fits"),
         (lambda f: f["ema"]["shadow_params"].reverse(), "an average of another network"),
@@ -168,21 +176,85 @@ def model_without(key):
         (lambda f: f["model"].update({"module.sigmas": torch.zeros(3)}), "no ladder of noise levels"),
         (lambda f: f.update(model=7), "no model in a format"),
         (lambda f: f["model"].update({"module.all_modules.1.weight": torch.zeros(64)}), "no whole network"),
-        (lambda f: f["model"].update({"module.all_modules.1.weight": torch.zeros(64, 0)}), "no whole network"),
+        (
+            lambda f: f["model"].update({"module.all_modules.1.weight": torch.zeros(64, 0)}),
+            "does not fit its own network",
+        ),
     ],
 )
 def test_files_that_make_no_network(file, change, message):
     content = torch.load(file, weights_only=True)
     change(content)
-    if "no whole" in message:
+    itself = "no whole" in message or "does not fit" in message
+    if itself:
         content["ema"] = {"shadow_params": []}
     torch.save(content, file)
     with pytest.raises(BadFile, match=message):
-        cmtool.load(file, format={"side": 16, "ema": "no whole" not in message})
+        cmtool.load(file, format={"side": 16, "ema": not itself})
 
 
-def test_networks_alone_and_those_of_others_are_left_to_others(tmp_path, file):
-    torch.save(torch.load(file, weights_only=True)["model"], tmp_path / "alone.pth")
-    assert format_of(tmp_path / "alone.pth") is None
+def test_a_network_alone_is_taken_as_it_is(tmp_path, file):
+    state = torch.load(file, weights_only=True)
+    torch.save(state["model"], tmp_path / "alone.pth")
+    plain = {name.removeprefix("module."): value for name, value in state["model"].items()}
+    torch.save({"state_dict": {f"_orig_mod.{name}": value for name, value in plain.items()}}, tmp_path / "wrapped.pth")
+    for name in ("alone.pth", "wrapped.pth"):
+        found = cmtool.load(tmp_path / name, **SIDE)
+        assert torch.equal(found.net.state_dict()["all_modules.1.weight"], plain["all_modules.1.weight"])
+        assert not found.header.average
+    assert cmtool.load(file, **SIDE).header.average == {"track": "ema"}
     assert format_of(file) == "score_sde"
     assert format_of(tmp_path) is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("centered", [True, False])
+def test_smld_is_told_the_number_of_a_step_from_the_largest_level(tmp_path, centered):
+    """``score = h(x, i) / sigma_i``, sigma_i = 50 (0.01 / 50)^(i / (N - 1)), as ve/cifar10_ncsnpp was trained."""
+    sigmas = torch.logspace(math.log10(50), -2, 30, dtype=torch.float64)
+    path = write(tmp_path / "net.pth", levels=sigmas.tolist(), embedding="positional")
+    model = cmtool.load(path, format={"side": 16, "process": "smld", "centered": centered})
+    net, unit = network(embedding="positional"), 1 if centered else 2
+    steps = torch.tensor([3, 17])
+    expected = X + unit * sigmas[steps][:, None, None, None] * net(X, steps.float()).double()
+    torch.testing.assert_close(model(X.double(), unit * sigmas[steps]), expected, atol=1e-3, rtol=1e-3)
+    assert (model.header.sigma_min, model.header.sigma_max) == pytest.approx((0.01 * unit, 50 * unit))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("centered", [True, False])
+@pytest.mark.parametrize("embedding", ["fourier", "positional"])
+def test_a_score_that_is_not_divided_by_its_level(tmp_path, centered, embedding):
+    path = write(tmp_path / "net.pth", embedding=embedding)
+    about = {"side": 16, "process": "ve", "scale_by_sigma": False, "centered": centered}
+    model, net, unit = cmtool.load(path, format=about), network(embedding=embedding), 1 if centered else 2
+    theirs = SIGMA / unit
+    score = net(X, theirs.log() if embedding == "fourier" else theirs)  # of images that are X in [-1, 1]
+    expected = X + unit * theirs[:, None, None, None] ** 2 * score
+    torch.testing.assert_close(model(X, SIGMA), expected, atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("process", ["vp", "subvp"])
+def test_other_betas_and_fourier_features_of_a_time(tmp_path, process):
+    path = write(tmp_path / "net.pth")
+    about = {"process": process, "beta_min": 0.5, "beta_max": 12.0, "scale_by_sigma": False}
+    model, net = cmtool.load(path, format={"side": 16, **about}), network()
+    t = torch.tensor([0.2, 0.7], dtype=torch.float64)
+    kept = (-(0.5 * t + 5.75 * t**2) / 2).exp()[:, None, None, None]
+    sigma = (1 - kept**2) ** (0.5 if process == "vp" else 1) / kept
+    noise = net((kept * X).float(), (999 * t).log().float())
+    torch.testing.assert_close(model(X.double(), sigma.flatten()), X - sigma * noise, atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_steps_of_other_betas(tmp_path):
+    path = write(tmp_path / "net.pth", "ddpm", range(400, 0, -1), width=32)
+    model = cmtool.load(path, format={"side": 16, "process": "ddpm", "beta_min": 0.2, "beta_max": 8.0})
+    kept = (1 - torch.linspace(0.2 / 400, 8 / 400, 400, dtype=torch.float64)).cumprod(0).sqrt()
+    steps = torch.tensor([350, 12])
+    scale = kept[steps][:, None, None, None]
+    sigma = (1 - scale**2).sqrt() / scale
+    noise = network("ddpm", width=32)((scale * X).float(), steps.float())
+    torch.testing.assert_close(model(X.double(), sigma.flatten()), X - sigma * noise, atol=1e-3, rtol=1e-3)
+    assert model.header.sigma_max == pytest.approx(float(((1 - kept[-1] ** 2) / kept[-1] ** 2).sqrt()))

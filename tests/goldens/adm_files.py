@@ -11,22 +11,48 @@ from harness import Case
 import cmtool
 from cmtool.core.denoiser import Denoiser
 
-__all__ = ["adm_model"]
+__all__ = ["adm_model", "flags_of", "said", "scalings"]
+
+# Of both repositories' ``create_model``, where a case does not say.
+DEFAULTS = {
+    "num_heads": 1,
+    "num_head_channels": -1,
+    "num_heads_upsample": -1,
+    "use_fp16": False,
+    "use_new_attention_order": False,
+    "dropout": 0.0,
+}
+SCALINGS = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}  # of their ``KarrasDenoiser``
+
+
+def flags_of(case: Case) -> dict[str, Any]:
+    """The arguments of the network."""
+    return {**DEFAULTS, **case.spec["unet" if "unet" in case.spec else "create_model"]}
+
+
+def scalings(case: Case) -> dict[str, float]:
+    """The arguments of the denoiser around it."""
+    return {key: case.spec.get(key, value) for key, value in SCALINGS.items()}
 
 
 def said(flags: dict[str, Any], guided: bool) -> dict[str, Any]:
-    """The reference's flags that its files do not hold, as our options."""
-    narrow = flags["num_head_channels"] > 0
-    backbone = {"head_width": flags["num_head_channels"]} if narrow else {"heads": flags["num_heads"]}
+    """The reference's flags that its files do not hold, as our options; the number of a head's channels comes first."""
+    if flags["num_head_channels"] != -1:
+        backbone: dict[str, Any] = {"head_width": flags["num_head_channels"]}
+    else:
+        up = flags["num_heads_upsample"]
+        backbone = {"heads": flags["num_heads"], "heads_upsample": flags["num_heads"] if up == -1 else up}
     if guided:
-        backbone["qkv"] = "new" if flags.get("use_new_attention_order") else "legacy"
+        backbone["qkv"] = "new" if flags["use_new_attention_order"] else "legacy"
+    if flags.get("conv_resample") is False and not flags.get("resblock_updown"):
+        backbone["resample_conv"] = False
     format = {"side": flags["image_size"], **({"schedule": "linear"} if guided else {"kind": "consistency"})}
-    return {"format": format, "backbone": {**backbone, "half": flags.get("use_fp16", False)}}
+    return {"format": format, "backbone": {**backbone, "half": flags["use_fp16"], "dropout": flags["dropout"]}}
 
 
 def adm_model(case: Case, weights: str, sigma_min: float = 0.0, guided: bool = False) -> Denoiser:
-    """The recorded network behind OpenAI's scalings; ``sigma_min`` 0.002 is their ``distillation=True``."""
-    about = said(case.spec["unet" if "unet" in case.spec else "create_model"], guided)
+    """The recorded network behind OpenAI's scalings; a positive ``sigma_min`` is their ``distillation=True``."""
+    about = said(flags_of(case), guided)
     if (case.folder / "model.pt").is_file():
         model = cmtool.load(case.folder / "model.pt", **about)
     else:
@@ -34,5 +60,6 @@ def adm_model(case: Case, weights: str, sigma_min: float = 0.0, guided: bool = F
             torch.save(case.weights[weights], Path(place) / "net.pt")
             model = cmtool.load(Path(place) / "net.pt", **about)
     if not guided:
-        model.preconditioning = replace(model.preconditioning, sigma_min=sigma_min)
+        data = scalings(case)["sigma_data"]
+        model.preconditioning = replace(model.preconditioning, sigma_data=data, sigma_min=sigma_min)
     return model

@@ -3,55 +3,62 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
-from adm_files import adm_model
-from claims_training import uniform_of
+from adm_files import adm_model, flags_of, scalings
+from claims_cm import weighting
+from claims_training import NORMS, uniform_of
 from harness import Case, claim
 from torch import Tensor
 
 from cmtool import registry
 from cmtool.backbones.adm import waves
 from cmtool.core.solvers import heun
-from cmtool.formats.adm_shapes import read_off
+from cmtool.errors import BadFile
+from cmtool.formats.adm_shapes import Shown, read_off
+from cmtool.formats.openai import check
 from cmtool.formats.released import ARCHITECTURES
-from cmtool.objectives.consistency import Consistency, along_teacher
+from cmtool.objectives.consistency import Consistency, along_noise, along_teacher
 from cmtool.objectives.levels import adjacent
-from cmtool.objectives.metrics import l2
 from cmtool.objectives.objective import Batch
 
 
 @claim("cm_unet")
 @torch.no_grad()
 def consistency_models(case: Case) -> None:
-    model, x, sigmas = adm_model(case, "model"), case.inputs["x_t"], case.inputs["sigmas"]
-    case.check("forward", model.net(case.inputs["x"], case.inputs["t"], case.inputs.get("y")))
-    case.check("timestep_embedding", waves(case.inputs["t"], case.spec["create_model"]["num_channels"]))
+    model, given = adm_model(case, "model"), case.inputs
+    case.check("forward", model.net.outputs(given["x"], given["t"], given.get("y")))
+    case.check("timestep_embedding", waves(given["t"], flags_of(case)["num_channels"]))
     inside: list[Tensor] = []
     model.net.register_forward_hook(lambda net, given, made: inside.append(made))
-    for name, sigma_min in (("denoise_D0", 0.0), ("denoise_D1", 0.002)):
-        model.preconditioning = replace(model.preconditioning, sigma_min=sigma_min)
-        case.check(name, model(x, sigmas, case.inputs.get("y_d")))
-    case.check("denoise_model_output", inside[0])
+    for name, boundary in (("denoise_D0", 0.0), ("denoise_D1", scalings(case)["sigma_min"])):
+        if name in case.outputs:
+            model.preconditioning = replace(model.preconditioning, sigma_min=boundary)
+            case.check(name, model(given["x_t"], given["sigmas"], given.get("y_d")))
+            case.check("denoise_model_output", inside[0])
 
 
 @claim("gd_unet")
 @torch.no_grad()
 def guided_diffusion(case: Case) -> None:
     model = adm_model(case, "model", guided=True)
-    case.check("forward", model.net.outputs(case.inputs["x"], case.inputs["t"]))
+    case.check("forward", model.net.outputs(case.inputs["x"], case.inputs["t"], case.inputs.get("y")))
 
 
 @claim("cm_consistency_loss_unet")
 def distillation(case: Case) -> None:
-    n = case.spec["num_scales"]
-    model, target = (adm_model(case, name, 0.002) for name in ("net", "target"))
+    """With a teacher its step leads from one level to the next, without one the noise itself."""
+    n, of = case.spec["num_scales"], scalings(case)
+    model, target = (adm_model(case, name, of["sigma_min"]) for name in ("net", "target"))
+    weight = weighting(case.spec["weight"])
     objective = Consistency(
-        pair=lambda u, progress: adjacent(u, n, 0.002, 80.0),
-        back=along_teacher(adm_model(case, "teacher"), heun()),
-        metric=l2,
+        pair=lambda u, progress: adjacent(u, n, of["sigma_min"], of["sigma_max"], of["rho"]),
+        back=along_teacher(adm_model(case, "teacher"), heun()) if "teacher" in case.weights else along_noise,
+        metric=NORMS[case.spec["norm"]],
+        weight=lambda t, r: weight(t),
     )
     objective.target = target
-    batch = Batch(case.inputs["x_start"], case.inputs["noise"], uniform_of(case.tape.next(), n), case.inputs["y"])
+    batch = Batch(case.inputs["x_start"], case.inputs["noise"], uniform_of(case.tape.next(), n), case.inputs.get("y"))
     loss = objective.loss(model, batch, 0.0)
     case.check("loss", loss)
     loss.mean().backward()
@@ -63,31 +70,45 @@ def distillation(case: Case) -> None:
 @claim("manifest_cm")
 @claim("manifest_gd")
 def published(case: Case) -> None:
-    """The networks of the published files, made as the format makes them: without memory for the weights."""
+    """The networks that the tensors of the published files tell, made without memory for the weights.
+
+    Their flags must be the same ones; what the tensors do not tell is known of each architecture.
+    """
     guided = case.settings["kind"] == "manifest_gd"
     for flags, recorded in ((model["flags"], model) for model in case.expected.values()):
-        net = of_flags(flags, guided)
+        tensors = {name: torch.empty(shape, device="meta") for name, (shape, _) in recorded["state"].items()}
+        shown = read_off(case.folder, tensors)
+        if shown.channels != 3:  # an upsampler
+            with pytest.raises(BadFile, match="as an upsampler does"):
+                check(case.folder, shown, {}, None)
+            continue
+        hidden = ARCHITECTURES[shown.layers]
+        assert hidden.side == flags["image_size"]
+        told(shown, flags)
+        heads = {"head_width": flags["num_head_channels"]} if flags.get("num_head_channels", -1) > 0 else {}
+        heads = heads or {"heads": flags.get("num_heads", 4)}
+        assert heads.items() <= hidden.backbone.items()
+        if guided:
+            assert hidden.backbone["qkv"] == ("new" if flags.get("use_new_attention_order") else "legacy")
+        with torch.device("meta"):
+            spec, side = {**shown.backbone, **hidden.backbone}, flags["image_size"]
+            net = registry.build("backbones", spec, (3, side, side), shown.classes).state_dict()
         found = {name: [list(value.shape), str(value.dtype).removeprefix("torch.")] for name, value in net.items()}
         assert found == recorded["state"]
         assert sum(value.numel() for value in net.values()) == recorded["n_params"]
-        hidden = ARCHITECTURES[read_off(case.folder, net).layers]  # the format knows it by its tensors
-        assert hidden.side == flags["image_size"]
-        assert hidden.backbone["head_width"] == flags["num_head_channels"]
-        assert hidden.backbone.get("qkv") == ("new" if guided else None)
 
 
-def of_flags(flags: dict[str, Any], guided: bool) -> dict[str, Tensor]:
-    """Levels and attention are those that the backbone chooses for the size of the images."""
-    spec = {
-        "name": "adm",
-        "width": flags["num_channels"],
-        "blocks": flags["num_res_blocks"],
-        "head_width": flags["num_head_channels"],
-        "scale_shift": flags["use_scale_shift_norm"],
-        "updown": flags["resblock_updown"],
-        "learn_variance": flags.get("learn_sigma", False),
-        "qkv": "new" if guided else "flash",
+def told(shown: Shown, flags: dict[str, Any]) -> None:
+    """What the tensors tell is what the flags say."""
+    assert shown.classes == (1000 if flags.get("class_cond") else 0)
+    names = {
+        "num_channels": "width",
+        "num_res_blocks": "blocks",
+        "use_scale_shift_norm": "scale_shift",
+        "resblock_updown": "updown",
+        "learn_sigma": "learn_variance",
     }
-    shape, classes = (3, flags["image_size"], flags["image_size"]), 1000 if flags["class_cond"] else 0
-    with torch.device("meta"):
-        return registry.build("backbones", spec, shape, classes).state_dict()
+    for theirs, ours in names.items():
+        assert theirs not in flags or shown.backbone[ours] == flags[theirs]
+    factors = {int(flags["image_size"]) // int(side) for side in flags["attention_resolutions"].split(",")}
+    assert {2**level for level in shown.backbone["attention"]} == factors & {2**i for i in range(len(shown.layers[3]))}

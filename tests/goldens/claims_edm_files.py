@@ -13,27 +13,41 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.process import VP
 from cmtool.core.rungs import ddpm, nearest
 from cmtool.formats.edm import KINDS
-from cmtool.formats.edm_arguments import spec_of
+from cmtool.formats.edm_arguments import process_of, spec_of
 from cmtool.formats.pickles import ALLOWED
+
+BELOW = {"VEPrecond": 0.02, "ECMPrecond": KINDS["ECMPrecond"].sigma_min}  # the lowest levels of theirs that are not 0
+
+
+def described(case: Case, precond: str, net: dict[str, Any]) -> dict[str, Any]:
+    """What a file with this network would say of it."""
+    return {"kind": precond, "inside": net.get("model_type", "SongUNet"), "arguments": net}
+
+
+def arguments(case: Case) -> dict[str, Any]:
+    """Of the network and of the class around it: theirs takes both together."""
+    return {**case.spec["net"], **case.spec.get("precond_kwargs", {})}
+
+
+def scaled(case: Case, precond: str, net: dict[str, Any]) -> Preconditioning:
+    """Around our network what is around theirs; easy consistency tuning has no boundary in training."""
+    kind, told = KINDS[precond], described(case, precond, net)
+    boundary = net.get("sigma_min", kind.sigma_min) if kind.consistency and not case.spec.get("train") else 0.0
+    named = Preconditioning.named(kind.preconditioning, net.get("sigma_data", 0.5))
+    return replace(named, sigma_min=boundary, **process_of(case.folder, told))
 
 
 def built(case: Case, precond: str, net: dict[str, Any]) -> Denoiser:
     """Our network of their arguments, as the format makes it."""
-    told = {"kind": precond, "inside": net["model_type"], "arguments": net}
-    shape, classes, spec = spec_of(case.folder, told)
-    kind = KINDS[precond]
-    boundary = 0.003 if kind.consistency and not case.spec.get("train") else 0.0
-    return Denoiser(
-        registry.build("backbones", spec, shape, classes),
-        replace(Preconditioning.named(kind.preconditioning), sigma_min=boundary),
-    ).eval()
+    shape, classes, spec = spec_of(case.folder, described(case, precond, net))
+    return Denoiser(registry.build("backbones", spec, shape, classes), scaled(case, precond, net)).eval()
 
 
 def filled(case: Case) -> Denoiser:
-    precond, net = case.spec["precond"], case.spec["net"]
-    if net["model_type"] == "TinyAdapter":
-        model = edm_model(case, tscale=net["tscale"])
-        model.preconditioning = Preconditioning.named(KINDS[precond].preconditioning)
+    precond, net = case.spec["precond"], arguments(case)
+    if net.get("model_type") == "TinyAdapter":
+        model = edm_model(case, tscale=net.get("tscale", 1.0))
+        model.preconditioning = scaled(case, precond, net)
         return model
     model = built(case, precond, net)
     tensors = {k.removeprefix("model."): v for k, v in case.weights["net"].items() if k.startswith("model.")}
@@ -68,28 +82,37 @@ def answers(case: Case, model: Denoiser) -> None:
     given = told if told[1] is not None else told[:1]
     case.check("D", model(x, sigma, *given))
     case.check("F", getattr(model.net, "outputs", model.net)(case.inputs["x_raw"], case.inputs["c_noise"], *given))
-    if told[0] is not None:
+    if "D_nolabel" in case.outputs:
         case.check("D_nolabel", model(x, sigma, None, *given[1:]))
     levels(case)
 
 
 def levels(case: Case) -> None:
     """The levels that their networks accept; ours accept every one, and these belong to a file's header."""
-    sigma, ladder = case.inputs["sigma"], ddpm(1000, "cosine")
-    vp = VP().level(torch.tensor([1e-5, 1.0], dtype=torch.float64))
-    known = {"VPPrecond": vp, "iDDPMPrecond": ladder[[0, -1]]}
-    if case.spec["precond"] in known:
-        case.check("sigma_min_max", known[case.spec["precond"]])
-    case.leave("sigma_min_max", "constants of theirs: 0.02 and 100 for VE, 0 (or ECT's boundary) and no end for EDM")
-    if case.spec["precond"] == "iDDPMPrecond":
+    precond, net, sigma = case.spec["precond"], arguments(case), case.inputs["sigma"]
+    told = scaled(case, precond, net)
+    ends = [
+        net.get("sigma_min", BELOW.get(precond, 0.0)),
+        net.get("sigma_max", 100.0 if precond == "VEPrecond" else 1e30),
+    ]
+    if precond == "iDDPMPrecond":
         # Theirs takes 0 for a level of the ladder, and tells the network a step of -1 there; ours begins at step 0.
+        ladder = ddpm(told.steps, "cosine", shift=told.cosine_shift, most=told.beta_limit)
+        ends = [float(ladder[0]), float(ladder[-1])]
         ladder = torch.cat([torch.zeros(1), ladder])
         case.check("round_sigma", ladder[nearest(sigma, ladder)])
     else:
         case.check("round_sigma", sigma)
-    if "sigma_inv" in case.open:
-        case.check("sigma_inv", VP().time(sigma))
-        case.check("sigma_of_t", VP().level(torch.linspace(1e-5, 1, 9)))
+    if precond == "VPPrecond":
+        process = VP(told.beta_min, told.beta_max)
+        start = net.get("epsilon_t", 1e-5)
+        ends = process.level(torch.tensor([start, 1.0], dtype=torch.float64)).tolist()
+        case.check("sigma_inv", process.time(sigma))
+        case.check("sigma_of_t", process.level(torch.linspace(start, 1, 9)))
+    recorded = case.outputs["sigma_min_max"]  # where theirs is without end, 1e30
+    case.check("sigma_min_max", torch.tensor(ends).clamp(max=1e30))
+    if precond != "VPPrecond":  # theirs loses digits of the lower one in float32
+        case.near("the lower one", torch.tensor(ends[0]), recorded[0])
 
 
 @claim("manifest_edm")

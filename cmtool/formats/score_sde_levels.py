@@ -1,0 +1,130 @@
+"""What the networks of score_sde are told of the noise level, and what they predict.
+
+Source: Song et al. 2021, arXiv 2011.13456, sections 3.4 and appendix C.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cmtool.core.denoiser import Preconditioning
+from cmtool.core.process import VP, SubVP
+from cmtool.core.rungs import ddpm
+from cmtool.errors import BadFile, UsageError
+
+__all__ = ["PROCESSES", "Levels"]
+
+PROCESSES = ("ve", "vp", "subvp", "smld", "ddpm")
+START = 1e-3  # the time at which score_sde stops sampling VP and sub-VP
+STEPS, MOST = 1000, 100_000  # of a ladder, where the file holds none, and at the most
+TIMES = 999.0  # what a time from 0 to 1 is multiplied by
+
+
+@dataclass(frozen=True)
+class Levels:
+    """``process`` and whether it has Fourier features; ``sigmas`` [N] is the ladder that the file holds, descending."""
+
+    path: Path
+    process: str
+    fourier: bool
+    centered: bool
+    scale_by_sigma: bool | None
+    beta_min: float
+    beta_max: float
+    sigmas: Tensor | None
+
+    @property
+    def exploding(self) -> bool:
+        return self.process in ("ve", "smld")
+
+    @property
+    def unit(self) -> float:
+        """Of our levels in theirs: images in [0, 1] are half as large."""
+        return 1.0 if self.centered else 2.0
+
+    @property
+    def steps(self) -> int:
+        return STEPS if self.sigmas is None else min(len(self.sigmas), MOST)
+
+    def preconditioning(self) -> Preconditioning:
+        """UsageError for what no preconditioning of ours stands for."""
+        self._check()
+        if self.exploding:
+            return self._exploding()
+        name = {"vp": "vp-999", "subvp": "subvp-999", "ddpm": "ddpm-1000"}[self.process]
+        made = replace(
+            Preconditioning.named(name), beta_min=self.beta_min, beta_max=self.beta_max, steps=self._ladder_steps()
+        )
+        if not self.fourier:
+            return made
+        return replace(made, time=f"log-{self.process}", time_scale=1.0, time_shift=math.log(TIMES))
+
+    def _ladder_steps(self) -> int:
+        return self.steps if self.process == "ddpm" else STEPS
+
+    def _exploding(self) -> Preconditioning:
+        """Told ln sigma, sigma itself, or the number of a step that counts from the largest of theirs."""
+        form = "score" if self.scale_by_sigma in (None, True) else "score-1"
+        made = Preconditioning(form=form, sign=1.0 if form == "score" else 1 / self.unit)
+        if self.fourier:
+            return replace(made, time="log", time_scale=4.0, time_shift=-math.log(self.unit))
+        if self.process == "ve":
+            return replace(made, time="level", time_scale=1 / self.unit)
+        low, high = self._ends()
+        each = (self.steps - 1) / math.log(high / low)  # steps of the ladder in a step of ln sigma
+        return replace(made, time="log", time_scale=-4 * each, time_shift=each * math.log(high * self.unit))
+
+    def _check(self) -> None:
+        path = self.path
+        if not self.exploding and not self.centered:
+            raise UsageError(
+                f"format.process={self.process} does not fit {path}: images in [0, 1] belong to ve",
+                "leave format.process out, or format.centered",
+            )
+        if not self.exploding and self.scale_by_sigma:
+            raise UsageError(f"format.scale_by_sigma belongs to ve, and {path} is said to be of {self.process}")
+        if self.fourier and self.process in ("smld", "ddpm"):
+            raise UsageError(
+                f"format.process={self.process} does not fit {path}: it has Fourier features, and no numbered steps",
+                "leave format.process out",
+            )
+        if not self.exploding and self.fourier and self.scale_by_sigma is None:
+            raise UsageError(
+                f"format.process={self.process} does not fit {path}: it has Fourier features, as those of ve have",
+                "leave format.process out; if it was told the time, say --set format.scale_by_sigma=false, too",
+            )
+        if self.process == "ve" and not self.fourier and self.scale_by_sigma is not False:
+            raise UsageError(
+                f"{path} has no Fourier features, and so was not told a level of ve",
+                "say --set format.process=smld if it was told the number of a step, as the published ones were, or "
+                "--set format.scale_by_sigma=false if it was told the level itself",
+            )
+        if not 0 <= self.beta_min < self.beta_max or self.beta_max >= 1e4:
+            raise UsageError(f"there are no betas from {self.beta_min:g} to {self.beta_max:g}", "0.1 and 20 are usual")
+        if self.process == "ddpm" and self.steps <= max(self.beta_max, 20):
+            raise UsageError(f"{path} has {self.steps} steps, too few for betas of {self.beta_max:g}")
+
+    def _ends(self) -> tuple[float, float]:
+        """The least and the largest of their ladder; BadFile where there is none."""
+        sigmas = self.sigmas
+        if sigmas is None or not sigmas.numel() or not (sigmas > 0).all() or not sigmas.isfinite().all():
+            raise BadFile(f"{self.path} holds no ladder of noise levels")
+        low, high = float(sigmas.min()), float(sigmas.max())
+        if self.process == "smld" and not low < high:
+            raise BadFile(f"{self.path} holds a ladder of a single noise level")
+        return low, high
+
+    def span(self) -> tuple[float, float]:
+        """The lowest and the highest level; VE's stand in the file."""
+        if self.exploding:
+            low, high = self._ends()
+            return self.unit * low, self.unit * high
+        if self.process == "ddpm":
+            ladder = ddpm(self.steps, beta_min=self.beta_min, beta_max=self.beta_max)
+            return float(ladder[0]), float(ladder[-1])
+        process = (VP if self.process == "vp" else SubVP)(self.beta_min, self.beta_max)
+        low, high = process.level(torch.tensor([START, 1.0], dtype=torch.float64))
+        return float(low), float(high)

@@ -1,0 +1,143 @@
+"""Weights inside what trainers and wrappers put around them.
+
+DataParallel begins every name with ``module.``, torch.compile with ``_orig_mod.``, Lightning with the name of an
+attribute; trainers save dictionaries of dictionaries, often with an average beside the network. A format names a few of
+its weights, and is given the dictionary in which they stand, without what was put before them: of several, the average.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cmtool.errors import UsageError
+from cmtool.formats.archive import pickled, state_dict
+
+__all__ = ["Found", "mentioned", "unwrap"]
+
+DEEP, MANY = 4, 10_000  # dictionaries in one another, and all that is looked at
+LONGEST, OFTEN = 64, 1000  # letters before a name, and how often a name is looked for
+AVERAGE = re.compile(r"(^|[._-])(ema|emas|shadow|averaged?|swa)|(ema|average)($|[._-])", re.IGNORECASE)
+WRAPPERS = re.compile(r"^((module|_orig_mod|_fsdp_wrapped_module)\.)+")
+SHADOW = "shadow_params"  # a list of averages without names, in the order of the parameters
+
+
+@dataclass(frozen=True)
+class Found:
+    """Weights under their own names; ``place`` is where they stood, empty for those that nothing was put around."""
+
+    tensors: dict[str, Tensor]
+    place: str = ""
+
+    @property
+    def averaged(self) -> bool:
+        return bool(AVERAGE.search(self.place))
+
+
+def mentioned(path: Path, *names: str) -> bool:
+    """Whether a file of ``torch.save`` mentions these weights, whatever was put before their names."""
+    text = pickled(path)
+    return bool(text) and all(_mentions(text, name.encode()) for name in names)
+
+
+def _mentions(text: bytes, name: bytes) -> bool:
+    """Whether a string ends with this name, alone or after a dot."""
+    at = -1
+    for _ in range(OFTEN):
+        at = text.find(name, at + 1)
+        if at < 0:
+            return False
+        before = range(LONGEST) if text[at - 1 : at] == b"." else range(1)
+        if any(_begins(text, at - k, len(name) + k) for k in before):
+            return True
+    return False
+
+
+def _begins(text: bytes, at: int, size: int) -> bool:
+    """Whether a string of so many bytes begins there, after its length."""
+    short = size < 256 and at >= 2 and text[at - 2 : at] == b"\x8c" + bytes([size])
+    return short or (at >= 4 and text[at - 4 : at] == size.to_bytes(4, "little"))
+
+
+def unwrap(path: Path, found: Any, names: tuple[str, ...], ema: bool = True, weights: str | None = None) -> Found:
+    """The network with these ``names`` among its weights.
+
+    Of several, the average unless ``ema`` is false, or the one that stands at ``weights``. BadFile where there is none,
+    or it is no network alone; UsageError where it must be said which.
+    """
+    every = list(_networks(path, found, names))
+    if not every:
+        return Found(state_dict(path, found))  # which says what it is instead, or what it lacks
+    every += _shadows(path, found, every)
+    if weights is not None:
+        return _called(path, every, weights)
+    fits = [one for one in every if one.averaged == ema] or every
+    if len(fits) > 1:
+        shortest = [one for one in fits if len(one.place) == min(len(other.place) for other in fits)]
+        if len(shortest) > 1 or not all(one.place.endswith(shortest[0].place) for one in fits):
+            places = ", ".join(one.place or "the file itself" for one in fits[:8])
+            hint = f"say which: --set format.weights={fits[0].place}"
+            raise UsageError(f"{path} holds {len(fits)} networks: {places}", hint)
+        fits = shortest
+    return Found(state_dict(path, fits[0].tensors), fits[0].place)
+
+
+def _called(path: Path, every: list[Found], weights: str) -> Found:
+    for one in every:
+        if one.place == weights:
+            return Found(state_dict(path, one.tensors), one.place)
+    places = ", ".join(one.place or "''" for one in every[:8])
+    raise UsageError(f"{path} has no weights at '{weights}'", f"there are: {places}")
+
+
+def _networks(path: Path, found: Any, names: tuple[str, ...]) -> Iterator[Found]:
+    """Every dictionary, and every prefix in it, that has the names."""
+    left: list[tuple[str, Any, int]] = [("", found, 0)]
+    for _ in range(MANY):
+        if not left:
+            return
+        place, value, depth = left.pop(0)
+        if not isinstance(value, Mapping):
+            continue
+        keys = [key for key in value if isinstance(key, str)]
+        for prefix in sorted({key.removesuffix(names[0]) for key in keys if key.endswith(names[0])}, key=len):
+            if prefix in ("", ".") or prefix.endswith("."):
+                yield from _network(place, prefix, value, keys, names)
+        if depth < DEEP:
+            inside = [(key, value[key]) for key in keys if isinstance(value[key], Mapping)]
+            left += [(f"{place}.{key}" if place else key, part, depth + 1) for key, part in inside]
+
+
+def _network(
+    place: str, prefix: str, value: Mapping[str, Any], keys: list[str], names: tuple[str, ...]
+) -> Iterator[Found]:
+    """What stands behind a prefix, and the average that Lightning's ``LitEma`` keeps of it, without dots."""
+    if not all(f"{prefix}{name}" in value for name in names):
+        return
+    chosen = [key for key in keys if key.startswith(prefix)] if prefix else list(value)
+    yield Found({key.removeprefix(prefix) if prefix else key: value[key] for key in chosen}, _joined(place, prefix))
+    dotless = {key: f"model_ema.{key.removeprefix('model.').replace('.', '')}" for key in chosen if prefix}
+    if prefix.startswith("model.") and dotless and all(other in value for other in dotless.values()):
+        yield Found({key.removeprefix(prefix): value[other] for key, other in dotless.items()}, "model_ema")
+
+
+def _joined(place: str, prefix: str) -> str:
+    """Where weights stand, as far as it tells one network from another: wrappers are nothing to tell by."""
+    return ".".join(part for part in (place, WRAPPERS.sub("", prefix).removesuffix(".")) if part)
+
+
+def _shadows(path: Path, found: Any, every: list[Found]) -> list[Found]:
+    """Nameless averages under the names of the network that they fit."""
+    if not isinstance(found, Mapping):
+        return []
+    named, shadows = every[0].tensors, []
+    for key, value in found.items():
+        part = value.get(SHADOW) if isinstance(value, Mapping) else value if key == SHADOW else None
+        if isinstance(part, list) and len(part) == len(named) and all(isinstance(t, Tensor) for t in part):
+            shadows.append(
+                Found(dict(zip(named, part, strict=True)), f"{key}.{SHADOW}" if part is not value else SHADOW)
+            )
+    return shadows
