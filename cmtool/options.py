@@ -87,10 +87,11 @@ def _value(d: Declaration, item: Given) -> Any:
         raise UsageError(f"{item.place} must be {wanted}, not {_quoted(item.value)}") from wanted
     if value is None:
         return None
-    if d.choices and value not in d.choices:
-        near = closest(str(value), d.choices)
+    word = value.name if isinstance(value, Spec) else value
+    if d.choices and word is not None and word not in d.choices:
+        near = closest(str(word), d.choices)
         hint = f"did you mean '{near}'?" if near else None
-        raise UsageError(f"{item.place} must be one of {', '.join(d.choices)}, not {_quoted(item.value)}", hint)
+        raise UsageError(f"{item.place} must be one of {', '.join(d.choices)}, not {_quoted(word)}", hint)
     if d.check and (words := d.check.complaint(value)):
         raise UsageError(f"{item.place} must be {words}, not {_quoted(item.value, plain=True)}")
     return value

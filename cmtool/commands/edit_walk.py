@@ -9,9 +9,9 @@ from cmtool import registry
 from cmtool.commands.plan import ODE_STEPS, check_levels
 from cmtool.core.coordinates import process_of
 from cmtool.core.denoiser import Preconditioning
-from cmtool.core.grids import grid, karras, to_zero
+from cmtool.core.grids import karras, to_zero
 from cmtool.core.operators import Operator
-from cmtool.core.process import EDM
+from cmtool.core.spacings import grid, usual
 from cmtool.core.walks import AlongODE, Jumps, Reverse
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
@@ -70,7 +70,7 @@ def _downhill(operator: Operator, header: Header, options: EditOptions) -> Along
     chosen = registry.build("solvers", options.solver or "predictor-corrector")
     downward = hasattr(chosen, "down")
     process = process_of(Preconditioning(**header.preconditioning), header.sigma_min, header.sigma_max)
-    spaced = "karras" if isinstance(process, EDM) or not downward else "time"
+    spaced = usual(process) if downward else "karras"
     steps = options.steps or (chosen.usual if downward else 2 if chosen.evaluations is None else ODE_STEPS)
     levels = grid(spaced, steps + downward, header.sigma_min, first, process)
     if options.levels:

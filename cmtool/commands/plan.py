@@ -10,13 +10,15 @@ from cmtool import registry
 from cmtool.core.coordinates import process_called, process_of
 from cmtool.core.denoiser import Preconditioning
 from cmtool.core.flowmap import GammaJumps
-from cmtool.core.grids import grid, intermediate, karras, to_zero
-from cmtool.core.process import EDM, Process
+from cmtool.core.grids import intermediate, karras, to_zero
+from cmtool.core.process import Process
 from cmtool.core.solvers.native import native
+from cmtool.core.spacings import grid, usual
 from cmtool.core.walks import AlongODE, Jumps, Walk
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.settings.sampling import WalkOptions
+from cmtool.values import Spec
 
 __all__ = ["Plan", "check_levels", "jumps", "plan", "recommended"]
 
@@ -82,24 +84,29 @@ def _distilled(header: Header, steps: int | None) -> Walk:
 def _downhill(header: Header, options: WalkOptions) -> Walk:
     """Along the ODE, or down the reverse-time equation, of a score model."""
     chosen = registry.build("solvers", options.solver or "heun")
-    if hasattr(chosen, "down"):
-        process = _process(header, options.process) or process_of(_preconditioning(header), *_ends(header))
-        spaced = options.spacing or ("karras" if isinstance(process, EDM) else "time")
-        levels = _visited(header, options, spaced, process, (options.steps or chosen.usual) + 1)
-        return chosen.down(process, process.time(levels))
     process = _process(header, options.process)
-    steps = options.steps or (2 if chosen.evaluations is None else ODE_STEPS)
     own = process or process_of(_preconditioning(header), *_ends(header))
-    levels = _visited(header, options, options.spacing or "karras", own, steps)
+    if hasattr(chosen, "down"):
+        levels = _visited(header, options, usual(own), own, (options.steps or chosen.usual) + 1)
+        return chosen.down(own, own.time(levels))
+    steps = options.steps or (2 if chosen.evaluations is None else ODE_STEPS)
+    levels = _visited(header, options, "karras", own, steps)
     return AlongODE(to_zero(levels), native(chosen, process) if process else chosen)
 
 
 def _visited(header: Header, options: WalkOptions, spaced: str, process: Process, n: int) -> Tensor:
-    return _tensor(options.levels) if options.levels else grid(spaced, n, *_ends(header), process)
+    """The levels asked for, or ``n`` of the spacing asked for, ``spaced`` where none was."""
+    if options.levels:
+        return _tensor(options.levels)
+    spec = {"name": spaced, **(options.spacing or {})}
+    levels = grid(spec, n, *_ends(header), process, _preconditioning(header))
+    if {"sigma_min", "sigma_max"} & spec.keys():
+        check_levels(header, None, levels.tolist())
+    return levels
 
 
-def _process(header: Header, name: str | None) -> Process | None:
-    return process_called(name, *_ends(header), _preconditioning(header).sigma_data) if name else None
+def _process(header: Header, spec: Spec | None) -> Process | None:
+    return process_called(spec, *_ends(header), _preconditioning(header)) if spec else None
 
 
 def _preconditioning(header: Header) -> Preconditioning:

@@ -5,11 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from cmtool.core.ladders import DDPM
-from cmtool.core.process import VP, Process
-from cmtool.errors import unknown
+from cmtool.core.process import Process
 
-__all__ = ["GRIDS", "between", "even", "grid", "in_time", "intermediate", "karras", "linear", "log_uniform", "to_zero"]
+__all__ = ["between", "even", "in_time", "intermediate", "karras", "linear", "log_uniform", "to_zero"]
 
 
 def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
@@ -47,31 +45,6 @@ def linear(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor:
 def in_time(process: Process, n: int, first: float = 1.0, last: float = 1e-3) -> Tensor:
     """The levels at ``n`` times of ``process``, equally spaced from ``first`` down to ``last`` (Song et al. 2021)."""
     return process.level(torch.linspace(first, last, n, dtype=torch.float64))
-
-
-def cosine(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor:
-    """``n`` levels evenly counted along the cosine schedule of 1000 rungs (Nichol and Dhariwal 2021)."""
-    ladder = DDPM.cosine()
-    ends = ladder.time(torch.tensor([sigma_max, sigma_min], dtype=torch.float64))
-    return in_time(ladder, n, float(ends[0]), float(ends[1]))
-
-
-GRIDS = ("karras", "log", "linear", "cosine", "vp", "time")
-
-
-def grid(name: str, n: int, sigma_min: float, sigma_max: float, process: Process) -> Tensor:
-    """``n`` levels between the ends by name; "time" are even times of ``process``, "vp" those of VP.
-
-    UsageError for a name that is not there.
-    """
-    spaced = {"karras": karras, "log": log_uniform, "linear": linear, "cosine": cosine}
-    if name in spaced:
-        return spaced[name](n, sigma_min, sigma_max)
-    if name not in GRIDS:
-        raise unknown("spacing", name, GRIDS)
-    process = VP() if name == "vp" else process
-    ends = process.time(torch.tensor([sigma_max, sigma_min], dtype=torch.float64))
-    return in_time(process, n, float(ends[0]), float(ends[1]))
 
 
 def even(ladder: Tensor, n: int, sigma_min: float = 0.0, sigma_max: float = math.inf) -> Tensor:

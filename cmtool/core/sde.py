@@ -24,6 +24,7 @@ __all__ = [
     "Motion",
     "ReverseDiffusion",
     "Score",
+    "Stay",
     "Update",
     "denoiser_of",
     "native_flow",
@@ -96,6 +97,14 @@ class Update(Protocol):
     """
 
     def __call__(self, motion: Motion, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Stay:
+    """No prediction: x is taken as it is at the next time, and the corrector does all the work."""
+
+    def __call__(self, motion: Motion, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cmtool.core.langevin import ALD, Langevin
 from cmtool.core.process import Process
-from cmtool.core.sde import Ancestral, EulerMaruyama, ReverseDiffusion, Update
+from cmtool.core.sde import Ancestral, EulerMaruyama, ReverseDiffusion, Stay, Update
 from cmtool.core.walks import Annealed, Reverse
 from cmtool.errors import UsageError, unknown
 
@@ -60,9 +60,32 @@ def ancestral(*, wide: bool = False, corrector: str = "none", snr: float = 0.16,
     return Downhill(Ancestral(wide), _corrector(corrector, snr, corrections))
 
 
-def predictor_corrector(*, corrector: str = "langevin", snr: float = 0.16, corrections: int = 1) -> Downhill:
-    """Reverse diffusion mended by Langevin steps, the PC sampler of Song et al. 2021 (algorithm 1)."""
-    return Downhill(ReverseDiffusion(), _corrector(corrector, snr, corrections))
+def predictor_corrector(
+    *,
+    predictor: str = "reverse-diffusion",
+    noise: float = 1.0,
+    corrector: str = "langevin",
+    snr: float = 0.16,
+    corrections: int = 1,
+) -> Downhill:
+    """A prediction mended by Langevin steps, the PC sampler of Song et al. 2021 (algorithm 1).
+
+    ``predictor`` is "reverse-diffusion", "euler-maruyama", "ancestral", "ancestral-wide" or "none", which leaves it all
+    to the corrector; ``noise`` is lambda of the first two.
+    """
+    amount = _amount(noise)
+    predictors: dict[str, Update] = {
+        "reverse-diffusion": ReverseDiffusion(amount),
+        "euler-maruyama": EulerMaruyama(amount),
+        "ancestral": Ancestral(),
+        "ancestral-wide": Ancestral(wide=True),
+        "none": Stay(),
+    }
+    if predictor not in predictors:
+        raise unknown("predictor", predictor, predictors)
+    if predictor == corrector == "none":
+        raise UsageError("a walk without predictor and corrector goes nowhere", "give one of them")
+    return Downhill(predictors[predictor], _corrector(corrector, snr, corrections))
 
 
 def langevin(*, rate: float = 0.2, each: int = 100) -> Rungs:

@@ -33,8 +33,8 @@ __all__ = [
     "constant",
     "inverse_gap",
     "inverse_output",
+    "pair_weight",
     "truncated_snr",
-    "tuning_weight",
 ]
 
 Pair = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (u [B], progress) -> (t [B], r [B])
@@ -83,9 +83,32 @@ def inverse_output(sigma_data: float, power: float = 1.0) -> Weight:
     return weight
 
 
-def tuning_weight(name: str, sigma_data: float) -> Weight:
-    """The weight called "gap", ``1/(t - r)``, "variance", ``1/c_out^2``, or "output", ``1/c_out``."""
-    weights = {"gap": inverse_gap, "variance": inverse_output(sigma_data, 2), "output": inverse_output(sigma_data)}
+def pair_weight(name: str, sigma_data: float = 0.5) -> Weight:
+    """The weight of a pair of levels called ``name``; UsageError when there is none.
+
+    | name          | w(t, r)                  | it is                                      |
+    |---------------|--------------------------|--------------------------------------------|
+    | uniform       | 1                        | Song et al. 2023                           |
+    | gap           | 1 / (t - r)              | iCT, ECT on CIFAR-10                       |
+    | root-gap      | 1 / sqrt(t - r)          |                                            |
+    | output        | 1 / c_out                | differences of F count alike, as a norm    |
+    | variance      | 1 / c_out^2              | ECT on ImageNet                            |
+    | snr           | 1 / t^2                  | OpenAI's names, from here on               |
+    | snr+1         | 1 / t^2 + 1              |                                            |
+    | karras        | 1 / t^2 + 1/sigma_data^2 | EDM's                                      |
+    | truncated-snr | max(1 / t^2, 1)          | Salimans and Ho 2022                       |
+    """
+    weights: dict[str, Weight] = {
+        "uniform": constant,
+        "gap": inverse_gap,
+        "root-gap": lambda t, r: (t - r) ** -0.5,
+        "output": inverse_output(sigma_data),
+        "variance": inverse_output(sigma_data, 2),
+        "snr": lambda t, r: t**-2,
+        "snr+1": lambda t, r: t**-2 + 1,
+        "karras": lambda t, r: t**-2 + sigma_data**-2,
+        "truncated-snr": truncated_snr,
+    }
     if name not in weights:
         raise unknown("weight", name, weights)
     return weights[name]

@@ -1,7 +1,10 @@
 """Denoising score matching for the SDEs of Song et al. 2021 (arXiv 2011.13456, eq. 7)."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
+from cmtool.core.coordinates import linear_betas, span
 from cmtool.core.denoiser import Preconditioning
 from cmtool.core.process import VE, VP, Process, SubVP
 from cmtool.errors import unknown
@@ -36,13 +39,16 @@ def dsm(
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
     sigma_data: float = 0.5,
+    beta_min: float = 0.1,
+    beta_max: float = 20.0,
 ) -> Denoising:
-    """A time uniform on [``start``, 1] of "vp", "subvp" or "ve", whose levels go from sigma_min to sigma_max.
+    """A time uniform on [``start``, 1] of "vp" or "subvp" with linear betas, or of "ve" from sigma_min to sigma_max.
 
     ``weight`` is "noise", lambda = std^2; "likelihood", lambda = g^2; or another of the weights by name. The network
     predicts what it does for that process, unless ``preconditioning`` names another.
     """
-    processes = {"vp": VP(), "subvp": SubVP(), "ve": VE(sigma_min, sigma_max)}
+    betas = linear_betas(beta_min, beta_max)
+    processes = {"vp": VP(*betas), "subvp": SubVP(*betas), "ve": VE(*span(sigma_min, sigma_max))}
     if process not in processes:
         raise unknown("process", process, processes)
     if weight not in {"likelihood", *WEIGHTS}:
@@ -51,5 +57,7 @@ def dsm(
     return Denoising(
         levels=lambda u: uniform_time(u, chosen, start),
         weight=likelihood(chosen) if weight == "likelihood" else weight_called(weight, sigma_data, gamma),
-        preconditioning=Preconditioning.named(preconditioning or process, sigma_data),
+        preconditioning=replace(
+            Preconditioning.named(preconditioning or process, sigma_data), beta_min=beta_min, beta_max=beta_max
+        ),
     )

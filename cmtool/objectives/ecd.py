@@ -5,7 +5,7 @@ Song et al. 2023, arXiv 2303.01469, algorithm 2, and Geng et al. 2024, arXiv 240
 
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.solvers import euler
-from cmtool.objectives.consistency import Consistency, along_teacher, tuning_weight
+from cmtool.objectives.consistency import Consistency, along_teacher, pair_weight
 from cmtool.objectives.ect import closing
 from cmtool.objectives.metrics import pseudo_huber_of
 
@@ -23,7 +23,9 @@ def ecd(
     stages: int = 8,
     c: float = 0.0,
     weight: str = "gap",
+    quantize: int = 0,
     sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
     sigma_data: float = 0.5,
 ) -> Consistency:
     """'ect' whose step back is Euler's along the teacher's ODE, ``x_r = x_t + (r - t)/t (x_t - D(x_t, t))``.
@@ -32,10 +34,10 @@ def ecd(
     by stage, so that the highest levels learn at once. Solvers of a higher order look at r, which may be 0.
     """
     return Consistency(
-        pair=closing(mean, std, q, k, b, stages, sigma_min),
+        pair=closing(mean, std, q, k, b, stages, sigma_min, quantize, sigma_max),
         back=along_teacher(teacher, euler()),
         metric=pseudo_huber_of(c),
-        weight=tuning_weight(weight, sigma_data),
+        weight=pair_weight(weight, sigma_data),
         sigma_min=sigma_min,
         teacher=teacher,
     )

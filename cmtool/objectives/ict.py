@@ -1,7 +1,7 @@
 """Improved consistency training (Song and Dhariwal 2023, arXiv 2310.14189, section 3)."""
 
 from cmtool.errors import UsageError
-from cmtool.objectives.consistency import Consistency, along_noise, tuning_weight
+from cmtool.objectives.consistency import Consistency, along_noise, pair_weight
 from cmtool.objectives.levels import adjacent_log_normal, doubling_steps
 from cmtool.objectives.metrics import pseudo_huber, pseudo_huber_of
 
@@ -35,4 +35,4 @@ def ict(
         return adjacent_log_normal(u, n, mean, std, sigma_min, sigma_max, rho)
 
     metric = pseudo_huber if c is None else pseudo_huber_of(c)
-    return Consistency(pair, along_noise, metric, tuning_weight(weight, sigma_data), sigma_min=sigma_min)
+    return Consistency(pair, along_noise, metric, pair_weight(weight, sigma_data), sigma_min=sigma_min)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cmtool.core.grids import karras
 from cmtool.core.process import Process
+from cmtool.core.rungs import nearest
 
 __all__ = [
     "adjacent",
@@ -16,6 +17,7 @@ __all__ = [
     "halving_steps",
     "log_normal",
     "log_student",
+    "on_grid",
     "on_ladder",
     "openai_rate",
     "openai_steps",
@@ -115,6 +117,17 @@ def halving_steps(progress: float, first: int, last: int = 1) -> int:
 def ect_ratio(t: Tensor, stage: float, q: float = 2.0, k: float = 8.0, b: float = 1.0) -> Tensor:
     """``r = max(0, t (1 - (1 + k sigmoid(-b t)) / q^(stage + 1)))`` (Geng et al. 2024, arXiv 2406.14548)."""
     return (t * (1 - (1 + k * torch.sigmoid(-b * t)) / q ** (stage + 1))).clamp(min=0)
+
+
+def on_grid(t: Tensor, r: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Both levels of a pair rounded to the nearest of a descending ``grid``, and one apart where they would meet.
+
+    Then t goes up a level, or r down one where t is the highest: FastGen's ``quantize``.
+    """
+    rising = grid.to(t).flip(0)
+    above, below = (nearest(v, rising) for v in (t, r))
+    meet, top = above == below, above == len(rising) - 1
+    return rising[above + (meet & ~top)], rising[below - (meet & top).long()]
 
 
 def shrinking(progress: float, stages: int) -> int:

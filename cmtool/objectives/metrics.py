@@ -5,10 +5,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cmtool.errors import unknown
+from cmtool.errors import UsageError, unknown
 from cmtool.objectives.lpips import RECIPES
 
-__all__ = ["METRICS", "Metric", "huber_constant", "l1", "l2", "metric", "pseudo_huber", "pseudo_huber_of"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "huber_constant",
+    "l1",
+    "l2",
+    "l2_32",
+    "metric",
+    "pseudo_huber",
+    "pseudo_huber_of",
+    "squared",
+]
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -21,6 +32,13 @@ def l2(a: Tensor, b: Tensor) -> Tensor:
 def l1(a: Tensor, b: Tensor) -> Tensor:
     """The mean absolute difference of the pixels."""
     return (a - b).abs().flatten(1).mean(1)
+
+
+def l2_32(a: Tensor, b: Tensor) -> Tensor:
+    """The mean squared difference after both were brought to 32 x 32 pixels (bilinear), OpenAI's "l2-32"."""
+    if a.ndim != 4:
+        raise UsageError(f"the metric l2-32 compares images, not data of shape {list(a.shape[1:])}", "l2 compares any")
+    return l2(*(nn.functional.interpolate(v, size=(32, 32), mode="bilinear") for v in (a, b)))
 
 
 def pseudo_huber_of(c: float) -> Metric:
@@ -46,7 +64,7 @@ def pseudo_huber(a: Tensor, b: Tensor) -> Tensor:
     return pseudo_huber_of(huber_constant(a))(a, b)
 
 
-METRICS: dict[str, Metric] = {"l1": l1, "l2": l2, "pseudo-huber": pseudo_huber}
+METRICS: dict[str, Metric] = {"l1": l1, "l2": l2, "l2-32": l2_32, "pseudo-huber": pseudo_huber}
 
 
 def metric(name: str) -> Metric:

@@ -10,7 +10,7 @@ from cmtool.core.denoiser import Denoiser
 from cmtool.core.grids import karras
 from cmtool.core.solvers import euler
 from cmtool.errors import UsageError
-from cmtool.objectives.consistency import along_teacher, truncated_snr
+from cmtool.objectives.consistency import along_teacher, pair_weight
 from cmtool.objectives.levels import adjacent, halving_steps
 from cmtool.objectives.metrics import metric as metric_called
 from cmtool.objectives.objective import Batch
@@ -61,9 +61,11 @@ def pd(
     first: int = 16,
     last: int = 1,
     metric: str = "l2",
+    weight: str = "truncated-snr",
     rho: float = 7.0,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
+    sigma_data: float = 0.5,
 ) -> Progressive:
     """A student that takes ``first`` steps, then half as many, down to ``last``: stages of equal length.
 
@@ -75,4 +77,6 @@ def pd(
     if ratio & (ratio - 1) or ratio < 1 or ratio * last != first:
         raise UsageError(f"'pd' halves its steps, and {first} cannot be halved to {last}", "16 and 1 is usual")
     grid = sigma_min, sigma_max, rho
-    return Progressive(first, last, grid, metric=metric_called(metric), weight=truncated_snr, teacher=teacher)
+    return Progressive(
+        first, last, grid, metric=metric_called(metric), weight=pair_weight(weight, sigma_data), teacher=teacher
+    )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cmtool.core.denoiser import like
 from cmtool.errors import UsageError
-from cmtool.objectives.consistency import Consistency, tuning_weight
+from cmtool.objectives.consistency import Consistency, pair_weight
 from cmtool.objectives.ect import closing
 from cmtool.objectives.metrics import pseudo_huber_of
 from cmtool.objectives.objective import Batch
@@ -55,7 +55,7 @@ def stable(
     """
     if others < 1:
         raise UsageError(f"'stable' needs the mean of 1 image or more, not {others}", "1024 is usual")
-    pair, weighted = closing(mean, std, q, k, b, stages, sigma_min), tuning_weight(weight, sigma_data)
+    pair, weighted = closing(mean, std, q, k, b, stages, sigma_min), pair_weight(weight, sigma_data)
     objective = Consistency(pair, along_mean, pseudo_huber_of(c), weighted, sigma_min=sigma_min)
     objective.others = others
     return objective

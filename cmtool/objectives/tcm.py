@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoise
-from cmtool.objectives.consistency import Consistency, Point, along_noise, tuning_weight
+from cmtool.objectives.consistency import Consistency, Point, along_noise, pair_weight
 from cmtool.objectives.levels import ect_ratio, log_student
 from cmtool.objectives.metrics import pseudo_huber_of
 
@@ -61,7 +61,7 @@ def tcm(
     times. For the others ln t has a Student distribution with ``df`` degrees of freedom and width ``scale``, cut to t'
     and sigma_max. ``c``, ``weight`` and r(t) are those of 'ect', r(t) as it is in the last stage.
     """
-    weighted = tuning_weight(weight, sigma_data)
+    weighted = pair_weight(weight, sigma_data)
 
     def pair(u: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         inside = log_student(((u - share) / (1 - share)).clamp(min=0), start, sigma_max, df, scale)

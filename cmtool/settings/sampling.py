@@ -53,17 +53,19 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
         section=SAMPLING,
         shown="heun",
     )
-    spacing: str | None = option(
+    spacing: Spec | None = option(
         None,
-        help="how the steps of a score model are spaced; time: evenly in the native time of its process",
-        choices=("karras", "log", "linear", "cosine", "vp", "time"),
+        help="how the steps of a score model are spaced; time: evenly in the native time of its process; options such "
+        "as --set spacing.rho=5 or spacing.sigma_max=50",
+        choices=("karras", "log", "linear", "cosine", "iddpm", "vp", "time"),
         section=SAMPLING,
         shown="karras; time for a reverse-time equation",
     )
-    process: str | None = option(
+    process: Spec | None = option(
         None,
-        help="diffusion process in whose native time and scale a score model is walked down",
-        choices=("edm", "ve", "vp", "subvp", "flow", "trigflow", "ddpm", "cosine", "ncsn"),
+        help="diffusion process in whose native time and scale a score model is walked down; sqrt: sigma = sqrt(t); "
+        "options such as --set process.beta_max=15 or process.scaling=none",
+        choices=("edm", "ve", "vp", "subvp", "sqrt", "flow", "trigflow", "ddpm", "cosine", "ncsn"),
         section=SAMPLING,
         shown="the noise level; its own for a reverse-time equation",
     )

@@ -9,11 +9,12 @@ from tiny import listing, pixels
 
 import cmtool
 from cmtool.core.denoiser import Preconditioning
-from cmtool.core.grids import grid, karras
+from cmtool.core.grids import karras
 from cmtool.core.noise import STEP, Noise
 from cmtool.core.pixels import to_pixels
 from cmtool.core.process import EDM, VP
 from cmtool.core.samplers import clipped
+from cmtool.core.spacings import grid
 
 
 @pytest.fixture

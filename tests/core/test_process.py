@@ -8,6 +8,7 @@ from oracles import Gaussian, derivative
 
 from cmtool.core.noise import Noise
 from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
+from cmtool.core.schedules import Rescaled, SquareRoot
 
 # each with times at which to look
 PROCESSES = [
@@ -18,6 +19,13 @@ PROCESSES = [
     (FlowMatching(), (0.001, 0.99)),
     (TrigFlow(), (0.004, 1.5645)),
     (TrigFlow(1.0), (0.004, 1.5645)),
+    (VP(0.2, 15.0), (0.001, 1.0)),
+    (VP(3.0, 3.0), (0.001, 1.0)),
+    (SubVP(0.0, 12.0), (0.001, 1.0)),
+    (SquareRoot(), (0.01, 100.0)),
+    (Rescaled(SquareRoot(), unit=True), (0.01, 100.0)),
+    (Rescaled(VP(), unit=False), (0.01, 1.0)),
+    (Rescaled(EDM(), unit=True), (0.01, 20.0)),
 ]
 each = pytest.mark.parametrize(("process", "span"), PROCESSES, ids=lambda v: str(v) if not isinstance(v, tuple) else "")
 
@@ -139,3 +147,17 @@ def test_the_prior_covers_data_and_noise(process, span):
     assert torch.allclose(process.prior(t), total, rtol=0.01)
     if isinstance(process, VP) and not isinstance(process, SubVP):
         assert torch.allclose(process.prior(t), total, rtol=1e-14)
+
+
+@pytest.mark.parametrize(("low", "high", "start"), [(0.002, 80.0, 1e-3), (0.01, 50.0, 1e-4), (0.02, 157.0, 0.01)])
+def test_vp_spans_the_levels_it_is_given(low, high, start):
+    process = VP.spanning(low, high, start)
+    assert torch.allclose(process.level(at(start, 1.0)), at(low, high), rtol=1e-9)
+    assert torch.allclose(process.time(at(low, high)), at(start, 1.0), rtol=1e-9)
+    assert process.time(at(0.0)).item() == 0
+
+
+def test_the_span_of_vp_has_its_betas():
+    low, high = VP().level(at(1e-3, 1.0)).tolist()
+    found = VP.spanning(low, high, 1e-3)
+    assert (found.beta_min, found.beta_max) == pytest.approx((0.1, 20.0), rel=1e-9)

@@ -10,9 +10,9 @@ from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
 from cmtool.objectives.cd import cd
-from cmtool.objectives.consistency import Consistency, along_noise, inverse_gap
+from cmtool.objectives.consistency import Consistency, along_noise, inverse_gap, pair_weight
 from cmtool.objectives.ct import ct
-from cmtool.objectives.metrics import l2
+from cmtool.objectives.metrics import l2, l2_32
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.testing import small_model
 
@@ -189,3 +189,32 @@ def test_distillation_steps_along_the_teacher_without_a_gradient():
     assert all(p.grad is None for p in teacher.parameters())
     with pytest.raises(UsageError, match="2 levels or more, not 1"):
         cd(teacher, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("uniform", [1, 1]),
+        ("snr", [4, 1 / 16]),
+        ("snr+1", [5, 17 / 16]),
+        ("karras", [4 + 1 / 0.36, 1 / 16 + 1 / 0.36]),
+        ("truncated-snr", [4, 1]),
+        ("gap", [4, 1 / 3]),
+        ("root-gap", [2, 3**-0.5]),
+        ("variance", [(0.25 + 0.36) / (0.25 * 0.36), 16.36 / (16 * 0.36)]),
+    ],
+)
+def test_weights_of_a_pair_by_name(name, weight):
+    t, r = torch.tensor([0.5, 4.0]).double(), torch.tensor([0.25, 1.0]).double()
+    assert pair_weight(name, 0.6)(t, r).tolist() == pytest.approx(weight, rel=1e-12)
+
+
+@pytest.mark.parametrize("group", ["distill", "train_ct"])
+def test_weight_and_metric_of_the_first_methods_by_name(group):
+    teacher = [small_model((3, 32, 32))] if group == "distill" else []
+    name = {"distill": "cd", "train_ct": "ct"}[group]
+    objective = registry.build(group, {"name": name, "metric": "l2-32", "weight": "snr+1"}, *teacher)
+    assert objective.metric is l2_32
+    assert objective.weight(torch.tensor([2.0]), torch.tensor([1.0])).tolist() == [1.25]
+    with pytest.raises(UsageError, match="unknown weight 'snr-1'"):
+        registry.build(group, {"name": name, "weight": "snr-1"}, *teacher)

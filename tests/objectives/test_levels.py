@@ -17,6 +17,7 @@ from cmtool.objectives.levels import (
     halving_steps,
     log_normal,
     log_student,
+    on_grid,
     openai_rate,
     openai_steps,
     shrinking,
@@ -137,3 +138,10 @@ def test_steps_halve_and_the_last_stages_are_longer():
     assert [halving_steps((k + 0.5) / 3, 16, 4) for k in range(3)] == [16, 8, 4]
     assert [halving_steps(p, 8, 8) for p in (0.0, 0.5, 1.0)] == [8, 8, 8]
     assert halving_steps(1.0, 64) == 1
+
+
+def test_a_pair_is_rounded_to_a_grid_and_kept_apart():
+    grid = torch.tensor([8.0, 4.0, 2.0, 1.0], dtype=torch.float64)
+    t, r = torch.tensor([3.5, 2.2, 9.0, 1.1]).double(), torch.tensor([1.6, 1.9, 7.9, 0.0]).double()
+    above, below = on_grid(t, r, grid)
+    assert above.tolist() == [4, 4, 8, 2] and below.tolist() == [2, 2, 4, 1]

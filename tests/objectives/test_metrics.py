@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cmtool.errors import UsageError
-from cmtool.objectives.metrics import METRICS, huber_constant, l1, l2, metric, pseudo_huber, pseudo_huber_of
+from cmtool.objectives.metrics import METRICS, huber_constant, l1, l2, l2_32, metric, pseudo_huber, pseudo_huber_of
 
 A = torch.tensor([[[[3.0, 0.0], [-4.0, 0.0]]], [[[1.0, 1.0], [1.0, 1.0]]]], dtype=torch.float64)
 B = torch.zeros_like(A)
@@ -45,10 +45,23 @@ def test_gradient_is_that_of_finite_differences_and_zero_where_the_images_agree(
 
 @pytest.mark.parametrize("distance", [*METRICS.values(), pseudo_huber_of(0.0)], ids=[*METRICS, "norm"])
 def test_each_image_has_its_own_distance(distance):
-    """A distance is one number an image, symmetric, and sees the pixels of points and of images alike."""
+    """A distance is one number an image, symmetric, and most see the pixels of points and of images alike."""
     assert torch.equal(torch.cat([distance(A[:1], B[:1]), distance(A[1:], B[1:])]), distance(A, B))
     assert torch.equal(distance(A, B), distance(B, A))
-    assert torch.equal(distance(A.flatten(1), B.flatten(1)), distance(A, B))
+    if distance is not l2_32:  # which resizes
+        assert torch.equal(distance(A.flatten(1), B.flatten(1)), distance(A, B))
+
+
+def test_l2_32_resizes_first():
+    """A checkerboard of 64 pixels is grey at 32, and steps of 32 pixels stay as they are."""
+    board = (torch.arange(64)[:, None] + torch.arange(64)) % 2
+    board = board.double().expand(1, 3, 64, 64)
+    assert l2_32(board, torch.full_like(board, 0.5)).tolist() == [0.0]
+    assert l2(board, torch.full_like(board, 0.5)).tolist() == [0.25]
+    small = board[..., :32, :32]
+    assert torch.equal(l2_32(small, 0 * small), l2(small, 0 * small))
+    with pytest.raises(UsageError, match="l2-32 compares images"):
+        l2_32(A.flatten(1), B.flatten(1))
 
 
 def test_an_unknown_metric_is_named_with_the_nearest():

@@ -147,6 +147,8 @@ def paper_ncsn(batch, objective):
     [
         ({"name": "dsm", "process": "vp"}, paper_noise(VP())),
         ({"name": "dsm", "process": "subvp"}, paper_noise(SubVP())),
+        ({"name": "dsm", "process": "vp", "beta_min": 0.2, "beta_max": 15}, paper_noise(VP(0.2, 15.0))),
+        ({"name": "dsm", "process": "subvp", "beta_max": 15, "weight": "likelihood"}, paper_score(SubVP(0.1, 15.0))),
         ({"name": "ddpm"}, paper_noise(VP())),  # any process of unit variance has these x_t
         ({"name": "dsm", "process": "vp", "weight": "likelihood"}, paper_score(VP())),
         ({"name": "dsm", "process": "subvp", "weight": "likelihood"}, paper_score(SubVP())),
