@@ -39,7 +39,7 @@ __all__ = ["run"]
 LINES = 200  # of metrics.jsonl in a whole run
 PATIENCE = 5  # steps in a row without a finite gradient
 # change no result
-FREE = {"device", "threads", "precision", "micro_batch", "snapshots", "run", "resume", "dry_run", "ema_snapshots"}
+FREE = {"device", "threads", "precision", "micro_batch", "snapshots", "run_dir", "resume", "dry_run", "ema_snapshots"}
 
 
 def run(options: TrainOptions, console: Console) -> None:
@@ -59,13 +59,15 @@ def run(options: TrainOptions, console: Console) -> None:
     if options.dry_run:
         return preview(options, job, console, parameters)
 
-    folder = options.resume or runs.create(options.run, options.command, options.data["name"])
+    folder = options.resume or runs.create(options.run_dir, options.command, options.data["name"])
     with runs.locked(folder), Stop() as stop:
         if options.resume:
             take_up(job, folder, options.command)
             console.say(f"going on with {folder} at {job.state.images:,} images")
         else:
-            write_bytes(folder / "config.yaml", dump(replace(options, run=None, resume=None, dry_run=False)).encode())
+            write_bytes(
+                folder / "config.yaml", dump(replace(options, run_dir=None, resume=None, dry_run=False)).encode()
+            )
         seconds = Walk(options, job, folder, console, stop).run(precision(options.precision, where))
     return conclude(folder, options.command, console, seconds)
 
