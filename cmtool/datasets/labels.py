@@ -105,7 +105,7 @@ def _parsed(text: bytes, title: str) -> tuple[dict[str, Any] | None, dict[int, s
         document = json.loads(text.removeprefix(b"\xef\xbb\xbf"))
         pairs, names = document["labels"], document.get("class_names") or {}
         found = None if pairs is None else {str(file).replace("\\", "/"): label for file, label in pairs}
-        if found is not None and len(found) < len(pairs):
+        if pairs is not None and found is not None and len(found) < len(pairs):
             raise ValueError("a file is named twice")
         listed = dict(enumerate(names)) if isinstance(names, list) else {int(k): name for k, name in names.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

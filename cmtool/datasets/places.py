@@ -22,13 +22,26 @@ class Place(Protocol):
     is its ``dataset.json``, where it has any. ``remark`` is one line on what was passed over.
     """
 
-    what: str
-    name: str
-    names: Sequence[str]
-    marks: Sequence[int]
-    labels: dict[int, int]
-    text: bytes | None
-    remark: str | None
+    @property
+    def what(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def marks(self) -> Sequence[int]: ...
+
+    @property
+    def labels(self) -> dict[int, int]: ...
+
+    @property
+    def text(self) -> bytes | None: ...
+
+    @property
+    def remark(self) -> str | None: ...
 
     def call(self, index: int) -> str:
         """What messages call a picture."""

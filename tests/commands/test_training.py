@@ -13,7 +13,15 @@ from cmtool.objectives.consistency import Consistency
 
 def test_a_run_directory_holds_what_was_done(trained):
     run = trained["tuned"]
-    names = {"config.yaml", "metrics.jsonl", "model.safetensors", "state.safetensors", "status.json", ".lock"}
+    names = {
+        "config.yaml",
+        "data.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "state.safetensors",
+        "status.json",
+        ".lock",
+    }
     assert set(listing(run)) == names | {"samples/00000128.png"}
     assert pixels(run / "samples" / "00000128.png").shape == (4 * 66 + 2, 10 * 66 + 2)
 
