@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from cmtool.errors import BadFile, MissingInput
 
-__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "decode", "encode", "planes", "with_channels"]
+__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "decode", "encode", "extent", "planes", "with_channels"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -75,6 +75,15 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     if channels == 3:
         return np.repeat(image, 3, axis=-3)
     return np.rint(np.einsum("c,...chw->...hw", LUMA, image))[..., None, :, :].astype(np.uint8)
+
+
+def extent(source: Path | bytes) -> int:
+    """The pixels that a picture claims to have, of which none is decoded; 0 where ``decode`` will refuse it."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # whatever it is, ``decode`` says it
+        return 0
 
 
 def _read(path: Path) -> bytes:
