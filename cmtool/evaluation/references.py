@@ -15,13 +15,11 @@ from torch import Tensor
 
 from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.evaluation.flavours import WIDEST, Found, found_in
-from cmtool.evaluation.frechet import Gaussian
+from cmtool.evaluation.frechet import Gaussian, is_covariance
 from cmtool.evaluation.inception_score import InceptionScore
 from cmtool.evaluation.memory import Memory
 
 __all__ = ["Normal", "Statistics", "comparable", "read_statistics", "write_statistics"]
-
-ROUNDING = 1e-2  # of the largest entry: covariances that were summed in float32 have eigenvalues below 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +113,6 @@ def _checked(path: Path, found: Found) -> tuple[Tensor, Tensor]:
     if (covariance - covariance.T).abs().max() > 1e-5 * covariance.abs().max():
         raise BadFile(f"{path}: sigma is not symmetric, so it is no covariance")
     covariance = (covariance + covariance.T) / 2
-    if torch.linalg.cholesky_ex(covariance + torch.eye(len(mean)) * ROUNDING * covariance.abs().max()).info:
-        raise BadFile(f"{path}: sigma has negative eigenvalues, so it is no covariance")
+    if not is_covariance(covariance):
+        raise BadFile(f"{path}: sigma has negative eigenvalues, so it is no covariance", "measure the statistics again")
     return mean, covariance
