@@ -29,6 +29,7 @@ __all__ = [
     "UsageError",
     "WriteFailed",
     "closest",
+    "printable",
     "unknown",
 ]
 
@@ -83,6 +84,11 @@ def closest(word: str, words: Iterable[str]) -> str | None:
     """The word that was probably meant, or None."""
     near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return near[0] if near else None
+
+
+def printable(text: object) -> str:
+    """Text of a file on one line that cannot command a terminal: control characters become escapes such as ``\\x1b``."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
 def unknown(what: str, word: str, words: Iterable[str]) -> UsageError:

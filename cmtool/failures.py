@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from cmtool.errors import CmtoolError, Interrupted, MissingInput, OutOfMemory, WriteFailed
+from cmtool.errors import CmtoolError, Interrupted, MissingInput, OutOfMemory, WriteFailed, printable
 
 __all__ = ["guarded", "is_memory"]
 
@@ -66,8 +66,8 @@ def _explain_os(error: OSError) -> CmtoolError:
 
 def _report(error: BaseException, argv: Sequence[str]) -> int:
     failure = _explain(error)
-    hints = [f"  hint: {_line(failure.hint)}"] if failure.hint else []
-    lines = [f"cmtool: error: {_line(failure.message)}", *hints]
+    hints = [f"  hint: {printable(failure.hint)}"] if failure.hint else []
+    lines = [f"cmtool: error: {printable(failure.message)}", *hints]
     if "--json" in argv:
         document = {"code": failure.code, "message": failure.message, "hint": failure.hint}
         lines.append(json.dumps({"error": document}))
@@ -80,11 +80,6 @@ def _report(error: BaseException, argv: Sequence[str]) -> int:
             print("\n".join(lines), file=sys.stderr, flush=True)
         _settle(sys.stderr)
     return failure.code
-
-
-def _line(text: str) -> str:
-    """One line that cannot command a terminal, whatever a file is called."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _settle(stream: TextIO | None) -> None:
