@@ -5,6 +5,7 @@ environment variable and ``--set`` complain in the same sentence.
 """
 
 import math
+import os
 import re
 import types
 from bisect import bisect_right
@@ -244,7 +245,7 @@ def _path(value: Any) -> Path:
     text = _str(value)
     if not text or "\0" in text:
         raise Expected("a path")
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # which leaves the home of nobody as it stands
 
 
 def _spec(value: Any) -> Spec:

@@ -8,7 +8,7 @@ from cmtool.bundled import named
 from cmtool.commands import recipes
 from cmtool.commands.console import Console
 from cmtool.commands.portrait import advice, portrait
-from cmtool.errors import MissingInput, closest
+from cmtool.errors import MissingInput, closest, printable
 from cmtool.files.header import Header
 from cmtool.settings import InfoOptions
 from cmtool.yamlfile import write
@@ -72,7 +72,7 @@ def _averages(run: Path) -> list[dict[str, Any]]:
 
 
 def _average_table(kept: list[dict[str, Any]]) -> str:
-    rows = [f"  {a['track']:<20}{a['images']:>12,}  {a['path']}" for a in kept]
+    rows = [printable(f"  {a['track']:<20}{a['images']:>12,}  {a['path']}") for a in kept]
     return "\n".join(["\n\naverages (track, images, file)", *rows]) if rows else ""
 
 

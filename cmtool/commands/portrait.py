@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cmtool.errors import printable
 from cmtool.files.header import Header
 
 __all__ = ["advice", "portrait"]
@@ -13,7 +14,7 @@ WALK = "--solver heun --steps 18"  # what sample does with a score model when it
 
 def portrait(header: Header, command: str) -> str:
     """The lines, as comments of YAML, before the header itself; ``command`` is the advice."""
-    return "\n".join(f"# {line}" for line in _lines(header, command))
+    return "\n".join(f"# {printable(line)}" for line in _lines(header, command))
 
 
 def advice(path: str, header: Header, said: Mapping[str, Mapping[str, Any] | None]) -> str:
