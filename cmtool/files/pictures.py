@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cmtool.errors import UsageError
 from cmtool.files.atomic import write_bytes, writing
 from cmtool.files.images import STREAM, stdin, stdout
+from cmtool.files.places import mark
 from cmtool.pictures import decode, encode, planes
 
 __all__ = ["check_target", "grid", "read_picture", "scatter", "write_picture"]
@@ -35,10 +36,13 @@ def check_target(target: str | Path) -> None:
         raise UsageError(f"cannot write a picture to {target}", "pictures are written as .png, or to - for a pipe")
 
 
-def write_picture(target: str | Path, image: Any) -> None:
-    """Write uint8 [C, H, W] as a PNG; ``-`` is standard output. UsageError for another suffix; WriteFailed."""
+def write_picture(target: str | Path, image: Any, command: str = "") -> None:
+    """Write uint8 [C, H, W] as a PNG that says which ``command`` made it; ``-`` is standard output.
+
+    UsageError for another suffix; WriteFailed.
+    """
     check_target(target)
-    data = encode(np.asarray(image))
+    data = mark(encode(np.asarray(image)), command)
     if str(target) == STREAM:
         with writing("standard output"):
             stdout().write(data)

@@ -1,6 +1,7 @@
 """The sections of the help pages, and where the work is done."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from cmtool.declarations import Options, option
 from cmtool.values import LARGEST_SEED, at_least, between, matching
@@ -22,3 +23,7 @@ class MachineOptions(Options):
         section=MACHINE,
     )
     threads: int | None = option(None, help="processor threads", check=at_least(1), section=MACHINE, shown="every core")
+
+
+def overwrite_option() -> Any:
+    return option(False, help="write over files that this command did not make, and over what it reads", section=OUTPUT)
