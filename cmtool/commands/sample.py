@@ -26,8 +26,9 @@ from cmtool.core.guidance import Guided, Unlabelled
 from cmtool.errors import Preempted, UsageError
 from cmtool.files.header import Header
 from cmtool.files.pictures import check_target, write_picture
+from cmtool.files.places import check_place, made_by
 from cmtool.files.streams.manifest import Wanted
-from cmtool.files.streams.resuming import resumable, resuming
+from cmtool.files.streams.resuming import check_output, resumable, resuming
 from cmtool.settings import SampleOptions
 from cmtool.settings.sampling import SAMPLES
 from cmtool.training.devices import device, use_threads
@@ -54,6 +55,8 @@ def run(options: SampleOptions, console: Console) -> None:
     rule, shard = class_rule(header, options.klass, options.classes), shard_of(options.shard)
     labels = labels_of(seeds, header.conditional, rule)
     wanted = Wanted(seeds, labels if labels is None else labels.tolist(), header.shape, facts(model, walk, options))
+    for remark in check_output(options.output, wanted, options.overwrite):
+        console.warn(remark)
     mine = wanted.cut(*shard)
     gallery = Gallery(
         mine.seeds[: SHEET if len(header.shape) == 3 else len(mine)],
@@ -94,7 +97,7 @@ def fill(options: SampleOptions, wanted: Wanted, drawn: Drawn, gallery: Gallery,
     shard, done = shard_of(options.shard), 0
     mine = wanted.cut(*shard)
     stop = Stop(POLITE if resumable(options.output) else ())
-    with stop, resuming(options.output, wanted, *shard) as (writer, places):
+    with stop, resuming(options.output, wanted, *shard, options.overwrite) as (writer, places):
         if len(places) < len(mine):
             console.say(f"{len(mine) - len(places):,} of them are there already")
         with console.track(len(places), "images", "sample") as progress:
@@ -120,9 +123,10 @@ def check(options: SampleOptions) -> None:
     """What is wrong about the places of the output is said before anything is computed."""
     if options.grid:
         check_target(options.grid)
-        if options.output == str(options.grid):
+        if options.output == str(options.grid) or Path(options.output).absolute() == options.grid.absolute():
             place = "standard output" if options.output == "-" else options.output
             raise UsageError(f"{place} takes the images or the grid", "write one of them to a file")
+        check_place(options.grid, overwrite=options.overwrite, ours=made_by("sample"))
 
 
 def facts(model: Any, walk: Plan, options: SampleOptions) -> dict[str, Any]:
@@ -148,7 +152,7 @@ def look(gallery: Gallery, options: SampleOptions, header: Header, console: Cons
         labels = labels_of(gallery.seeds, header.conditional, rule)
         names = None if labels is None else [name(header, label) for label in labels.tolist()]
         wide = columns(len(gallery.seeds), header.conditional)
-        write_picture(options.grid, sheet(gallery.images(), wide, names))
+        write_picture(options.grid, sheet(gallery.images(), wide, names), "sample")
     if console.terminal if options.show is None else options.show:
         console.draw(shown(gallery.images().numpy()))
 

@@ -142,6 +142,11 @@ class SampleOptions(WalkOptions):
         metavar="OUT",
         section=OUTPUT,
     )
+    overwrite: bool = option(
+        False,
+        help="write over files that sample did not make, and remove images of other models or settings from OUT",
+        section=OUTPUT,
+    )
     grid: Path | None = option(
         None,
         help="write the first 100 images side by side, too, with their classes",

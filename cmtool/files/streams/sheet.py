@@ -14,7 +14,7 @@ from cmtool.errors import BadFile, UsageError
 from cmtool.files.streams.item import Item
 from cmtool.pictures import MAX_PIXELS, decode, planes
 
-__all__ = ["LAYOUT", "SheetSink", "read", "read_bytes"]
+__all__ = ["LAYOUT", "SheetSink", "is_sheet", "read", "read_bytes"]
 
 GAP, PAPER = 2, 255
 LAYOUT = "cmtool:sheet"  # the text chunk of the layout: n, columns, size [H, W], gap, scale, labels
@@ -24,6 +24,14 @@ def read(path: Path) -> Iterator[Item]:
     """The images of a sheet, row by row, or the one picture."""
     pixels = decode(path)  # says in a sentence what is wrong
     return _cut(planes(pixels), path.read_bytes(), str(path))
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a picture with a layout of ours; its pixels are not decoded."""
+    try:
+        return _layout(path.read_bytes()) is not None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return False
 
 
 def read_bytes(data: bytes, name: str) -> Iterator[Item]:
