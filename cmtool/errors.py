@@ -5,7 +5,7 @@
     ├── BadFile          65    a damaged, foreign or untrusted file
     ├── MissingInput     66    a file, folder or device that is not there
     ├── MissingAsset     69    weights that must be fetched first
-    ├── Diverged         70    training produced numbers that are not finite
+    ├── Diverged         70    training or a model produced numbers that are not finite
     ├── OutOfMemory      71    not even one image fits
     ├── WriteFailed      74    the disk is full or the place cannot be written
     ├── Preempted        75    stopped by the scheduler; the state is saved, run it again
@@ -87,7 +87,7 @@ def closest(word: str, words: Iterable[str]) -> str | None:
 
 
 def printable(text: object) -> str:
-    """Text of a file on one line that cannot command a terminal: control characters become escapes such as ``\\x1b``."""
+    """Text of a file on one line, which cannot command a terminal: control characters become escapes (``\\x1b``)."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 

@@ -11,7 +11,7 @@ from cmtool.commands.rebuild import rebuilt
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import UsageError
 from cmtool.files.checkpoint import DTYPES
-from cmtool.files.opening import open_any, parent, writer
+from cmtool.files.opening import check_weights, open_any, parent, writer
 from cmtool.settings import ConvertOptions
 
 __all__ = ["run"]
@@ -36,7 +36,8 @@ def run(options: ConvertOptions, console: Console) -> None:
 
 
 def check_range(model: Denoiser, dtype: str, path: Path) -> None:
-    """UsageError where a weight is too large for the precision."""
+    """UsageError where a weight is too large for the precision; BadFile where one is not finite."""
+    check_weights(model, path)
     most = max(float(p.detach().abs().max()) for p in model.net.parameters())
     if most > torch.finfo(DTYPES[dtype]).max:
         raise UsageError(f"{path} cannot be {dtype}: the largest weight is {most:.3g}", "use --dtype bf16 or fp32")

@@ -17,7 +17,7 @@ from cmtool.commands.console import Console
 from cmtool.commands.gallery import Gallery
 from cmtool.commands.generate import in_batches, labels_of, sheet
 from cmtool.commands.guide import evaluations, guided, told
-from cmtool.commands.models import describe, open_model
+from cmtool.commands.models import class_name, describe, open_model
 from cmtool.commands.plan import Plan, plan
 from cmtool.commands.shards import local_device, shard_of
 from cmtool.commands.show import shown
@@ -67,7 +67,8 @@ def run(options: SampleOptions, console: Console) -> None:
     levels = ", ".join(f"{level:.4g}" for level in walk.levels)
     each = evaluations(walk, model)
     ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
-    console.say(f"{len(mine):,} images{part(shard)}, {ahead}, levels {levels}")
+    of = f" of class {class_name(header, rule)}" if isinstance(rule, int) else ""
+    console.say(f"{len(mine):,} images{of}{part(shard)}, {ahead}, levels {levels}")
     done = fill(options, wanted, lambda some: in_batches(model, walk, some, options.batch, rule), gallery, console)
     seconds, made = time.monotonic() - began, round(walk.made / done, 1) if done else float(each or 0)
     if each is None and done:
@@ -79,6 +80,7 @@ def run(options: SampleOptions, console: Console) -> None:
         "images": len(mine),
         "made": done,
         "seeds": str(seeds),
+        "class": rule if isinstance(rule, int) else None,
         "shard": part(shard).removeprefix(", part ") or None,
         "evaluations": int(made) if made.is_integer() else made,
         "levels": walk.levels.tolist(),

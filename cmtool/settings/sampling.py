@@ -34,8 +34,8 @@ class SamplingOptions(MachineOptions, ForeignOptions):
         section=SAMPLING,
         shown="chosen for --steps",
     )
-    klass: int | str | None = option(
-        None, key="class", help="class, by number or name", metavar="CLASS", section=SAMPLING, shown="they take turns"
+    klass: str | None = option(
+        None, key="class", help="class, by name or number", metavar="CLASS", section=SAMPLING, shown="they take turns"
     )
     batch: int = option(
         64, help="images at a time; does not change them", flag="-b", check=at_least(1), section=MACHINE
