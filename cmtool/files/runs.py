@@ -33,7 +33,6 @@ __all__ = ["append", "create", "latest_checkpoint", "locked", "read_status", "re
 
 ROOT = Path("runs")
 CHECKPOINT, STATUS, METRICS, LOCK = "model.safetensors", "status.json", "metrics.jsonl", ".lock"
-LARGEST = 1 << 20  # bytes of a status
 PATTERNS = (f"runs/*/*/{STATUS}", f"runs/*/{STATUS}", f"*/{STATUS}")  # the last two: where users said --run
 
 
@@ -79,12 +78,11 @@ def write_status(folder: str | Path, state: str, **facts: Any) -> None:
 def read_status(folder: str | Path) -> dict[str, Any]:
     """What ``write_status`` wrote; MissingInput when the folder is no run, BadFile when the file is damaged."""
     path = Path(folder) / STATUS
-    if not path.is_file():  # nor a pipe, which would be waited for
-        raise MissingInput(f"{folder} is not a run: it has no {STATUS}")
     try:
-        with path.open("rb") as file:
-            found = json.loads(file.read(LARGEST))
-    except (ValueError, RecursionError):
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise MissingInput(f"{folder} is not a run: it has no {STATUS}") from None
+    except ValueError:
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("updated"), str):
         raise BadFile(f"{path} is damaged")
