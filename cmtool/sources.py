@@ -1,6 +1,5 @@
 """Where values come from: YAML files, presets, the environment, ``--set`` and flags."""
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +61,7 @@ def _entries(text: str, name: str, skip: tuple[str, ...] = ()) -> Iterator[Given
 def from_file(path: Path) -> Iterator[Given]:
     """The options of a YAML file."""
     try:
-        text = Path(os.path.expanduser(path)).read_text("utf-8-sig")
+        text = path.expanduser().read_text("utf-8-sig")
     except FileNotFoundError as error:
         raise MissingInput(f"there is no file {path}", "--config takes a YAML file of options") from error
     except (UnicodeDecodeError, IsADirectoryError) as error:

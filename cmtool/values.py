@@ -245,7 +245,7 @@ def _path(value: Any) -> Path:
     text = _str(value)
     if not text or "\0" in text:
         raise Expected("a path")
-    return Path(os.path.expanduser(text))  # which leaves the home of nobody as it stands
+    return Path(os.path.expanduser(text))  # which leaves what is no user as it is
 
 
 def _spec(value: Any) -> Spec:

@@ -39,7 +39,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "testing": {"backbones", "core", "objectives", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},
     "__main__": {"cli", "startup"},
-    "cmtool": {"files"},
+    "cmtool": {"files", "bundled"},
 }
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cmtool import presets, registry
-from cmtool.bundled import named
+from cmtool.bundled import NAMES, named
 from cmtool.commands import recipes
 from cmtool.commands.console import Console
 from cmtool.commands.portrait import advice, portrait
@@ -33,7 +33,8 @@ def run(options: InfoOptions, console: Console) -> None:
         about = header.document()
         kept = _averages(path) if (path / INSIDE).exists() else []
         document = {"path": options.what, "header": about, "sample": command} | ({"averages": kept} if kept else {})
-        text = f"{portrait(header, command)}\n{write(about, unicode=True).rstrip()}{_average_table(kept)}"
+        body = "\n".join(map(printable, write(about, unicode=True).rstrip().split("\n")))
+        text = f"{portrait(header, command)}\n{body}{_average_table(kept)}"
         console.result(document, text)
 
 
@@ -72,7 +73,7 @@ def _averages(run: Path) -> list[dict[str, Any]]:
 
 
 def _average_table(kept: list[dict[str, Any]]) -> str:
-    rows = [printable(f"  {a['track']:<20}{a['images']:>12,}  {a['path']}") for a in kept]
+    rows = [f"  {printable(a['track']):<20}{a['images']:>12,}  {printable(a['path'])}" for a in kept]
     return "\n".join(["\n\naverages (track, images, file)", *rows]) if rows else ""
 
 
@@ -80,7 +81,7 @@ def _header(path: Path, options: InfoOptions) -> Header:
     path = named(path)
     if not path.exists():
         beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = closest(str(path), ("plugins", "presets", *beside))
+        near = closest(str(path), ("plugins", "presets", *NAMES, *beside))
         hint = f"did you mean '{near}'?" if near else "cmtool info takes plugins, presets, a checkpoint or a run"
         raise MissingInput(f"there is no file {path}", hint)
     from cmtool.files.envelope import holds

@@ -30,7 +30,7 @@ from cmtool.files.places import check_place, made_by
 from cmtool.files.streams.manifest import Wanted
 from cmtool.files.streams.resuming import check_output, resumable, resuming
 from cmtool.settings import SampleOptions
-from cmtool.settings.sampling import SAMPLES
+from cmtool.settings.sampling import SAMPLES, WalkOptions
 from cmtool.training.devices import device, use_threads
 from cmtool.values import Seeds
 
@@ -131,7 +131,7 @@ def check(options: SampleOptions) -> None:
         check_place(options.grid, overwrite=options.overwrite, ours=made_by("sample"))
 
 
-def facts(model: Any, walk: Plan, options: SampleOptions) -> dict[str, Any]:
+def facts(model: Any, walk: Plan, options: WalkOptions) -> dict[str, Any]:
     """What the manifest says of every image beside its seed and class; ``recipe`` is a digest of all that is left."""
     keys = ("solver", "spacing", "process", "convention", "gamma", "guidance", "guidance_interval")
     recipe = {key: value for key, value in asdict(options).items() if key in keys}

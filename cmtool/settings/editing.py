@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cmtool.declarations import option
-from cmtool.settings.machine import INPUT, OUTPUT, SAMPLING, SEED, TASK
+from cmtool.settings.machine import INPUT, OUTPUT, SAMPLING, SEED, TASK, overwrite_option
 from cmtool.settings.sampling import SamplingOptions, WalkOptions, model_option
 from cmtool.values import Spec, at_least, between, positive
 
@@ -139,3 +139,4 @@ class InterpOptions(WalkOptions):
         metavar="OUT",
         section=OUTPUT,
     )
+    overwrite: bool = overwrite_option()

@@ -8,7 +8,16 @@ from typing import Any, ClassVar
 from cmtool.dataspec import data_spec
 from cmtool.declarations import option
 from cmtool.settings.foreign import ForeignOptions
-from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEARCH, SEED, MachineOptions
+from cmtool.settings.machine import (
+    INPUT,
+    MACHINE,
+    OUTPUT,
+    SAMPLING,
+    SEARCH,
+    SEED,
+    MachineOptions,
+    overwrite_option,
+)
 from cmtool.settings.sampling import WalkOptions, model_option, seed_option
 from cmtool.values import Spec, among, at_least, positive
 
@@ -163,6 +172,7 @@ class LevelsOptions(MachineOptions):
         metavar="FILE",
         section=OUTPUT,
     )
+    overwrite: bool = overwrite_option()
     batch: int = batch_option()
 
 

@@ -48,7 +48,7 @@ def test_the_same_and_more_are_nothing_to_speak_of(tmp_path, target):
 @pytest.mark.parametrize("target", FILES)
 def test_a_file_of_the_user_is_kept(tmp_path, target):
     (tmp_path / target).write_bytes(b"of the user")
-    with pytest.raises(UsageError, match="exists, and sample did not make it"):
+    with pytest.raises(UsageError, match="exists, and this command did not make it"):
         write(tmp_path / target, wanted())
     assert tree(tmp_path) == {target: b"of the user"}
     assert write(tmp_path / target, wanted(), overwrite=True) == []
@@ -58,7 +58,7 @@ def test_a_file_of_the_user_is_kept(tmp_path, target):
 @pytest.mark.parametrize("target", FILES)
 def test_a_download_that_is_under_way_is_kept(tmp_path, target):
     (tmp_path / f"{target}.part").write_bytes(b"of a browser")
-    with pytest.raises(UsageError, match=r"\.part exists, and sample did not make it"):
+    with pytest.raises(UsageError, match=r"\.part exists, and this command did not make it"):
         write(tmp_path / target, wanted())
     assert tree(tmp_path) == {f"{target}.part": b"of a browser"}
 
@@ -74,7 +74,7 @@ def test_a_file_that_took_the_place_of_ours_is_kept(tmp_path):
 def test_pictures_of_the_user_in_a_folder_are_kept(tmp_path):
     photo = encode(IMAGES[30])
     (tmp_path / "00000003.png").write_bytes(photo)
-    with pytest.raises(UsageError, match=r"00000003\.png exists, and sample did not make it"):
+    with pytest.raises(UsageError, match=r"00000003\.png exists, and this command did not make it"):
         write(tmp_path, wanted())
     assert tree(tmp_path) == {"00000003.png": photo}
     (remark,) = write(tmp_path, wanted(3))
@@ -142,7 +142,7 @@ def test_a_manifest_of_somebody_else_is_kept(tmp_path, line):
     text = b'{"seed": 0, "class": 0, "model": "a"}\n\n' + line + b"\n"
     for manifest, target in (("out/manifest.jsonl", "out"), ("x.tar.manifest.jsonl", "x.tar")):
         (tmp_path / manifest).write_bytes(text)
-        with pytest.raises(BadFile, match=r"line . of .* is no line of a manifest of cmtool sample"):
+        with pytest.raises(BadFile, match=r"line . of .* is no line of a manifest of cmtool"):
             write(tmp_path / target, wanted(3))
         assert (tmp_path / manifest).read_bytes() == text
         write(tmp_path / target, wanted(3), overwrite=True)

@@ -40,7 +40,7 @@ def check_folder(root: Path, wanted: Wanted, overwrite: bool) -> list[str]:
     if not overwrite:
         taken = {f"{stem(seed)}.png" for seed in wanted.seeds}.intersection(others) if others else ()
         if taken:
-            raise UsageError(f"{root / min(taken)} exists, and sample did not make it", HINT)
+            raise UsageError(f"{root / min(taken)} exists, and this command did not make it", HINT)
         there = [found for seed, found in lines.items() if f"{stem(seed)}.png" in names]
         _refuse(root, "would stay among these", wanted.strangers(there), there, wanted)
     remarks = _anew(root, lines.values(), wanted)
@@ -59,7 +59,7 @@ def check_file(target: Path, wanted: Wanted, overwrite: bool) -> list[str]:
     journal = beside(manifest, "part")
     for path, witnesses in ((target, [manifest]), (part, [manifest, journal])):
         if path.is_file() and path.stat().st_size and not any(witness.is_file() for witness in witnesses):
-            raise UsageError(f"{path} exists, and sample did not make it", HINT)
+            raise UsageError(f"{path} exists, and this command did not make it", HINT)
     finished = [found for _, found in entries(manifest, strict=True)]
     lines = [*finished, *(found for _, found in entries(journal))]
     places = {seed: wanted.label(i) for i, seed in enumerate(wanted.seeds)} if lines else {}
@@ -67,7 +67,7 @@ def check_file(target: Path, wanted: Wanted, overwrite: bool) -> list[str]:
     _refuse(target, "would be lost", [found["seed"] for found in lost], lost, wanted)
     remarks = _anew(target, lines, wanted)
     if remarks and target.is_file() and not part.exists() and sum(1 for _ in items_of(target)) != len(finished):
-        raise UsageError(f"{target} is another file than its manifest tells of, and sample did not make it", HINT)
+        raise UsageError(f"{target} is another file than its manifest tells of, and this command did not make it", HINT)
     return remarks
 
 

@@ -113,7 +113,7 @@ def entries(path: Path, strict: bool = False) -> Iterator[tuple[str, dict[str, A
                 yield line.decode(), found
             elif strict and line.strip():
                 raise BadFile(
-                    f"line {number} of {path} is no line of a manifest of cmtool sample",
+                    f"line {number} of {path} is no line of a manifest of cmtool",
                     "name another place, or --overwrite",
                 )
 
