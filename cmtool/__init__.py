@@ -9,13 +9,16 @@ __all__ = ["__version__", "load"]
 
 
 def load(path, device="cpu", format=None, backbone=None):
-    """Read a model, ours or another program's; it is called as ``model(x, sigma, labels) -> x_0`` and has a ``header``.
+    """Read a model, ours, bundled or foreign; it is called as ``model(x, sigma, labels) -> x_0`` and has a ``header``.
 
     ``x`` is [B, C, H, W] in [-1, 1] plus noise of standard deviation ``sigma`` [B]; ``labels`` is [B] (int64) or None.
     ``format`` and ``backbone`` are mappings of what the file of another program leaves open, such as
     ``format={"kind": "consistency"}, backbone={"head_width": 64}``. Raises MissingInput when there is no such file,
     BadFile when it is damaged or is no model, UsageError when something must be said.
     """
+    from pathlib import Path
+
+    from cmtool.bundled import named
     from cmtool.files.opening import open_any
 
-    return open_any(path, device, format, backbone)
+    return open_any(named(Path(path)), device, format, backbone)

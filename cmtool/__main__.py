@@ -3,13 +3,21 @@
 import os
 import sys
 
+from cmtool.startup import ending, starting
+
 
 def main() -> None:
+    starting()
     # Threads that spin at a barrier make two cores slower than one on a busy machine. This is read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from cmtool.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # another one, while the first was being reported
+        code = 130
+    ending(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from platformdirs import user_config_path
 
-from cmtool import __version__, failures, pages, presets, registry
+from cmtool import __version__, failures, pages, presets, registry, startup
 from cmtool.catalogue import COMMANDS
 from cmtool.commands.console import Console
 from cmtool.declarations import Declaration, declarations, long_flag
@@ -27,6 +27,8 @@ from cmtool.options import dump, load
 from cmtool.pages import Command
 
 __all__ = ["COMMANDS", "reference", "run"]
+
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def _run(argv: list[str]) -> None:
     typed = _parse(argv)
     if isinstance(typed, Call):
         _execute(typed)
+    elif isinstance(typed, int) and typed:  # Typer took an interrupt for an exit, and tells its code
+        raise KeyboardInterrupt if typed == INTERRUPTED else SystemExit(typed)
 
 
 def _execute(call: Call) -> None:
@@ -63,9 +67,20 @@ def _execute(call: Call) -> None:
     if shared["print_config"]:
         print(dump(options), end="")
         return
+    _look_around()
     module, function = command.target.split(":")
     console = Console(call.command, json=bool(shared["json"]), quiet=bool(shared["quiet"]))
-    getattr(import_module(module), function)(options, console)
+    work = getattr(import_module(module), function)
+    startup.begun()
+    work(options, console)
+
+
+def _look_around() -> None:
+    """MissingInput where the working folder is gone: libraries below torch would end the process over it."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise MissingInput("the folder this was called from is gone", "cd to one that is there") from None
 
 
 def _stored(call: Call) -> list[Path]:
@@ -77,7 +92,7 @@ def _stored(call: Call) -> list[Path]:
     if not path.is_file():
         raise MissingInput(f"there is no run {run}", "a run is the folder that training made, with a config.yaml in it")
     with path.open("rb") as file:
-        first = file.readline(100).decode(errors="replace").split()
+        first = file.readline(100).decode("utf-8-sig", errors="replace").split()
     if first[:2] == ["#", "cmtool"] and first[2:] != [call.command]:
         began = " ".join(first[2:])
         raise UsageError(f"{run} is a run of {began}", f"go on with it by: cmtool {began} --resume {run}")

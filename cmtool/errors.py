@@ -5,7 +5,7 @@
     ├── BadFile          65    a damaged, foreign or untrusted file
     ├── MissingInput     66    a file, folder or device that is not there
     ├── MissingAsset     69    weights that must be fetched first
-    ├── Diverged         70    training produced numbers that are not finite
+    ├── Diverged         70    training or a model produced numbers that are not finite
     ├── OutOfMemory      71    not even one image fits
     ├── WriteFailed      74    the disk is full or the place cannot be written
     ├── Preempted        75    stopped by the scheduler; the state is saved, run it again

@@ -74,7 +74,8 @@ def _report(error: BaseException, argv: Sequence[str]) -> int:
     if "--debug" in argv or os.environ.get("CMTOOL_DEBUG"):
         import traceback
 
-        lines = ["".join(traceback.format_exception(error)).rstrip(), *lines]
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        lines = [*map(printable, trace.split("\n")), *lines]
     if sys.stderr:
         with suppress(OSError):
             print("\n".join(lines), file=sys.stderr, flush=True)

@@ -97,7 +97,7 @@ def test_what_was_typed_reaches_the_command(command, capsys):
         run(["sample", "-n5", "-k", "2", "--class", "-1", "--set", "threads=3", "--seeds", "0-4", "-q", "--json"]) == 0
     )
     options, console = seen[0]
-    assert (options.n, options.steps, options.klass, options.threads, str(options.seeds)) == (5, 2, -1, 3, "0-4")
+    assert (options.n, options.steps, options.klass, options.threads, str(options.seeds)) == (5, 2, "-1", 3, "0-4")
     assert (console.command, console.quiet, console.json) == ("sample", True, True)
     assert run(["train-ct", "--flip", "--no-conditional"]) == 0
     assert (seen[1][0].flip, seen[1][0].conditional) == (True, False)

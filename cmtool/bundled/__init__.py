@@ -13,12 +13,13 @@ from pathlib import Path
 from cmtool.errors import BadFile
 from cmtool.files.envelope import digest
 
-__all__ = ["SHA256", "bundled", "named"]
+__all__ = ["NAMES", "SHA256", "bundled", "named"]
 
 SHA256 = {
     "score": "f81803f7a847f66651f384b5c8194dabbefdf5f18822ecf9b3040cc98a95c048",
     "consistency": "9acce070688ef7a66b566f5ef7ccb9d68751ecd5d9054a8b36417bb13456e4b2",
 }
+NAMES = tuple(f"shapes-{kind}" for kind in SHA256)
 
 
 def bundled(kind: str) -> Path:

@@ -14,10 +14,10 @@ __all__ = ["class_rule"]
 LARGEST = 1 << 26  # bytes of a list of classes
 
 
-def class_rule(header: Header, klass: int | str | None, rule: str | None) -> Classes:
+def class_rule(header: Header, klass: str | None, rule: str | None) -> Classes:
     """What ``labels_of`` takes: one class for all, a rule that makes a class of a seed, or None, the balanced rule.
 
-    ``uniform`` draws from (seed, LABEL); a file has a class, by number or name, on each line, and seed s has that of
+    ``uniform`` draws from (seed, LABEL); a file has a class, by name or number, on each line, and seed s has that of
     line s modulo their number. UsageError for both options at once, for a model without classes, and for a line that
     names none.
     """
@@ -36,14 +36,16 @@ def class_rule(header: Header, klass: int | str | None, rule: str | None) -> Cla
 
 
 def _listed(header: Header, path: Path) -> list[int]:
-    lines = read_text(path, LARGEST, "--classes takes balanced, uniform or a file").split("\n")
+    text = read_text(path, LARGEST, "--classes takes balanced, uniform or a file")
+    known: dict[str, int | None] = {}
     found = []
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if line:
+    for number, line in enumerate(map(str.strip, text.split("\n")), 1):
+        if line and line not in known:
             try:
-                found.append(class_index(header, line))
+                known[line] = class_index(header, line)
             except UsageError as error:
                 raise UsageError(f"line {number} of {path}: {error.message}", error.hint) from None
+        found += [known[line]] if line else []
     if not found:
-        raise UsageError(f"{path} names no classes", "it needs a class, by number or name, on each line")
+        raise UsageError(f"{path} names no classes", "it needs a class, by name or number, on each line")
     return found

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO
 
+from cmtool.errors import printable
+
 __all__ = ["Console", "Track"]
 
 SECONDS, SHARE = 30.0, 0.01  # off a terminal a line has to wait for both
@@ -18,7 +20,7 @@ Show = Callable[[str], None]
 
 
 class Console:
-    """The voice of one command."""
+    """The voice of one command; no text of a file commands the terminal through it, whatever the command hands on."""
 
     def __init__(self, command: str, *, json: bool = False, quiet: bool = False, clock: Clock = time.monotonic):
         self.command, self.json, self.quiet, self.clock = command, json, quiet, clock
@@ -26,7 +28,7 @@ class Console:
     def say(self, text: str) -> None:
         """A remark on standard error, unless quiet."""
         if not self.quiet:
-            _write(sys.stderr, text)
+            _write(sys.stderr, printable(text))
 
     @property
     def terminal(self) -> bool:
@@ -41,12 +43,13 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Something to know, quiet or not."""
-        _write(sys.stderr, f"cmtool: warning: {text}")
+        _write(sys.stderr, f"cmtool: warning: {printable(text)}")
 
     def result(self, document: Mapping[str, Any], text: str) -> None:
-        """The outcome on standard output: one JSON document with --json, otherwise the text."""
+        """The outcome on standard output: one JSON document with --json, otherwise the text, line by line."""
         schema = {"schema": f"cmtool.{self.command}/1"}
-        _write(sys.stdout, json.dumps(schema | dict(document), default=str) if self.json else text)
+        shown = "\n".join(map(printable, text.split("\n")))
+        _write(sys.stdout, json.dumps(schema | dict(document), default=str) if self.json else shown)
 
     @contextmanager
     def track(self, total: int | None, unit: str, label: str) -> Iterator["Track"]:
@@ -96,7 +99,7 @@ class Track:
             parts.append(f"in {_duration(now - started)}")
         elif self.total and rate:
             parts.append(f"eta {_duration((self.total - self.done) / rate)}")
-        self.show("  ".join(parts))
+        self.show(printable("  ".join(parts)))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from cmtool.commands.edit_walk import edit_walk
 from cmtool.commands.generate import piece, threads
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.editing import edit
+from cmtool.core.finite import finite
 from cmtool.core.operators import Operator
 from cmtool.core.samplers import last
 from cmtool.core.tiles import Place, TiledNoise, cut, joined
@@ -75,7 +76,7 @@ def _piece(model: Denoiser, options: EditOptions, rows: Sequence[Row]) -> Tensor
     operator = operator_of(options.operator, [row.canvas for row in rows], corners, model)
     noise = TiledNoise([row.seed for row in rows], [row.canvas.size for row in rows], corners)
     labels = None if rows[0].label is None else torch.tensor([row.label for row in rows], device=device)
-    return last(edit(edit_walk(operator, model.header, options), operator, model, noise, labels))
+    return last(edit(edit_walk(operator, model.header, options), operator, finite(model), noise, labels))
 
 
 def whole(canvas: Canvas, tiles: Tensor, pixels: Callable[[Tensor], Tensor]) -> Tensor:

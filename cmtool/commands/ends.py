@@ -10,10 +10,11 @@ from cmtool.commands.canvas import fitted_to
 from cmtool.commands.console import Console
 from cmtool.commands.generate import labels_of, piece, threads
 from cmtool.commands.guess import guessed
-from cmtool.commands.models import checkpoint
+from cmtool.commands.models import checkpoint, class_name
 from cmtool.commands.plan import Plan
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.encoding import along_flow, by_search
+from cmtool.core.finite import finite
 from cmtool.core.guidance import Guided
 from cmtool.core.operators import stroke
 from cmtool.core.pixels import to_model
@@ -73,7 +74,7 @@ def _image(
     x, sigma = to_model(picture)[None].to(device), float(plan.levels[0])
     if header.conditional and klass is None:
         klass = guessed(model, stroke(x))
-        console.say(f"{word}: class {klass} fits best; --class asks for another")
+        console.say(f"{word}: class {class_name(header, klass)} fits best; --class asks for another")
     labels = None if klass is None or not header.conditional else torch.tensor([klass], device=device)
     return End(word, 0, klass, _encoded(x, sigma, labels, model, options)[0].cpu(), picture)
 
@@ -90,7 +91,7 @@ def _encoded(
     with workers(1):  # a gradient spread over cores would round differently with their number
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        return by_search(model, x, sigma, labels)
+        return by_search(finite(model), x, sigma, labels)
 
 
 def _encoder(model: Denoiser | Guided, path: Path) -> Denoiser:

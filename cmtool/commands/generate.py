@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cmtool.commands.plan import Plan
 from cmtool.core.denoiser import Denoiser
+from cmtool.core.finite import check_finite
 from cmtool.core.guidance import Guided, cost
 from cmtool.core.noise import Blend, Noise
 from cmtool.core.pixels import to_pixels
@@ -48,6 +49,7 @@ def draw(
 ) -> Tensor:
     """The images of some noise, uint8 [B, C, H, W] on the CPU as ``pixels`` rounds them; points stay float32 [B, D].
 
+    Diverged when one is not finite, be it on the way.
     ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
     """
     device, shape = next(model.parameters()).device, model.header.shape
@@ -55,7 +57,7 @@ def draw(
     labels = None if labels is None else labels.to(device)
     with steady(model, piece(shape, device), threads(device, cores)) as steadied:
         counted = Counted(steadied, cost(model))
-        x = last(plan.walk(counted, x, noise, labels)).cpu()
+        x = check_finite(last(plan.walk(counted, x, noise, labels)).cpu(), "at the end of the walk")
     plan.made += counted.calls * len(noise)
     return pixels(x) if x.ndim == 4 else x.float()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cmtool import presets, registry
-from cmtool.bundled import named
+from cmtool.bundled import NAMES, named
 from cmtool.commands import recipes
 from cmtool.commands.console import Console
 from cmtool.commands.portrait import advice, portrait
@@ -81,7 +81,7 @@ def _header(path: Path, options: InfoOptions) -> Header:
     path = named(path)
     if not path.exists():
         beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = closest(str(path), ("plugins", "presets", *beside))
+        near = closest(str(path), ("plugins", "presets", *NAMES, *beside))
         hint = f"did you mean '{near}'?" if near else "cmtool info takes plugins, presets, a checkpoint or a run"
         raise MissingInput(f"there is no file {path}", hint)
     from cmtool.files.envelope import holds

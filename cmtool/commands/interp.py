@@ -1,5 +1,7 @@
 """``interp``: from one image to another, or between the four corners of a grid, along great circles of noise."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,19 @@ from cmtool.commands.ends import End, ends_of
 from cmtool.commands.generate import draw, sheet
 from cmtool.commands.guide import evaluations, guided
 from cmtool.commands.models import class_index, describe, open_model
-from cmtool.commands.plan import plan
+from cmtool.commands.plan import Plan, plan
+from cmtool.commands.sample import facts
+from cmtool.core.denoiser import Denoiser
+from cmtool.core.guidance import Guided
 from cmtool.core.noise import Blend
 from cmtool.errors import UsageError
 from cmtool.evaluation.similarity import psnr
-from cmtool.files.animation import MOVING, write_animation
-from cmtool.files.images import STREAM, check_stream, open_writer
+from cmtool.files.animation import MOVING, moved_by, write_animation
+from cmtool.files.images import STREAM, check_stream
 from cmtool.files.pictures import write_picture
+from cmtool.files.places import check_place, made_by
+from cmtool.files.streams.manifest import Wanted
+from cmtool.files.streams.resuming import check_output, resuming
 from cmtool.settings import InterpOptions
 from cmtool.training.devices import device, use_threads
 
@@ -28,17 +36,23 @@ def run(options: InterpOptions, console: Console) -> None:
     """Draw the frames; a conditional model without --class changes class half way, so that the ends are samples."""
     words = [word for word in (options.a, options.b, options.c, options.d) if word is not None]
     check(options, words)
+    check_place_of(options, words)
     use_threads(options.threads)
     model, path = open_model(options.model, device(options.device), console, options.format, options.backbone)
-    check_output(options, model.header.shape)
+    check_suffix(options, model.header.shape)
     header, model = model.header, guided(model, path, options, console.warn)
     walk = plan(header, options)
     ends = ends_of(words, model, walk, options, class_index(header, options.klass), console)
     rows = (options.rows or options.frames) if len(ends) == 4 else 1
     blend = Blend([end.seed for end in ends], options.frames, rows, [end.noise for end in ends])
     labels = labels_between(ends, options.frames, rows) if header.conditional else None
+    told = None if labels is None else labels.tolist()
+    wanted = Wanted(range(len(blend)), told, header.shape, frame_facts(model, walk, options, ends, rows))
+    if is_stream(options.output):
+        for remark in check_output(options.output, wanted, options.overwrite):
+            console.warn(remark)
     images = draw(model, walk, blend, labels)
-    write(options, images, labels)
+    write(options, images, labels, wanted)
     document = {
         "model": describe(model, path),
         "ends": words,
@@ -60,7 +74,34 @@ def check(options: InterpOptions, words: list[str]) -> None:
         raise UsageError("--rows is about a grid between four corners", "give four: cmtool interp 3 7 11 15")
 
 
-def check_output(options: InterpOptions, shape: tuple[int, ...]) -> None:
+def is_stream(output: str) -> bool:
+    """Whether the frames are written one by one, as ``sample`` writes images."""
+    return Path(output).suffix.lower() not in (".png", *MOVING)
+
+
+def check_place_of(options: InterpOptions, words: list[str]) -> None:
+    """UsageError where the frames would take the place of an end, or of what interp did not make; WriteFailed."""
+    if is_stream(options.output):
+        return
+    if Path(options.output).is_dir():
+        raise UsageError(f"{options.output} is a folder, and the frames are one picture", "name a file in it")
+    moves = Path(options.output).suffix.lower() in MOVING
+    inputs = [word for word in words if not word.isdigit()]
+    ours = (moved_by if moves else made_by)("interp")
+    check_place(options.output, [*inputs, options.model], overwrite=options.overwrite, ours=ours)
+
+
+def frame_facts(
+    model: Denoiser | Guided, walk: Plan, options: InterpOptions, ends: list[End], rows: int
+) -> dict[str, Any]:
+    """What a manifest says of the frames, as of images of ``sample``; with a digest of what they go between."""
+    found, digest = facts(model, walk, options), hashlib.sha256(json.dumps([options.frames, rows]).encode())
+    for end in ends:
+        digest.update(str(end.seed).encode() if end.noise is None else end.noise.numpy().tobytes())
+    return {**found, "ends": digest.hexdigest()[:16]}
+
+
+def check_suffix(options: InterpOptions, shape: tuple[int, ...]) -> None:
     """UsageError, before anything is drawn, for a place that cannot take the frames."""
     suffix = Path(options.output).suffix.lower()
     if suffix in MOVING and len(shape) == 1:
@@ -88,13 +129,15 @@ def returned(ends: list[End], images: Tensor, frames: int, console: Console) -> 
     return found
 
 
-def write(options: InterpOptions, images: Tensor, labels: Tensor | None) -> None:
+def write(options: InterpOptions, images: Tensor, labels: Tensor | None, wanted: Wanted) -> None:
     """A strip or grid, an animation, or a stream of frames."""
     suffix = Path(options.output).suffix.lower()
     if suffix in MOVING:
-        write_animation(options.output, images.numpy(), options.fps)
+        write_animation(options.output, images.numpy(), options.fps, "interp")
     elif suffix == ".png":
-        write_picture(options.output, sheet(images, options.frames))
+        write_picture(options.output, sheet(images, options.frames), "interp")
     else:
-        with open_writer(options.output, len(images), tuple(images.shape[1:]), labels is not None) as writer:
-            writer.write(range(len(images)), images, labels)
+        with resuming(options.output, wanted, overwrite=options.overwrite) as (writer, places):
+            if writer:
+                some = list(places)
+                writer.write(some, images[some], None if labels is None else labels[some])

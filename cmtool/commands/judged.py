@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cmtool import registry
+from cmtool.bundled import NAMES
 from cmtool.commands.console import Console
 from cmtool.commands.data import open_dataset
 from cmtool.commands.generate import in_batches, in_memory
@@ -71,8 +72,10 @@ class Side:
 def is_model(target: str) -> bool:
     """Whether a name stands for a model: a checkpoint, a run, or a model of another program; no data set's name."""
     named, path = target in registry.names("datasets"), Path(target)
-    return target.endswith(".safetensors") or (
-        not named and target != "-" and ((path / CHECKPOINT).is_file() or format_of(path) is not None)
+    return (
+        target in NAMES
+        or target.endswith(".safetensors")
+        or (not named and target != "-" and ((path / CHECKPOINT).is_file() or format_of(path) is not None))
     )
 
 

@@ -18,20 +18,23 @@ from cmtool.commands.judged import few, given, seen, unmeasured
 from cmtool.commands.models import describe, open_model
 from cmtool.commands.plan import Plan, jumps, recommended
 from cmtool.core.denoiser import Denoiser
-from cmtool.errors import UsageError
+from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed
 from cmtool.evaluation.frechet import frechet_distance
 from cmtool.evaluation.moments import Moments
 from cmtool.evaluation.references import Statistics, comparable
 from cmtool.evaluation.search import Trial, measurements, search
 from cmtool.files.atomic import write_bytes, writing
 from cmtool.files.checkpoint import save
-from cmtool.files.header import Header
+from cmtool.files.header import Header, read_header
 from cmtool.files.opening import parent
+from cmtool.files.places import check_place
+from cmtool.files.streams.reading import STREAM
 from cmtool.settings import LevelsOptions
 from cmtool.training.devices import device, use_threads
 
 __all__ = ["run"]
 
+LONGEST = 1 << 16  # bytes of a line of the trace
 ROUNDS = 3  # of all levels, when no budget is given
 
 
@@ -41,16 +44,16 @@ def run(options: LevelsOptions, console: Console) -> None:
     where, began = device(options.device), time.monotonic()
     model, path = open_model(options.model, where, console)
     header = model.header
-    check(header, path, options.output)
     source = parent(path)  # now: a run may replace the file while this one goes on
+    trace = options.output.with_suffix(".trace.jsonl")
+    check(header, path, options, trace, source)
     features = registry.build("features", options.features, device=str(where))
     target = reference(options, features, console)
     few(str(path), options.n, features.dim, console)
-    judge = Judge(model, features, target, options, options.output.with_suffix(".trace.jsonl"))
+    judge = Judge(model, features, target, options, trace)
 
     first, best = found(judge, console)
     again = confirmed(judge, first, best, console) if best != first else None
-    copy = save(options.output, model, replace(header, levels=list(best.levels), parents=[*header.parents, source]))
     document = {
         "model": describe(model, path),
         "metric": features.label,
@@ -62,17 +65,22 @@ def run(options: LevelsOptions, console: Console) -> None:
         "other_noise": again,
         "measurements": len(judge.trace),
         "trace": judge.trace,
-        "output": str(options.output),
-        "sha256": copy.sha256,
         "seconds": round(time.monotonic() - began, 3),
     }
     levels = ", ".join(f"{level:.4g}" for level in (header.sigma_max, *best.levels))
     gain = f"{features.label}  {first.value:.6g} -> {best.value:.6g}"
-    console.result(document, f"{gain}  at levels {levels}, {len(judge.trace)} measurements: {options.output}")
+    told = f"{gain}  at levels {levels}, {len(judge.trace)} measurements"
+    try:
+        copy = save(options.output, model, replace(header, levels=list(best.levels), parents=[*header.parents, source]))
+    except WriteFailed:
+        console.result(document | {"output": None}, told)  # what was measured is not lost with the copy
+        raise
+    console.result(document | {"output": str(options.output), "sha256": copy.sha256}, f"{told}: {options.output}")
 
 
-def check(header: Header, path: Path, output: Path) -> None:
+def check(header: Header, path: Path, options: LevelsOptions, trace: Path, source: dict[str, str]) -> None:
     """Refuse, before an hour is spent, a model that does not jump and a place where no copy can be."""
+    output = options.output
     if header.kind != "consistency":
         raise UsageError(
             f"levels are looked for in a consistency model, and {path} is a {header.kind} model",
@@ -81,6 +89,32 @@ def check(header: Header, path: Path, output: Path) -> None:
     if output.is_dir() or output.resolve() == path.resolve():
         what = "a folder" if output.is_dir() else "the model itself"
         raise UsageError(f"{output} is {what}, where no copy can be", "name another file, such as -o tuned.safetensors")
+    inputs = [path, options.model, options.ref if options.ref != STREAM else None]
+    check_place(trace, inputs, overwrite=options.overwrite, ours=is_trace)
+    parents = [each["sha256"] for each in (*header.parents, source)]
+    tuned = header.method, header.images, parents
+    check_place(
+        output, inputs, overwrite=options.overwrite, ours=lambda place: trace.is_file() and origin(place) == tuned
+    )
+
+
+def is_trace(path: Path) -> bool:
+    """Whether a file holds the measurements of an earlier search, or of one that was stopped before the first."""
+    with path.open("rb") as file:
+        line = file.readline(LONGEST)
+    try:
+        return not line or json.loads(line).keys() == {"levels", "seed", "value"}
+    except (ValueError, AttributeError, RecursionError):
+        return False
+
+
+def origin(path: Path) -> tuple[str, int, list[str | None]] | None:
+    """What a checkpoint was trained by, on how many images, and the files that it comes from."""
+    try:
+        found = read_header(path)
+    except (BadFile, MissingInput):
+        return None
+    return found.method, found.images, [each.get("sha256") for each in found.parents]
 
 
 def reference(options: LevelsOptions, features: Any, console: Console) -> Statistics:

@@ -2,17 +2,20 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cmtool.class_names import known_names, match_classes
 from cmtool.commands.console import Console
 from cmtool.commands.data import open_dataset
 from cmtool.commands.generate import piece, threads
-from cmtool.commands.models import describe, open_model
+from cmtool.commands.models import class_name, describe, open_model
 from cmtool.core.denoiser import Denoiser
+from cmtool.core.finite import check_finite
 from cmtool.core.grids import log_uniform
 from cmtool.core.likelihood import (
     Walk,
@@ -29,11 +32,14 @@ from cmtool.core.solvers import Field, Solver, integrate
 from cmtool.core.solvers.library import rk4
 from cmtool.core.workers import workers
 from cmtool.errors import UsageError
+from cmtool.files.header import Header
 from cmtool.settings import LikelihoodOptions
 from cmtool.training.batches import Cache
 from cmtool.training.devices import device, use_threads
 
 __all__ = ["run"]
+
+MOST = 12  # classes on a line
 
 
 def run(options: LikelihoodOptions, console: Console) -> None:
@@ -54,8 +60,9 @@ def run(options: LikelihoodOptions, console: Console) -> None:
         sides = ["x".join(map(str, shape)) for shape in (header.shape, tuple(dataset.shape))]
         raise UsageError(f"{path} knows images of {sides[0]}, and the data are {sides[1]}")
     n, began = min(options.n, len(dataset)), time.monotonic()
+    classes = matched(dataset.classes, header, path, console)
     with console.track(n, "images", "likelihood") as progress:
-        found = torch.cat(list(measured(model, dataset, n, options, progress.update)))
+        found = torch.cat(list(measured(model, dataset, n, options, progress.update, classes)))
     mean, error = float(found.mean()), float(found.std() / math.sqrt(n)) if n > 1 else 0.0
     document = {
         "metric": "bits/dim",
@@ -72,10 +79,40 @@ def run(options: LikelihoodOptions, console: Console) -> None:
     console.result(document, f"bits/dim  {mean:.4f} +- {error:.4f}")
 
 
+def matched(names: Sequence[str], header: Header, path: Path, console: Console) -> Tensor | None:
+    """The model's label for each class of the data, int64 [K]; None where the images are measured without a class.
+
+    UsageError where a class of the data is none of the model's.
+    """
+    if not header.conditional:
+        return None
+    if not names:
+        console.warn(
+            f"{path} knows classes, and the data have none: the likelihood is that of images without their class"
+        )
+        return None
+    ours = known_names(header.classes, header.conditional)
+    found = match_classes(names, ours, "the data", str(path))
+    if list(names) != list(ours):
+        some = [f"{name} is {class_name(header, k)}" for name, k in zip(names, found, strict=True) if k is not None]
+        console.say(
+            f"classes of the data in those of the model: {', '.join(some[:MOST])}{', ...' * (len(some) > MOST)}"
+        )
+    return torch.tensor(found)
+
+
 def measured(
-    model: Denoiser, dataset: Any, n: int, options: LikelihoodOptions, told: Callable[[int], None]
+    model: Denoiser,
+    dataset: Any,
+    n: int,
+    options: LikelihoodOptions,
+    told: Callable[[int], None],
+    classes: Tensor | None,
 ) -> Iterator[Tensor]:
-    """Bits per dimension of the first n images, [B] at a time; each depends on its own number alone."""
+    """Bits per dimension of the first n images, [B] at a time; each depends on its own number alone.
+
+    ``classes`` [K] are the model's labels of those of the data. Diverged where a number is not finite.
+    """
     where, cache = next(model.parameters()).device, Cache(dataset)
     shape = model.header.shape
     size = piece(shape, where)
@@ -87,7 +124,7 @@ def measured(
         images, labels = cache.read(numbers)
         noise = Noise([options.seed + i for i in numbers])
         x = dequantised(images, noise).to(where)
-        labels = labels.to(where) if labels is not None and model.header.conditional else None
+        labels = classes[labels].to(where) if labels is not None and classes is not None else None
         field = in_logarithm(flow(model, labels))
         log_density, _ = log_likelihood(field, x, along(levels, rk4()), probes(options, noise, shape), prior)
         return bits_per_dim(log_density, math.prod(shape))[: n - first].cpu()
@@ -95,6 +132,7 @@ def measured(
     with workers(threads(where)) as work:
         done = 0
         for bits in work(one, range(0, n, size)):
+            check_finite(bits, f"of images {done} to {done + len(bits) - 1}")
             done += len(bits)
             told(done)
             yield bits

@@ -17,7 +17,7 @@ from cmtool.commands.console import Console
 from cmtool.commands.gallery import Gallery
 from cmtool.commands.generate import in_batches, labels_of, sheet
 from cmtool.commands.guide import evaluations, guided, told
-from cmtool.commands.models import describe, open_model
+from cmtool.commands.models import class_name, describe, open_model
 from cmtool.commands.plan import Plan, plan
 from cmtool.commands.shards import local_device, shard_of
 from cmtool.commands.show import shown
@@ -26,10 +26,11 @@ from cmtool.core.guidance import Guided, Unlabelled
 from cmtool.errors import Preempted, UsageError
 from cmtool.files.header import Header
 from cmtool.files.pictures import check_target, write_picture
+from cmtool.files.places import check_place, made_by
 from cmtool.files.streams.manifest import Wanted
-from cmtool.files.streams.resuming import resumable, resuming
+from cmtool.files.streams.resuming import check_output, resumable, resuming
 from cmtool.settings import SampleOptions
-from cmtool.settings.sampling import SAMPLES
+from cmtool.settings.sampling import SAMPLES, WalkOptions
 from cmtool.training.devices import device, use_threads
 from cmtool.values import Seeds
 
@@ -54,6 +55,8 @@ def run(options: SampleOptions, console: Console) -> None:
     rule, shard = class_rule(header, options.klass, options.classes), shard_of(options.shard)
     labels = labels_of(seeds, header.conditional, rule)
     wanted = Wanted(seeds, labels if labels is None else labels.tolist(), header.shape, facts(model, walk, options))
+    for remark in check_output(options.output, wanted, options.overwrite):
+        console.warn(remark)
     mine = wanted.cut(*shard)
     gallery = Gallery(
         mine.seeds[: SHEET if len(header.shape) == 3 else len(mine)],
@@ -64,7 +67,8 @@ def run(options: SampleOptions, console: Console) -> None:
     levels = ", ".join(f"{level:.4g}" for level in walk.levels)
     each = evaluations(walk, model)
     ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
-    console.say(f"{len(mine):,} images{part(shard)}, {ahead}, levels {levels}")
+    of = f" of class {class_name(header, rule)}" if isinstance(rule, int) else ""
+    console.say(f"{len(mine):,} images{of}{part(shard)}, {ahead}, levels {levels}")
     done = fill(options, wanted, lambda some: in_batches(model, walk, some, options.batch, rule), gallery, console)
     seconds, made = time.monotonic() - began, round(walk.made / done, 1) if done else float(each or 0)
     if each is None and done:
@@ -76,6 +80,7 @@ def run(options: SampleOptions, console: Console) -> None:
         "images": len(mine),
         "made": done,
         "seeds": str(seeds),
+        "class": rule if isinstance(rule, int) else None,
         "shard": part(shard).removeprefix(", part ") or None,
         "evaluations": int(made) if made.is_integer() else made,
         "levels": walk.levels.tolist(),
@@ -94,7 +99,7 @@ def fill(options: SampleOptions, wanted: Wanted, drawn: Drawn, gallery: Gallery,
     shard, done = shard_of(options.shard), 0
     mine = wanted.cut(*shard)
     stop = Stop(POLITE if resumable(options.output) else ())
-    with stop, resuming(options.output, wanted, *shard) as (writer, places):
+    with stop, resuming(options.output, wanted, *shard, options.overwrite) as (writer, places):
         if len(places) < len(mine):
             console.say(f"{len(mine) - len(places):,} of them are there already")
         with console.track(len(places), "images", "sample") as progress:
@@ -120,12 +125,13 @@ def check(options: SampleOptions) -> None:
     """What is wrong about the places of the output is said before anything is computed."""
     if options.grid:
         check_target(options.grid)
-        if options.output == str(options.grid):
+        if options.output == str(options.grid) or Path(options.output).absolute() == options.grid.absolute():
             place = "standard output" if options.output == "-" else options.output
             raise UsageError(f"{place} takes the images or the grid", "write one of them to a file")
+        check_place(options.grid, overwrite=options.overwrite, ours=made_by("sample"))
 
 
-def facts(model: Any, walk: Plan, options: SampleOptions) -> dict[str, Any]:
+def facts(model: Any, walk: Plan, options: WalkOptions) -> dict[str, Any]:
     """What the manifest says of every image beside its seed and class; ``recipe`` is a digest of all that is left."""
     keys = ("solver", "spacing", "process", "convention", "gamma", "guidance", "guidance_interval")
     recipe = {key: value for key, value in asdict(options).items() if key in keys}
@@ -148,7 +154,7 @@ def look(gallery: Gallery, options: SampleOptions, header: Header, console: Cons
         labels = labels_of(gallery.seeds, header.conditional, rule)
         names = None if labels is None else [name(header, label) for label in labels.tolist()]
         wide = columns(len(gallery.seeds), header.conditional)
-        write_picture(options.grid, sheet(gallery.images(), wide, names))
+        write_picture(options.grid, sheet(gallery.images(), wide, names), "sample")
     if console.terminal if options.show is None else options.show:
         console.draw(shown(gallery.images().numpy()))
 

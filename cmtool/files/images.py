@@ -76,7 +76,9 @@ def is_folder(target: str | Path) -> bool:
 
 def stdout() -> BinaryIO:
     """Standard output as bytes; UsageError when it is a terminal."""
-    if sys.stdout is None or sys.stdout.isatty():
+    if sys.stdout is None:
+        raise UsageError("'-' writes to standard output, which is closed", "name a file, or pipe it somewhere")
+    if sys.stdout.isatty():
         raise UsageError("'-' would write binary data to a terminal", "redirect it: cmtool sample -o - > images.tar")
     return sys.stdout.buffer
 

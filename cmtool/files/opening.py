@@ -21,7 +21,7 @@ from cmtool.files.header import KEY, Header
 from cmtool.textfile import read_text
 from cmtool.yamlfile import LARGEST, parse
 
-__all__ = ["detected", "format_of", "open_any", "parent", "writer"]
+__all__ = ["check_weights", "detected", "format_of", "open_any", "parent", "writer"]
 
 Said = Mapping[str, Any]
 Write = Callable[[Path, Denoiser, Header, torch.dtype | None], Header]
@@ -63,17 +63,28 @@ def open_any(
 
     ``format`` holds options of the format (and its ``name``, where the content does not tell), ``backbone`` options of
     the network; both only of files of other programs, where they leave something open. MissingInput when there is no
-    such file, BadFile when it is damaged or no model, UsageError when something must be said.
+    such file, BadFile when it is damaged, no model or not finite, UsageError when something must be said.
     """
     path = Path(path)
     beside = _beside(path)
     format, backbone = {**beside["format"], **(format or {})}, {**beside["backbone"], **(backbone or {})}
     name = format.get("name") or format_of(path)
     if name is None:
-        return _ours(path, device, format)
+        return check_weights(_ours(path, device, format), path)
     with parsing(path, f"cannot be read as a model of '{name}'", "get it again from whoever made it"):
         model = registry.build("formats", {**format, "name": name}, path, backbone=backbone).eval().to(device)
     model.header = replace(described(model.header, model), sha256=model.header.sha256)
+    return check_weights(model, path)
+
+
+def check_weights(model: Denoiser, path: Path) -> Denoiser:
+    """The model itself; BadFile when one of its weights is NaN or infinite."""
+    for name, weight in model.net.state_dict().items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise BadFile(
+                f"{path} has weights that are not finite (NaN or infinite): '{name}' for one",
+                "its training has diverged, or its precision is too small for it",
+            )
     return model
 
 

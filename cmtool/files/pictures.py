@@ -34,6 +34,8 @@ def check_target(target: str | Path) -> None:
         stdout()
     elif Path(target).suffix.lower() != ".png":
         raise UsageError(f"cannot write a picture to {target}", "pictures are written as .png, or to - for a pipe")
+    elif Path(target).is_dir():
+        raise UsageError(f"cannot write a picture to {target}, which is a folder", "name a file in it")
 
 
 def write_picture(target: str | Path, image: Any, command: str = "") -> None:

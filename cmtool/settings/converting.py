@@ -8,7 +8,7 @@ from typing import ClassVar
 from cmtool.declarations import option
 from cmtool.errors import UsageError
 from cmtool.settings.foreign import ForeignOptions
-from cmtool.settings.machine import INPUT, OUTPUT
+from cmtool.settings.machine import INPUT, OUTPUT, overwrite_option
 from cmtool.tracks import WIDEST
 from cmtool.values import between
 
@@ -31,6 +31,7 @@ class ConvertOptions(ForeignOptions):
         None, help="checkpoint to write, or folder for diffusers", positional=True, metavar="OUT", shown="-o"
     )
     output: Path | None = option(None, help="the same as OUT", flag="-o", section=OUTPUT)
+    overwrite: bool = overwrite_option()
     to: str = option(
         "cmtool",
         help="whose format to write: cmtool, or diffusers for a consistency model or teacher with the network adm",

@@ -90,10 +90,10 @@ class EditOptions(SamplingOptions):
         section=TASK,
         shown="estimated by denoise; 5.38",
     )
-    klass: int | str | None = option(
+    klass: str | None = option(
         None,
         key="class",
-        help="class, by number or name",
+        help="class, by name or number",
         metavar="CLASS",
         section=SAMPLING,
         shown="the one that fits best what is known",
@@ -156,3 +156,4 @@ class InterpOptions(WalkOptions):
         metavar="OUT",
         section=OUTPUT,
     )
+    overwrite: bool = overwrite_option()

@@ -177,6 +177,7 @@ class LevelsOptions(MachineOptions):
         metavar="FILE",
         section=OUTPUT,
     )
+    overwrite: bool = overwrite_option()
     batch: int = batch_option()
 
 

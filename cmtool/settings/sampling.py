@@ -34,8 +34,8 @@ class SamplingOptions(MachineOptions, ForeignOptions):
         section=SAMPLING,
         shown="chosen for --steps",
     )
-    klass: int | str | None = option(
-        None, key="class", help="class, by number or name", metavar="CLASS", section=SAMPLING, shown="they take turns"
+    klass: str | None = option(
+        None, key="class", help="class, by name or number", metavar="CLASS", section=SAMPLING, shown="they take turns"
     )
     batch: int = option(
         64, help="images at a time; does not change them", flag="-b", check=at_least(1, 10**6), section=MACHINE
@@ -142,6 +142,11 @@ class SampleOptions(WalkOptions):
         help="FOLDER, FILE.tar, .zip, .npz, .npy, .png, or - for a tar of PNG; what is there is not made again",
         flag="-o",
         metavar="OUT",
+        section=OUTPUT,
+    )
+    overwrite: bool = option(
+        False,
+        help="write over files that sample did not make, and remove images of other models or settings from OUT",
         section=OUTPUT,
     )
     grid: Path | None = option(

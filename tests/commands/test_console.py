@@ -143,3 +143,20 @@ def test_a_dumb_terminal_gets_lines(monkeypatch, clock):
     with Console("train-ct", clock=clock).track(100, "images", "train") as track:
         track.update(1)
     assert terminal.getvalue() == "train  1/100 images\ntrain  1/100 images  in 0:00:00\n"
+
+
+FORGED = "a\n\x1b]0;title\x07\x9b2J\u202egnp.exe\u2066\u200bb\rc\x7f"
+
+
+def test_no_text_commands_the_terminal(capsys, clock):
+    shown = r"a\n\x1b]0;title\x07\x9b2J\u202egnp.exe\u2066\u200bb\rc\x7f"
+    console = Console("info", clock=clock)
+    console.say(FORGED)
+    console.warn(FORGED)
+    with console.track(10, "images", FORGED) as track:
+        track.update(5, of=FORGED)
+    lines = capsys.readouterr().err.split("\n")
+    assert lines[:2] == [shown, f"cmtool: warning: {shown}"]
+    assert [line.count(shown) for line in lines[2:]] == [2, 2, 0]
+    console.result({}, f"naïve 猫 →\n{FORGED}")
+    assert capsys.readouterr().out == "naïve 猫 →\n" + shown.replace(r"\n", "\n") + "\n"

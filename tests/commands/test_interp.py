@@ -53,14 +53,14 @@ def test_one_class_all_the_way(well, trained, tmp_path):
 
 def test_a_seed_to_itself_stands_still(well, rgb, tmp_path):
     well("interp", "3", "3", "-n", "3", "-m", rgb, "-o", tmp_path / "i")
-    assert len(set(listing(tmp_path / "i").values())) == 1
+    assert len({path.read_bytes() for path in (tmp_path / "i").glob("*.png")}) == 1
 
 
 def test_a_grid_has_samples_in_its_corners(well, trained, tmp_path):
     well("interp", "3", "17", "20", "31", "-n", "4", "--rows", "3", "-m", trained["student"], "-o", tmp_path / "i")
     well("sample", "--seeds", "3,17,20,31", "-m", trained["student"], "-o", tmp_path / "s")
     frames, samples = listing(tmp_path / "i"), listing(tmp_path / "s")
-    assert len(frames) == 13
+    assert len(frames) == 14  # with a manifest and labels
     for frame, seed in ((0, 3), (3, 17), (8, 20), (11, 31)):
         assert frames[f"{frame:08d}.png"] == samples[f"{seed:08d}.png"]
     labels = dict(json.loads(frames["dataset.json"])["labels"])

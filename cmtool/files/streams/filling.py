@@ -7,25 +7,27 @@ manifest.jsonl.3-of-8      the same of one of eight that fill the folder togethe
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cmtool.files.atomic import write_bytes, writing
 from cmtool.files.streams.folder import LABELS, FolderSink, labels_out, read_labels
-from cmtool.files.streams.manifest import MANIFEST, Wanted, held
+from cmtool.files.streams.manifest import MANIFEST, Wanted, entries, forgotten, held
 from cmtool.files.streams.sink import Writer, stem
 
-__all__ = ["filling"]
+__all__ = ["filling", "known"]
 
 
 @contextlib.contextmanager
-def filling(root: Path, wanted: Wanted, shard: int = 1, shards: int = 1) -> Iterator[tuple[Writer, Sequence[int]]]:
+def filling(
+    root: Path, wanted: Wanted, shard: int = 1, shards: int = 1, overwrite: bool = False
+) -> Iterator[tuple[Writer, Sequence[int]]]:
     """A writer for what ``root`` lacks, and the places of those images in ``wanted.cut(shard, shards)``.
 
-    An image that is there and has another line (another model, another class) is made anew. UsageError while another
-    process writes the same part.
+    An image that is there and has another line (another model, another class) is made anew; with ``overwrite`` those
+    of other facts that are not wanted are removed. UsageError while another process writes the same part.
     """
     part = wanted.cut(shard, shards)
     place = root / f"{MANIFEST}.{'part' if shards == 1 else f'{shard}-of-{shards}'}"
@@ -36,16 +38,19 @@ def filling(root: Path, wanted: Wanted, shard: int = 1, shards: int = 1) -> Iter
                 journal.write(text.encode())
                 journal.flush()
 
-        lines, there = _known(root), set(os.listdir(root))
+        lines, there = known(root), set(os.listdir(root))
         missing = [
             i
             for i, (seed, line) in enumerate(zip(part.seeds, part.lines(), strict=True))
-            if lines.get(seed) != line or f"{stem(seed)}.png" not in there
+            if lines.get(seed, ("",))[0] != line or f"{stem(seed)}.png" not in there
         ]
+        strangers = wanted.strangers(found for _, found in lines.values()) if overwrite else []
         journal.seek(0, os.SEEK_END)
-        # From here on nobody can say whose image is under these names, until its line comes; the first end of line
-        # closes a line that was torn.
-        record("\n" + "".join(_forgotten(part.seeds[i]) for i in missing if part.seeds[i] in lines))
+        # From here on nobody can say whose image is under these names, until its line comes; but none is the user's.
+        # The first end of line closes a line that was torn.
+        record("\n" + "".join(map(forgotten, [*strangers, *(part.seeds[i] for i in missing)])))
+        for seed in strangers:
+            (root / f"{stem(seed)}.png").unlink(missing_ok=True)
         sink = FolderSink(root, labelled=False)
         writer = Writer(sink, str(root), lambda: None, lambda *batch: record("".join(map(part.line, *batch))))
         try:
@@ -55,32 +60,37 @@ def filling(root: Path, wanted: Wanted, shard: int = 1, shards: int = 1) -> Iter
             writer.close()
 
 
-def _known(root: Path) -> dict[int, str]:
-    """The last line of every seed in the manifest and the journals beside it; a torn line is none."""
-    lines = {}
-    for path in [root / MANIFEST, *sorted(root.glob(f"{MANIFEST}.*"))]:
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            for line in filter(lambda line: line.endswith(b"\n"), file):
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    lines[json.loads(line)["seed"]] = line.decode()
+def known(root: Path, strict: bool = False) -> dict[int, tuple[str, dict[str, Any]]]:
+    """The last line of every seed in the manifest and the journals beside it, and what it says.
+
+    ``strict``: BadFile for a manifest that is none of ours.
+    """
+    lines = {found["seed"]: (line, found) for line, found in entries(root / MANIFEST, strict)}
+    for journal in sorted(root.glob(f"{MANIFEST}.*")):
+        lines |= {found["seed"]: (line, found) for line, found in entries(journal)}
     return lines
 
 
-def _forgotten(seed: int) -> str:
-    return json.dumps({"seed": seed}) + "\n"
-
-
 def _merge(root: Path, wanted: Wanted, shards: int) -> None:
-    """Bring the journals into the manifest, and the labels into ``dataset.json``, unless other parts are missing."""
-    lines = _known(root)
+    """Bring the journals into the manifest, and the labels into ``dataset.json``, unless other parts are missing.
+
+    A seed without a line stays as such where there is a picture of its name, which may be torn, but is ours.
+    """
+    lines = known(root)
     pairs = zip(wanted.seeds, wanted.lines(), strict=True)
-    if shards > 1 and any(lines.get(seed) != line for seed, line in pairs):
+    if shards > 1 and any(lines.get(seed, ("",))[0] != line for seed, line in pairs):
         return
-    there = {seed: line for seed, line in sorted(lines.items()) if line != _forgotten(seed)}
+    names = set(os.listdir(root))
+    there = {
+        seed: line
+        for seed, (line, _) in sorted(lines.items())
+        if line != forgotten(seed) or f"{stem(seed)}.png" in names
+    }
     if wanted.labels is not None:
-        classes = {f"{stem(seed)}.png": json.loads(line)["class"] for seed, line in there.items()}
+        classes = {f"{stem(seed)}.png": found.get("class") for seed, (_, found) in lines.items()}
+        labels = {name: label for name, label in read_labels(root / LABELS).items() if name not in classes}
         told = {name: label for name, label in classes.items() if label is not None}
-        _write(root / LABELS, labels_out(read_labels(root / LABELS) | told))
+        _write(root / LABELS, labels_out(labels | told))
     _write(root / MANIFEST, "".join(there.values()).encode())
     for journal in root.glob(f"{MANIFEST}.*"):
         _remove(journal)

@@ -76,13 +76,15 @@ def _journal(target: Path, wanted: Wanted, file: BinaryIO) -> Iterator[BinaryIO]
     """The lines of what ``file`` holds; one not yet begun starts as a copy of the finished target where that helps."""
     manifest = beside(target, MANIFEST)
     journal, begun = beside(manifest, "part"), file.seek(0, os.SEEK_END) > 0
-    if agreement(manifest, wanted) and not (begun and journal.exists()):
+    agreed = agreement(manifest, wanted)
+    if agreed and not (begun and journal.exists()):
         with writing(target):
             if not begun and target.is_file():
                 with target.open("rb") as old:
                     shutil.copyfileobj(old, file)
                 file.flush()
-            write_bytes(journal, manifest.read_bytes(), durable=False, place=beside(journal, "copy"))
+            lines = "".join(islice(wanted.lines(), agreed)).encode()
+            write_bytes(journal, lines, durable=False, place=beside(journal, "copy"))
     with writing(journal):
         opened = os.fdopen(os.open(journal, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
     with opened:

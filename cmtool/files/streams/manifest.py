@@ -8,18 +8,20 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cmtool.errors import UsageError, WriteFailed
+from cmtool.errors import BadFile, UsageError, WriteFailed
 from cmtool.files.atomic import make_folder, writing
 
-__all__ = ["MANIFEST", "Wanted", "agreement", "beside", "held", "is_complete"]
+__all__ = ["MANIFEST", "Wanted", "agreement", "beside", "entries", "forgotten", "held", "is_complete", "told"]
 
 MANIFEST = "manifest.jsonl"
+LONGEST = 1 << 20  # bytes of a line
+BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,18 @@ class Wanted:
     def lines(self) -> Iterator[str]:
         return (self.line(seed, self.label(i)) for i, seed in enumerate(self.seeds))
 
+    def strangers(self, found: Iterable[Mapping[str, Any]]) -> list[int]:
+        """The seeds of images that share a place with these and were made by another model or with other settings."""
+        facts = self.plain
+        others = [one["seed"] for one in found if one.keys() != {"seed"} and told(one) != facts]
+        seeds = set(self.seeds) if others else ()
+        return [seed for seed in others if seed not in seeds]
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The facts as they are read back."""
+        return json.loads(json.dumps(self.facts))
+
     def cut(self, shard: int, shards: int) -> "Wanted":
         """Part ``shard`` (from 1) of ``shards``: neighbours, and numbers that differ by one at most."""
         n = len(self)
@@ -62,9 +76,9 @@ def beside(path: Path, word: str) -> Path:
 def agreement(manifest: Path, wanted: Wanted) -> int:
     """How many images of ``wanted``, from the first on, are the manifest's first; 0 when there is none."""
     try:
-        with manifest.open(encoding="utf-8") as file:
-            return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(file, wanted.lines(), strict=False)))
-    except (FileNotFoundError, UnicodeDecodeError):
+        pairs = zip(_lines(manifest, torn=False), wanted.lines(), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1].encode(), pairs))
+    except FileNotFoundError:
         return 0
 
 
@@ -73,8 +87,60 @@ def is_complete(path: Path, wanted: Wanted) -> bool:
     manifest = beside(path, MANIFEST)
     if not path.is_file() or not manifest.is_file():
         return False
-    with manifest.open("rb") as file:
-        return sum(1 for _ in file) == len(wanted) == agreement(manifest, wanted)
+    return sum(1 for _ in _lines(manifest)) == len(wanted) == agreement(manifest, wanted)
+
+
+def told(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line says beside the seed and the class."""
+    return {key: value for key, value in found.items() if key not in ("seed", "class")}
+
+
+def forgotten(seed: int) -> str:
+    """The line of a seed under whose name there may be anything."""
+    return json.dumps({"seed": seed}) + "\n"
+
+
+def entries(path: Path, strict: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a manifest or journal, and what each says; those that say nothing of an image are passed over.
+
+    What a kill has torn is such a line of a journal. ``strict`` is for a finished manifest, which was written whole:
+    BadFile for a line that is none of ours. Nothing where there is no file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for number, line in enumerate(_lines(path, strict), 1):
+            found = _parsed(line)
+            if found is not None:
+                yield line.decode(), found
+            elif strict and line.strip():
+                raise BadFile(
+                    f"line {number} of {path} is no line of a manifest of cmtool",
+                    "name another place, or --overwrite",
+                )
+
+
+def _lines(path: Path, torn: bool = True) -> Iterator[bytes]:
+    """The lines as they were written, whatever an editor made of their ends; with a ``torn`` one at the end or not."""
+    with path.open("rb") as file:
+        if file.read(len(BOM)) != BOM:
+            file.seek(0)
+        while line := file.readline(LONGEST):
+            if torn or line.endswith(b"\n"):
+                yield line.rstrip(b"\r\n") + b"\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not _counts(found.get("seed")):
+        return None
+    label = found.get("class", -1)
+    return found if found.keys() == {"seed"} or label is None or _counts(label) else None
+
+
+def _counts(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from cmtool.files.streams.names import Passed
 from cmtool.files.streams.parsing import parsing, whole_label
 from cmtool.pictures import MAX_PIXELS, decode, planes
 
-__all__ = ["LAYOUT", "SheetSink", "read", "read_bytes"]
+__all__ = ["LAYOUT", "SheetSink", "is_sheet", "read", "read_bytes"]
 
 GAP, PAPER = 2, 255
 LAYOUT = "cmtool:sheet"  # the text chunk of the layout: n, columns, size [H, W], gap, scale, labels
@@ -53,6 +53,14 @@ def read(path: Path, passed: Passed) -> Iterator[Item]:
     """The images of a sheet, row by row, or the one picture."""
     pixels = decode(path)  # says in a sentence what is wrong
     return _cut(planes(pixels), path.read_bytes(), str(path), path.name)
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a picture with a layout of ours; its pixels are not decoded."""
+    try:
+        return _layout(path.read_bytes()) is not None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return False
 
 
 def read_bytes(data: bytes, name: str) -> Iterator[Item]:
