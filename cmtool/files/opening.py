@@ -5,6 +5,7 @@ predicate that knows its files by their content. What such files leave open is s
 them: of ``net.pt`` it is ``net.pt.yaml``, with the keys ``format`` and ``backbone``.
 """
 
+import codecs
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from cmtool import registry
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, UsageError, parsing, unknown
 from cmtool.files.checkpoint import described, digest, load, save
+from cmtool.files.contents import refuse
 from cmtool.files.envelope import holds
 from cmtool.files.header import KEY, Header
 from cmtool.yamlfile import parse
@@ -27,15 +29,16 @@ Write = Callable[[Path, Denoiser, Header, torch.dtype | None], Header]
 
 
 def detected(
-    by: Callable[[Path], bool], weights: Callable[[Path], Path] | None = None, write: Write | None = None
+    by: Callable[[Path], bool], seal: Callable[[Path], str] = digest, write: Write | None = None
 ) -> Callable[[Any], Any]:
     """Mark the function that reads a format with the one that recognises it; it must not raise, nor run the file.
 
-    A format of folders says which of the files inside holds the ``weights``; one that can also be written says how.
+    A format of folders, or of several files, says what its ``seal`` is, a SHA-256 of all weights; one that can also be
+    written says how.
     """
 
     def mark(read: Any) -> Any:
-        read.detect, read.weights, read.write = by, weights, write
+        read.detect, read.seal, read.write = by, seal, write
         return read
 
     return mark
@@ -77,10 +80,10 @@ def open_any(
 
 
 def parent(path: Path) -> dict[str, str]:
-    """How a header names a model that another one was made from; of a folder it is the file with the weights."""
-    name = format_of(path) if path.is_dir() else None
-    found = registry.get("formats", name).weights(path) if name else path
-    return {"path": str(path), "sha256": digest(found)}
+    """How a header names a model that another one was made from."""
+    name = format_of(path)
+    seal = registry.get("formats", name).seal if name else digest
+    return {"path": str(path), "sha256": seal(path)}
 
 
 def writer(name: str) -> Write:
@@ -93,6 +96,7 @@ def writer(name: str) -> Write:
 
 
 def _ours(path: Path, device: str | torch.device, format: Said) -> Denoiser:
+    refuse(path)
     if path.is_file() and path.suffix != ".safetensors" and not holds(path, KEY):
         known = ", ".join(["cmtool", *registry.names("formats")])
         raise BadFile(f"{path} is no model in a format that cmtool reads, or is cut short", f"there are: {known}")
@@ -106,7 +110,7 @@ def _beside(path: Path) -> dict[str, dict[str, Any]]:
     place = path.with_name(f"{path.name}.yaml")
     if not place.is_file():
         return said
-    for key, entry in parse(place.read_text("utf-8-sig"), str(place)).items():
+    for key, entry in parse(_text(place), str(place)).items():
         if key not in said or not isinstance(entry.value, dict):
             raise UsageError(
                 f"'{key}' in {place}, line {entry.line}, is not what stands beside a model",
@@ -114,3 +118,12 @@ def _beside(path: Path) -> dict[str, dict[str, Any]]:
             )
         said[key] = entry.value
     return said
+
+
+def _text(place: Path) -> str:
+    """UTF-8 or UTF-16, with or without the mark that Windows puts before it; UsageError for anything else."""
+    raw = place.read_bytes()
+    try:
+        return raw.decode("utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except UnicodeError:
+        raise UsageError(f"{place} is not a text in UTF-8", "save it again as UTF-8") from None
