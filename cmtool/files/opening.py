@@ -16,6 +16,7 @@ from cmtool import registry
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, UsageError, parsing, unknown
 from cmtool.files.checkpoint import described, digest, load, save
+from cmtool.files.contents import refuse
 from cmtool.files.envelope import holds
 from cmtool.files.header import KEY, Header
 from cmtool.textfile import read_text
@@ -28,15 +29,16 @@ Write = Callable[[Path, Denoiser, Header, torch.dtype | None], Header]
 
 
 def detected(
-    by: Callable[[Path], bool], weights: Callable[[Path], Path] | None = None, write: Write | None = None
+    by: Callable[[Path], bool], seal: Callable[[Path], str] = digest, write: Write | None = None
 ) -> Callable[[Any], Any]:
     """Mark the function that reads a format with the one that recognises it; it must not raise, nor run the file.
 
-    A format of folders says which of the files inside holds the ``weights``; one that can also be written says how.
+    A format of folders, or of several files, says what its ``seal`` is, a SHA-256 of all weights; one that can also be
+    written says how.
     """
 
     def mark(read: Any) -> Any:
-        read.detect, read.weights, read.write = by, weights, write
+        read.detect, read.seal, read.write = by, seal, write
         return read
 
     return mark
@@ -89,10 +91,10 @@ def check_weights(model: Denoiser, path: Path) -> Denoiser:
 
 
 def parent(path: Path) -> dict[str, str]:
-    """How a header names a model that another one was made from; of a folder it is the file with the weights."""
-    name = format_of(path) if path.is_dir() else None
-    found = registry.get("formats", name).weights(path) if name else path
-    return {"path": str(path), "sha256": digest(found)}
+    """How a header names a model that another one was made from."""
+    name = format_of(path)
+    seal = registry.get("formats", name).seal if name else digest
+    return {"path": str(path), "sha256": seal(path)}
 
 
 def writer(name: str) -> Write:
@@ -105,6 +107,7 @@ def writer(name: str) -> Write:
 
 
 def _ours(path: Path, device: str | torch.device, format: Said) -> Denoiser:
+    refuse(path)
     if path.is_file() and path.suffix != ".safetensors" and not holds(path, KEY):
         known = ", ".join(["cmtool", *registry.names("formats")])
         raise BadFile(f"{path} is no model in a format that cmtool reads, or is cut short", f"there are: {known}")

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import BadFile, CmtoolError, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill, without_memory
+from cmtool.files.checkpoint import fill, without_memory
 from cmtool.files.header import KINDS, Header
 from cmtool.files.opening import detected
 from cmtool.formats.diffusers_config import Told, told
-from cmtool.formats.diffusers_files import CONFIG, INDEX, SCHEDULER, UNET, class_of, document, tensors, weights_of
+from cmtool.formats.diffusers_files import CONFIG, INDEX, SCHEDULER, UNET, class_of, document, seal, tensors, weights_of
 from cmtool.formats.diffusers_names import inwards, table
 from cmtool.formats.diffusers_out import write
 
@@ -35,7 +35,7 @@ def recognised(path: Path) -> bool:
     return path.is_dir() and bool(class_of(path / INDEX) or class_of(path / CONFIG))
 
 
-@detected(recognised, weights_of, write)
+@detected(recognised, seal, write)
 def diffusers(
     path: Path,
     *,
@@ -72,7 +72,7 @@ def diffusers(
     net = filled(weights, state, shown, shape)
     boundary = meant["sigma_min"] if meant["kind"] == "consistency" else 0.0
     model = Denoiser(net, Preconditioning(float(meant["sigma_data"]), boundary, "log-1000"))
-    model.header = header(meant, shown, shape, model, digest(weights), before)
+    model.header = header(meant, shown, shape, model, seal(path), before)
     return model
 
 

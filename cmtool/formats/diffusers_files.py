@@ -1,38 +1,48 @@
-"""Files of a folder that diffusers saved: JSON documents, and one file of weights."""
+"""Files of a folder that diffusers saved: JSON documents, and weights in one file or in shards."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from cmtool.errors import BadFile, MissingInput
+from cmtool.files.contents import refuse
 from cmtool.files.envelope import holds
 from cmtool.files.header import Header, parse
-from cmtool.files.sealed import read_sealed, read_tensors
-from cmtool.formats.archive import read, state_dict
+from cmtool.files.sealed import read_sealed
+from cmtool.formats.archive import state_dict
+from cmtool.formats.weights import json_object, read_weights, shards
+from cmtool.formats.weights import seal as sealed
+from cmtool.formats.wrapped import bare, unwrap
 
-__all__ = ["CONFIG", "INDEX", "KEY", "SCHEDULER", "UNET", "WEIGHTS", "class_of", "document", "tensors", "weights_of"]
+__all__ = [
+    "CONFIG",
+    "INDEX",
+    "KEY",
+    "SCHEDULER",
+    "UNET",
+    "WEIGHTS",
+    "class_of",
+    "document",
+    "seal",
+    "tensors",
+    "weights_of",
+]
 
 INDEX, CONFIG, UNET = "model_index.json", "config.json", "unet"  # a pipeline has an index, and its network in a folder
 SCHEDULER = "scheduler/scheduler_config.json"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+# What else it may be called, where there is none of those: shards without an index, and variants such as "fp16".
+VARIANTS = ("diffusion_pytorch_model*.safetensors", "diffusion_pytorch_model*.bin")
+NAMES = ("conv_in.weight", "conv_out.weight")  # of every UNet2DModel
 KEY = "cmtool.diffusers"  # of the metadata in which what we write keeps its header
 LARGEST = 1 << 20  # bytes of a document
 
 
 def document(path: Path) -> dict[str, Any]:
     """A JSON object; MissingInput where there is none, BadFile where it cannot be read."""
-    try:
-        text = path.read_bytes() if path.stat().st_size <= LARGEST else b""
-        found = json.loads(text)
-    except FileNotFoundError:
-        raise MissingInput(f"there is no file {path}", "copy the whole folder that diffusers saved") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadFile(f"{path} cannot be read as JSON", "copy or download it again") from error
-    if not isinstance(found, dict):
-        raise BadFile(f"{path} holds no names and values", "copy or download it again")
-    return found
+    refuse(path)
+    return json_object(path, LARGEST)
 
 
 def class_of(path: Path) -> str:
@@ -44,19 +54,31 @@ def class_of(path: Path) -> str:
 
 
 def weights_of(path: Path) -> Path:
-    """The file with the weights in a folder of a pipeline or of a network; MissingInput where there is none."""
+    """The file with the weights in a folder of a pipeline or of a network, or the index of its shards.
+
+    Where there are only variants, such as "fp16", it is the largest of them. MissingInput where there is none.
+    """
     folder = path / UNET if (path / INDEX).exists() else path
     for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise MissingInput(f"there is no file {folder / WEIGHTS[0]}", "copy the whole folder that diffusers saved")
+        for file in (folder / name, folder / f"{name}.index.json"):
+            if file.is_file():
+                return file
+    found = [file for pattern in VARIANTS for file in folder.glob(pattern) if file.is_file()]
+    if not found:
+        raise MissingInput(f"there is no file {folder / WEIGHTS[0]}", "copy the whole folder that diffusers saved")
+    return max(sorted(found), key=lambda file: sum(one.stat().st_size for one in shards(file)))
+
+
+def seal(path: Path) -> str:
+    """The SHA-256 of all weights in a folder."""
+    return sealed(weights_of(path))
 
 
 def tensors(path: Path) -> tuple[dict[str, Tensor], Header | None]:
-    """The tensors of a file, and the header where we wrote it; BadFile for one that is damaged."""
-    if path.suffix == ".bin":
-        return state_dict(path, read(path)), None
+    """The tensors of a file or of all shards, and the header where we wrote it; BadFile where they are damaged."""
+    for file in shards(path):
+        refuse(file)
     if holds(path, KEY):
         found, header = read_sealed(path, KEY)
         return state_dict(path, found), parse(path, header)
-    return state_dict(path, read_tensors(path)), None
+    return bare(unwrap(path, read_weights(path), NAMES).tensors), None

@@ -22,6 +22,7 @@ from cmtool.files.sealed import read_tensors
 from cmtool.formats.archive import mentions, pickled, read, state_dict
 from cmtool.formats.edm import contradicts, empty
 from cmtool.formats.kdiffusion_config import Shown, read_off
+from cmtool.formats.wrapped import bare
 
 __all__ = ["kdiffusion"]
 
@@ -67,7 +68,7 @@ def kdiffusion(
     spec = shown.backbone | dict(backbone or {})
     low, high = between(path, sigma_min or shown.sigma_min, sigma_max or shown.sigma_max)
     net = empty(path, spec, shown.shape, 0)
-    fill(path, net, {name.removeprefix(WRAPPED): tensor for name, tensor in tensors.items()})
+    fill(path, net, {name.removeprefix(WRAPPED): tensor for name, tensor in bare(tensors).items()})
     model = Denoiser(net, Preconditioning(shown.sigma_data))
     model.header = header(path, spec, shown, model, low, high)
     return model

@@ -17,24 +17,26 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.grids import karras
 from cmtool.core.rungs import SCHEDULES, ddpm
 from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill, without_memory
+from cmtool.files.checkpoint import fill, without_memory
 from cmtool.files.header import KINDS, Header
 from cmtool.files.opening import detected
 from cmtool.formats.adm_shapes import NAMES, Shown, read_off
-from cmtool.formats.archive import mentions, pickled, read, state_dict
 from cmtool.formats.released import ARCHITECTURES, FILES, File, Hidden
+from cmtool.formats.weights import holding, read_weights, seal
+from cmtool.formats.wrapped import unwrap
 
 __all__ = ["openai"]
 
 HEADS = {"heads", "head_width"}
 HIDDEN = HEADS | {"heads_upsample"}
+LATENT = "diffusion_model"  # stands before the names of networks that work on the codes of an encoder
 UPSAMPLER = 6  # channels that one takes of colour images
 STEPS = {"linear": "ddpm-1000", "cosine": "ddpm-cosine-1000"}
 
 
 def recognised(path: Path) -> bool:
-    """The pickle of a network has the names of ADM's weights."""
-    return path.is_file() and mentions(pickled(path), *NAMES)
+    """A file of torch.save or of safetensors has the names of ADM's weights, whatever was put around them."""
+    return path.is_file() and holding(path, *NAMES)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Meant:
         return [float(grid[i]) for i in self.file.jumps]
 
 
-@detected(recognised)
+@detected(recognised, seal)
 def openai(
     path: Path,
     *,
@@ -75,19 +77,26 @@ def openai(
     schedule: str | None = None,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
+    ema: bool = True,
+    weights: str | None = None,
 ) -> Denoiser:
     """A network of consistency_models or guided-diffusion as a denoiser, with a header.
 
     ``backbone`` holds options of the backbone ``adm`` that the tensors do not show (``head_width``, or ``heads`` and
     ``heads_upsample``, and for guided-diffusion ``qkv``), ``side`` is that of the images; ``kind`` is "score" or
     "consistency", ``schedule`` that of guided-diffusion's steps, "linear" or "cosine". What is known of a published
-    file need not be given. BadFile for a damaged file; UsageError that says what must be given, or what contradicts
-    the file.
+    file need not be given. Of a trainer's dictionary the average is taken unless ``ema`` is false, or what stands at
+    ``weights``. BadFile for a damaged file; UsageError that says what must be given, or what contradicts the file.
     """
     for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, SCHEDULES)):
         if word is not None and word not in words:
             raise unknown(what, word, words)
-    tensors, given = state_dict(path, read(path)), dict(backbone or {})
+    part, given = unwrap(path, read_weights(path), NAMES, ema, weights), dict(backbone or {})
+    tensors = part.tensors
+    if LATENT in part.place:
+        raise BadFile(
+            f"{path} holds a network of latent diffusion", "cmtool reads networks that make images themselves"
+        )
     shown = read_off(path, tensors)
     check(path, shown, given, schedule)
 
@@ -105,7 +114,9 @@ def openai(
         ladder = ddpm(1000, schedule)
         sigma_min, sigma_max = max(sigma_min, float(ladder[0])), min(sigma_max, float(ladder[-1]))
     shape = (shown.channels, side, side)
-    return build(path, tensors, Meant(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file))
+    model = build(path, tensors, Meant(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file))
+    model.header = replace(model.header, average={"track": part.place} if part.averaged else {})
+    return model
 
 
 def check(path: Path, shown: Shown, given: Mapping[str, Any], schedule: str | None) -> None:
@@ -179,6 +190,6 @@ def build(path: Path, tensors: dict[str, torch.Tensor], meant: Meant) -> Denoise
         levels=meant.levels(),
         method=f"openai {path.stem}" if meant.file else "openai",
         licence="MIT" if meant.file else "",
-        sha256=digest(path),
+        sha256=seal(path),
     )
     return model

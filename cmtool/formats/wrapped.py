@@ -6,7 +6,7 @@ its weights, and is given the dictionary in which they stand, without what was p
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from torch import Tensor
 from cmtool.errors import UsageError
 from cmtool.formats.archive import pickled, state_dict
 
-__all__ = ["Found", "mentioned", "unwrap"]
+__all__ = ["Found", "Joined", "bare", "ends_with", "mentioned", "unwrap"]
 
 DEEP, MANY = 4, 10_000  # dictionaries in one another, and all that is looked at
 LONGEST, OFTEN = 64, 1000  # letters before a name, and how often a name is looked for
-AVERAGE = re.compile(r"(^|[._-])(ema|emas|shadow|averaged?|swa)|(ema|average)($|[._-])", re.IGNORECASE)
+AVERAGE = re.compile(r"(^|[._-])(ema|shadow|averaged?|swa)", re.IGNORECASE)  # of a name of what trainers save
 WRAPPERS = re.compile(r"^((module|_orig_mod|_fsdp_wrapped_module)\.)+")
 SHADOW = "shadow_params"  # a list of averages without names, in the order of the parameters
 
@@ -35,6 +35,20 @@ class Found:
     @property
     def averaged(self) -> bool:
         return bool(AVERAGE.search(self.place))
+
+
+class Joined(dict[str, Tensor]):
+    """Named tensors of several files, each of which was looked at by itself."""
+
+
+def bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what DataParallel and torch.compile put before every name."""
+    return {WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
+
+
+def ends_with(names: Iterable[str], name: str) -> bool:
+    """Whether one of them is this name, alone or after a dot."""
+    return any(other == name or other.endswith(f".{name}") for other in names)
 
 
 def mentioned(path: Path, *names: str) -> bool:
@@ -68,32 +82,29 @@ def unwrap(path: Path, found: Any, names: tuple[str, ...], ema: bool = True, wei
     Of several, the average unless ``ema`` is false, or the one that stands at ``weights``. BadFile where there is none,
     or it is no network alone; UsageError where it must be said which.
     """
-    every = list(_networks(path, found, names))
+    every = list(_networks(found, names))
+    every += _shadows(found, every[0].tensors) if every else []
     if not every:
-        return Found(state_dict(path, found))  # which says what it is instead, or what it lacks
-    every += _shadows(path, found, every)
+        return Found(_named(path, found, found))  # which says what it is instead, or what it lacks
     if weights is not None:
-        return _called(path, every, weights)
-    fits = [one for one in every if one.averaged == ema] or every
-    if len(fits) > 1:
-        shortest = [one for one in fits if len(one.place) == min(len(other.place) for other in fits)]
-        if len(shortest) > 1 or not all(one.place.endswith(shortest[0].place) for one in fits):
-            places = ", ".join(one.place or "the file itself" for one in fits[:8])
-            hint = f"say which: --set format.weights={fits[0].place}"
-            raise UsageError(f"{path} holds {len(fits)} networks: {places}", hint)
-        fits = shortest
-    return Found(state_dict(path, fits[0].tensors), fits[0].place)
+        fits = [one for one in every if one.place == weights]
+    else:
+        fits = [one for one in every if one.averaged == ema] or [one for one in every if ema]
+    if len(fits) == 1:
+        return Found(_named(path, found, fits[0].tensors), fits[0].place)
+    places = ", ".join(f"'{one.place}'" for one in every[:8])
+    if weights is not None:
+        raise UsageError(f"{path} has no weights at '{weights}'", f"there are: {places}")
+    if not fits:
+        raise UsageError(f"{path} holds an average and nothing else", "leave format.ema out")
+    raise UsageError(f"{path} holds {len(fits)} networks: {places}", f"say which: --set format.weights={fits[0].place}")
 
 
-def _called(path: Path, every: list[Found], weights: str) -> Found:
-    for one in every:
-        if one.place == weights:
-            return Found(state_dict(path, one.tensors), one.place)
-    places = ", ".join(one.place or "''" for one in every[:8])
-    raise UsageError(f"{path} has no weights at '{weights}'", f"there are: {places}")
+def _named(path: Path, found: Any, tensors: Any) -> dict[str, Tensor]:
+    return dict(tensors) if isinstance(found, Joined) else state_dict(path, tensors)
 
 
-def _networks(path: Path, found: Any, names: tuple[str, ...]) -> Iterator[Found]:
+def _networks(found: Any, names: tuple[str, ...]) -> Iterator[Found]:
     """Every dictionary, and every prefix in it, that has the names."""
     left: list[tuple[str, Any, int]] = [("", found, 0)]
     for _ in range(MANY):
@@ -104,7 +115,7 @@ def _networks(path: Path, found: Any, names: tuple[str, ...]) -> Iterator[Found]
             continue
         keys = [key for key in value if isinstance(key, str)]
         for prefix in sorted({key.removesuffix(names[0]) for key in keys if key.endswith(names[0])}, key=len):
-            if prefix in ("", ".") or prefix.endswith("."):
+            if not prefix or prefix.endswith("."):
                 yield from _network(place, prefix, value, keys, names)
         if depth < DEEP:
             inside = [(key, value[key]) for key in keys if isinstance(value[key], Mapping)]
@@ -125,19 +136,21 @@ def _network(
 
 
 def _joined(place: str, prefix: str) -> str:
-    """Where weights stand, as far as it tells one network from another: wrappers are nothing to tell by."""
-    return ".".join(part for part in (place, WRAPPERS.sub("", prefix).removesuffix(".")) if part)
+    """Where weights stand, as far as it tells one network from another, and as text that can be printed."""
+    whole = ".".join(part for part in (place, WRAPPERS.sub("", prefix).removesuffix(".")) if part)
+    return re.sub(r"[^\w.-]", "?", whole, flags=re.ASCII)[:LONGEST]
 
 
-def _shadows(path: Path, found: Any, every: list[Found]) -> list[Found]:
+def _shadows(found: Any, named: Mapping[str, Any]) -> list[Found]:
     """Nameless averages under the names of the network that they fit."""
-    if not isinstance(found, Mapping):
-        return []
-    named, shadows = every[0].tensors, []
-    for key, value in found.items():
-        part = value.get(SHADOW) if isinstance(value, Mapping) else value if key == SHADOW else None
-        if isinstance(part, list) and len(part) == len(named) and all(isinstance(t, Tensor) for t in part):
-            shadows.append(
-                Found(dict(zip(named, part, strict=True)), f"{key}.{SHADOW}" if part is not value else SHADOW)
-            )
+    shadows, top = [], found if isinstance(found, Mapping) else {}
+    for key, value in top.items():
+        inside = isinstance(value, Mapping)
+        part = value.get(SHADOW) if inside else value if key == SHADOW else None
+        if isinstance(part, list) and len(part) == len(named) and all(map(_alike, part, named.values())):
+            shadows.append(Found(dict(zip(named, part, strict=True)), f"{key}.{SHADOW}" if inside else SHADOW))
     return shadows
+
+
+def _alike(a: Any, b: Any) -> bool:
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape
