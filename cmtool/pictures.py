@@ -129,6 +129,8 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 def _opened(path: Path) -> BinaryIO:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise BadFile(f"{path} is a pipe or a device, not a file")  # whose reader would wait for ever
         return path.open("rb")
     except FileNotFoundError:
         raise MissingInput(f"there is no file {path}") from None

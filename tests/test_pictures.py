@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -108,6 +109,9 @@ def test_sources_are_paths_files_and_bytes(tmp_path):
         decode(tmp_path / "y.png")
     with pytest.raises(MissingInput, match="Is a directory"):
         decode(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(BadFile, match="is a pipe or a device"):
+        decode(tmp_path / "pipe.png")
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP"])

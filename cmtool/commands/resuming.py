@@ -1,5 +1,6 @@
 """Taking up a run: what may have changed since it began, and what may not."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,7 @@ def anchored(options: T) -> T:
 
 def _whole(path: Path) -> Path:
     found = path.expanduser()
-    return found.absolute() if found.exists() else path
+    return Path(os.path.abspath(found)) if found.exists() else path
 
 
 def unchanged(options: T, folder: Path) -> T:

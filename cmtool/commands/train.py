@@ -52,7 +52,7 @@ def run(options: TrainOptions, console: Console) -> None:
         if is_done(options, resume):
             console.say(f"{resume} has finished already; to go on give more --images than {options.images:,}")
             return conclude(resume, options.command, console)
-    dataset = open_dataset(options.data, console.say)
+    dataset = opened(options, console)
     console.say(f"data: {portrait(options.data['name'], dataset, options.conditional)}")
     if resume:
         check_data(dataset, resume)
@@ -76,12 +76,21 @@ def run(options: TrainOptions, console: Console) -> None:
     return conclude(folder, options.command, console, seconds)
 
 
+def opened(options: TrainOptions, console: Console) -> Any:
+    """The data; MissingInput says how to name those of a run that have moved."""
+    try:
+        return open_dataset(options.data, console.say)
+    except MissingInput as error:
+        moved = f"if the data have moved: cmtool {options.command} --resume {options.resume} --data WHERE"
+        raise MissingInput(error.message, moved if options.resume else error.hint) from error
+
+
 def keep_options(options: TrainOptions, folder: Path) -> None:
-    """What the run goes on with when it is taken up; of one that was, only its length and where its data lie change."""
+    """What the run goes on with when it is taken up; of one that was, its length alone changes."""
     kept = replace(options, run_dir=None, resume=None, dry_run=False)
     if options.resume:
         stored = load(type(options), {}, configs=[folder / "config.yaml"], environment={})
-        kept = replace(stored, images=options.images, data=options.data)
+        kept = replace(stored, images=options.images)
     write_bytes(folder / "config.yaml", dump(kept).encode())
 
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cmtool.datasets.places import is_picture, shown, some
+from cmtool.datasets.places import Marks, is_picture, mark, shown, some
 from cmtool.errors import BadFile, CmtoolError
 from cmtool.pictures import MAX_BYTES, SUFFIXES, Size, decode, kind_of, size_of_file, unread_kinds
 
@@ -96,7 +96,7 @@ class TarPlace(_Archive):
             places = list(_indexed(path, file))
         super().__init__(path, [name for name, _, _ in places])
         self.where = {name: (start, size) for name, start, size in places}
-        self.marks = [self.where[name][1] for name in self.members]
+        self.marks = Marks(len(self.members), self._mark)
         classes = {_key(name): self._label(name) for name in self.where if basename(name).partition(".")[2] == "cls"}
         self.labels = {i: classes[_key(name)] for i, name in enumerate(self.members) if _key(name) in classes}
         inside = self.top + LABELS in self.where
@@ -116,6 +116,10 @@ class TarPlace(_Archive):
         if len(data) < size:
             raise BadFile(f"{shown(str(self.path))} is cut short")
         return data
+
+    def _mark(self, index: int) -> int:
+        with self.path.open("rb") as file:
+            return mark(file, *self.where[self.members[index]])
 
     def _label(self, name: str) -> int:
         try:

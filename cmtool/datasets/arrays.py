@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from cmtool.datasets.archives import whole
-from cmtool.datasets.places import shown
+from cmtool.datasets.places import mark, shown
 from cmtool.errors import BadFile
 from cmtool.pictures import MAX_PIXELS, Size
 
@@ -31,12 +31,14 @@ class ArrayPlace:
         self.path, self.name, self.title = path, shown(path.name), shown(str(path))
         with whole(path, f"an {path.suffix.lower()} file"):
             if path.suffix.lower() == ".npy":
-                self.images, labels, mark = self._mapped(0, path.stat().st_size), None, path.stat().st_size
+                size = path.stat().st_size
+                with path.open("rb") as file:
+                    self.images, labels, number = self._mapped(0, size), None, mark(file, 0, size)
             else:
-                self.images, labels, mark = self._read()
+                self.images, labels, number = self._read()
         self._check()
         self.names = [f"{i:08d}" for i in range(len(self.images))]
-        self.marks = [mark] * len(self.images)
+        self.marks = [number] * len(self.images)
         self.labels = {} if labels is None else dict(enumerate(map(int, self._checked(labels))))
 
     def call(self, index: int) -> str:

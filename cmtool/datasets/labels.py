@@ -10,11 +10,12 @@ from typing import Any
 from cmtool.datasets.places import Place, shown, some
 from cmtool.errors import BadFile, UsageError, unknown
 
-__all__ = ["LABELS", "Labelled", "labelled"]
+__all__ = ["EACH", "LABELS", "MORE", "Labelled", "labelled"]
 
 LABELS = ("auto", "filename-prefix", "folder", "none")
 WITHOUT = "or learn without classes: --set data.labels=none"
 MOST = 100_000  # classes
+MORE, EACH = 1 << 20, 512  # bytes that dataset.json may have, and more for each image
 EDM_PART = re.compile(r"\d{5}/img\d{8}\.\w+")
 
 
@@ -84,6 +85,8 @@ def _from_folders(place: Place) -> Labelled:
 
 def _from_json(place: Place, text: bytes) -> Labelled:
     title = f"dataset.json of {place.name}"
+    if len(text) > MORE + EACH * len(place.names):
+        raise BadFile(f"{title} is larger than labels of {len(place.names):,} images can be", f"remove it, {WITHOUT}")
     pairs, names = _parsed(text, title)
     if pairs is None:
         return Labelled()

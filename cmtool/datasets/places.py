@@ -2,23 +2,27 @@
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
 from cmtool.errors import MissingInput
-from cmtool.pictures import SUFFIXES, Size, decode, size_of_file, unread_kinds
+from cmtool.pictures import MAX_BYTES, SUFFIXES, Size, decode, size_of_file, unread_kinds
 
-__all__ = ["FolderPlace", "Place", "is_picture", "shown", "some"]
+__all__ = ["FolderPlace", "Marks", "Place", "is_picture", "mark", "shown", "some"]
+
+
+ENDS = 4096
 
 
 class Place(Protocol):
     """Pictures by number, in the order of their ``names`` (paths with ``/``).
 
     ``what`` and ``name`` are what messages call the place. ``marks`` has a number for each picture that changes with
-    its contents: bytes or a checksum. ``labels`` are those that the place itself gives to pictures, by number, ``text``
+    its contents. ``labels`` are those that the place itself gives to pictures, by number, ``text``
     is its ``dataset.json``, where it has any. ``remark`` is one line on what was passed over.
     """
 
@@ -70,14 +74,19 @@ class FolderPlace:
                 f"there are no images in {root}", f"it holds: {some(there)}; read are {', '.join(SUFFIXES)}"
             )
         self.names = [file.relative_to(root).as_posix() for file in self.files]
-        self.marks = _Lazy(len(self.files), lambda i: self.files[i].stat().st_size)
+        self.marks = Marks(len(self.files), self._mark)
         text = root / "dataset.json"
-        self.text = text.read_bytes() if text.is_file() else None
+        self.text = _start(text) if text.is_file() else None
         self.labels = {} if self.text else _from_manifest(root / "manifest.jsonl", self.names)
         self.remark = unread_kinds(others)
 
     def call(self, index: int) -> str:
         return shown(str(self.files[index]))
+
+    def _mark(self, index: int) -> int:
+        path = self.files[index]
+        with path.open("rb") as file:
+            return mark(file, 0, path.stat().st_size)
 
     def size(self, index: int) -> Size:
         return size_of_file(self.files[index], self.call(index))
@@ -86,7 +95,7 @@ class FolderPlace:
         return decode(self.files[index], self.call(index))
 
 
-class _Lazy(Sequence[int]):
+class Marks(Sequence[int]):
     """Numbers that are found out when they are asked for."""
 
     def __init__(self, n: int, find: Callable[[int], int]):
@@ -105,6 +114,14 @@ def is_picture(name: str) -> bool:
     """Whether a path is that of a picture that is read, by its suffix, and neither hidden nor in a hidden folder."""
     path = PurePosixPath(name)
     return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
+def mark(file: BinaryIO, start: int, size: int) -> int:
+    """A number that changes with the size of what lies at ``start``, and with its first and last 4 KB."""
+    file.seek(start)
+    head = file.read(min(size, ENDS))
+    file.seek(start + max(size - ENDS, 0))
+    return zlib.crc32(head + file.read(min(size, ENDS)), size % (1 << 32))
 
 
 def shown(name: str) -> str:
@@ -129,6 +146,11 @@ def _found(root: Path) -> tuple[list[Path], list[str]]:
             elif name[0] != ".":
                 others.append(name)
     return sorted(files, key=lambda file: file.relative_to(root).as_posix()), others
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES)
 
 
 def _from_manifest(path: Path, names: Sequence[str]) -> dict[int, int]:

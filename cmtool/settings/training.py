@@ -23,7 +23,7 @@ class TrainOptions(MachineOptions):
 
     data: Spec = option(
         Spec(name="shapes"),
-        help="data set: NAME, NAME:SOURCE or a folder of images; digits[0::2] takes a part",
+        help="data set: NAME, NAME:SOURCE, or a folder or archive of images; digits[0::2] takes a part",
         flag="-d",
         group="datasets",
         parse=data_spec,
@@ -74,7 +74,12 @@ class TrainOptions(MachineOptions):
     run_dir: Path | None = option(
         None, help="run directory", metavar="FOLDER", section=RUN, shown="runs/COMMAND/DATE-DATA-HEX"
     )
-    resume: Path | None = option(None, help="go on with this run", metavar="FOLDER", section=RUN)
+    resume: Path | None = option(
+        None,
+        help="go on with this run; with more --images, or --data where its data lie now",
+        metavar="FOLDER",
+        section=RUN,
+    )
     snapshots: int = option(8, help="sample grids drawn on the way", check=at_least(0, 10**5), section=RUN)
     ema_snapshots: int = option(
         16,

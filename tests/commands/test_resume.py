@@ -1,11 +1,15 @@
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tiny import NETWORK, TINY, listing
 
@@ -159,3 +163,121 @@ def test_another_teacher_is_noticed(cm, stopped, trained, tmp_path):
     told = cm("distill", "--resume", tmp_path / "run")
     sentence = f"{tmp_path / 'teacher.safetensors'} is not the file that {tmp_path / 'run'} was started with"
     assert (told.code, told.error[0]) == (2, sentence)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Two folders of classes, 24 grey pictures each."""
+    for k, name in enumerate(("cat", "dog")):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(24):
+            pixels = np.random.default_rng(100 * k + i).integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{i:02d}.png")
+    return tmp_path / "pets"
+
+
+def test_data_may_have_moved(cm, stopped, pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cm("train-ct", "-d", "./pets[0:40]", *TINY, "--run-dir", "whole").code == 0
+    stopped("train-ct", "-d", "./pets[0:40]", *TINY)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    pets.rename(tmp_path / "animals")
+    told = cm("train-ct", "--resume", "../run")
+    assert (told.code, told.error[0]) == (66, f"there is no folder or file {pets}")
+    assert told.error[1] == "if the data have moved: cmtool train-ct --resume ../run --data WHERE"
+    told = cm("train-ct", "--resume", "../run", "--data", "../animals")
+    assert told.code == 0, told.err
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert read_header(tmp_path / "run" / "model.safetensors").options["data"] == {
+        "name": "folder",
+        "source": str(tmp_path / "animals"),
+        "slice": "0:40",
+    }
+
+
+CHANGES = {
+    "a class more": (
+        lambda pets: shutil.copytree(pets / "dog", pets / "bird"),
+        "the classes were cat, dog, and are bird",
+    ),
+    "a class renamed": (lambda pets: (pets / "cat").rename(pets / "kitten"), "were cat, dog, and are dog, kitten"),
+    "a picture less": (lambda pets: (pets / "cat" / "03.png").unlink(), "cat/03.png is gone"),
+    "a picture more": (lambda pets: shutil.copy(pets / "cat/03.png", pets / "cat/99.png"), "cat/99.png is new"),
+    "another picture": (lambda pets: Image.new("L", (8, 8)).save(pets / "dog/00.png"), "dog/00.png has changed"),
+    "other sizes": (
+        lambda pets: [Image.new("L", (9, 9)).save(p) for p in pets.rglob("*.png")],
+        "were of 1x8x8, and are",
+    ),
+    "one class": (lambda pets: shutil.rmtree(pets / "cat"), "the classes were cat, dog, and are none"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_data_are_refused(cm, stopped, pets, tmp_path, change):
+    stopped("train-ct", "-d", pets, *TINY)
+    make, said = CHANGES[change]
+    make(pets)
+    before = listing(tmp_path / "run")
+    told = cm("train-ct", "--resume", tmp_path / "run")
+    assert told.code == 2
+    assert told.error[0].startswith(f"the data are not those that {tmp_path / 'run'} was started with: ")
+    assert said in told.error[0]
+    assert listing(tmp_path / "run") == before
+
+
+def test_a_damaged_picture_stops_a_run_with_what_was_learned_saved(cm, pets, tmp_path):
+    run, broken = tmp_path / "run", pets / "dog" / "21.png"
+    words = ["train-score", "-d", pets, *TINY, "--images", "64", "--batch", "4"]
+    assert cm(*words, "--run-dir", tmp_path / "whole").code == 0
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-20])
+    told = cm(*words, "--run-dir", run)
+    assert told.code == 65
+    status = read_status(run)
+    assert status["state"] == "failed"
+    assert 0 < status["images"] < 48
+    assert told.error[0].startswith(f"{broken} is damaged")
+    assert told.error[0].endswith(f"stopped at {status['images']} of 64 images, all is saved in {run}")
+    assert told.error[1] == f"mend it, then go on with: cmtool train-score --resume {run}"
+    assert cm("train-score", "--resume", run).code == 65
+    broken.write_bytes(whole)
+    told = cm("train-score", "--resume", run)
+    assert told.code == 0, told.err
+    ours, theirs = (load_file(path / "model.safetensors") for path in (run, tmp_path / "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_damaged_picture_may_be_replaced_by_another(cm, pets, tmp_path):
+    words = ["train-score", "-d", pets, *TINY, "--images", "64", "--batch", "4", "--run-dir", tmp_path / "run"]
+    (pets / "dog" / "21.png").write_bytes((pets / "dog" / "21.png").read_bytes()[:-20])
+    assert cm(*words).code == 65
+    shutil.copy(pets / "dog" / "20.png", pets / "dog" / "21.png")
+    shutil.copy(pets / "dog" / "20.png", pets / "cat" / "01.png")
+    told = cm("train-score", "--resume", tmp_path / "run")
+    assert (told.code, "cat/01.png has changed" in told.error[0]) == (2, True)
+
+
+def test_a_finished_run_goes_on_to_more_images(cm, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained["tuned"], run)
+    told = cm("train-ct", "--resume", run, "--images", "192")
+    assert told.code == 0, told.err
+    assert read_header(run / "model.safetensors", whole=True).images == 192
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [32, 64, 96, 128, 160, 192]
+    # the rate is that of a run of 192 images from where the first one ended: cosine at 128 / 192
+    assert lines[4]["lr"] == pytest.approx(3e-3 * (1 + math.cos(math.pi * 128 / 192)) / 2)
+    told = cm("train-ct", "--resume", run)
+    assert (told.code, f"{run} has finished already" in told.err) == (0, True)
+    told = cm("train-ct", "--resume", run, "--images", "64")
+    assert (told.code, told.error[0]) == (2, f"{run} has seen 192 images already, more than --images 64")
+    assert told.error[1] == f"to go on give more: cmtool train-ct --resume {run} --images 384"
+
+
+def test_an_interrupted_run_can_become_longer(cm, stopped, tmp_path):
+    stopped("train-ct", "-d", "digits", *TINY)
+    assert cm("train-ct", "--resume", tmp_path / "run", "--images", "160").code == 0
+    assert read_header(tmp_path / "run" / "model.safetensors").images == 160
+    assert "images: 160" in (tmp_path / "run" / "config.yaml").read_text()
