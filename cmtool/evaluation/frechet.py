@@ -5,9 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Gaussian", "frechet_distance", "is_covariance"]
-
-ROUNDING = 1e-5  # of the largest entry; float32 has 6e-8, sums of squares of a hundred thousand images some more
+__all__ = ["Gaussian", "frechet_distance"]
 
 
 class Gaussian(Protocol):
@@ -33,15 +31,6 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     shift = (mean_a - mean_b).square().sum()
     spread = cov_a.trace() + cov_b.trace() - 2 * _trace_of_root(cov_a, cov_b)
     return max(0.0, float(shift + spread))
-
-
-def is_covariance(matrix: Tensor) -> bool:
-    """Whether a symmetric matrix [D, D] has no eigenvalue below 0, but for what rounding to float32 may do to one."""
-    largest = float(matrix.abs().max())
-    if largest == 0:
-        return True
-    scaled = matrix / largest  # numbers beyond what their squares can be
-    return bool(torch.linalg.eigvalsh(scaled)[0] >= -ROUNDING * len(matrix) ** 0.5)
 
 
 def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
