@@ -35,7 +35,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "bundled": {"files", "errors"},
     "formats": {"files", "core", "registry", "errors"},
     "evaluation": {"core", "objectives", "errors", "formats"},
-    "files": {"core", "assets", "registry", "errors", "pictures", "yamlfile", "textfile"},
+    "files": {"core", "assets", "registry", "errors", "pictures", "picture_kinds", "png", "yamlfile", "textfile"},
     "commands": L0
     | {"core", "objectives", "training", "evaluation", "files", "datasets", "pictures", "bundled", "assets", "cmtool"},
     "testing": {"backbones", "core", "objectives", "errors"},

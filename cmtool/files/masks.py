@@ -4,8 +4,9 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from cmtool import png
 from cmtool.pictures import FORMATS, decode, planes, with_channels
 
 __all__ = ["read_mask"]
@@ -25,7 +26,8 @@ def read_mask(source: Path | bytes | np.ndarray, name: str) -> np.ndarray:
 
 
 def _alpha(data: bytes) -> np.ndarray | None:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(png.lean(data) if data.startswith(png.SIGNATURE) else data), formats=FORMATS) as image:
         if not image.has_transparency_data:
             return None
-        return np.array(ImageOps.exif_transpose(image).convert("RGBA"))[..., 3]
+        png.upright(image)
+        return np.array(image.convert("RGBA"))[..., 3]

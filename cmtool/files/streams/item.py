@@ -117,7 +117,7 @@ def _weight(item: Item) -> int:
         return item.source.nbytes
     try:
         size = size_of_file(item.source, item.name)
-    except CmtoolError:  # whatever it is, ``decode`` says it
+    except CmtoolError:  # which decoding says in its turn
         return 0
     return 4 * size.width * size.height + (len(item.source) if isinstance(item.source, bytes) else 0)
 

@@ -5,53 +5,27 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cmtool.errors import BadFile
+from cmtool.pictures import kind_of
 
-__all__ = ["check_kind", "check_regular", "kind_of", "starting"]
+__all__ = ["HINTS", "check_kind", "check_regular", "container_of", "starting"]
 
-STARTS = {
-    b"\x1f\x8b": "compressed by gzip",
-    b"BZh": "compressed by bzip2",
-    b"\xfd7zXZ\0": "compressed by xz",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
-    b"\x04\x22\x4d\x18": "compressed by lz4",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"Rar!": "a rar archive",
-    b"PK\3\4": "a zip archive",
-    b"PK\5\6": "an empty zip archive",
-    b"\x93NUMPY": "an array of numpy (.npy)",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"GIF8": "a GIF picture",
-    b"II*\0": "a TIFF picture",
-    b"MM\0*": "a TIFF picture",
-    b"\x89HDF": "an HDF5 file",
-    b"%PDF": "a PDF document",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
-}
 HINTS = {
-    "compressed by": "unpack it first, or pipe it: gzip -dc FILE | cmtool ... -",
-    "a pointer of Git LFS": "fetch the file: git lfs pull",
-    "a web page": "the download went wrong: get the file itself",
-    "a zip archive": "call it .zip",
+    **dict.fromkeys(("gzip file", "bzip2 file", "xz file", "zstd file"), "unpack it: gzip -dc FILE | cmtool ... -"),
+    "Git LFS pointer": "fetch the file itself with: git lfs pull",
+    "HTML page": "the download went wrong: get the file itself",
 }
-WEB = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 
-def kind_of(start: bytes) -> str | None:
-    """``compressed by gzip``, ``a web page``, ... of the first bytes; None where they tell nothing."""
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(WEB):
-        return "a web page"
-    if start[257:262] == b"ustar":
-        return "a tar archive"
-    return next((kind for begin, kind in STARTS.items() if start.startswith(begin)), None)
+def container_of(start: bytes) -> str | None:
+    """``gzip file``, ``tar archive``, ``HTML page``, ... of the first 512 bytes; None where they tell nothing."""
+    return "tar archive" if start[257:262] == b"ustar" else kind_of(start)
 
 
 def check_kind(start: bytes, name: str, what: str) -> None:
     """BadFile that says what a file is that does not begin as ``what`` does, where its first bytes tell."""
-    kind = kind_of(start)
-    if kind and kind != what:
-        hint = next((hint for begin, hint in HINTS.items() if kind.startswith(begin)), None)
-        raise BadFile(f"{name} is not {what}, but {kind}", hint)
+    kind = container_of(start)
+    if kind and kind not in what:
+        raise BadFile(f"{name} is not {what}, but of the kind: {kind}", HINTS.get(kind))
 
 
 def check_regular(path: Path) -> None:

@@ -1,20 +1,13 @@
 """Names of images in folders and archives: which are safe, which are pictures, and which belong together."""
 
-import re
 import unicodedata
 from collections import Counter
 from pathlib import PurePosixPath
 
 from cmtool.errors import BadFile
-from cmtool.pictures import SUFFIXES
+from cmtool.picture_kinds import SUFFIXES, UNREAD
 
 __all__ = ["Passed", "is_picture", "matched", "member", "told", "without_suffix"]
-
-# pictures of kinds that are not read
-OTHERS = re.compile(
-    r"\.(apng|arw|avif|cr2|cr3|dds|dng|emf|eps|exr|gif|hdr|heic|heif|icns|ico|jfif|jif|jp2|j2k|jpe|jpf|jpx|jxl|nef|orf|"
-    r"pbm|pcx|pfm|pgm|pic|pjp|pjpeg|pnm|ppm|psd|qoi|raf|raw|rw2|sgi|svg|svgz|tga|tiff?|wmf|xbm|xcf|xpm)"
-)
 
 Passed = Counter[str]  # how many pictures of each kind that is not read were passed over
 
@@ -36,7 +29,7 @@ def is_picture(name: str, passed: Passed | None = None) -> bool:
     if any(part.startswith(".") for part in path.parts):
         return False
     suffix = path.suffix.lower()
-    if passed is not None and OTHERS.fullmatch(suffix) and suffix not in SUFFIXES:
+    if passed is not None and suffix in UNREAD:
         passed[suffix] += 1
     return suffix in SUFFIXES
 

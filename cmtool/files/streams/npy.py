@@ -18,7 +18,7 @@ __all__ = ["NpySink", "read", "read_stream"]
 def read(path: Path, passed: Passed) -> Iterator[Item]:
     """Its rows; BadFile when damaged or something else."""
     with path.open("rb") as file:
-        check_kind(starting(file), str(path), "an array of numpy (.npy)")
+        check_kind(starting(file), str(path), "a numpy array")
         yield from read_stream(file, str(path))
 
 

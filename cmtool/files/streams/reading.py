@@ -9,7 +9,7 @@ from typing import BinaryIO
 from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.files.streams import arrays, folder, npy, sheet, tar
 from cmtool.files.streams.item import Batch, Item, batched
-from cmtool.files.streams.kinds import check_kind, check_regular, kind_of, starting
+from cmtool.files.streams.kinds import HINTS, check_kind, check_regular, container_of, starting
 from cmtool.files.streams.names import Passed
 from cmtool.files.streams.table import FORMATS, Format
 from cmtool.pictures import MAX_BYTES
@@ -17,7 +17,6 @@ from cmtool.pictures import MAX_BYTES
 __all__ = ["STREAM", "images_of", "items_of", "keys_of", "stdin"]
 
 STREAM = "-"
-UNPACKED = "; unpack it on the way: gzip -dc FILE | cmtool ... -"
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM")  # how PNG, JPEG, WebP and BMP begin
 
 
@@ -60,10 +59,11 @@ def _format(path: Path) -> Format:
     check_regular(path)
     if path.suffix.lower() not in FORMATS:
         with path.open("rb") as file:
-            kind = kind_of(starting(file)) or ""
+            kind = container_of(starting(file)) or ""
+        more = HINTS.get(kind, "")
         raise UsageError(
-            f"cannot read images from {path}{kind and f', which is {kind}'}",
-            f"what works: a folder, {', '.join(FORMATS)}, or - for a pipe{UNPACKED if 'compressed' in kind else ''}",
+            f"cannot read images from {path}{kind and f', of the kind: {kind}'}",
+            f"what works: a folder, {', '.join(FORMATS)}, or - for a pipe{more and f'; {more}'}",
         )
     return FORMATS[path.suffix.lower()]
 

@@ -74,7 +74,7 @@ def _cut(picture: np.ndarray, data: bytes, name: str, key: str) -> Iterator[Item
         yield Item(name, picture, key=key)
         return
     with parsing(name, "a sheet that is laid out as it says"):
-        layout = _layout(text, picture)
+        layout = _layout(text, picture, name)
     for i in range(layout.n):
         top, left = layout.corner(i)
         scale, (height, width) = layout.scale, layout.size
@@ -93,7 +93,7 @@ def _text(data: bytes) -> bytes | None:
     return None
 
 
-def _layout(text: bytes, picture: np.ndarray) -> Layout:
+def _layout(text: bytes, picture: np.ndarray, name: str) -> Layout:
     """The layout where every image lies within the picture; ValueError and what json raises where none does."""
     _, high, wide = picture.shape
     if len(text) > LEAST + EACH * high * wide:
@@ -111,7 +111,7 @@ def _layout(text: bytes, picture: np.ndarray) -> Layout:
     labels = found.get("labels") or []
     if labels and (not isinstance(labels, list) or len(labels) != n):
         raise ValueError(f"{n} images have as many labels")
-    whole = [None if label is None else whole_label(label, "it") for label in labels]
+    whole = [None if label is None else whole_label(label, name) for label in labels]
     return Layout(n, columns, height, width, gap, scale, whole)
 
 
