@@ -23,7 +23,7 @@ from cmtool.commands.shards import local_device, shard_of
 from cmtool.commands.show import shown
 from cmtool.commands.stopping import POLITE, Stop
 from cmtool.core.guidance import Guided, Unlabelled
-from cmtool.errors import Preempted, UsageError
+from cmtool.errors import Preempted, UsageError, WriteFailed
 from cmtool.files.header import Header
 from cmtool.files.pictures import check_target, write_picture
 from cmtool.files.places import check_place, made_by
@@ -73,8 +73,6 @@ def run(options: SampleOptions, console: Console) -> None:
     seconds, made = time.monotonic() - began, round(walk.made / done, 1) if done else float(each or 0)
     if each is None and done:
         console.say(f"{made:g} network evaluations each")
-    if len(mine):
-        look(gallery, options, header, console, rule)
     document = {
         "model": describe(model, path),
         "images": len(mine),
@@ -90,8 +88,16 @@ def run(options: SampleOptions, console: Console) -> None:
         "seconds": round(seconds, 3),
         "images_per_second": round(done / seconds, 2),
     }
+    unwritten = None
+    try:
+        if len(mine):
+            look(gallery, options, header, console, rule)
+    except WriteFailed as error:  # of the sheet alone: the images are there
+        unwritten = error
     if options.output != "-":
         console.result(document, options.output)
+    if unwritten:
+        raise unwritten
 
 
 def fill(options: SampleOptions, wanted: Wanted, drawn: Drawn, gallery: Gallery, console: Console) -> int:
