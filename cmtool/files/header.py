@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
@@ -103,7 +104,7 @@ def parse(path: str | Path, document: dict[str, Any]) -> Header:
     if header.kind not in KINDS:
         wrong.append("kind")
     if not wrong:
-        wrong = [place for place, fine in _contents(header).items() if not fine]
+        wrong = [place for place, fine in _contents(header) if not fine]
     if wrong:
         raise BadFile(f"{path} has a header that cannot be read: '{wrong[0]}' is not what it should be")
     return header
@@ -116,23 +117,21 @@ def _fits(value: Any, annotation: Any) -> bool:
     return isinstance(value, wanted)
 
 
-def _contents(header: Header) -> dict[str, bool]:
-    """What stands inside the fields, and whether it can be; looked at from left to right."""
+def _contents(header: Header) -> Iterator[tuple[str, bool]]:
+    """What stands inside the fields, and whether it can be."""
     data, names = header.data, header.data.get("classes", [])
-    return {
-        **{f.name: _plain(getattr(header, f.name)) for f in fields(Header)},
-        "data.shape": _is_shape(data.get("shape")),
-        "data.classes": _are(str, names) and (not names or header.conditional in (0, len(names))),
-        "data.name": all(isinstance(data.get(key, ""), str) for key in ("name", "notice")),
-        "backbone.name": isinstance(header.backbone.get("name", ""), str),
-        "conditional": 0 <= header.conditional < LARGEST,
-        "images": header.images >= 0 and header.parameters >= 0,
-        "sigma_max": 0 < header.sigma_min < header.sigma_max,
-        "levels": _are(int | float, header.levels) and all(level > 0 for level in header.levels),
-        "parents": _are(dict, header.parents) and all(_are(str, list(parent.values())) for parent in header.parents),
-        "versions": _are(str, list(header.versions.values())),
-        "average.track": isinstance(header.average.get("track", ""), str),
-    }
+    yield from ((f.name, _plain(getattr(header, f.name))) for f in fields(Header))
+    yield "data.shape", _is_shape(data.get("shape"))
+    yield "data.classes", _are(str, names) and (not names or header.conditional in (0, len(names)))
+    yield "data.name", all(isinstance(data.get(key, ""), str) for key in ("name", "notice"))
+    yield "backbone.name", isinstance(header.backbone.get("name", ""), str)
+    yield "conditional", 0 <= header.conditional < LARGEST
+    yield "images", header.images >= 0 and header.parameters >= 0
+    yield "sigma_max", 0 < header.sigma_min < header.sigma_max
+    yield "levels", _are(int | float, header.levels) and all(level > 0 for level in header.levels)
+    yield "parents", _are(dict, header.parents) and all(_are(str, list(parent.values())) for parent in header.parents)
+    yield "versions", _are(str, list(header.versions.values()))
+    yield "average.track", isinstance(header.average.get("track", ""), str)
 
 
 def _are(kind: Any, values: Any) -> bool:
