@@ -92,7 +92,7 @@ def _difference(then: Mapping[str, Any], now: Mapping[str, Any], reason: str) ->
     if then["shape"] != now["shape"]:
         shapes = ["x".join(map(str, side["shape"])) for side in (then, now)]
         return f"they were of {shapes[0]}, and are of {shapes[1]}"
-    before, after = then["files"] or {}, now["files"] or {}
+    before, after = (then["files"], now["files"]) if then["files"] and now["files"] else ({}, {})
     if gone := [name for name in before if name not in after]:
         return f"{some_names(gone, 3)} {'is' if len(gone) == 1 else 'are'} gone"
     if new := [name for name in after if name not in before]:
