@@ -166,7 +166,7 @@ def _open(data: bytes, name: str) -> Image.Image:
 
 def _not_read(data: bytes, name: str) -> BadFile:
     """What a file is instead of a picture, or which kind of picture it is."""
-    kind, known = kind_of(data), f"formats that are read: {', '.join(READ)}"
+    kind, known = kind_of(data), f"formats that are read: {', '.join(FORMATS)}"
     if not data:
         return BadFile(f"{name} is not a picture: it is empty", known)
     if kind in READ:

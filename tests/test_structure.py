@@ -29,7 +29,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "core": {"errors", "registry"},
     "objectives": {"core", "errors", "registry", "assets"},
     "backbones": {"errors"},
-    "datasets": {"errors", "pictures", "class_names"},
+    "datasets": {"errors", "pictures"},
     "features": {"errors", "pictures", "assets"},
     "training": {"core", "objectives", "errors"},
     "bundled": {"files", "errors"},

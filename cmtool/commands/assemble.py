@@ -1,6 +1,7 @@
 """From the options of a training command to the parts it trains."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import cmtool
 from cmtool import registry
 from cmtool.bundled import bundled
 from cmtool.class_names import known_names, match_classes, some_names
-from cmtool.commands.data import open_dataset
+from cmtool.commands.data import anchored, open_dataset
 from cmtool.commands.guide import guided
 from cmtool.commands.models import checkpoint
 from cmtool.core.denoiser import Denoiser, Preconditioning
@@ -239,8 +240,8 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
         sigma_max=options.sigma_max,
         levels=start.objective.sampling,
         method=f"{options.command} {vars(options)['method']['name']}",
-        options=plain(asdict(replace(options, run_dir=None, resume=None, dry_run=False))),
-        parents=[parent(path) for path in (start.path, start.guide) if path],
+        options=plain(asdict(anchored(replace(options, run_dir=None, resume=None, dry_run=False)))),
+        parents=[parent(Path(os.path.abspath(path))) for path in (start.path, start.guide) if path],
         licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
         average={"track": str(tracks(options.ema)[0])},

@@ -1,15 +1,22 @@
 """From what a user calls a data set to the data set."""
 
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cmtool import registry
 from cmtool.class_names import some_names
 from cmtool.datasets.slices import Slice
 from cmtool.errors import UsageError
+from cmtool.settings import TrainOptions
+from cmtool.values import Spec
 
-__all__ = ["open_dataset", "portrait"]
+__all__ = ["PATHS", "anchored", "open_dataset", "portrait"]
+
+T = TypeVar("T", bound=TrainOptions)
+PATHS = ("teacher", "init", "guide")
 
 
 def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> Any:
@@ -39,3 +46,16 @@ def portrait(name: str, dataset: Any, conditional: bool = True) -> str:
         return f"{size}, no classes"
     classes = f"{len(dataset.classes):,} classes: {some_names(dataset.classes, 10)}"
     return f"{size}, {classes}" if conditional else f"{size}, its labels not used ({classes})"
+
+
+def anchored(options: T) -> T:
+    """The same options with whole paths, so that a run can be taken up from another working directory."""
+    changed: dict[str, Any] = {name: _whole(path) for name in PATHS if (path := getattr(options, name, None))}
+    if source := options.data.get("source"):
+        changed["data"] = Spec(options.data | {"source": str(_whole(Path(source)))})
+    return replace(options, **changed)
+
+
+def _whole(path: Path) -> Path:
+    found = path.expanduser()
+    return Path(os.path.abspath(found)) if found.exists() else path

@@ -1,6 +1,5 @@
 """Taking up a run: what may have changed since it began, and what may not."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, TypeVar
 
 from cmtool.class_names import some_names
 from cmtool.commands.assemble import Job
+from cmtool.commands.data import PATHS
 from cmtool.errors import MissingInput, UsageError, parsing
 from cmtool.files import averages, runs
 from cmtool.files.header import read_header
@@ -20,26 +20,12 @@ from cmtool.settings import TrainOptions
 from cmtool.training.snapshot import unpack
 from cmtool.values import Spec
 
-__all__ = ["anchored", "check_data", "is_done", "take_up", "unchanged"]
+__all__ = ["check_data", "is_done", "take_up", "unchanged"]
 
 T = TypeVar("T", bound=TrainOptions)
-PATHS = ("teacher", "init", "guide")  # known again by their contents
-# change no result, or are judged by themselves
+# change no result, or are judged by themselves; models are known again by their contents
 FREE = {"device", "threads", "precision", "micro_batch", "snapshots", "run_dir", "resume", "dry_run", "ema_snapshots"}
 FREE |= {"data", "images", *PATHS}
-
-
-def anchored(options: T) -> T:
-    """The same options with whole paths, so that a run can be taken up from another working directory."""
-    changed: dict[str, Any] = {name: _whole(path) for name in PATHS if (path := getattr(options, name, None))}
-    if source := options.data.get("source"):
-        changed["data"] = Spec(options.data | {"source": str(_whole(Path(source)))})
-    return replace(options, **changed)
-
-
-def _whole(path: Path) -> Path:
-    found = path.expanduser()
-    return Path(os.path.abspath(found)) if found.exists() else path
 
 
 def unchanged(options: T, folder: Path) -> T:
@@ -106,7 +92,7 @@ def _difference(then: Mapping[str, Any], now: Mapping[str, Any], reason: str) ->
     if then["shape"] != now["shape"]:
         shapes = ["x".join(map(str, side["shape"])) for side in (then, now)]
         return f"they were of {shapes[0]}, and are of {shapes[1]}"
-    before, after = then["files"] or {}, now["files"] or {}
+    before, after = (then["files"], now["files"]) if then["files"] and now["files"] else ({}, {})
     if gone := [name for name in before if name not in after]:
         return f"{some_names(gone, 3)} {'is' if len(gone) == 1 else 'are'} gone"
     if new := [name for name in after if name not in before]:

@@ -11,10 +11,10 @@ import torch
 
 from cmtool.commands.assemble import Job, assemble
 from cmtool.commands.console import Console
-from cmtool.commands.data import open_dataset, portrait
+from cmtool.commands.data import anchored, open_dataset, portrait
 from cmtool.commands.generate import draw, labels_of, sheet
 from cmtool.commands.plan import plan
-from cmtool.commands.resuming import anchored, check_data, is_done, take_up, unchanged
+from cmtool.commands.resuming import check_data, is_done, take_up, unchanged
 from cmtool.commands.stopping import Stop
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
@@ -45,7 +45,7 @@ PATIENCE = 5  # steps in a row without a finite gradient
 def run(options: TrainOptions, console: Console) -> None:
     """Train, keeping a run directory; stop on a signal at the end of a step, with everything saved."""
     use_threads(options.threads)
-    where, options = device(options.device), anchored(options)
+    where = device(options.device)
     resume = options.resume
     if resume:
         options = unchanged(options, resume)
@@ -87,7 +87,7 @@ def opened(options: TrainOptions, console: Console) -> Any:
 
 def keep_options(options: TrainOptions, folder: Path) -> None:
     """What the run goes on with when it is taken up; of one that was, its length alone changes."""
-    kept = replace(options, run_dir=None, resume=None, dry_run=False)
+    kept = anchored(replace(options, run_dir=None, resume=None, dry_run=False))
     if options.resume:
         stored = load(type(options), {}, configs=[folder / "config.yaml"], environment={})
         kept = replace(stored, images=options.images)
