@@ -32,6 +32,7 @@ __all__ = [
     "UsageError",
     "WriteFailed",
     "closest",
+    "encodable",
     "parsing",
     "printable",
     "regular",
@@ -94,6 +95,14 @@ def closest(word: str, words: Iterable[str]) -> str | None:
 def printable(text: object) -> str:
     """Text of a file on one line, which cannot command a terminal: control characters become escapes (``\\x1b``)."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def encodable(text: str) -> str:
+    """Text that UTF-8 can hold: what stands in it for other bytes, as in a Latin-1 file name, becomes ``\\xe9``."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextmanager

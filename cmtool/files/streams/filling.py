@@ -6,13 +6,13 @@ manifest.jsonl.3-of-8      the same of one of eight that fill the folder togethe
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cmtool.files.atomic import write_bytes, writing
+from cmtool.files.locks import take
 from cmtool.files.streams.folder import LABELS, FolderSink, labels_out, read_labels
 from cmtool.files.streams.manifest import MANIFEST, Wanted, entries, forgotten, held
 from cmtool.files.streams.sink import Writer, stem
@@ -102,6 +102,6 @@ def _write(path: Path, data: bytes) -> None:
 
 def _remove(journal: Path) -> None:
     """Unless another process is writing it."""
-    with contextlib.suppress(FileNotFoundError, BlockingIOError), journal.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), journal.open("r+b") as file:
+        take(file)
         journal.unlink()

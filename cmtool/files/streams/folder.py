@@ -15,6 +15,7 @@ from cmtool.files.streams.names import Passed, is_picture, told
 from cmtool.files.streams.parsing import whole_label
 from cmtool.files.streams.sink import stem
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
+from cmtool.strictjson import dumps
 
 __all__ = ["EACH", "LABELS", "MORE", "FolderSink", "keys", "labels_in", "labels_out", "read", "read_labels"]
 
@@ -66,7 +67,7 @@ def labels_in(data: bytes, name: str) -> dict[str, int]:
 
 def labels_out(labels: Mapping[str, int | None] | None) -> bytes:
     """A ``dataset.json`` of labels by file name, or of none."""
-    return json.dumps({"labels": None if labels is None else sorted(labels.items())}).encode()
+    return dumps({"labels": None if labels is None else sorted(labels.items())}).encode()
 
 
 class FolderSink:

@@ -15,6 +15,7 @@ from cmtool.files.streams.item import Item
 from cmtool.files.streams.names import Passed
 from cmtool.files.streams.parsing import parsing, whole_label
 from cmtool.pictures import MAX_PIXELS, decode, planes
+from cmtool.strictjson import dumps
 
 __all__ = ["LAYOUT", "SheetSink", "is_sheet", "read", "read_bytes"]
 
@@ -149,6 +150,6 @@ class SheetSink:
 
     def finish(self) -> None:
         text = PngImagePlugin.PngInfo()
-        text.add_text(LAYOUT, json.dumps(self.layout | {"labels": self.labels}))
+        text.add_text(LAYOUT, dumps(self.layout | {"labels": self.labels}))
         pixels = self.sheet[0] if len(self.sheet) == 1 else self.sheet.transpose(1, 2, 0)
         Image.fromarray(np.ascontiguousarray(pixels)).save(self.file, format="PNG", pnginfo=text)
