@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cmtool.errors import BadFile, MissingInput, UsageError, closest, encodable, regular
-from cmtool.strictjson import dumps
 
 __all__ = ["BLANK", "Envelope", "digest", "holds", "metadata", "names_in", "pack", "read_envelope", "sealed", "verify"]
 
@@ -46,11 +45,10 @@ class Envelope:
 def pack(table: dict[str, Any], key: str, document: dict[str, Any]) -> bytes:
     """The bytes before the data, with the document stored under ``key`` and its seal left blank.
 
-    Text that UTF-8 cannot hold is written out, and numbers that are not finite become null. UsageError for more than
-    is ever read back.
+    Text that UTF-8 cannot hold is written out. UsageError for more than is ever read back.
     """
-    metadata = {"format": "pt", key: dumps(_encodable({"sha256": BLANK, **document}))}
-    raw = dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
+    metadata = {"format": "pt", key: json.dumps(_encodable({"sha256": BLANK, **document}))}
+    raw = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
     if len(raw) > LIMIT or _parts(raw) > MOST:
         raise UsageError(
