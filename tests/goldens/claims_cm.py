@@ -48,7 +48,10 @@ def schedule(case: Case) -> None:
         case.check(f"sigmas_karras_{name}", levels)
         down, up = Stir(eta=1.0).split(levels[:-1], levels[1:])
         case.check(f"anc_down_{name}", down)
-        case.check(f"anc_up_{name}", up)
+        # differences of neighbouring powers in float32: the closer the levels are, the less is known of theirs
+        room = 2.0**-18 * up / (1 - (levels[1:] / levels[:-1]) ** 2)
+        assert ((up - case.outputs[f"anc_up_{name}"].double()).abs() <= room).all()
+        case.leave(f"anc_up_{name}", "compared above to what differences of float32 levels keep")
     for name, boundary in (("scal", 0.0), ("bnd", of["sigma_min"])):
         *coefficients, c_noise = Preconditioning(of["sigma_data"], boundary, "log-1000")(sigma)
         case.check(name, torch.stack(coefficients))

@@ -51,12 +51,13 @@ ABLATION = EDM | {  # ``ablation_sampler``
 @claim("edm_sampler")
 @torch.no_grad()
 def sampler(case: Case) -> None:
-    """The levels are rounded to those that the network knows, where it knows only some."""
+    """Their preconditioning gives the range of levels and their rounding; the denoiser is always EDM's, at tscale 1."""
     edm = case.spec["fn"] == "edm_sampler"
     args = ABLATION | case.spec["args"].options(EDM if edm else ABLATION)
     low, high, nearest = known_to(case.spec["precond"])
     low, high = max(lowest(args), low), min(highest(args), high)
-    model = Watched(edm_model(case))
+    assert case.spec["net"].get("tscale", 1.0)  # of the network that the preconditioning would have been made for
+    model = Watched(edm_model(case, tscale=1.0))
     process = schedule(args, low, high)
     levels = nearest(grid(spacing(args), args["num_steps"], low, high, process))
     churn = Stir(args["S_churn"], args["S_min"], args["S_max"], args["S_noise"], nearest=nearest)

@@ -111,7 +111,8 @@ class Case:
         self.folder, self.golden = folder, golden
         self.settings = json.loads((folder / "settings.json").read_text())
         spec = self.settings["spec"]
-        self.spec: Mapping[str, Any] = spec if self.settings["kind"] in WHOLE else Settings(spec)
+        whole = self.settings["kind"] in WHOLE or self.settings["kind"].startswith("manifest")
+        self.spec: Mapping[str, Any] = spec if whole else Settings(spec)
         self.open = {name.removeprefix("out.") for name in self.settings["tensors"] if name.startswith("out.")}
 
     @cached_property
