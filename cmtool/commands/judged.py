@@ -130,6 +130,8 @@ def of_model(path: Path | None, options: FidOptions, console: Console) -> Side:
     model, found = open_model(path, device(options.device), console, options.format, options.backbone)
     model = guided(model, found, options, console.warn)
     walk, klass = plan(model.header, options), class_index(model.header, options.klass)
+    if walk.grid:
+        console.say(f"levels {walk.told}")
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
     pixels = {"pixels": truncated} if options.protocol == "adm" else {}
 

@@ -64,11 +64,10 @@ def run(options: SampleOptions, console: Console) -> None:
     )
     began = time.monotonic()
 
-    levels = ", ".join(f"{level:.4g}" for level in walk.levels)
     each = evaluations(walk, model)
     ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
     of = f" of class {class_name(header, rule)}" if isinstance(rule, int) else ""
-    console.say(f"{len(mine):,} images{of}{part(shard)}, {ahead}, levels {levels}")
+    console.say(f"{len(mine):,} images{of}{part(shard)}, {ahead}, levels {walk.told}")
     done = fill(options, wanted, lambda some: in_batches(model, walk, some, options.batch, rule), gallery, console)
     seconds, made = time.monotonic() - began, round(walk.made / done, 1) if done else float(each or 0)
     if each is None and done:

@@ -56,10 +56,10 @@ def read(path: Path, passed: Passed) -> Iterator[Item]:
 
 
 def is_sheet(path: Path) -> bool:
-    """Whether a file is a picture with a layout of ours; its pixels are not decoded."""
+    """Whether a file is a picture that says how it is laid out; its pixels are not decoded."""
     try:
-        return _layout(path.read_bytes()) is not None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return _text(path.read_bytes()) is not None
+    except OSError:
         return False
 
 
