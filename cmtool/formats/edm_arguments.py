@@ -123,7 +123,7 @@ def sane(path: Path, key: str, value: Any) -> Any:
     """The value, unless a network of it could not be imagined: BadFile."""
     if value is None and key in NONE:
         return None
-    numbers = value if isinstance(value, list) else [value]
+    numbers: list[Any] = value if isinstance(value, list) else [value]
     most = MOST.get(key, WIDEST)
     fits = all(isinstance(n, str) or (isinstance(n, int | float) and 0 <= n <= most) for n in numbers)
     if not fits or len(numbers) > LONGEST:
