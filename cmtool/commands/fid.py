@@ -25,7 +25,9 @@ from cmtool.evaluation.references import Statistics, comparable, write_statistic
 from cmtool.files.atomic import replacing, writing
 from cmtool.files.pictures import check_target, grid, write_picture
 from cmtool.files.places import check_place, made_by
+from cmtool.files.streams.kinds import check_regular
 from cmtool.files.streams.npz import keys
+from cmtool.files.streams.reading import STREAM
 from cmtool.pictures import with_channels
 from cmtool.settings import FidOptions
 from cmtool.settings.machine import MachineOptions
@@ -42,6 +44,9 @@ def run(options: FidOptions, console: Console) -> None:
     """Measure both sides and print one number, called what it is; or several, or a curve; or write a reference."""
     if options.source == options.ref == "-":
         raise UsageError("standard input can be one side only", "write one of them to a file first")
+    for target in filter(None, (options.source, options.ref)):
+        if target != STREAM:
+            check_regular(Path(target))
     use_threads(options.threads)
     spec = features_of(options, console)
     features = registry.build("features", spec, device=str(device(options.device)))

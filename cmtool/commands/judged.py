@@ -28,10 +28,9 @@ from cmtool.files.header import Header
 from cmtool.files.opening import format_of
 from cmtool.files.runs import CHECKPOINT
 from cmtool.files.streams.item import decoded
-from cmtool.files.streams.kinds import check_regular
 from cmtool.files.streams.names import Passed, told
 from cmtool.files.streams.npz import keys
-from cmtool.files.streams.reading import STREAM, items_of
+from cmtool.files.streams.reading import items_of
 from cmtool.settings import FidOptions
 from cmtool.training.batches import Cache
 from cmtool.training.devices import device
@@ -81,8 +80,6 @@ def is_model(target: str) -> bool:
 
 def find(target: str, features: str, options: FidOptions, console: Console) -> Side:
     """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
-    if target != STREAM:
-        check_regular(Path(target))
     if is_model(target):
         return of_model(Path(target), options, console)
     return given(target, options.batch, features)
