@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import overload
 
 from cmtool.errors import UsageError
 
@@ -12,9 +13,20 @@ __all__ = ["are_numbers", "known_names", "match_classes", "some_names"]
 NUMBER = re.compile(r"(?:(?:class|label)[ _-]?)?([0-9]{1,18})", re.IGNORECASE)
 
 
+@overload
+def match_classes(ours: Sequence[str], theirs: Sequence[str], our: str = ..., their: str = ...) -> list[int]: ...
+@overload
 def match_classes(
-    ours: Sequence[str], theirs: Sequence[str], our: str = "the data", their: str = "the model", partial: bool = False
-) -> list[int | None]:
+    ours: Sequence[str], theirs: Sequence[str], our: str = ..., their: str = ..., *, partial: bool
+) -> list[int | None]: ...
+def match_classes(
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    our: str = "the data",
+    their: str = "the model",
+    *,
+    partial: bool = False,
+) -> Sequence[int | None]:
     """For each class of ``ours`` the index in ``theirs`` of the same class.
 
     Equal names match in any order; without an equal one, names that differ only in case, spaces or the way that Unicode

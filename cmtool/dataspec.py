@@ -11,17 +11,33 @@ from cmtool.errors import UsageError
 __all__ = ["data_spec"]
 
 
-def data_spec(text: str) -> Mapping[str, Any]:
-    """``NAME``, ``NAME:SOURCE`` or a folder, with or without a slice: the keys ``name``, ``source`` and ``slice``.
+ARCHIVES = (".zip", ".tar", ".npz", ".npy")
 
-    ``digits[0::2]`` is every second digit, ``folder:pictures`` and ``./pictures`` are the folder's images; None stands
-    where the text says nothing. Raises UsageError when the slice is none.
+
+def data_spec(text: str) -> Mapping[str, Any]:
+    """``NAME``, ``NAME:SOURCE``, a folder or an archive, with or without a slice: ``name``, ``source`` and ``slice``.
+
+    ``digits[0::2]`` is every second digit, ``folder:pictures`` and ``./pictures`` are the folder's images, and
+    ``./photos[1]`` is a folder where there is one of that name; None stands where the text says nothing. Raises
+    UsageError when the slice is none.
     """
-    text, part = _cut(text)
-    if text.startswith((".", "/", "~")) or (Path(text).is_dir() and text not in registry.names("datasets")):
+    whole = text.removeprefix("folder:")
+    text, part = (text, None) if _is_there(whole) else _cut(text)
+    if _is_path(text) or (_is_there(text) and text not in registry.names("datasets")):
         return {"name": "folder", "source": text, "slice": part}
     name, _, source = text.partition(":")
     return {"name": name, "source": source or None, "slice": part}
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith((".", "/", "~")) or (text.lower().endswith(ARCHIVES) and ":" not in text)
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, or of an unknown user
+        return False
 
 
 def _cut(text: str) -> tuple[str, str | None]:
@@ -29,5 +45,7 @@ def _cut(text: str) -> tuple[str, str | None]:
     if not match:
         return text, None
     if not re.fullmatch(r"-?\d*:-?\d*(:(-?[1-9]\d*)?)?", match[2]):
+        if _is_path(text):  # it may be the name of a folder; that there is none is said where it is opened
+            return text, None
         raise UsageError(f"[{match[2]}] is no part of a data set", "write digits[0:100] or digits[0::2]")
     return match[1], match[2]

@@ -7,32 +7,62 @@ rotation mean, and when a picture is too large or too damaged to be used.
 import io
 import struct
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from cmtool import png
 from cmtool.errors import BadFile, MissingInput
+from cmtool.picture_kinds import READ, SUFFIXES, kind_of, unread_kinds
 
-__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "decode", "encode", "planes", "with_channels"]
+__all__ = [
+    "FORMATS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Size",
+    "decode",
+    "encode",
+    "kind_of",
+    "planes",
+    "size_of_file",
+    "unread_kinds",
+    "with_channels",
+]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 4 * MAX_PIXELS
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 # Pillow only warns between one and two times its own limit, which is above ours anyway.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+# what Pillow's parsers raise on damaged files; no closed list exists
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error),
+    *(AttributeError, ArithmeticError, AssertionError, NotImplementedError, RuntimeError),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a picture says of itself before it is decoded: pixels as they are stored, and whether it is grey."""
+
+    width: int
+    height: int
+    grey: bool
 
 
 def decode(source: str | Path | BinaryIO | bytes, name: str | None = None) -> np.ndarray:
     """The pixels of one picture as uint8 ``[H, W]`` (grey) or ``[H, W, 3]`` (colour).
 
     EXIF rotations are applied, 16 bits become ``round(v / 257)``, CMYK and palettes become RGB, and what is
-    transparent lies on white. ``name`` is what messages call a picture that is not a path. MissingInput when there is
-    no such file; BadFile when it is no picture, damaged, cut short, or above 64 megapixels.
+    transparent lies on white; texts and colour profiles are passed over. ``name`` is what messages call a picture that
+    is not a path. MissingInput when there is no such file; BadFile when it is no picture, damaged, cut short, or above
+    64 megapixels.
     """
     if isinstance(source, str | Path):
         name, source = name or str(source), _read(Path(source))
@@ -41,18 +71,38 @@ def decode(source: str | Path | BinaryIO | bytes, name: str | None = None) -> np
     if len(data) > MAX_BYTES:
         raise BadFile(f"{name} is larger than {MAX_BYTES // 1_000_000} MB")
     try:
-        with _open(data, name) as image:
-            if image.format == "PNG":  # Pillow decodes a PNG that ends early without a word; verify() reads to the end
-                _open(data, name).verify()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _pixels(image)
+        return _decoded(data, name)
     except Image.UnidentifiedImageError:
-        raise BadFile(f"{name} is not a picture", f"formats that are read: {', '.join(FORMATS)}") from None
+        raise _not_read(data, name) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(name) from None
-    # what Pillow's parsers raise on damaged files; no closed list exists
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error) as error:
-        raise BadFile(f"{name} is damaged: {error}") from error
+    except DAMAGE as error:
+        raise BadFile(f"{name} is damaged: {_line(error)}") from error
+
+
+def size_of_file(source: Path | bytes | BinaryIO, name: str) -> Size:
+    """The size of a picture, from its first bytes where that can be; BadFile as of ``decode`` but for hidden damage."""
+    if isinstance(source, Path):
+        with _opened(source) as file:
+            return size_of_file(file, name)
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    start = file.read(64)
+    try:
+        if said := png.size_and_kind(start):
+            size = Size(*said)
+        else:
+            file.seek(0)
+            with Image.open(file, formats=FORMATS) as image:
+                size = Size(image.width, image.height, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
+    except Image.UnidentifiedImageError:
+        raise _not_read(start, name) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(name) from None
+    except DAMAGE as error:
+        raise BadFile(f"{name} is damaged: {_line(error)}") from error
+    if size.width * size.height > MAX_PIXELS:
+        raise _too_large(name)
+    return size
 
 
 def encode(image: np.ndarray, level: int = 6) -> bytes:
@@ -77,14 +127,32 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return np.rint(np.einsum("c,...chw->...hw", LUMA, image))[..., None, :, :].astype(np.uint8)
 
 
-def _read(path: Path) -> bytes:
+def _opened(path: Path) -> BinaryIO:
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+        return path.open("rb")
     except FileNotFoundError:
         raise MissingInput(f"there is no file {path}") from None
     except OSError as error:
         raise MissingInput(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read(path: Path) -> bytes:
+    with _opened(path) as file:
+        try:
+            return file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise MissingInput(f"cannot read {path}: {error.strerror}") from error
+
+
+def _decoded(data: bytes, name: str) -> np.ndarray:
+    data = png.lean(data) if data.startswith(png.SIGNATURE) else data
+    with _open(data, name) as image:
+        if image.format == "PNG":  # Pillow decodes a PNG that ends early without a word; verify() reads to the end
+            _open(data, name).verify()
+            if (values := png.deep(data)) is not None:
+                return _rounded(values)
+        png.upright(image)
+        return _pixels(image)
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -94,13 +162,42 @@ def _open(data: bytes, name: str) -> Image.Image:
     return image
 
 
+def _not_read(data: bytes, name: str) -> BadFile:
+    """What a file is instead of a picture, or which kind of picture it is."""
+    kind, known = kind_of(data), f"formats that are read: {', '.join(READ)}"
+    if not data:
+        return BadFile(f"{name} is not a picture: it is empty", known)
+    if kind in READ:
+        return BadFile(f"{name} is damaged: it begins as a {kind}, and is none")
+    if kind is None:
+        return BadFile(f"{name} is not a picture", known)
+    hint = "fetch the file itself with: git lfs pull" if kind == "Git LFS pointer" else known
+    return BadFile(f"{name} is not a picture that is read, but {_article(kind)} {kind}", hint)
+
+
+def _article(kind: str) -> str:
+    return "an" if kind[0] in "AEIO" or kind[:4] in ("HTML", "XML ", "SVG", "MP4 ", "xz f", "XCF", "HDF5") else "a"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _too_large(name: str) -> BadFile:
     return BadFile(f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels", "make it smaller first")
 
 
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """uint16 [H, W, 2 or 4], the last of which is opacity, on white, as uint8."""
+    colour, opacity = values[..., :-1].astype(np.uint32), values[..., -1:].astype(np.uint32)
+    if (opacity != 65535).any():
+        # at most 65535^2, which 32 bits hold without a sign
+        colour = (colour * opacity + 65535 * (65535 - opacity)) // 65535
+    eight = ((colour + 128) // 257).astype(np.uint8)
+    return eight[..., 0] if eight.shape[-1] == 1 else eight
+
+
 def _pixels(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow would cut it to 8 bits by clipping
-        return ((np.asarray(image).astype(np.uint32) + 128) // 257).clip(0, 255).astype(np.uint8)
     mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")

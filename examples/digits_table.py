@@ -32,7 +32,7 @@ def train(folder: Path, name: str, *words: str) -> tuple[str, dict[str, Any]]:
     """A run of ``words``, and its checkpoint; one that is there already is not repeated."""
     run, kept = folder / name, folder / f"{name}.json"
     if not kept.exists():
-        kept.write_text(json.dumps(cmtool(*words, "--run", str(run))))
+        kept.write_text(json.dumps(cmtool(*words, "--run-dir", str(run))))
     result = json.loads(kept.read_text())
     return result["checkpoint"], result
 

@@ -95,7 +95,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     length = ["--images", IMAGES_SAID or str(TEACHER[data])]
     words = [*PRESET[data], *NARROW, "--data", data, *length]
-    teacher = kept(folder / "teacher.json", "train-score", *words, "--run", str(folder / "teacher"))
+    teacher = kept(folder / "teacher.json", "train-score", *words, "--run-dir", str(folder / "teacher"))
     images = IMAGES_SAID or str(IMAGES[data] * TIMES)
     print("| method | seconds | one step | two steps |\n|---|---|---|---|")
     for title, (command, name, words, started) in rows().items():
@@ -109,7 +109,7 @@ def main() -> None:
         if name == "tcm":  # its second stage goes on from a consistency model
             parent = ["--init", kept(folder / "ect.json")["checkpoint"]]
         line = [command, *preset, "--data", data, "--lr", "1e-3", "--method", name, *words, *parent, "--images", images]
-        run = kept(folder / f"{slug}.json", *line, "--run", str(folder / slug))
+        run = kept(folder / f"{slug}.json", *line, "--run-dir", str(folder / slug))
         if "failed" in run:
             print(f"| {title} | | | failed with exit code {run['failed']} | |", flush=True)
             continue

@@ -83,7 +83,7 @@ def kept(path: Path, *words: str) -> dict[str, Any]:
 def train(folder: Path, name: str) -> str:
     run = folder / name
     preset = ["--preset", "digits-cpu", "--set", "backbone.width=16", "--images", IMAGES]
-    return kept(folder / f"{name}.json", "train-score", *preset, *MODELS[name], "--run", str(run))["checkpoint"]
+    return kept(folder / f"{name}.json", "train-score", *preset, *MODELS[name], "--run-dir", str(run))["checkpoint"]
 
 
 def judge(folder: Path, name: str, model: str, words: list[str]) -> tuple[float, float, float]:

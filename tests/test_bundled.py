@@ -77,7 +77,7 @@ def test_samples_are_recognised_as_their_class(tmp_path, monkeypatch, steps):
 
 def test_distill_begins_with_the_bundled_teacher(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = ["--images", "16", "--batch", "8", "--snapshots", "0", "--run", "run", "--json", "--quiet"]
+    words = ["--images", "16", "--batch", "8", "--snapshots", "0", "--run-dir", "run", "--json", "--quiet"]
     assert run(["distill", *words]) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "consistency"
     assert read_header(tmp_path / "run" / "model.safetensors").parents[0]["sha256"] == SHA256["score"]

@@ -261,9 +261,9 @@ def test_no_name_of_a_file_breaks_the_line(fail):
 
 def test_no_locale_is_too_small(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = process("train-ct", "--run", "naïve→", "--print-config", env=environment)
+    done = process("train-ct", "--run-dir", "naïve→", "--print-config", env=environment)
     (tmp_path / "a.yaml").write_text(done.stdout, encoding="ascii")
-    assert load(settings.TrainCtOptions, {}, configs=[tmp_path / "a.yaml"], environment={}).run == Path("naïve→")
+    assert load(settings.TrainCtOptions, {}, configs=[tmp_path / "a.yaml"], environment={}).run_dir == Path("naïve→")
     done = process("info", "naïve→", env=environment)
     assert (done.returncode, done.stderr.splitlines()[0]) == (66, "cmtool: error: there is no file na\\xefve\\u2192")
 

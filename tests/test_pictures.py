@@ -4,10 +4,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from cmtool.errors import BadFile, MissingInput
-from cmtool.pictures import decode, encode, planes, with_channels
+from cmtool.pictures import Size, decode, encode, kind_of, planes, size_of_file, unread_kinds, with_channels
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
 GREYS = COLOURS[..., 0].copy()
@@ -17,6 +17,22 @@ def file_of(image, format="PNG", **options):
     buffer = io.BytesIO()
     image.save(buffer, format=format, **options)
     return buffer.getvalue()
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def sixteen(values, kind, interlaced=0, extra=b""):
+    """A PNG of uint16 [H, W, C], written by hand; interlaced as Adam7."""
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, interlaced)
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = b""
+    for top, left, down, across in passes if interlaced else [(0, 0, 1, 1)]:
+        part = values[top::down, left::across]
+        rows += b"".join(b"\0" + row.astype(">u2").tobytes() for row in part if part.shape[1])
+    body = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP"])
@@ -116,19 +132,144 @@ def test_a_png_that_lost_its_end_is_refused():
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"just some text\n" * 9, b"%PDF-1.4", b"GIF89a" + bytes(50), b"%!PS-Adobe-3.0 EPSF"]
+    ("content", "named"),
+    [
+        (b"", "is empty"),
+        (b"just some text\n" * 9, "is not a picture"),
+        (b"%PDF-1.4", "but a PDF"),
+        (b"GIF89a" + bytes(50), "but a GIF"),
+        (b"%!PS-Adobe-3.0 EPSF", "but a PostScript"),
+        (b"II*\0" + bytes(50), "but a TIFF"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "but a HEIC"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0avifmif1", "but a HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0mif1miaf", "but an AVIF"),
+        (b"\0\0\0\x1cftypisom\0\0\0\0isomiso2", "but an MP4 video"),
+        (b"\xff\x0a" + bytes(9), "but a JPEG XL"),
+        (b"\n<!DOCTYPE html><html>", "but an HTML page"),
+        (b"<?xml version='1.0'?><svg width='8'/>", "but an SVG"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "but a Git LFS pointer"),
+        (b"P6 8 8 255 " + bytes(192), "but a PPM"),
+        (b"PK\3\4" + bytes(40), "but a zip archive"),
+        (b"\x89PNG\r\n\x1a\n", "begins as a PNG, and is none"),
+    ],
 )
-def test_other_files_are_no_pictures(content):
-    with pytest.raises(BadFile, match="notes is not a picture") as caught:
-        decode(content, "notes")
-    assert "PNG" in caught.value.hint
+def test_other_files_are_no_pictures_and_named_for_what_they_are(tmp_path, content, named):
+    (tmp_path / "notes.png").write_bytes(content)
+    for wrong in (lambda: decode(content, "notes"), lambda: size_of_file(tmp_path / "notes.png", "notes")):
+        with pytest.raises(BadFile, match=f"^notes .*{named}") as caught:
+            wrong()
+    assert caught.value.hint is None or "PNG" in caught.value.hint or "git lfs pull" in caught.value.hint
+
+
+def test_kinds_that_pillow_writes_are_known():
+    image = Image.fromarray(COLOURS)
+    kinds = {"GIF": "GIF", "TIFF": "TIFF", "ICO": "ICO", "PPM": "PPM", "DDS": "DDS", "JPEG2000": "JPEG 2000"}
+    kinds |= {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "BMP": "BMP", "PDF": "PDF"}
+    assert {format: kind_of(file_of(image, format)[:64]) for format in kinds} == kinds
+    assert kind_of(b"BM25 is a ranking function") is None
+
+
+def test_pictures_that_are_not_read_are_counted():
+    names = ["a.png", "b.GIF", "c/d.gif", "e.tif", "notes.txt", "f.jfif"]
+    assert unread_kinds(names) == "not read: 2 .gif, 1 .tif"
+    assert unread_kinds(["a.png", "b.txt"]) is None
+
+
+def text(keyword, zip=False, length=2_000_000):
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(keyword, "x" * length, zip=zip)
+    info.add_text("comment", "y" * length, zip=not zip)
+    return info
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pnginfo": text("XML:com.adobe.xmp", zip=True)},
+        {"pnginfo": text("workflow")},
+        {"icc_profile": bytes(3_000_000)},
+        {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0" + bytes(2_000_000)},
+    ],
+)
+def test_texts_and_profiles_of_any_size_are_passed_over(options):
+    assert np.array_equal(decode(file_of(Image.fromarray(COLOURS), **options)), COLOURS)
+
+
+def test_profiles_of_jpeg_and_webp_are_passed_over():
+    smooth = Image.new("RGB", (16, 16), (200, 100, 50))
+    for format, options in (("JPEG", {"quality": 95}), ("WEBP", {"lossless": True})):
+        plain = decode(file_of(smooth, format, **options))
+        exif = Image.Exif()
+        exif[0x010E] = "x" * 60_000
+        large = file_of(smooth, format, **options, icc_profile=bytes(2_000_000), exif=exif)
+        assert len(large) > 2_060_000
+        assert np.array_equal(decode(large), plain)
+
+
+def test_exif_that_cannot_be_read_turns_nothing():
+    for format in ("JPEG", "PNG", "WEBP"):
+        smooth = Image.new("RGB", (16, 8), (200, 100, 50))
+        assert decode(file_of(smooth, format, exif=b"Exif\0\0" + bytes(600))).shape == (8, 16, 3)
+
+
+def test_a_rotation_in_a_text_that_pillow_reads_is_kept():
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>', zip=True)
+    info.add_text("workflow", "x" * 2_000_000, zip=True)
+    assert np.array_equal(decode(file_of(Image.fromarray(COLOURS), pnginfo=info)), np.rot90(COLOURS, -1))
+
+
+def test_damage_in_a_text_is_found():
+    whole = file_of(Image.fromarray(COLOURS), pnginfo=text("workflow", length=2000))
+    at = whole.index(b"xxxx")
+    with pytest.raises(BadFile, match="damaged"):
+        decode(whole[:at] + b"z" + whole[at + 1 :])
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_are_rounded_whatever_they_stand_for(kind, channels, interlaced):
+    values = np.random.default_rng(1).integers(0, 65536, (5, 7, channels)).astype(np.uint16)
+    values[0, :4, 0] = (0, 128, 129, 65535)
+    colour = values if kind in (0, 2) else values[..., :-1]
+    opacity = np.ones((5, 7, 1)) if kind in (0, 2) else values[..., -1:] / 65535
+    expected = (colour * opacity + 65535 * (1 - opacity)) / 257
+    found = decode(sixteen(values, kind, interlaced))
+    assert np.abs(planes(found) - planes(expected)).max() <= 0.51
+    if kind in (0, 2):
+        assert np.array_equal(planes(found), planes(np.rint(expected)))
+
+
+@pytest.mark.parametrize(("kind", "clear"), [(0, (300,)), (2, (300, 301, 302))])
+def test_one_value_of_sixteen_bits_can_be_transparent(kind, clear):
+    values = np.full((1, 3, len(clear)), 300, np.uint16)
+    values[0, 1] = clear
+    values[0, 2, -1] = 303
+    found = decode(sixteen(values, kind, extra=chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))))
+    assert (found.reshape(3, -1)[:, 0] == ((1, 255, 1) if kind else (255, 255, 1))).all()
+
+
+def test_a_file_says_its_size_before_it_is_decoded(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for format, image, size in (
+        ("PNG", Image.fromarray(COLOURS), Size(7, 5, False)),
+        ("PNG", Image.fromarray(GREYS), Size(7, 5, True)),
+        ("PNG", Image.fromarray(COLOURS).quantize(8), Size(7, 5, False)),
+        ("JPEG", Image.fromarray(GREYS), Size(7, 5, True)),
+        ("WEBP", Image.fromarray(COLOURS), Size(7, 5, False)),
+        ("BMP", Image.fromarray(COLOURS), Size(7, 5, False)),
+    ):
+        (tmp_path / "x").write_bytes(file_of(image, format))
+        assert size_of_file(tmp_path / "x", "x") == size_of_file(file_of(image, format), "x") == size
+    with pytest.raises(BadFile, match="wide has more than 64 million pixels"):
+        size_of_file(file_of(Image.new("1", (8001, 8001))), "wide")
+    with pytest.raises(MissingInput, match="no file"):
+        size_of_file(tmp_path / "y", "y")
 
 
 @pytest.mark.parametrize("side", [8001, 10_000, 60_000])
 def test_a_bomb_is_refused_before_it_is_decoded(side):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
     with pytest.raises(BadFile, match="64 million pixels"):

@@ -1,8 +1,8 @@
 """The two models that come with cmtool: pictures of ``shapes``, 32x32, in ten classes; --model shapes-score names the
 first, shapes-consistency the second.
 
-    cmtool train-score --preset shapes-cpu --run teacher
-    cmtool train-ct --preset shapes-stable --init teacher --run student
+    cmtool train-score --preset shapes-cpu --run-dir teacher
+    cmtool train-ct --preset shapes-stable --init teacher --run-dir student
     cmtool convert teacher -o shapes-score.safetensors --dtype fp16
     cmtool convert student -o shapes-consistency.safetensors --dtype fp16
 """

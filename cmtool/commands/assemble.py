@@ -1,7 +1,7 @@
 """From the options of a training command to the parts it trains."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import torch
 import cmtool
 from cmtool import registry
 from cmtool.bundled import bundled
+from cmtool.class_names import known_names, match_classes, some_names
 from cmtool.commands.data import open_dataset
 from cmtool.commands.guide import guided
 from cmtool.commands.models import checkpoint
 from cmtool.core.denoiser import Denoiser, Preconditioning
+from cmtool.datasets.relabelled import Relabelled
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.opening import open_any, parent
@@ -38,6 +40,7 @@ class Job:
     batches: Batches
     header: Header
     dataset: Any
+    remarks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,16 @@ class Start:
     augment: Augment | None = None
 
 
-def assemble(options: TrainOptions, device: torch.device) -> Job:
-    """Data, objective, network, optimiser and average of a command."""
-    dataset = open_dataset(options.data)
+def assemble(options: TrainOptions, device: torch.device, dataset: Any = None) -> Job:
+    """Data (those of the options, where they are not open yet), objective, network, optimiser and average."""
+    dataset, remarks = open_dataset(options.data) if dataset is None else dataset, ()
     conditional = len(dataset.classes) if options.conditional else 0
     start = STARTS[type(options)](options)
     if start.augment and len(dataset.shape) != 3:
         raise UsageError("--augment changes images, and these data are points", "leave out --augment")
     if start.parent is not None:
-        conditional = _fits(start.parent.header, dataset, conditional, start.path)
+        dataset, remarks = _fitted(start.parent.header, dataset, options.conditional, start.path)
+        conditional = start.parent.header.conditional
 
     torch.manual_seed(options.seed)
     net = registry.build("backbones", start.backbone, tuple(dataset.shape), conditional)
@@ -89,7 +93,7 @@ def assemble(options: TrainOptions, device: torch.device) -> Job:
         objective.others,
         objective.sharing,
     )
-    return Job(state, batches, _header(options, start, dataset, conditional, model), dataset)
+    return Job(state, batches, _header(options, start, dataset, conditional, model), dataset, remarks)
 
 
 def _average(model: Denoiser, track: Track) -> Average:
@@ -179,18 +183,28 @@ def _levels(options: TrainOptions, sigma_data: float) -> dict[str, float]:
     return {"sigma_min": options.sigma_min, "sigma_max": options.sigma_max, "sigma_data": sigma_data}
 
 
-def _fits(header: Header, dataset: Any, conditional: int, path: Path | None) -> int:
-    """The data must be what the parent was trained on, in shape and number of classes."""
+def _fitted(header: Header, dataset: Any, conditional: bool, path: Path | None) -> tuple[Any, Sequence[str]]:
+    """The data under the class numbers of the parent, and what is to be said of that.
+
+    UsageError for data of another shape than what the parent was trained on, or with a class that it does not know.
+    """
     if header.shape != tuple(dataset.shape):
         theirs, ours = ("x".join(map(str, shape)) for shape in (header.shape, dataset.shape))
         hint = f"the size of data is often a choice: --set data.size={header.shape[-1]}"
         raise UsageError(f"{path} makes {theirs} images, and the data are {ours}", hint)
-    if header.conditional and header.conditional != conditional:
+    if not header.conditional:
+        return dataset, [f"{path} knows no classes: the labels are not used"] if conditional and dataset.classes else []
+    if not (conditional and dataset.classes):
         raise UsageError(
-            f"{path} knows {header.conditional} classes, and the data have {conditional or 'none'}",
+            f"{path} knows {header.conditional} classes, and the data have none",
             "give --data a folder with a folder for each class, and leave --no-conditional out",
         )
-    return header.conditional
+    theirs = known_names(header.classes, header.conditional)
+    numbers = match_classes(dataset.classes, theirs, "the data", str(path))
+    if tuple(dataset.classes) == theirs:
+        return dataset, []
+    pairs = [f"{name} is {theirs[k]}, class {k}" for name, k in zip(dataset.classes, numbers, strict=True)]
+    return Relabelled(dataset, numbers, theirs), [f"the classes of the data in {path}: {some_names(pairs, 10)}"]
 
 
 def _inherit(net: torch.nn.Module, start: Start, conditional: int) -> None:
@@ -225,7 +239,7 @@ def _header(options: TrainOptions, start: Start, dataset: Any, conditional: int,
         sigma_max=options.sigma_max,
         levels=start.objective.sampling,
         method=f"{options.command} {vars(options)['method']['name']}",
-        options=plain(asdict(replace(options, run=None, resume=None, dry_run=False))),
+        options=plain(asdict(replace(options, run_dir=None, resume=None, dry_run=False))),
         parents=[parent(path) for path in (start.path, start.guide) if path],
         licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},

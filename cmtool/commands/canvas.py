@@ -15,14 +15,14 @@ from cmtool.core.pixels import to_model
 from cmtool.core.tiles import Place, places
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
-from cmtool.files.pictures import read_picture
-from cmtool.files.streams.item import size_of
+from cmtool.files.streams.item import Item, pixels, size_of
 from cmtool.pictures import with_channels
 from cmtool.settings import EditOptions
 
 __all__ = ["Canvas", "canvas_of", "fitted_to", "resized"]
 
 Say = Callable[[str], None]
+HALF = 127  # a pixel that is marked more strongly than this is to be filled in
 SMOOTH, SHARP = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
 
 
@@ -30,16 +30,19 @@ SMOOTH, SHARP = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
 class Canvas:
     """A picture as it is edited: ``image`` [C, H, W] in [-1, 1], its ``tiles``, and what the task is ``given`` of it.
 
-    ``mask`` is [1, H, W] in [0, 1], 1 where nothing is known. The result is ``kept`` (height, width) of it.
+    ``mask`` is [1, H, W] in [0, 1], 1 where nothing is known; ``marked`` says of how many pixels it was, and of how
+    many in all. The result is ``kept`` (height, width) of the image; ``key`` is the path within a folder or archive.
     """
 
     name: str
+    key: str
     image: Tensor
     tiles: list[Place]
     given: dict[str, Any]
     mask: Tensor | None
     kept: tuple[int, int]
     label: int | None = None
+    marked: tuple[int, int] | None = None
 
     @property
     def step(self) -> int:
@@ -52,9 +55,18 @@ class Canvas:
 
 
 def canvas_of(
-    picture: np.ndarray, name: str, options: EditOptions, header: Header, say: Say, label: int | None = None
+    item: Item,
+    options: EditOptions,
+    header: Header,
+    say: Say,
+    label: int | None = None,
+    painted: np.ndarray | None = None,
 ) -> Canvas:
-    """The canvas of a picture uint8 [C, H, W]. UsageError where it is refused or does not go with the task."""
+    """The canvas of a picture, with the mask of its file, uint8 [1, H, W] of its size, where there is one.
+
+    UsageError where it is refused or does not go with the task.
+    """
+    picture, name = pixels(item), item.name
     channels, *tile = header.shape
     given = {"factor": factor_of(options, picture, header, name), "blur": options.blur, "level": options.level}
     if options.operator.name == "outpaint":
@@ -67,8 +79,12 @@ def canvas_of(
         given["level"] = max(noise_level(image), header.sigma_min)
         say(f"{name}: noise of {given['level']:.3g} was estimated, {given['level'] * 127.5:.0f} of 255 grey levels")
     corners = places((image.shape[1], image.shape[2]), (tile[0], tile[1]), given["factor"] or 1)
-    mask = mask_of(picture, name, options, header, (image.shape[1], image.shape[2]))
-    return Canvas(name, image, corners, {k: v for k, v in given.items() if v is not None}, mask, kept, label)
+    size = image.shape[1], image.shape[2]
+    whole = picture_mask(picture, name, options, painted)
+    mask = mask_of(whole, options, header, size)
+    given = {k: v for k, v in given.items() if v is not None}
+    key = item.key or str(item.number)
+    return Canvas(name, key, image, corners, given, mask, kept, label, marked_of(whole, mask, kept))
 
 
 def fitted(picture: np.ndarray, name: str, options: EditOptions, header: Header, say: Say, factor: Any) -> np.ndarray:
@@ -134,27 +150,34 @@ def padded(image: np.ndarray, tile: list[int]) -> np.ndarray:
     return np.pad(image, ((0, 0), (0, more[0]), (0, more[1])), mode="edge")
 
 
-def mask_of(
-    picture: np.ndarray, name: str, options: EditOptions, header: Header, size: tuple[int, int]
-) -> Tensor | None:
-    """[1, H, W] of the canvas's ``size``, 1 where pixels are to be filled in."""
-    ways = [way for way in ("mask", "box", "random") if getattr(options, way) is not None]
-    if len(ways) > 1:
-        raise UsageError(f"--{ways[0]} and --{ways[1]} both say what to fill in", "give one of them")
-    if not ways:
-        return None
+def mask_of(whole: np.ndarray | None, options: EditOptions, header: Header, size: tuple[int, int]) -> Tensor | None:
+    """[1, H, W] of the canvas's ``size``, 1 where pixels are to be filled in; from the mask of the picture's size."""
     if options.random is not None:
         mask = masks.random(*size, options.random, options.seed)
+    elif whole is None:
+        return None
     else:
-        whole = picture_mask(picture, name, options)
         small = whole if options.fit == "tile" or whole.shape[1:] == size else resized(whole, header.shape[1:], SHARP)
         empty = np.pad(small, ((0, 0), (0, size[0] - small.shape[1]), (0, size[1] - small.shape[2])))
-        mask = (torch.from_numpy(empty)[None] > 127).float()
+        mask = (torch.from_numpy(empty)[None] > HALF).float()
     return (masks.feathered(mask, options.feather) if options.feather else mask)[0]
 
 
-def picture_mask(picture: np.ndarray, name: str, options: EditOptions) -> np.ndarray:
+def marked_of(whole: np.ndarray | None, mask: Tensor | None, kept: tuple[int, int]) -> tuple[int, int] | None:
+    """How many pixels are to be filled in, and of how many: of the picture, or of what is drawn at its new size."""
+    if mask is None:
+        return None
+    if whole is not None:
+        return int((whole > HALF).sum()), whole.size
+    inside = mask[:, : kept[0], : kept[1]]
+    return int((inside == 1).sum()), inside.numel()
+
+
+def picture_mask(picture: np.ndarray, name: str, options: EditOptions, painted: np.ndarray | None) -> np.ndarray | None:
     """uint8 [1, H, W] of the picture's size, 255 where pixels are to be filled in."""
+    ways = [way for way in ("mask", "box", "random") if getattr(options, way) is not None]
+    if len(ways) > 1:
+        raise UsageError(f"--{ways[0]} and --{ways[1]} both say what to fill in", "give one of them")
     if options.box is not None:
         height, width = picture.shape[1:]
         left, top, wide, high = options.box if len(options.box) == 4 else (0, 0, 0, 0)
@@ -164,12 +187,14 @@ def picture_mask(picture: np.ndarray, name: str, options: EditOptions) -> np.nda
                 "a box is left, top, width, height in pixels: --box 8,8,16,16",
             )
         return (masks.box(height, width, left, top, wide, high)[0] * 255).to(torch.uint8).numpy()
-    mask = with_channels(read_picture(options.mask or ""), 1)
-    if mask.shape[1:] != picture.shape[1:]:
+    if painted is None:
+        return None
+    if painted.shape[1:] != picture.shape[1:]:
         raise UsageError(
-            f"the mask {options.mask} is {size_of(mask)}, and {name} is {size_of(picture)}", "make them the same size"
+            f"the mask {options.mask} is {size_of(painted)}, and {name} is {size_of(picture)}",
+            "make them the same size",
         )
-    return 255 - mask if options.white == "keep" else mask
+    return 255 - painted if options.white == "keep" else painted
 
 
 def fitted_to(picture: np.ndarray, name: str, shape: tuple[int, ...], say: Say) -> np.ndarray:

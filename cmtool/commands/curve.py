@@ -9,10 +9,11 @@ from cmtool.commands.judged import Side, find, of_model
 from cmtool.files import averages
 from cmtool.files.charts import curves
 from cmtool.files.pictures import check_target, write_picture
+from cmtool.files.places import check_place, made_by
 from cmtool.files.runs import CHECKPOINT
 from cmtool.settings import FidOptions
 
-__all__ = ["draw", "lines", "sides", "table"]
+__all__ = ["draw", "lines", "place", "sides", "table"]
 
 
 def sides(options: FidOptions, features: str, console: Console) -> list[Side]:
@@ -22,7 +23,8 @@ def sides(options: FidOptions, features: str, console: Console) -> list[Side]:
     kept = _kept(Path(options.source), options.every)
     if len(kept) < 2:
         return [find(options.source, features, options, console)]
-    check_target(_place(options))
+    check_target(place(options))
+    check_place(place(options), overwrite=options.overwrite, ours=made_by("fid"))
     return [of_model(path, options, console) for path in kept]
 
 
@@ -37,6 +39,11 @@ def _kept(run: Path, every: int) -> list[Path]:
     return [own[0], *(path for track in tracks.values() for _, path in sorted(track)[::-1][::every][::-1])]
 
 
+def place(options: FidOptions) -> Path:
+    """Where the curve is drawn."""
+    return options.chart or Path(str(options.source)) / "fid.png"
+
+
 def table(sources: Sequence[Side], documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each checkpoint: the file, how it was averaged, after how many images, and what was measured."""
     return [
@@ -46,14 +53,13 @@ def table(sources: Sequence[Side], documents: Sequence[dict[str, Any]]) -> list[
     ]
 
 
-def draw(options: FidOptions, sources: Sequence[Side], documents: Sequence[dict[str, Any]]) -> Path:
-    """The first metric over the images seen, a line for each average; where it was written."""
-    rows, metric, place = table(sources, documents), documents[0]["metric"], _place(options)
+def draw(options: FidOptions, sources: Sequence[Side], documents: Sequence[dict[str, Any]]) -> None:
+    """The first metric over the images seen, a line for each average."""
+    rows, metric = table(sources, documents), documents[0]["metric"]
     tracks: dict[str, list[tuple[float, float]]] = {}
     for row in sorted(rows, key=lambda row: row["images"]):
         tracks.setdefault(row["track"], []).append((max(row["images"], 1), max(row[metric], 1e-9)))
-    write_picture(place, curves(tracks, "images", metric))
-    return place
+    write_picture(place(options), curves(tracks, "images", metric), "fid")
 
 
 def lines(rows: Sequence[dict[str, Any]], text: str, chart: Path) -> list[str]:
@@ -71,7 +77,3 @@ def _values(document: dict[str, Any]) -> dict[str, float]:
 
 def _track(average: dict[str, Any]) -> str:
     return average.get("track", "the model")
-
-
-def _place(options: FidOptions) -> Path:
-    return options.chart or Path(str(options.source)) / "fid.png"

@@ -8,7 +8,6 @@ from cmtool.commands.edit_stream import Edits
 from cmtool.commands.models import describe, open_model
 from cmtool.commands.results import checked, writing_results
 from cmtool.errors import UsageError
-from cmtool.files.pictures import check_target
 from cmtool.files.streams.reading import STREAM
 from cmtool.settings import EditOptions
 from cmtool.training.devices import device, use_threads
@@ -20,9 +19,7 @@ OF_MASKS = ("box", "random", "feather")  # what becomes the option ``mask`` of a
 
 def run(options: EditOptions, console: Console) -> None:
     """Edit pictures, as they come, with as many variants of each as were asked for."""
-    output = checked(options.output, options.input, options.variants)
-    if options.report:
-        check_target(options.report)
+    output = checked(options)
     if [options.input, str(options.mask), str(options.truth)].count(STREAM) > 1:
         raise UsageError("standard input is the picture or the mask", "give one of them as a file")
     refuse_unused(options)
@@ -31,12 +28,10 @@ def run(options: EditOptions, console: Console) -> None:
     if len(model.header.shape) != 3:
         raise UsageError(f"edit works on images, and {path} makes points")
     edits, began = Edits(model, options, console), time.monotonic()
-    with writing_results(output, options.input, options.variants) as take:
+    with writing_results(output, options) as take:
         for canvas, seed, image in edits:
-            take(canvas.name, f"-{seed}" if options.variants > 1 else "", image.numpy())
+            take(canvas.key, f"-{seed}" if options.variants > 1 else "", image.numpy())
     seconds = time.monotonic() - began
-    if options.report:
-        edits.report.write(options.report)
     console.say(edits.told())
     document = {
         "model": describe(model, path),
@@ -51,6 +46,8 @@ def run(options: EditOptions, console: Console) -> None:
     }
     if output != STREAM:
         console.result(document, output)
+    if options.report:
+        edits.report.write(options.report)
 
 
 def refuse_unused(options: EditOptions) -> None:

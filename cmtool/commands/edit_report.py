@@ -48,4 +48,4 @@ class Report:
         seeds = range(self.options.seed, self.options.seed + min(self.options.variants, VARIANTS))
         results = [self.options.operator.name] if len(seeds) == 1 else [f"seed {seed}" for seed in seeds]
         headings = ["input", "known", *results, *(["truth"] if self.truths else [])]
-        write_picture(path, labelled(headings, self.rows))
+        write_picture(path, labelled(headings, self.rows), "edit")

@@ -1,12 +1,13 @@
 """The edits of a run, one after another as pictures come, and what is measured on the way."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cmtool.class_names import are_numbers, match_classes
 from cmtool.commands.canvas import SMOOTH, Canvas, canvas_of, resized
 from cmtool.commands.console import Console
 from cmtool.commands.edit_report import Report
@@ -14,13 +15,15 @@ from cmtool.commands.edit_walk import edit_walk
 from cmtool.commands.edits import Row, edited, operator_of, whole
 from cmtool.commands.guess import guessed
 from cmtool.commands.models import class_index
+from cmtool.commands.partners import Masks, Partners
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.operators import Operator
 from cmtool.core.pixels import to_model
 from cmtool.core.tiles import cut
 from cmtool.errors import UsageError
 from cmtool.evaluation.similarity import psnr, ssim
-from cmtool.files.streams.item import pixels
+from cmtool.files.streams.item import Item, pixels
+from cmtool.files.streams.names import Passed, told
 from cmtool.files.streams.reading import items_of
 from cmtool.pictures import with_channels
 from cmtool.settings import EditOptions
@@ -38,7 +41,10 @@ class Edits:
         self.klass = class_index(model.header, options.klass)
         self.report = Report(options)
         self.images, self.error, self.walk, self.classes = 0, None, None, []
-        self.remarks = 0
+        self.truths = Partners(options.truth, options.input, "true image") if options.truth else None
+        self.masks = Masks(options)
+        self.passed = Passed()
+        self.marked, self.remarks, self.warnings = 0, 0, 0
         self.scores: list[tuple[float, float]] = []
 
     def __iter__(self) -> Iterator[tuple[Canvas, int, Tensor]]:
@@ -59,14 +65,16 @@ class Edits:
             yield some
 
     def _canvases(self) -> Iterator[tuple[Canvas, Tensor | None]]:
-        truths = items_of(self.options.truth) if self.options.truth else None
-        pairs: Iterable[tuple[Any, Any]] = zip_longest(items_of(self.options.input), truths or ())
-        for item, truth in pairs:
-            if item is None or (truths is not None and truth is None):
-                raise UsageError("there are not as many true images as inputs", "they belong together in their order")
-            label = item.label if self.model.header.conditional else None
-            canvas = canvas_of(pixels(item), item.name, self.options, self.model.header, self._remark, label)
+        options, header = self.options, self.model.header
+        for item in items_of(options.input, self.passed):
+            truth = self.truths.of(item) if self.truths else None
+            canvas = canvas_of(item, options, header, self._remark, self._known_label(item), self.masks.of(item))
+            self._tell_mask(canvas)
             yield canvas, None if truth is None else fitted_truth(pixels(truth), truth.name, canvas)
+        if self.passed:
+            self.console.warn(f"{options.input}: {told(self.passed)}")
+        if self.truths and (left := self.truths.left()):
+            self.console.say(f"{left:,} of the true images have no input of their name")
 
     def _edited(self, some: Sequence[tuple[Canvas, Tensor | None]]) -> Iterator[tuple[Canvas, int, Tensor]]:
         seeds = range(self.options.seed, self.options.seed + self.options.variants)
@@ -82,7 +90,7 @@ class Edits:
             for seed in seeds:
                 tiles, done = out[done : done + len(canvas.tiles)], done + len(canvas.tiles)
                 images.append(whole(canvas, tiles, operator.pixels))
-                yield canvas, seed, images[-1]
+                yield canvas, seed, cropped(images[-1], canvas)
             self._measure(canvas, operator, images, truth)
 
     def _check(self, canvas: Canvas) -> None:
@@ -97,16 +105,47 @@ class Edits:
         if self.remarks <= REMARKS:
             self.console.say(text if self.remarks < REMARKS else f"{text}; further remarks like these are left out")
 
+    def _known_label(self, item: Item) -> int | None:
+        """The class that the data say: by the number in their labels, or the name of the folder."""
+        header = self.model.header
+        if not header.conditional or self.klass is not None:
+            return None
+        if item.label is not None:
+            if item.label < header.conditional:
+                return item.label
+            self._remark(f"{item.name} has the label {item.label}, and the model has {header.conditional} classes")
+        folder = item.key.split("/")[0] if "/" in item.key else ""
+        if folder and not are_numbers([folder]):
+            with suppress(UsageError):  # other folders are for other things
+                return match_classes([folder], header.classes)[0]
+        return None
+
+    def _tell_mask(self, canvas: Canvas) -> None:
+        if canvas.marked is None or canvas.mask is None:
+            return
+        marked, pixels = canvas.marked
+        self.marked += marked
+        self._remark(f"{canvas.name}: {marked:,} of {pixels:,} pixels ({marked / pixels:.1%}) are to be filled in")
+        if not canvas.mask.any():
+            less = "nothing" if not marked else f"nothing at the model's size of {canvas.size[1]}x{canvas.size[0]}"
+            self._warn(f"{canvas.name}: the mask marks {less}, so that nothing is changed")
+        elif marked == pixels:
+            self._warn(f"{canvas.name}: the mask marks everything, so that nothing of the picture is kept")
+
+    def _warn(self, text: str) -> None:
+        self.warnings += 1
+        if self.warnings <= REMARKS:
+            self.console.warn(text)
+
     def _label(self, canvas: Canvas) -> int | None:
         """The class asked for, that of the picture, or the one that fits best."""
         header = self.model.header
         if not header.conditional:
             return None
-        known = canvas.label if canvas.label is not None and canvas.label < header.conditional else None
-        label = self.klass if self.klass is not None else known
+        label = self.klass if self.klass is not None else canvas.label
         if label is None:
             label = guessed(self.model, operator_of(self.options.operator, [canvas], canvas.tiles[:1], self.model))
-            name = f" ({header.classes[label]})" if header.classes else ""
+            name = f" ({header.classes[label]})" if label < len(header.classes) else ""
             self._remark(f"{canvas.name}: class {label}{name} fits best what is known; --class asks for another")
         self.classes.append(label)
         return label
@@ -116,6 +155,7 @@ class Edits:
         if operator.keeps:
             worst = max(known_error(canvas, operator, image) for image in images)
             self.error = max(worst, self.error or 0.0)
+        images = [cropped(image, canvas) for image in images]
         scores = [] if truth is None else [(psnr(image, truth), ssim(image, truth)) for image in images]
         self.scores += scores
         self.report.add(canvas, operator, images, truth, scores)
@@ -128,6 +168,8 @@ class Edits:
             "evaluations": self.walk.evaluations if self.walk else 0,
             "known_error": self.error,
             "classes": self.classes or None,
+            **({"marked": self.marked} if self.masks.asked else {}),
+            **({"left_out": dict(sorted(self.passed.items()))} if self.passed else {}),
             **{name: self._mean(i) for i, name in enumerate(("psnr", "ssim")) if self.scores},
         }
 
@@ -144,15 +186,24 @@ class Edits:
         return "; ".join(parts)
 
 
+def cropped(image: Tensor, canvas: Canvas) -> Tensor:
+    """The part of a canvas [C, H, W] that is the result."""
+    return image[:, : canvas.kept[0], : canvas.kept[1]]
+
+
 def known_error(canvas: Canvas, operator: Operator, image: Tensor) -> float:
-    """How far the known part of the result is from what it should be, in grey levels, tile by tile."""
-    more = [n - kept for n, kept in zip(canvas.size, canvas.kept, strict=True)]
-    full = torch.nn.functional.pad(to_model(image)[None], (0, more[1], 0, more[0]), mode="replicate")[0]
+    """How far the known part of the result on its canvas is from what it should be, in grey levels, tile by tile.
+
+    What was added to a small picture to fill the canvas does not count.
+    """
     tile = operator.reference.shape[2:]
-    off = operator.known_part(cut(full, canvas.tiles, tile).to(operator.reference)) - operator.known_part(
-        operator.reference
-    )
-    return float(off.abs().max()) * 127.5
+    tiles = cut(to_model(image), canvas.tiles, tile).to(operator.reference)
+    off = operator.known_part(tiles) - operator.known_part(operator.reference)
+    parts = [
+        part[:, : canvas.kept[0] - top, : canvas.kept[1] - left]
+        for part, (top, left) in zip(off, canvas.tiles, strict=True)
+    ]
+    return max((float(part.abs().max()) for part in parts if part.numel()), default=0.0) * 127.5
 
 
 def fitted_truth(truth: Any, name: str, canvas: Canvas) -> Tensor:

@@ -19,6 +19,7 @@ from cmtool.core.operators import Operator
 from cmtool.core.samplers import last
 from cmtool.core.tiles import Place, TiledNoise, cut, joined
 from cmtool.core.workers import workers
+from cmtool.errors import Diverged
 from cmtool.settings import EditOptions
 from cmtool.values import Spec
 
@@ -64,6 +65,8 @@ def edited(model: Denoiser, options: EditOptions, rows: Sequence[Row]) -> Tensor
     with workers(threads(device)) as work:
         for some, images in zip(pieces, work(_piece, repeat(model), repeat(options), filled), strict=True):
             out[some] = images[: len(some)].float().cpu()
+    if not out.isfinite().all():
+        raise Diverged("the model gives numbers that are not finite", "its weights are damaged, or made so by training")
     return out
 
 
@@ -77,6 +80,5 @@ def _piece(model: Denoiser, options: EditOptions, rows: Sequence[Row]) -> Tensor
 
 
 def whole(canvas: Canvas, tiles: Tensor, pixels: Callable[[Tensor], Tensor]) -> Tensor:
-    """The result of a canvas from those of its tiles [T, C, h, w]: uint8 [C, H, W]."""
-    image = pixels(joined(tiles, canvas.tiles, canvas.size, canvas.step)[None])[0]
-    return image[:, : canvas.kept[0], : canvas.kept[1]]
+    """The result on a canvas from those of its tiles [T, C, h, w]: uint8 [C, H, W], with what only fills the canvas."""
+    return pixels(joined(tiles, canvas.tiles, canvas.size, canvas.step)[None])[0]

@@ -1,26 +1,32 @@
 """``fid``: how far one set of images is from another, in one number or several."""
 
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cmtool import registry
 from cmtool.commands import curve
+from cmtool.commands.canvas import SMOOTH, resized
 from cmtool.commands.console import Console
 from cmtool.commands.judged import Side, few, find, is_model, of_dataset, picked, seen, unmeasured
 from cmtool.commands.protocols import features_of
 from cmtool.commands.together import leads
 from cmtool.declarations import declarations
-from cmtool.errors import UsageError
+from cmtool.errors import CmtoolError, UsageError
 from cmtool.evaluation.memory import Memory
 from cmtool.evaluation.metrics import MEMORY, needs, values
 from cmtool.evaluation.observation import check
 from cmtool.evaluation.references import Statistics, comparable, write_statistics
 from cmtool.files.atomic import replacing, writing
 from cmtool.files.pictures import check_target, grid, write_picture
+from cmtool.files.places import check_place, made_by
+from cmtool.files.streams.npz import keys
+from cmtool.pictures import with_channels
 from cmtool.settings import FidOptions
 from cmtool.settings.machine import MachineOptions
 from cmtool.settings.sampling import WalkOptions
@@ -46,6 +52,7 @@ def run(options: FidOptions, console: Console) -> None:
         make_reference(options, features, console)
         return
     _check(options)
+    _check_places(options)
     sources = curve.sides(options, features.name, console)
     reference = _reference(options, sources[0], features, console)
     for side in (reference, *sources):
@@ -53,16 +60,20 @@ def run(options: FidOptions, console: Console) -> None:
             comparable(side.statistics, unmeasured(features))
     known = seen(reference, features, None, console, theirs)
     few(known.data, known.n, features.dim, console)
-    documents = [_judged(options, side, reference, known, features, console) for side in sources]
+    judged = [_judged(options, side, reference, known, features, console) for side in sources]
+    documents = [document for document, _ in judged]
     document = {**documents[0], "seconds": round(time.monotonic() - began, 3)}
     text = "\n".join(_line(row) for row in document["metrics"])
     if not leads():
         return
     if len(sources) > 1:
-        path = curve.draw(options, sources, documents)
-        document |= {"checkpoints": curve.table(sources, documents), "chart": str(path)}
-        text = "\n".join(curve.lines(document["checkpoints"], text, path))
-    console.result(document, text)
+        document |= {"checkpoints": curve.table(sources, documents), "chart": str(curve.place(options))}
+        text = "\n".join(curve.lines(document["checkpoints"], text, curve.place(options)))
+    console.result(document, text)  # first of all: what was measured is told, whether or not it can be drawn
+    if len(sources) > 1:
+        curve.draw(options, sources, documents)
+    if options.sheet and judged[0][1]:
+        write_picture(options.sheet, _pairs(judged[0][1], reference), "fid")
 
 
 def make_reference(options: FidOptions, features: Any, console: Console) -> None:
@@ -71,6 +82,7 @@ def make_reference(options: FidOptions, features: Any, console: Console) -> None
         raise UsageError("--make-ref needs images or a data set", "cmtool fid --make-ref digits -o ref.npz")
     if options.output.suffix != ".npz":
         raise UsageError(f"cannot write statistics to {options.output}", "statistics are written as .npz")
+    check_place(options.output, [options.source], overwrite=options.overwrite, ours=_is_reference)
     further = getattr(features, "further", ())
     side = find(options.source, features.name, options, console)
     found = seen(side, features, options.n, console, frozenset({"spatial"} & set(further)))
@@ -85,8 +97,8 @@ def make_reference(options: FidOptions, features: Any, console: Console) -> None
 
 def _judged(
     options: FidOptions, side: Side, reference: Side, known: Statistics, features: Any, console: Console
-) -> dict[str, Any]:
-    """The document of one source."""
+) -> tuple[dict[str, Any], Memory | None]:
+    """The document of one source, and what the metric memorised found."""
     ours, _ = needs(options.metrics)
     training = known.rows if MEMORY in ours else None
     made = seen(side, features, options.n, console, ours, training)
@@ -98,9 +110,7 @@ def _judged(
         console.warn(f"{made.n} images: this is no FID-50k, and it is biased upwards")
     if known.fingerprint is None:
         console.warn(f"{known.data} does not say with which network and resizing it was made: taken on trust")
-    if options.sheet and leads() and isinstance(made.memory, Memory):
-        write_picture(options.sheet, _pairs(made.memory, reference))
-    return {
+    document = {
         "metric": rows[0]["metric"],
         "value": rows[0]["value"],
         "metrics": rows,
@@ -109,14 +119,13 @@ def _judged(
         "source": side.facts(made),
         "reference": reference.facts(known),
     }
+    return document, made.memory
 
 
 def _check(options: FidOptions) -> None:
     """UsageError for options that could not do what they say."""
-    if options.sheet:
-        check_target(options.sheet)
-        if MEMORY not in needs(options.metrics)[0]:
-            raise UsageError("--sheet shows what the metric memorised found", "add --metrics memorised")
+    if options.sheet and MEMORY not in needs(options.metrics)[0]:
+        raise UsageError("--sheet shows what the metric memorised found", "add --metrics memorised")
     if options.source is None or any(is_model(target) for target in (options.source, options.ref) if target):
         return
     for key, declared in declarations(FidOptions).items():
@@ -126,6 +135,21 @@ def _check(options: FidOptions) -> None:
             raise UsageError(
                 f"{flag} is about how a model draws images, and '{options.source}' is no model", "leave it out"
             )
+
+
+def _check_places(options: FidOptions) -> None:
+    """UsageError where a picture would be written over what is read or what fid did not make."""
+    for place in filter(None, (options.sheet, options.chart)):
+        check_target(place)
+        check_place(place, [options.source, options.ref], overwrite=options.overwrite, ours=made_by("fid"))
+
+
+def _is_reference(path: Path) -> bool:
+    """Whether ``--make-ref`` wrote the file."""
+    try:
+        return {"mu", "sigma", "features", "fingerprint"} <= set(keys(path))
+    except CmtoolError:
+        return False
 
 
 def _reference(options: FidOptions, source: Side, features: Any, console: Console) -> Side:
@@ -165,4 +189,12 @@ def _pairs(memory: Memory, reference: Side) -> np.ndarray:
     rows = []
     for start in range(0, len(training), half):
         rows += [pair.image for pair in memory.pairs[start : start + half]] + training[start : start + half]
-    return grid(torch.stack(rows).numpy(), half)
+    return grid(_alike([row.numpy() for row in rows]), half)
+
+
+def _alike(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images uint8 [C, H, W] of one shape as they are; else coloured, at the size of the largest."""
+    if len({image.shape for image in images}) > 1:
+        size = max((image.shape[1:] for image in images), key=math.prod)
+        images = [with_channels(resized(image, size, SMOOTH), 3) for image in images]
+    return np.stack(images)

@@ -1,8 +1,7 @@
 """What is judged, and what it is compared with: from what a user wrote to images, or to statistics of some."""
 
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,16 @@ from cmtool.dataspec import data_spec
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.flavours import holds_statistics
 from cmtool.evaluation.metrics import lacking
-from cmtool.evaluation.observation import Observation
+from cmtool.evaluation.observation import Images, Observation
 from cmtool.evaluation.references import Statistics, read_statistics
 from cmtool.files.header import Header
 from cmtool.files.opening import format_of
 from cmtool.files.runs import CHECKPOINT
-from cmtool.files.streams.reading import images_of
+from cmtool.files.streams.item import decoded
+from cmtool.files.streams.kinds import check_regular
+from cmtool.files.streams.names import Passed, told
+from cmtool.files.streams.npz import keys
+from cmtool.files.streams.reading import STREAM, items_of
 from cmtool.settings import FidOptions
 from cmtool.training.batches import Cache
 from cmtool.training.devices import device
@@ -42,17 +45,18 @@ OF_A_MODEL = 10_000
 class Side:
     """What a name stands for: batches of images [B, ...], statistics of some, or both, as in a reference batch of ADM.
 
-    ``total`` is how many images there are, where that is known. Of a model, ``plan`` is its walk, ``header`` says what
-    it is and ``seeds`` what it draws.
+    ``total`` is how many images there are, where that is known, ``passed`` counts those of kinds that are not read. Of
+    a model, ``plan`` is its walk, ``header`` says what it is and ``seeds`` what it draws.
     """
 
     target: str
-    read: Callable[[], Iterator[Tensor]] | None = None
+    read: Callable[[], Iterator[Images]] | None = None
     total: int | None = None
     statistics: Statistics | None = None
     plan: Plan | None = None
     header: Header | None = None
     seeds: range | None = None
+    passed: Passed = field(default_factory=Passed)
 
     def facts(self, found: Statistics) -> dict[str, Any]:
         """What a document says of this side, once it has been measured."""
@@ -61,7 +65,8 @@ class Side:
             seeds = f"{self.seeds[0]}-{self.seeds[found.n - 1]}"
             model = {"kind": self.header.kind, "sha256": self.header.sha256, "images": self.header.images}
             made = {"evaluations": round(self.plan.made / found.n, 1), "seeds": seeds, "model": model}
-        return {"data": found.data or self.target, "images": found.n, "sha256": found.sha256, **made}
+        left = {"left_out": dict(sorted(self.passed.items()))} if self.passed else {}
+        return {"data": found.data or self.target, "images": found.n, "sha256": found.sha256, **left, **made}
 
 
 def is_model(target: str) -> bool:
@@ -76,6 +81,8 @@ def is_model(target: str) -> bool:
 
 def find(target: str, features: str, options: FidOptions, console: Console) -> Side:
     """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
+    if target != STREAM:
+        check_regular(Path(target))
     if is_model(target):
         return of_model(Path(target), options, console)
     return given(target, options.batch, features)
@@ -99,7 +106,15 @@ def given(target: str, batch: int, features: str = "inception") -> Side:
 
 
 def _stream(target: str, batch: int) -> Side:
-    return Side(target, lambda: (torch.as_tensor(found.images) for found in images_of(target, batch)))
+    passed = Passed()
+
+    def read() -> Iterator[Images]:
+        passed.clear()
+        for some in decoded(items_of(target, passed), batch):
+            images = [torch.as_tensor(image) for _, image in some]
+            yield torch.stack(images) if len({image.shape for image in images}) == 1 else images
+
+    return Side(target, read, passed=passed)
 
 
 def _known(statistics: Statistics) -> Side:
@@ -107,7 +122,7 @@ def _known(statistics: Statistics) -> Side:
 
 
 def _has_images(target: str) -> bool:
-    return target.endswith(".npz") and "arr_0.npy" in zipfile.ZipFile(target).namelist()
+    return target.endswith(".npz") and "arr_0" in keys(Path(target))
 
 
 def of_model(path: Path | None, options: FidOptions, console: Console) -> Side:
@@ -118,7 +133,7 @@ def of_model(path: Path | None, options: FidOptions, console: Console) -> Side:
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
     pixels = {"pixels": truncated} if options.protocol == "adm" else {}
 
-    def read() -> Iterator[Tensor]:
+    def read() -> Iterator[Images]:
         walk.made = 0
         mine = cut(seeds, in_memory(model, options.batch), *share())
         return (images for _, images, _ in in_batches(model, walk, mine, options.batch, klass, **pixels))
@@ -138,7 +153,7 @@ def of_dataset(spec: Mapping[str, Any], batch: int, target: str | None = None) -
     dataset = open_dataset(spec)
     cache, n = Cache(dataset), len(dataset)
 
-    def read() -> Iterator[Tensor]:
+    def read() -> Iterator[Images]:
         return (cache.read(range(i, min(i + batch, n)))[0] for i in range(0, n, batch))
 
     return Side(target or spec["name"], read, n)
@@ -190,6 +205,8 @@ def measure(
         for batch, look in in_turn(batches) if side.plan else batches:
             seen.add(batch, look)
             progress.update(seen.n)
+    if side.passed:
+        console.warn(f"{target}: {told(side.passed)}")
     if side.plan:
         side.plan.made = round(summed(side.plan.made))
     if seen.n < 2:
@@ -197,7 +214,7 @@ def measure(
     return seen.statistics(target)
 
 
-def limited(batches: Iterator[Tensor], n: int | None) -> Iterator[Tensor]:
+def limited(batches: Iterator[Images], n: int | None) -> Iterator[Images]:
     """The first n images."""
     for images in batches:
         if n is not None and n <= len(images):

@@ -11,20 +11,22 @@ import torch
 
 from cmtool.commands.assemble import Job, assemble
 from cmtool.commands.console import Console
+from cmtool.commands.data import open_dataset, portrait
 from cmtool.commands.generate import draw, labels_of, sheet
 from cmtool.commands.plan import plan
+from cmtool.commands.resuming import anchored, check_data, is_done, take_up, unchanged
 from cmtool.commands.stopping import Stop
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
-from cmtool.errors import Diverged, Interrupted, MissingInput, Preempted, UsageError, WriteFailed
+from cmtool.errors import BadFile, CmtoolError, Diverged, Interrupted, MissingInput, Preempted, WriteFailed
 from cmtool.files import averages, runs
 from cmtool.files.atomic import write_bytes
 from cmtool.files.checkpoint import DTYPES, save
 from cmtool.files.header import Header, read_header
+from cmtool.files.inventory import write_inventory
 from cmtool.files.pictures import write_picture
 from cmtool.files.runs import CHECKPOINT
-from cmtool.files.state import NAME as STATE
-from cmtool.files.state import load_state, save_state
+from cmtool.files.state import save_state
 from cmtool.options import dump, load
 from cmtool.settings import TrainOptions
 from cmtool.tracks import Track, tracks
@@ -32,57 +34,55 @@ from cmtool.training.batches import ahead
 from cmtool.training.devices import device, piece, precision, use_threads
 from cmtool.training.loop import Report, train
 from cmtool.training.optimisers import learning_rate
-from cmtool.training.snapshot import pack, unpack
+from cmtool.training.snapshot import pack
 
 __all__ = ["run"]
 
 LINES = 200  # of metrics.jsonl in a whole run
 PATIENCE = 5  # steps in a row without a finite gradient
-# change no result
-FREE = {"device", "threads", "precision", "micro_batch", "snapshots", "run", "resume", "dry_run", "ema_snapshots"}
 
 
 def run(options: TrainOptions, console: Console) -> None:
     """Train, keeping a run directory; stop on a signal at the end of a step, with everything saved."""
     use_threads(options.threads)
-    where = device(options.device)
-    if options.resume:
-        check_unchanged(options, options.resume)
-        if runs.read_status(options.resume)["state"] == "finished":
-            console.say(f"{options.resume} has finished already; there is nothing left to do")
-            return conclude(options.resume, options.command, console)
-    job = assemble(options, where)
+    where, options = device(options.device), anchored(options)
+    resume = options.resume
+    if resume:
+        options = unchanged(options, resume)
+        if is_done(options, resume):
+            console.say(f"{resume} has finished already; to go on give more --images than {options.images:,}")
+            return conclude(resume, options.command, console)
+    dataset = open_dataset(options.data, console.say)
+    console.say(f"data: {portrait(options.data['name'], dataset, options.conditional)}")
+    if resume:
+        check_data(dataset, resume)
+    job = assemble(options, where, dataset)
     parameters = sum(p.numel() for p in job.state.model.parameters())
-    console.say(f"data: {options.data['name']}, {len(job.dataset):,} of {'x'.join(map(str, job.dataset.shape))}")
+    for remark in job.remarks:
+        console.say(remark)
     size = f"{parameters:,} parameters on {where}, {torch.get_num_threads()} threads"
     console.say(f"network: {job.header.backbone['name']}, {size}")
     if options.dry_run:
         return preview(options, job, console, parameters)
 
-    folder = options.resume or runs.create(options.run, options.command, options.data["name"])
+    folder = resume or runs.create(options.run_dir, options.command, options.data["name"])
     with runs.locked(folder), Stop() as stop:
-        if options.resume:
+        if resume:
             take_up(job, folder, options.command)
             console.say(f"going on with {folder} at {job.state.images:,} images")
-        else:
-            write_bytes(folder / "config.yaml", dump(replace(options, run=None, resume=None, dry_run=False)).encode())
+        keep_options(options, folder)
+        write_inventory(folder, dataset)
         seconds = Walk(options, job, folder, console, stop).run(precision(options.precision, where))
     return conclude(folder, options.command, console, seconds)
 
 
-def take_up(job: Job, folder: Path, command: str) -> None:
-    """Put the job where the run was left; MissingInput when killed too early, UsageError for a new teacher."""
-    if not (folder / STATE).exists():
-        again = f"start it again: cmtool {command} --config {folder / 'config.yaml'}"
-        raise MissingInput(f"{folder} was stopped before its first save", again)
-    parents = read_header(folder / CHECKPOINT).parents
-    for parent, now in zip(parents, job.header.parents, strict=True):
-        if parent["sha256"] != now["sha256"]:
-            hint = "bring that file back, or start a new run without --resume"
-            raise UsageError(f"{now['path']} is not the file that {folder} was started with", hint)
-    unpack(job.state, *load_state(folder))
-    runs.rewind(folder, job.state.images)
-    averages.rewind(folder, job.state.images)
+def keep_options(options: TrainOptions, folder: Path) -> None:
+    """What the run goes on with when it is taken up; of one that was, only its length and where its data lie change."""
+    kept = replace(options, run_dir=None, resume=None, dry_run=False)
+    if options.resume:
+        stored = load(type(options), {}, configs=[folder / "config.yaml"], environment={})
+        kept = replace(stored, images=options.images, data=options.data)
+    write_bytes(folder / "config.yaml", dump(kept).encode())
 
 
 def conclude(folder: Path, command: str, console: Console, seconds: float = 0.0) -> None:
@@ -101,17 +101,6 @@ def conclude(folder: Path, command: str, console: Console, seconds: float = 0.0)
     spent = f" in {seconds:.0f} s" if seconds else ""
     console.say(f"{header.images:,} images{spent}; sample it with: cmtool sample --model {path}")
     console.result(document, str(path))
-
-
-def check_unchanged(options: TrainOptions, folder: Path) -> None:
-    """A run goes on with what it began with; UsageError names what differs."""
-    stored = load(type(options), {}, configs=[folder / "config.yaml"], environment={})
-    changed = [k for k, v in vars(options).items() if k not in FREE and getattr(stored, k) != v]
-    if changed:
-        raise UsageError(
-            f"{folder} was started with another {' and another '.join(changed)}",
-            "leave that out, or start a new run without --resume",
-        )
 
 
 def preview(options: TrainOptions, job: Job, console: Console, parameters: int) -> None:
@@ -178,6 +167,8 @@ class Walk:
                     self.step(report, first, progress)
                     if self.stop.asked:
                         break
+        except (BadFile, MissingInput) as error:  # a picture that cannot be read
+            raise self.broken(error) from error
         except BaseException as error:
             with suppress(OSError, WriteFailed):
                 self.status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
@@ -235,17 +226,29 @@ class Walk:
         made = draw(self.model, plan(header), Noise(seeds), labels, self.cores)  # torch itself has one core in training
         write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.conditional, 8)))
 
-    def status(self, word: str) -> None:
-        runs.write_status(self.folder, word, images=self.job.state.images, skipped=self.job.state.skipped)
+    def broken(self, error: BadFile | MissingInput) -> CmtoolError:
+        """What is told of a picture that ended the run, when what was learned is saved."""
+        images, reason = self.job.state.images, f"{error.message} "
+        if not images:
+            self.status("failed", reason=reason)
+            return error
+        self.keep("failed", reason=reason)
+        return type(error)(
+            f"{error.message}; stopped at {images:,} of {self.options.images:,} images, all is saved in {self.folder}",
+            f"mend it, then go on with: cmtool {self.options.command} --resume {self.folder}",
+        )
 
-    def keep(self, word: str) -> None:
+    def status(self, word: str, **facts: Any) -> None:
+        runs.write_status(self.folder, word, images=self.job.state.images, skipped=self.job.state.skipped, **facts)
+
+    def keep(self, word: str, **facts: Any) -> None:
         """Save the checkpoint, the state to go on from, and how the run stands."""
         state = self.job.state
         for track, model in self.tracks.items():
             place = averages.place(self.folder, track.name) if model is not self.model else self.folder / CHECKPOINT
             save(place, model, self.header(track))
         save_state(self.folder, *pack(state))
-        self.status(word)
+        self.status(word, **facts)
 
     def store(self, images: int) -> None:
         """Checkpoints of the power averages as they are now, from which others can be rebuilt."""

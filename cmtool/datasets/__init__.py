@@ -19,7 +19,9 @@ class Dataset(Protocol):
     ``notice`` is one line with attribution and licence. An item depends on its index alone.
 
     A data set that can make many items at once has one more method, of which the items must be equal to ``[i]``:
-    ``batch(indices) -> (items [B, *shape], labels int64 [B] or None)``.
+    ``batch(indices) -> (items [B, *shape], labels int64 [B] or None)``. One that reads files may have ``remarks``,
+    lines on what was passed over, and ``inventory``, ``{name: number}`` where a number changes with the contents of a
+    file: by it a run that is taken up knows its data again, wherever they lie.
     """
 
     @property

@@ -1,8 +1,9 @@
-"""``folder``: the images of a folder and of the folders in it."""
+"""``folder``: the images of a folder and of the folders in it, or of an archive."""
 
-import os
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,31 +11,46 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cmtool.errors import MissingInput, UsageError, closest, unknown
-from cmtool.pictures import FORMATS, SUFFIXES, decode, planes, with_channels
+from cmtool.datasets.archives import TarPlace, ZipPlace
+from cmtool.datasets.arrays import ArrayPlace
+from cmtool.datasets.labels import Labelled, labelled
+from cmtool.datasets.places import FolderPlace, Place, shown, some
+from cmtool.errors import BadFile, MissingInput, UsageError, closest, unknown
+from cmtool.pictures import kind_of, planes, with_channels
 
 __all__ = ["Folder", "folder", "square"]
 
-LABELS = ("auto", "filename-prefix", "folder", "none")
 CROPS = ("center", "squeeze")
+ARCHIVES = {".zip": ZipPlace, ".tar": TarPlace, ".npz": ArrayPlace, ".npy": ArrayPlace}
+LARGE = 1 << 24  # pixels of a picture between resizing and cutting, above which it is cut first
 
 
 class Folder:
-    """Images uint8 [channels, size, size], read when they are asked for; ``files`` are their paths, in order."""
+    """Images uint8 [channels, size, size], read when they are asked for.
 
-    def __init__(self, root: Path, files: list[Path], names: list[str] | None, shape: tuple[int, int, int], crop: str):
-        self.files, self.shape, self.crop = files, shape, crop
-        self.classes = tuple(sorted(set(names or ())))
-        numbers = {name: k for k, name in enumerate(self.classes)}
-        self.labels = None if names is None else [numbers[name] for name in names]
-        self.notice = f"{len(files)} images of the folder '{root.resolve().name}', of unknown origin and licence"
+    ``remarks`` are lines on what was passed over, ``inventory`` has a number for each file that changes with it, and
+    one for the labels.
+    """
+
+    def __init__(self, place: Place, known: Labelled, shape: tuple[int, int, int], crop: str):
+        self.place, self.shape, self.crop = place, shape, crop
+        self.labels, self.classes = known.labels, known.classes
+        self.remarks = (*known.remarks, *([f"{place.name}: {place.remark}"] if place.remark else []))
+        count = len(place.names)
+        self.notice = f"{count} images of the {place.what} '{place.name}', of unknown origin and licence"
+
+    @cached_property
+    def inventory(self) -> Mapping[str, int]:
+        labels = zlib.crc32(np.array(self.labels, np.int64).tobytes()) if self.labels else 0
+        return {**dict(zip(self.place.names, self.place.marks, strict=True)), "labels": labels}
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.place.names)
 
     def __getitem__(self, index: int, /) -> tuple[Tensor, int | None]:
         """BadFile where the image is damaged."""
-        pixels = square(decode(self.files[index]), self.shape[1], self.crop)
+        index = range(len(self))[index]
+        pixels = square(self.place.pixels(index), self.shape[1], self.crop)
         image = with_channels(planes(pixels), self.shape[0])
         return torch.from_numpy(image), None if self.labels is None else self.labels[index]
 
@@ -52,8 +68,13 @@ def square(pixels: np.ndarray, size: int, crop: str = "center") -> np.ndarray:
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
+    width, height = round(image.width * scale), round(image.height * scale)
+    left, top = (width - size) // 2, (height - size) // 2
+    if width * height > LARGE:  # of a long strip the middle alone is enlarged
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return np.array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.array(image.crop((left, top, left + size, top + size)))
 
 
@@ -65,95 +86,67 @@ def folder(
     labels: str = "auto",
     crop: str = "center",
 ) -> Folder:
-    """All images below ``source`` in the order of their names.
+    """All images below ``source``, or in the archive ``source``, in the order of their names.
 
+    An archive is a zip as EDM packs data, a tar as WebDataset does, an npz as OpenAI does, or an npy; none is unpacked.
     ``size`` defaults to the short side, if the images agree on it; ``channels`` to 1 if all are grey, otherwise to 3.
     ``labels`` are the names of the first folders below ``source`` (``folder``), what precedes the first ``_`` of the
-    file name (``filename-prefix``), or ``none``; ``auto`` takes the folders where every image lies in one of several.
+    file name (``filename-prefix``), or ``none``; ``auto`` takes those of a ``dataset.json`` or of the archive, if there
+    are any, and else the folders, if there are several.
     """
-    for what, value, allowed in (("way to label", labels, LABELS), ("crop", crop, CROPS)):
-        if value not in allowed:
-            raise unknown(what, value, allowed)
+    if crop not in CROPS:
+        raise unknown("crop", crop, CROPS)
     if (size is not None and size < 1) or channels not in (None, 1, 3):
         raise UsageError("a folder of images needs a size of 1 or more, and 1 or 3 channels")
-    root = _existing(source)
-    files = _find(root)
-    names = _names(root, files, labels)
-    if size is None or channels is None:
-        headers = [_header(file) for file in files]
-        size = size or _common([side for side, _ in headers])
-        channels = channels or (1 if all(grey for _, grey in headers) else 3)
-    return Folder(root, files, names, (channels, size, size), crop)
+    place = _place(_existing(source))
+    known = labelled(place, labels)
+    sizes = [place.size(i) for i in range(len(place.names))]  # also finds what cannot be read before training begins
+    size = size or _common([min(one.width, one.height) for one in sizes])
+    channels = channels or (1 if all(one.grey for one in sizes) else 3)
+    return Folder(place, known, (channels, size, size), crop)
+
+
+def _place(path: Path) -> Place:
+    if path.is_dir():
+        return FolderPlace(path)
+    kind = ARCHIVES.get(path.suffix.lower())
+    if kind is None:
+        what = _begins(path)
+        raise BadFile(
+            f"{shown(str(path))} is {'a ' + what if what else 'a file'}, not a folder or an archive that is read",
+            f"what works: a folder, {', '.join(ARCHIVES)}; its folder is {shown(str(path.parent))}",
+        )
+    try:
+        return kind(path)
+    except OSError as error:
+        raise MissingInput(f"cannot read {shown(str(path))}: {error.strerror}") from error
+
+
+def _begins(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return kind_of(file.read(64))
+    except OSError as error:
+        raise MissingInput(f"cannot read {shown(str(path))}: {error.strerror}") from error
 
 
 def _existing(source: str | Path | None) -> Path:
     if source is None:
-        raise UsageError("the data set 'folder' needs the path of a folder with images")
+        raise UsageError("the data set 'folder' needs the path of a folder with images, or of an archive")
     root = Path(source).expanduser()
-    if root.is_dir():
+    if root.is_dir() or root.is_file():
         return root
     if root.exists():
-        raise MissingInput(f"{root} is a file, not a folder", f"its folder is {root.parent}")
+        raise MissingInput(f"{root} is neither a folder nor a file")
     above = next(parent for parent in root.absolute().parents if parent.is_dir())
-    there = sorted(entry.name for entry in above.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    there = sorted(entry.name for entry in above.iterdir() if _can_be_data(entry))
     near = closest(root.absolute().relative_to(above).parts[0], there)
-    hint = f"did you mean '{above / near}'?" if near else f"in {above} there are: {_some(there)}"
-    raise MissingInput(f"there is no folder {root}", hint)
+    hint = f"did you mean '{above / near}'?" if near else f"in {above} there are: {some(there)}"
+    raise MissingInput(f"there is no folder or file {shown(str(root))}", hint)
 
 
-def _find(root: Path) -> list[Path]:
-    files, seen = [], {root.resolve()}
-    for place, folders, names in os.walk(root, followlinks=True):
-        # Links are followed, since big data sets are often made of them, but never in a circle.
-        folders[:] = [name for name in sorted(folders) if name[0] != "." and not _again(Path(place, name), seen)]
-        files += [Path(place, name) for name in names if name[0] != "." and name.lower().endswith(SUFFIXES)]
-    if not files:
-        there = sorted(entry.name for entry in root.iterdir())
-        raise MissingInput(
-            f"there are no images in {root}", f"it holds: {_some(there)}; read are {', '.join(SUFFIXES)}"
-        )
-    return sorted(files, key=lambda file: file.relative_to(root).as_posix())
-
-
-def _again(place: Path, seen: set[Path]) -> bool:
-    real = place.resolve()
-    known = real in seen
-    seen.add(real)
-    return known
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join([*names[:most], "..."] if len(names) > most else names) or "nothing"
-
-
-def _names(root: Path, files: list[Path], labels: str) -> list[str] | None:
-    """The class of each file, or None."""
-    if labels == "none":
-        return None
-    if labels == "filename-prefix":
-        return [_before(file, file.name, "_", "its name has no '_'") for file in files]
-    paths = [file.relative_to(root).as_posix() for file in files]
-    if labels == "auto" and (any("/" not in path for path in paths) or len({p.split("/")[0] for p in paths}) < 2):
-        return None
-    return [
-        _before(file, path, "/", "it lies in no folder of a class") for file, path in zip(files, paths, strict=True)
-    ]
-
-
-def _before(file: Path, text: str, mark: str, otherwise: str) -> str:
-    if mark not in text:
-        raise UsageError(f"{file} has no label: {otherwise}", "labels can be: " + ", ".join(LABELS))
-    return text.split(mark)[0]
-
-
-def _header(file: Path) -> tuple[int, bool]:
-    """The short side of an image and whether it is grey; its pixels are not decoded."""
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            return min(image.size), image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        decode(file)  # says in a sentence what is wrong
-        raise
+def _can_be_data(entry: Path) -> bool:
+    return not entry.name.startswith(".") and (entry.is_dir() or entry.suffix.lower() in ARCHIVES)
 
 
 def _common(sides: list[int]) -> int:

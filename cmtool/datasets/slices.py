@@ -1,6 +1,6 @@
 """A part of a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,9 +19,14 @@ class Slice:
             raise UsageError(f"the step of a slice is 1 or more, not {step}")
         self.dataset, self.rows = dataset, range(len(dataset))[start:stop:step]
         self.shape, self.classes, self.notice = dataset.shape, dataset.classes, dataset.notice
+        self.remarks = getattr(dataset, "remarks", ())
         if not self.rows:
             span = ":".join("" if end is None else str(end) for end in (start, stop))
             raise UsageError(f"nothing lies in {span}", f"the data set has {len(dataset)} items")
+
+    @property
+    def inventory(self) -> Mapping[str, int] | None:
+        return getattr(self.dataset, "inventory", None)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,5 +1,6 @@
 """Whether a model learned its training images by heart: the nearest of them to each image that it makes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -39,8 +40,8 @@ class Memory:
     def __post_init__(self) -> None:
         self.own = radii(self.training, 1)
 
-    def update(self, images: Tensor, features: Tensor) -> None:
-        """Add images [B, ...] with their features [B, D]."""
+    def update(self, images: Tensor | Sequence[Tensor], features: Tensor) -> None:
+        """Add images [B, ...], or as many [C, H, W], with their features [B, D]."""
         squares, indices = nearest(features.to(self.training), self.training)
         self.suspicious += int((squares < self.own[indices]).sum())
         order = squares.argsort()[: self.kept].tolist()

@@ -1,7 +1,7 @@
 """One pass over images, in which everything is noticed that the metrics want."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from cmtool.evaluation.metrics import MEMORY, PROBABILITIES, ROWS, SCORES, SPATI
 from cmtool.evaluation.moments import Moments
 from cmtool.evaluation.references import Normal, Statistics
 
-__all__ = ["Observation", "check"]
+__all__ = ["Images", "Observation", "check"]
+
+Images = Tensor | Sequence[Tensor]  # [B, ...] of one size, or [C, H, W] of several
 
 
 def check(features: Any, needs: Iterable[str]) -> None:
@@ -45,13 +47,14 @@ class Observation:
     def n(self) -> int:
         return self.moments.n
 
-    def update(self, images: Tensor) -> None:
-        """Add images [B, ...]; Diverged when a feature is not finite."""
+    def update(self, images: Images) -> None:
+        """Add images [B, ...], or [C, H, W] each; Diverged when a feature is not finite."""
         self.add(images, self.look(images))
 
-    def add(self, images: Tensor, look: dict[str, Tensor]) -> None:
+    def add(self, images: Images, look: dict[str, Tensor]) -> None:
         """Add images of which ``look`` was seen, by this process or another."""
-        self.digest.update(images.cpu().contiguous().numpy().tobytes())
+        for part in [images] if isinstance(images, Tensor) else images:
+            self.digest.update(part.cpu().contiguous().numpy().tobytes())
         self.moments.update(look["features"])
         if self.rows is not None:
             self.rows.append(look["features"].float().cpu())
@@ -62,8 +65,13 @@ class Observation:
         if self.memory is not None:
             self.memory.update(images, look["features"])
 
-    def look(self, images: Tensor) -> dict[str, Tensor]:
-        """What the network shows of images [B, ...], by name, "features" [B, D] among it."""
+    def look(self, images: Images) -> dict[str, Tensor]:
+        """What the network shows of images [B, ...], by name, "features" [B, D] among it.
+
+        Images of several sizes, each brought to that of the network, are seen with those of their own size.
+        """
+        if not isinstance(images, Tensor):
+            return _in_order(images, self.look)
         if self.spatial is not None or self.score is not None:
             return self.features.look(images)
         return {"features": self.features(images)}
@@ -84,3 +92,14 @@ class Observation:
             mode=getattr(self.features, "mode", None),
             sha256=self.digest.hexdigest(),
         )
+
+
+def _in_order(images: Sequence[Tensor], look: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What is seen of images [C, H, W] of several shapes, in their order."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for i, image in enumerate(images):
+        alike.setdefault(tuple(image.shape), []).append(i)
+    order = torch.tensor([i for places in alike.values() for i in places])
+    seen = [look(torch.stack([images[i] for i in places])) for places in alike.values()]
+    back = order.argsort()
+    return {key: torch.cat([part[key] for part in seen])[back.to(seen[0][key].device)] for key in seen[0]}

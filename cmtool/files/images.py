@@ -16,7 +16,7 @@ from cmtool.files.streams.item import Batch
 from cmtool.files.streams.npz import keys
 from cmtool.files.streams.reading import STREAM, images_of, items_of, stdin
 from cmtool.files.streams.reading import images_of as open_reader
-from cmtool.files.streams.sink import Writer
+from cmtool.files.streams.sink import Called, Writer
 from cmtool.files.streams.table import FORMATS, WRITTEN
 from cmtool.files.streams.tar import TarSink
 
@@ -37,18 +37,21 @@ __all__ = [
 
 
 def open_writer(
-    target: str | Path, n: int, shape: tuple[int, ...], labelled: bool = False
+    target: str | Path, n: int, shape: tuple[int, ...], labelled: bool = False, called: Called | None = None
 ) -> AbstractContextManager[Writer]:
     """A writer of ``n`` images of ``shape`` [C, H, W] (or points [D]) to ``target``, used in a ``with`` block.
 
-    A file appears when the block ends well. A folder keeps what was written when it does not. ``-`` is a tar on
-    standard output. UsageError for another suffix, for binary to a terminal, and for points that go elsewhere than
-    ``.npz`` and ``.npy``; WriteFailed when the place cannot be written.
+    ``called`` gives the names of files in a .zip or .tar by the seeds. A file appears when the block ends well. A
+    folder keeps what was written when it does not. ``-`` is a tar on standard output. UsageError for another suffix,
+    for binary to a terminal, and for points that go elsewhere than ``.npz`` and ``.npy``; WriteFailed when the place
+    cannot be written.
     """
     check_stream(target, shape)
     if str(target) == STREAM:
-        return _piped(shape, n, labelled)
-    return _folder(Path(target), labelled) if is_folder(target) else _whole(Path(target), n, shape, labelled)
+        return _piped(shape, n, labelled, called)
+    if is_folder(target):
+        return _folder(Path(target), labelled)
+    return _whole(Path(target), n, shape, labelled, called)
 
 
 POINTS = [suffix for suffix, format in FORMATS.items() if format.points]
@@ -81,9 +84,9 @@ def stdout() -> BinaryIO:
 
 
 @contextmanager
-def _piped(shape: tuple[int, ...], n: int, labelled: bool) -> Iterator[Writer]:
+def _piped(shape: tuple[int, ...], n: int, labelled: bool, called: Called | None) -> Iterator[Writer]:
     file = stdout()
-    with _open(Writer(TarSink(file, shape, n, labelled), "standard output", file.flush)) as writer:
+    with _open(Writer(TarSink(file, shape, n, labelled, called), "standard output", file.flush)) as writer:
         yield writer
         writer.finish()
 
@@ -98,12 +101,15 @@ def _folder(root: Path, labelled: bool) -> Iterator[Writer]:
 
 
 @contextmanager
-def _whole(path: Path, n: int, shape: tuple[int, ...], labelled: bool) -> Iterator[Writer]:
-    make = FORMATS[path.suffix.lower()].sink
-    assert make
-    with replacing(path) as file, _open(Writer(make(file, shape, n, labelled), str(path), file.flush)) as writer:
-        yield writer
-        writer.finish()
+def _whole(path: Path, n: int, shape: tuple[int, ...], labelled: bool, called: Called | None) -> Iterator[Writer]:
+    format = FORMATS[path.suffix.lower()]
+    assert format.sink
+    names = (called,) if format.named else ()
+    with replacing(path) as file:
+        sink = format.sink(file, shape, n, labelled, *names)
+        with _open(Writer(sink, str(path), file.flush)) as writer:
+            yield writer
+            writer.finish()
 
 
 @contextmanager

@@ -33,7 +33,7 @@ __all__ = ["append", "create", "latest_checkpoint", "locked", "read_status", "re
 
 ROOT = Path("runs")
 CHECKPOINT, STATUS, METRICS, LOCK = "model.safetensors", "status.json", "metrics.jsonl", ".lock"
-PATTERNS = (f"runs/*/*/{STATUS}", f"runs/*/{STATUS}", f"*/{STATUS}")  # the last two: where users said --run
+PATTERNS = (f"runs/*/*/{STATUS}", f"runs/*/{STATUS}", f"*/{STATUS}")  # the last two: where users said --run-dir
 
 
 def create(run: str | Path | None, command: str, slug: str, root: Path = ROOT) -> Path:
@@ -44,7 +44,9 @@ def create(run: str | Path | None, command: str, slug: str, root: Path = ROOT) -
     if run is not None:
         folder = make_folder(run)
         if any(entry.name != LOCK for entry in folder.iterdir()):
-            raise UsageError(f"{folder} is not empty", f"go on with it by --resume {folder}, or choose another --run")
+            raise UsageError(
+                f"{folder} is not empty", f"go on with it by --resume {folder}, or choose another --run-dir"
+            )
         return folder
     parent, slug = make_folder(root / command), re.sub(r"[^\w.-]+", "-", slug)
     while (folder := parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}").exists():

@@ -34,7 +34,9 @@ class EditOptions(SamplingOptions):
     )
     model: Path | None = model_option()
     truth: Path | None = option(
-        None, help="what the results should be, to be measured against: an image, a folder or an archive", section=INPUT
+        None,
+        help="what the results should be, to be measured against: an image, a folder or an archive; by name",
+        section=INPUT,
     )
     fit: str = option(
         "resize",
@@ -42,8 +44,14 @@ class EditOptions(SamplingOptions):
         choices=("resize", "tile", "refuse"),
         section=INPUT,
     )
-    mask: Path | None = option(None, help="image of where inpaint may paint", metavar="FILE", section=TASK)
-    white: str = option("fill", help="what white means in the mask", choices=("fill", "keep"), section=TASK)
+    mask: Path | None = option(
+        None,
+        help="image of where inpaint may paint, or a folder or archive of one for each image, by name: white, or what "
+        "is painted on a transparent layer",
+        metavar="FILE",
+        section=TASK,
+    )
+    white: str = option("fill", help="what white, or paint, means in the mask", choices=("fill", "keep"), section=TASK)
     box: tuple[int, ...] | None = option(
         None, help="inpaint this rectangle of the image: left, top, width, height", metavar="X,Y,W,H", section=TASK
     )
@@ -106,6 +114,7 @@ class EditOptions(SamplingOptions):
         section=OUTPUT,
         shown="edited.png, or the folder edited",
     )
+    overwrite: bool = overwrite_option()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,6 +118,7 @@ class FidOptions(WalkOptions):
         metavar="FILE.png",
         section=OUTPUT,
     )
+    overwrite: bool = overwrite_option()
     seed: int = seed_option()
     batch: int = batch_option()
 

@@ -71,7 +71,7 @@ class TrainOptions(MachineOptions):
     )
     clip: float = option(10.0, help="largest norm of a gradient; 0 clips none", check=at_least(0), section=TRAINING)
     seed: int = option(0, help="seed of every draw of the run", check=SEED, section=TRAINING)
-    run: Path | None = option(
+    run_dir: Path | None = option(
         None, help="run directory", metavar="FOLDER", section=RUN, shown="runs/COMMAND/DATE-DATA-HEX"
     )
     resume: Path | None = option(None, help="go on with this run", metavar="FOLDER", section=RUN)

@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
 
     def train(name, *argv):
-        assert run([*argv, "--run", str(root / name), "--threads", "1", "--quiet"]) == 0
+        assert run([*argv, "--run-dir", str(root / name), "--threads", "1", "--quiet"]) == 0
         return root / name
 
     runs = {
@@ -114,6 +114,6 @@ def stopped(cm, at, tmp_path):
 
     def call(*argv, by=signal.SIGINT, name="run"):
         at(64, lambda walk: os.kill(os.getpid(), by))
-        return cm(*argv, "--run", tmp_path / name)
+        return cm(*argv, "--run-dir", tmp_path / name)
 
     return call

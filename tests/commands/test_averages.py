@@ -21,7 +21,7 @@ def run(tmp_path_factory):
     from cmtool.cli import run
 
     folder = tmp_path_factory.mktemp("averages") / "run"
-    assert run([*WORDS, "--run", str(folder), "--threads", "1", "--quiet"]) == 0
+    assert run([*WORDS, "--run-dir", str(folder), "--threads", "1", "--quiet"]) == 0
     return folder
 
 
@@ -44,7 +44,7 @@ def test_every_average_is_a_checkpoint_of_its_own(run, well, tmp_path):
 
 
 def test_more_averages_change_nothing_of_the_first(run, well, tmp_path):
-    well("train-score", "-d", "digits", *TINY, "--ema", "64", "--run", tmp_path / "one")
+    well("train-score", "-d", "digits", *TINY, "--ema", "64", "--run-dir", tmp_path / "one")
     assert torch.equal(weights(tmp_path / "one/model.safetensors"), weights(run / "model.safetensors"))
 
 
@@ -128,7 +128,7 @@ def test_precision_of_the_file(run, well, tmp_path, dtype, bits):
 
 
 def test_stored_averages_may_be_of_half_the_size(well, tmp_path):
-    well(*WORDS, "--ema-dtype", "fp16", "--run", tmp_path / "run")
+    well(*WORDS, "--ema-dtype", "fp16", "--run-dir", tmp_path / "run")
     tensors = load_file(tmp_path / "run/ema/power-0.1-00000064.safetensors")
     assert {t.dtype for name, t in tensors.items() if not name.endswith("frequencies")} == {torch.float16}
     well("convert", tmp_path / "run", "--ema-width", "0.15", "-o", tmp_path / "out.safetensors")

@@ -34,7 +34,7 @@ def test_a_model_that_was_distilled_to_a_walk_takes_it():
 def test_progressive_distillation_goes_on_to_the_bit(cm, stopped, trained, tmp_path):
     """Stopped in the stage of 2 steps: its teacher, a student once, is in the snapshot."""
     begin = ["distill", "-t", trained["teacher"], "-d", "digits", "--method", "pd", *STAGED]
-    assert cm(*begin, "--run", tmp_path / "whole").code == 0
+    assert cm(*begin, "--run-dir", tmp_path / "whole").code == 0
     assert stopped(*begin).code == 130
     assert read_header(tmp_path / "run" / "model.safetensors").levels == pytest.approx([80.0, 2.5152], rel=1e-4)
     assert cm("distill", "--resume", tmp_path / "run").code == 0
@@ -45,7 +45,7 @@ def test_progressive_distillation_goes_on_to_the_bit(cm, stopped, trained, tmp_p
 
 
 def test_segments_are_walked_by_default(cm, well, trained, tmp_path):
-    well("distill", "-t", trained["teacher"], "-d", "digits", "--method", "mcd", *SHORT, "--run", tmp_path / "mcd")
+    well("distill", "-t", trained["teacher"], "-d", "digits", "--method", "mcd", *SHORT, "--run-dir", tmp_path / "mcd")
     told = cm("sample", "--model", tmp_path / "mcd", "-n", "4", "-o", tmp_path / "out")
     assert told.code == 0
     assert "80, 2.515, 0" in told.err
@@ -59,7 +59,9 @@ def test_truncated_training_goes_on_from_a_consistency_model(cm, well, trained, 
     told = cm("train-ct", "-d", "digits", "--method", "tcm", "--init", trained["teacher"], *SHORT)
     path = trained["teacher"] / "model.safetensors"
     assert told.error[0] == f"'tcm' goes on from a consistency model, and {path} is a score model"
-    well("train-ct", "-d", "digits", "--method", "tcm", "--init", trained["tuned"], *SHORT, "--run", tmp_path / "tcm")
+    well(
+        "train-ct", "-d", "digits", "--method", "tcm", "--init", trained["tuned"], *SHORT, "--run-dir", tmp_path / "tcm"
+    )
     found = read_header(tmp_path / "tcm" / "model.safetensors")
     assert (found.kind, found.sigma_min, found.levels) == ("consistency", 1.0, [1.0])
     assert plan(found).levels.tolist() == [80.0, 1.0]  # it takes the second step that its file recommends
@@ -78,7 +80,7 @@ def test_neither_threads_nor_pieces_change_what_is_learnt(well, trained, tmp_pat
     kept = {}
     for name, threads, piece in (("a", "1", "8"), ("b", "2", "8"), ("c", "1", "12")):
         monkeypatch.setenv("CMTOOL_THREADS", threads)
-        well(*begin, *SHORT, "--micro-batch", piece, "--run", tmp_path / name)
+        well(*begin, *SHORT, "--micro-batch", piece, "--run-dir", tmp_path / name)
         kept[name] = load_file(tmp_path / name / "model.safetensors")
     assert all(torch.equal(kept["a"][key], kept["b"][key]) for key in kept["a"])
     assert all(torch.allclose(kept["a"][key], kept["c"][key], rtol=0, atol=2e-4) for key in kept["a"])

@@ -23,7 +23,7 @@ def teacher(trained):
 
 @pytest.fixture
 def student(well, teacher, tmp_path):
-    well("distill", "-t", teacher, "-d", "digits", "--method", "ctm", *LENGTH, "--run", tmp_path / "student")
+    well("distill", "-t", teacher, "-d", "digits", "--method", "ctm", *LENGTH, "--run-dir", tmp_path / "student")
     return tmp_path / "student" / "model.safetensors"
 
 
@@ -67,7 +67,7 @@ def test_it_starts_as_its_teacher_whatever_it_is_told(teacher):
 
 
 def test_hints_of_augmentation_are_not_mistaken_for_those_of_a_jump(well, tmp_path):
-    well("train-score", "-d", "digits", *TINY, "--augment", "0.5", "--run", tmp_path / "teacher")
+    well("train-score", "-d", "digits", *TINY, "--augment", "0.5", "--run-dir", tmp_path / "teacher")
     origin = load(tmp_path / "teacher" / "model.safetensors")
     options = DistillOptions(teacher=tmp_path / "teacher", data=Spec(name="digits"), method=Spec(name="ctm"))
     job = assemble(options, CPU)
@@ -90,7 +90,7 @@ def test_a_method_without_jumps_makes_a_plain_consistency_model_of_it(student):
 
 
 def test_meanflow_trains_from_random_weights(well, tmp_path):
-    well("train-ct", "-d", "digits", "--method", "meanflow", *TINY, "--run", tmp_path / "run")
+    well("train-ct", "-d", "digits", "--method", "meanflow", *TINY, "--run-dir", tmp_path / "run")
     header = read_header(tmp_path / "run" / "model.safetensors")
     assert header.preconditioning["form"] == "velocity" and header.preconditioning["jumps"]
 

@@ -24,7 +24,7 @@ def pictures(tmp_path):
 def test_the_same_seed_gives_the_same_model_and_samples(pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, data in (("a", "digits[:300]"), ("b", str(pictures))):
-        assert run(["train-ct", "--data", data, "--run", name, *TINY, *NET]) == 0
+        assert run(["train-ct", "--data", data, "--run-dir", name, *TINY, *NET]) == 0
         assert run(["sample", "--model", f"{name}/model.safetensors", "-n", "20", "-o", f"{name}-out", "-q"]) == 0
     one, two = (load(f"{name}/model.safetensors").state_dict() for name in "ab")
     assert all(torch.equal(one[key], two[key]) for key in one)

@@ -62,7 +62,7 @@ def test_a_score_model_teaches(well, tmp_path, format, options):
     teacher = write(tmp_path / "teacher.pt", format, **options)
     run = tmp_path / "run"
     short = ["--images", "16", "--batch", "8", "--snapshots", "0", "--lr", "1e-4", "--warmup", "0"]
-    well("distill", "-t", teacher, "--set", "data.size=16", "--no-conditional", *short, "--run", run)
+    well("distill", "-t", teacher, "--set", "data.size=16", "--no-conditional", *short, "--run-dir", run)
     header = read_header(run / "model.safetensors", whole=True)
     assert (header.kind, header.backbone["name"], header.images) == ("consistency", "adm", 16)
     assert header.parents == [{"path": str(teacher), "sha256": digest(teacher)}]

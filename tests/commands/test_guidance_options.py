@@ -45,7 +45,18 @@ def dropped(tmp_path_factory):
     from cmtool.cli import run
 
     folder = tmp_path_factory.mktemp("dropped") / "run"
-    told = ["train-score", *DIGITS, *TINY, "--drop-labels", "0.3", "--run", str(folder), "--threads", "1", "--quiet"]
+    told = [
+        "train-score",
+        *DIGITS,
+        *TINY,
+        "--drop-labels",
+        "0.3",
+        "--run-dir",
+        str(folder),
+        "--threads",
+        "1",
+        "--quiet",
+    ]
     assert run(told) == 0
     return folder
 
@@ -133,8 +144,8 @@ def test_dropping_is_in_the_file_and_silences_the_warning(cm, trained, dropped, 
 
 def test_every_training_command_drops_labels(well, dropped, tmp_path):
     short = [*DIGITS, *SHORT, "--drop-labels", "0.2"]
-    well("train-ct", *short, *NETWORK, "--run", tmp_path / "ct")
-    well("distill", *short, "-t", dropped, "--run", tmp_path / "cd")
+    well("train-ct", *short, *NETWORK, "--run-dir", tmp_path / "ct")
+    well("distill", *short, "-t", dropped, "--run-dir", tmp_path / "cd")
     assert [read_header(tmp_path / name / "model.safetensors").options["drop_labels"] for name in ("ct", "cd")] == [
         0.2
     ] * 2
@@ -163,7 +174,7 @@ def test_a_student_of_a_guided_teacher_knows_its_parents_and_can_be_resumed(stop
     weak = random_model(tmp_path / "weak.safetensors", (1, 8, 8), 10, "score")
     argv = ["distill", *DIGITS, *SHORT, "-t", dropped, "--guidance", "2", "--guide", weak]
     assert stopped(*argv, name="cut").code == 130
-    well(*argv, "--run", tmp_path / "whole")
+    well(*argv, "--run-dir", tmp_path / "whole")
     well(*argv, "--resume", tmp_path / "cut")
     cut, whole = (tmp_path / name / "model.safetensors" for name in ("cut", "whole"))
     header = read_header(whole)

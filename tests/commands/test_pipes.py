@@ -49,7 +49,7 @@ def test_a_closed_pipe_ends_quietly(bash, rgb):
 
 
 def test_ctrl_c_and_a_scheduler_in_a_process_of_its_own(tmp_path):
-    words = [sys.executable, "-m", "cmtool", "train-ct", "-d", "digits", *TINY, "--images", "1e7", "--run"]
+    words = [sys.executable, "-m", "cmtool", "train-ct", "-d", "digits", *TINY, "--images", "1e7", "--run-dir"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "CMTOOL_THREADS": "1"}
     ends = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (75, "preempted")}
     started = {

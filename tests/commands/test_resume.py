@@ -29,7 +29,7 @@ def start(command, trained):
 @pytest.mark.parametrize("command", ["train-score", "train-ct", "distill"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(cm, stopped, trained, tmp_path, command):
     words = start(command, trained)
-    assert cm(*words, "--run", tmp_path / "whole").code == 0
+    assert cm(*words, "--run-dir", tmp_path / "whole").code == 0
     told = stopped(*words)
     run = tmp_path / "run"
     assert told.code == 130
@@ -74,7 +74,7 @@ def test_nohup_is_respected(stopped, tmp_path):
 
 def test_a_second_ctrl_c_does_not_wait(cm, at, tmp_path):
     at(64, lambda walk: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
-    told = cm("train-ct", "-d", "digits", *TINY, "--run", tmp_path / "run")
+    told = cm("train-ct", "-d", "digits", *TINY, "--run-dir", tmp_path / "run")
     assert (told.code, told.error[0]) == (130, "interrupted")
     assert read_status(tmp_path / "run")["state"] == "interrupted"
 
@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_from_its_last_save(cm, at, trained, tmp_path):
         raise Killed
 
     at(96, kill)
-    told = cm("train-ct", "-d", "digits", *TINY, "--snapshots", "2", "--run", tmp_path / "run")
+    told = cm("train-ct", "-d", "digits", *TINY, "--snapshots", "2", "--run-dir", tmp_path / "run")
     assert told.code == 1
     status = read_status(tmp_path / "run")
     assert (status["state"], status["images"]) == ("failed", 96)
@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on_from_its_last_save(cm, at, trained, tmp_path):
 def test_a_run_killed_before_its_first_save_says_so(cm, at, tmp_path):
     at(32, lambda walk: 1 / 0)
     run = tmp_path / "run"
-    assert cm("train-ct", "-d", "digits", *TINY, "--run", run).code == 1
+    assert cm("train-ct", "-d", "digits", *TINY, "--run-dir", run).code == 1
     told = cm("train-ct", "--resume", run)
     again = f"start it again: cmtool train-ct --config {run / 'config.yaml'}"
     assert (told.code, told.error) == (66, (f"{run} was stopped before its first save", again))

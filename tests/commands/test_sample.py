@@ -154,7 +154,7 @@ def test_a_grid_has_a_column_for_each_class(well, trained, tmp_path):
 
 def test_points_go_to_npz_and_a_scatter_plot(cm, tmp_path):
     words = ["--backbone", "mlp", "-d", "ring", "--images", "64", "--batch", "64", "--snapshots", "1"]
-    assert cm("train-ct", *words, "--run", tmp_path / "run").code == 0
+    assert cm("train-ct", *words, "--run-dir", tmp_path / "run").code == 0
     told = cm("sample", "-m", tmp_path / "run", "-n", "300", "-o", tmp_path / "x.npz", "--grid", tmp_path / "g.png")
     assert told.code == 0, told.err
     with np.load(tmp_path / "x.npz") as archive:

@@ -12,8 +12,8 @@ DIGITS = ["-d", "digits", *TINY]
 def test_a_teacher_of_another_process_is_augmented_and_distilled(well, tmp_path):
     teacher, student = tmp_path / "teacher", tmp_path / "student"
     process = ["--method", "dsm", "--set", "method.process=subvp", "--augment", "0.5"]
-    well("train-score", *DIGITS, *process, "--run", teacher)
-    well("distill", "-t", teacher, "-d", "digits", *TINY[len(NETWORK) :], "--run", student)
+    well("train-score", *DIGITS, *process, "--run-dir", teacher)
+    well("distill", "-t", teacher, "-d", "digits", *TINY[len(NETWORK) :], "--run-dir", student)
     theirs, ours = (read_header(run / "model.safetensors") for run in (teacher, student))
     assert (theirs.preconditioning["form"], theirs.backbone["augment"]) == ("noise-subvp", 9)
     assert ours.preconditioning == {**theirs.preconditioning, "sigma_min": 0.002}
@@ -21,7 +21,7 @@ def test_a_teacher_of_another_process_is_augmented_and_distilled(well, tmp_path)
 
 
 def test_what_an_objective_learns_is_trained_and_kept(well, tmp_path):
-    well("train-score", *DIGITS, "--method", "edm2", "--run", tmp_path / "run")
+    well("train-score", *DIGITS, "--method", "edm2", "--run-dir", tmp_path / "run")
     tensors, _ = load_state(tmp_path / "run")
     assert tensors["objective.head.linear.weight"].any()
 

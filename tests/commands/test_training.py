@@ -13,7 +13,15 @@ from cmtool.objectives.consistency import Consistency
 
 def test_a_run_directory_holds_what_was_done(trained):
     run = trained["tuned"]
-    names = {"config.yaml", "metrics.jsonl", "model.safetensors", "state.safetensors", "status.json", ".lock"}
+    names = {
+        "config.yaml",
+        "data.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "state.safetensors",
+        "status.json",
+        ".lock",
+    }
     assert set(listing(run)) == names | {"samples/00000128.png"}
     assert pixels(run / "samples" / "00000128.png").shape == (4 * 66 + 2, 10 * 66 + 2)
 
@@ -43,7 +51,7 @@ def test_a_checkpoint_says_where_it_comes_from(trained):
 
 
 def test_the_config_of_a_run_makes_the_same_run(well, trained, tmp_path):
-    well("train-ct", "-c", trained["tuned"] / "config.yaml", "--run", tmp_path / "again")
+    well("train-ct", "-c", trained["tuned"] / "config.yaml", "--run-dir", tmp_path / "again")
     for name in ("model.safetensors", "state.safetensors", "config.yaml", "samples/00000128.png"):
         assert (tmp_path / "again" / name).read_bytes() == (trained["tuned"] / name).read_bytes()
 
@@ -54,7 +62,7 @@ def test_a_dry_run_writes_nothing(well, tmp_path, monkeypatch):
     assert listing(tmp_path) == {}
     assert (document["images"], document["steps"], document["data"]["shape"]) == (128, 4, [1, 8, 8])
     net = document["parameters"]
-    well("train-ct", "-d", "digits", *TINY, "--run", "run")
+    well("train-ct", "-d", "digits", *TINY, "--run-dir", "run")
     tensors = load_file("run/model.safetensors")
     buffers = sum(t.numel() for name, t in tensors.items() if name.endswith("frequencies"))
     assert net == sum(t.numel() for t in tensors.values()) - buffers
@@ -66,7 +74,7 @@ def test_a_dry_run_writes_nothing(well, tmp_path, monkeypatch):
 
 def test_a_new_run_leaves_an_old_one_alone(cm, trained):
     before = listing(trained["tuned"])
-    told = cm("train-ct", "-d", "digits", *TINY, "--run", trained["tuned"])
+    told = cm("train-ct", "-d", "digits", *TINY, "--run-dir", trained["tuned"])
     assert (told.code, told.error[0]) == (2, f"{trained['tuned']} is not empty")
     assert f"--resume {trained['tuned']}" in told.error[1]
     assert listing(trained["tuned"]) == before
@@ -83,7 +91,7 @@ def test_numbers_that_are_not_finite_stop_a_run_with_its_weights_kept(cm, stoppe
 
     monkeypatch.setattr(Consistency, "loss", poisoned)
     run = tmp_path / "bad"
-    told = cm(*words, "--run", run)
+    told = cm(*words, "--run-dir", run)
     assert told.code == 70
     sentence = f"the last 5 gradients were not finite; the weights before them are in {run}"
     assert told.error == (sentence, "start again with a lower learning rate, --lr 0.001, or with --clip 1")
@@ -102,7 +110,7 @@ def test_a_few_steps_that_are_not_finite_are_left_out(cm, tmp_path, monkeypatch)
         return loss(self, model, batch, progress) * (float("inf") if progress == 0.25 else 1)
 
     monkeypatch.setattr(Consistency, "loss", poisoned)
-    told = cm("train-ct", "-d", "digits", *TINY, "--run", tmp_path / "run", "--json")
+    told = cm("train-ct", "-d", "digits", *TINY, "--run-dir", tmp_path / "run", "--json")
     assert told.code == 0
     assert json.loads(told.out)["skipped"] == 1
     assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "run" / "state.safetensors").values())
@@ -113,7 +121,7 @@ def test_too_little_memory_is_said_in_one_sentence(cm, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Consistency, "loss", loss)
-    told = cm("train-ct", "-d", "digits", *TINY, "--run", tmp_path / "run")
+    told = cm("train-ct", "-d", "digits", *TINY, "--run-dir", tmp_path / "run")
     assert (told.code, told.error[0]) == (71, "there is not enough memory")
     assert read_status(tmp_path / "run")["state"] == "failed"
 
@@ -121,7 +129,7 @@ def test_too_little_memory_is_said_in_one_sentence(cm, tmp_path, monkeypatch):
 def test_a_run_says_that_it_is_running(cm, at, tmp_path):
     seen = []
     at(64, lambda walk: seen.append(read_status(walk.folder)["state"]))
-    assert cm("train-ct", "-d", "digits", *TINY, "--run", tmp_path / "run").code == 0
+    assert cm("train-ct", "-d", "digits", *TINY, "--run-dir", tmp_path / "run").code == 0
     assert seen == ["running"]
 
 
@@ -140,8 +148,8 @@ def test_smaller_pieces_take_the_same_steps(well, tmp_path):
         "--snapshots",
         "0",
     ]
-    well(*words, "--run", tmp_path / "whole")
-    well(*words, "--micro-batch", "8", "--run", tmp_path / "pieces")
+    well(*words, "--run-dir", tmp_path / "whole")
+    well(*words, "--micro-batch", "8", "--run-dir", tmp_path / "pieces")
     whole, pieces = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "pieces"))
     assert max(float((whole[name] - pieces[name]).abs().max()) for name in whole) < 1e-5
 
@@ -149,7 +157,7 @@ def test_smaller_pieces_take_the_same_steps(well, tmp_path):
 @pytest.mark.parametrize("init", ["teacher", "tuned"])
 def test_training_starts_from_given_weights(well, trained, tmp_path, init):
     words = ["train-ct", "--init", trained[init], "-d", "digits", *TINY[len(NETWORK) :], "--lr", "1e-30"]
-    well(*words, "--run", tmp_path / "run")
+    well(*words, "--run-dir", tmp_path / "run")
     before, after = (load_file(run / "model.safetensors") for run in (trained[init], tmp_path / "run"))
     assert all(torch.equal(before[name], after[name]) for name in before)
     (parent,) = read_header(tmp_path / "run" / "model.safetensors").parents
@@ -165,7 +173,7 @@ def test_a_run_without_a_name_gets_one(well, tmp_path, monkeypatch):
 
 
 def test_a_labelled_set_can_be_learned_without_its_labels(well, cm, tmp_path):
-    well("train-ct", "-d", "digits", *TINY, "--images", "32", "--no-conditional", "--run", tmp_path / "run")
+    well("train-ct", "-d", "digits", *TINY, "--images", "32", "--no-conditional", "--run-dir", tmp_path / "run")
     assert read_header(tmp_path / "run" / "model.safetensors").conditional == 0
     told = cm("sample", "-m", tmp_path / "run", "--class", "3")
     assert (told.code, told.error[0]) == (2, "this model was trained without classes and takes no --class")

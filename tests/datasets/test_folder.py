@@ -1,5 +1,7 @@
 """A folder of images: every mode against the values written, labels, order, sizes, and what is said when it fails."""
 
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -167,12 +169,15 @@ def test_a_link_to_a_folder_is_followed_but_not_in_circles(tree, tmp_path_factor
     (elsewhere / "back").symlink_to(tree)
     assert folder(tree).classes == ("cat", "dog", "link")
     write(tree / "alone.png", noise(4, 4))
-    assert len(folder(tree)) == 6
+    assert len(folder(tree, labels="none")) == 6
 
 
 def test_a_label_that_is_not_there(tree):
     write(tree / "alone.png", noise(4, 4))
-    assert folder(tree).classes == ()
+    assert folder(tree, labels="none").classes == ()
+    with pytest.raises(UsageError, match=r"alone.png lies beside the folders of 2 classes \(cat, dog\)") as caught:
+        folder(tree)
+    assert "data.labels=none" in caught.value.hint
     with pytest.raises(UsageError, match=r"alone.png has no label: it lies in no folder"):
         folder(tree, labels="folder")
     with pytest.raises(UsageError, match="no '_'"):
@@ -206,15 +211,58 @@ def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
 
 def test_a_bomb_is_refused(tmp_path):
     write(tmp_path / "a.png", Image.new("1", (20000, 20000)))
-    for options in ({}, {"size": 32, "channels": 1}):
+    for options in ({}, {"size": 32, "channels": 1}):  # said before training begins
         with pytest.raises(BadFile, match="million pixels"):
-            folder(tmp_path, **options)[0]
+            folder(tmp_path, **options)
 
 
 def test_other_formats_under_a_known_name_are_not_opened(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", format="TIFF")
-    with pytest.raises(BadFile, match="not a picture"):
+    with pytest.raises(BadFile, match=r"a.png is not a picture that is read, but a TIFF"):
         folder(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 6000, 3), (7000, 1), (1, 6000, 4)])
+def test_of_a_strip_the_middle_alone_is_enlarged(shape):
+    strip = noise(*shape[:2], 3)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = square(strip, 256)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+    middle = strip[shape[0] // 2 - 9 : shape[0] // 2 + 9] if shape[1] == 1 else strip[:, 2991:3009]
+    expected = square(middle, 256)
+    assert found.shape == (256, 256, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_a_picture_is_cut_before_or_after_it_is_enlarged(monkeypatch):
+    pixels = noise(5, 90, 3)
+    after = square(pixels, 32)
+    monkeypatch.setattr("cmtool.datasets.folder.LARGE", 0)
+    assert np.abs(square(pixels, 32).astype(int) - after).max() <= 1
+
+
+def test_pictures_of_kinds_that_are_not_read_are_counted(tree):
+    for name in ("cat/a.tif", "dog/b.GIF", "dog/deep/c.gif"):
+        write(tree / name, noise(4, 4))
+    write(tree / "cat" / "d.jfif", noise(4, 4))
+    data = folder(tree)
+    assert data.remarks == (f"{tree.name}: not read: 2 .gif, 1 .tif",)
+    assert len(data) == 5
+
+
+def test_folders_called_by_numbers_count_as_numbers(tmp_path):
+    for name in ("10", "9", "2"):
+        write(tmp_path / name / "a.png", noise(4, 4))
+    assert folder(tmp_path).classes == ("2", "9", "10")
+
+
+def test_an_inventory_changes_with_the_data(tree):
+    before = folder(tree).inventory
+    assert set(before) == {"cat/deep/y_1.png", "cat/x_1.png", "dog/more/y_9.PNG", "dog/x_2.png", "labels"}
+    assert folder(tree).inventory == before
+    assert folder(tree, labels="filename-prefix").inventory["labels"] != before["labels"]
+    write(tree / "cat" / "x_1.png", noise(4, 4))
+    assert folder(tree).inventory["cat/x_1.png"] != before["cat/x_1.png"]
 
 
 def test_what_is_missing_is_said_with_what_is_there(tree):
@@ -224,7 +272,7 @@ def test_what_is_missing_is_said_with_what_is_there(tree):
     with pytest.raises(MissingInput) as caught:
         folder(tree / "zebra" / "deep")
     assert caught.value.hint == f"in {tree} there are: cat, dog"
-    with pytest.raises(MissingInput, match="is a file"):
+    with pytest.raises(BadFile, match="is a file, not a folder or an archive"):
         folder(tree / "notes.txt")
     (tree / "empty").mkdir()
     with pytest.raises(MissingInput, match="no images") as caught:

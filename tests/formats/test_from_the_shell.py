@@ -112,7 +112,7 @@ def taught(well, path, said, header, tmp_path):
         path.with_name(f"{path.name}.yaml").write_text("\n".join(lines))
     size = ["--set", f"data.size={header['data']['shape'][-1]}"]
     short = ["--images", "80", "--batch", "8", "--snapshots", "0", "--lr", "1e-4", "--warmup", "0", "--quiet"]
-    well("distill", "-t", path, *size, "--no-conditional", *short, "--run", tmp_path / "run")
+    well("distill", "-t", path, *size, "--no-conditional", *short, "--run-dir", tmp_path / "run")
     return read_header(tmp_path / "run" / "model.safetensors", whole=True)
 
 

@@ -147,7 +147,7 @@ def test_the_files_are_the_published_ones_or_none(files):
 
 
 def test_without_the_files_training_ends_with_the_command_that_fetches_them(capsys, tmp_path):
-    words = ["train-ct", "--data", "digits", "--set", "method=ct", "--set", "method.metric=lpips", "--run"]
+    words = ["train-ct", "--data", "digits", "--set", "method=ct", "--set", "method.metric=lpips", "--run-dir"]
     assert run([*words, str(tmp_path / "run")]) == 69
     text = capsys.readouterr().err
     assert text.count("cmtool: error: ") == 1 and "Traceback" not in text
@@ -158,4 +158,4 @@ def test_without_the_files_training_ends_with_the_command_that_fetches_them(caps
 @pytest.mark.slow
 def test_a_run_trains_with_it(files, tmp_path):
     words = ["train-ct", "-d", "digits", "-n", "8", "-b", "4", "--snapshots", "0", "--set", "method=ct"]
-    assert run([*words, "--set", "method.metric=lpips", "--run", str(tmp_path / "run")]) == 0
+    assert run([*words, "--set", "method.metric=lpips", "--run-dir", str(tmp_path / "run")]) == 0

@@ -35,7 +35,7 @@ def cmtool(tmp_path_factory):
 
 def test_the_installed_method_trains_and_is_sampled(cmtool, tmp_path):
     run = tmp_path / "run"
-    code, _, messages = cmtool(*TRAIN, "--set", "method.narrow=32", "--run", run)
+    code, _, messages = cmtool(*TRAIN, "--set", "method.narrow=32", "--run-dir", run)
     assert code == 0, messages
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["images"] == 512 and all(math.isfinite(line["loss"]) for line in lines)
@@ -45,7 +45,7 @@ def test_the_installed_method_trains_and_is_sampled(cmtool, tmp_path):
 
 
 def test_its_options_are_checked_and_its_package_is_named(cmtool, tmp_path):
-    code, _, messages = cmtool(*TRAIN, "--set", "method.narow=32", "--run", tmp_path / "run")
+    code, _, messages = cmtool(*TRAIN, "--set", "method.narow=32", "--run-dir", tmp_path / "run")
     assert (code, "unknown option of consistency-training method 'smooth' 'narow'" in messages) == (2, True)
     assert "did you mean 'narrow'?" in messages
     _, listed, _ = cmtool("info", "plugins", "--json")

@@ -1,6 +1,7 @@
 """A folder of pictures; ``dataset.json`` has the labels, ``{"labels": [["00000000.png", 3], ...]}``, as EDM does."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,36 +10,58 @@ import numpy as np
 from cmtool.errors import BadFile, MissingInput
 from cmtool.files.atomic import make_folder, write_bytes
 from cmtool.files.streams.item import Item
+from cmtool.files.streams.kinds import check_regular
+from cmtool.files.streams.names import Passed, is_picture, told
+from cmtool.files.streams.parsing import whole_label
 from cmtool.files.streams.sink import stem
-from cmtool.pictures import SUFFIXES, encode
+from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
 
-__all__ = ["LABELS", "FolderSink", "labels_in", "labels_out", "read", "read_labels"]
+__all__ = ["EACH", "LABELS", "MORE", "FolderSink", "keys", "labels_in", "labels_out", "read", "read_labels"]
 
 LABELS = "dataset.json"
+MORE, EACH = 1 << 20, 512  # bytes that it may have, and more for each picture
 
 
-def read(root: Path) -> Iterator[Item]:
+def read(root: Path, passed: Passed) -> Iterator[Item]:
     """Every picture below ``root`` in the order of its path; hidden files and other kinds are passed over."""
-    labels = read_labels(root / LABELS)
-    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    names = keys(root, passed)
+    labels = read_labels(root / LABELS, len(names))
+    return (Item(str(root / name), root / name, labels.get(name), name) for name in names)
+
+
+def keys(root: Path, passed: Passed | None = None) -> list[str]:
+    """The paths of the pictures below ``root``, in their order; MissingInput where there are none."""
+    passed = Counter() if passed is None else passed
+    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir())
+    names = [name for name in names if is_picture(name, passed)]
     if not names:
-        raise MissingInput(f"there are no pictures in {root}", f"suffixes that are read: {', '.join(SUFFIXES)}")
-    return (Item(str(root / name), root / name, labels.get(name)) for name in names)
+        left = f"; {told(passed)}" if passed else ""
+        raise MissingInput(f"there are no pictures in {root}{left}", f"suffixes that are read: {', '.join(SUFFIXES)}")
+    for name in names:
+        check_regular(root / name)
+    return names
 
 
-def read_labels(path: Path) -> dict[str, int]:
-    """The labels of the ``dataset.json`` at ``path``, if there is one."""
-    return labels_in(path.read_bytes(), str(path)) if path.is_file() else {}
+def read_labels(path: Path, pictures: int | None = None) -> dict[str, int]:
+    """The labels of the ``dataset.json`` at ``path``, if there is one; of so many ``pictures``."""
+    if not path.is_file():
+        return {}
+    most = MORE + EACH * pictures if pictures is not None else MAX_BYTES
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise BadFile(f"{path} is larger than labels of {pictures} pictures can be", "take it out of the folder")
+    return labels_in(data, str(path))
 
 
 def labels_in(data: bytes, name: str) -> dict[str, int]:
-    """The labels of a ``dataset.json`` by file name; BadFile when it is none."""
+    """The labels of a ``dataset.json`` by file name; BadFile when it is none. Vectors of numbers are passed over."""
     try:
         pairs = json.loads(data)["labels"] or []
-        return {file: label for file, label in pairs if type(label) is int}
+        known = {file: label for file, label in pairs if label is not None and not isinstance(label, list)}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadFile(f"{name} holds no labels", 'what is read: {"labels": [["name.png", 3], ...]}') from error
+    return {file: whole_label(label, name) for file, label in known.items()}
 
 
 def labels_out(labels: Mapping[str, int | None] | None) -> bytes:

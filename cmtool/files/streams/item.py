@@ -1,19 +1,21 @@
 """What flows through a stream."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from cmtool.errors import BadFile
-from cmtool.pictures import decode, planes, with_channels
+from cmtool.errors import BadFile, CmtoolError
+from cmtool.pictures import decode, planes, size_of_file, with_channels
 
-__all__ = ["WORKERS", "Batch", "Item", "batched", "pixels", "size_of"]
+__all__ = ["WORKERS", "Batch", "Item", "batched", "decoded", "pixels", "size_of"]
 
 WORKERS = 4  # threads that decode or encode; zlib and the JPEG decoder work without the interpreter's lock
+MOST = 1 << 28  # bytes of pixels in a batch
+LARGE = 1 << 26  # bytes that are being decoded at once, of pictures smaller than that
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,14 @@ class Item:
     """An image: the ``name`` messages call it by, where its pixels are, and its label.
 
     ``source`` is the path or the bytes of a picture that is not decoded yet, or uint8 [C, H, W], or a point, float [D].
+    ``key`` is its path within the folder or archive; an array has none, and numbers its images instead.
     """
 
     name: str
     source: Path | bytes | np.ndarray
     label: int | None = None
+    key: str = ""
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,20 +46,80 @@ class Batch:
 
 
 def batched(items: Iterator[Item], size: int, channels: int | None = None) -> Iterator[Batch]:
-    """Decode items, ``size`` at a time and a few at once, in their order.
+    """Images in their order, ``size`` at a time, or fewer where they are large.
 
     All have the size of the first one. Grey ones among coloured ones become coloured, or all have ``channels`` (1 or
     3). Labels are given where every image of the batch has one. BadFile names the image that does not fit.
     """
     first: tuple[str, np.ndarray] | None = None
+    for some in decoded(items, size):
+        images = []
+        for item, image in some:
+            image = with_channels(image, channels) if channels and image.ndim == 3 else image
+            first = first or (item.name, image)
+            images.append(_like(first, item.name, image))
+        yield Batch([item.name for item, _ in some], np.stack(images), _labels([item.label for item, _ in some]))
+
+
+def decoded(items: Iterator[Item], size: int) -> Iterator[list[tuple[Item, np.ndarray]]]:
+    """Items with their pixels, each of its own size, ``size`` at a time, or fewer where they are large.
+
+    A few are decoded at once; a large one alone, so that what is in memory has a bound, whatever the files say.
+    """
     with ThreadPoolExecutor(WORKERS) as pool:
-        while chunk := list(islice(items, size)):
-            images = []
-            for item, image in zip(chunk, pool.map(pixels, chunk), strict=True):
-                image = with_channels(image, channels) if channels and image.ndim == 3 else image
-                first = first or (item.name, image)
-                images.append(_like(first, item.name, image))
-            yield Batch([item.name for item in chunk], np.stack(images), _labels([item.label for item in chunk]))
+        work = _Work(pool)
+        for item in items:
+            weight = _weight(item)
+            if len(work) and work.held + work.weight + weight > MOST:
+                yield work.all()
+            work.make_room(LARGE - weight)
+            work.add(item, weight)
+            if len(work) == size:  # a pipe may bring no more for a long time
+                yield work.all()
+        if len(work):
+            yield work.all()
+
+
+class _Work:
+    """The items of a batch: those that are decoded, and behind them those that still are being."""
+
+    def __init__(self, pool: ThreadPoolExecutor):
+        self.pool, self.weight, self.held = pool, 0, 0
+        self.done: list[tuple[Item, np.ndarray]] = []
+        self.waiting: deque[tuple[Item, Future[np.ndarray], int]] = deque()
+
+    def __len__(self) -> int:
+        return len(self.done) + len(self.waiting)
+
+    def add(self, item: Item, weight: int) -> None:
+        self.waiting.append((item, self.pool.submit(pixels, item), weight))
+        self.weight += weight
+
+    def make_room(self, weight: int) -> None:
+        """Wait until no more than ``weight`` bytes are being decoded."""
+        while self.waiting and self.weight > weight:
+            item, job, size = self.waiting.popleft()
+            image = job.result()
+            self.weight -= size
+            self.held += image.nbytes
+            self.done.append((item, image))
+
+    def all(self) -> list[tuple[Item, np.ndarray]]:
+        """The whole batch; the next one begins."""
+        self.make_room(-1)
+        done, self.done, self.held = self.done, [], 0
+        return done
+
+
+def _weight(item: Item) -> int:
+    """About how many bytes decoding an item takes: those of its file, and four for each pixel that it claims."""
+    if isinstance(item.source, np.ndarray):
+        return item.source.nbytes
+    try:
+        size = size_of_file(item.source, item.name)
+    except CmtoolError:  # which decoding says in its turn
+        return 0
+    return 4 * size.width * size.height + (len(item.source) if isinstance(item.source, bytes) else 0)
 
 
 def pixels(item: Item) -> np.ndarray:

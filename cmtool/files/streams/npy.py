@@ -6,26 +6,26 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cmtool.errors import BadFile
 from cmtool.files.streams.arrays import Rows, begins, items, layout, row
 from cmtool.files.streams.item import Item
+from cmtool.files.streams.kinds import check_kind, starting
+from cmtool.files.streams.names import Passed
+from cmtool.files.streams.parsing import parsing
 
 __all__ = ["NpySink", "read", "read_stream"]
 
 
-def read(path: Path) -> Iterator[Item]:
+def read(path: Path, passed: Passed) -> Iterator[Item]:
     """Its rows; BadFile when damaged or something else."""
     with path.open("rb") as file:
+        check_kind(starting(file), str(path), "a numpy array")
         yield from read_stream(file, str(path))
 
 
 def read_stream(file: BinaryIO, name: str) -> Iterator[Item]:
     """The rows of an array that comes through ``file``."""
-    try:
+    with parsing(name, "an .npy file"):
         yield from items(Rows(file, name), None, name)
-    except (EOFError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise BadFile(f"{name} is not an .npy file, or is damaged: {reason}") from error
 
 
 class NpySink:

@@ -15,8 +15,10 @@ import numpy as np
 from cmtool.errors import BadFile
 from cmtool.files.streams.arrays import Rows, begins, blocks, header, items, layout, row
 from cmtool.files.streams.item import Item
+from cmtool.files.streams.names import Passed, member
+from cmtool.files.streams.parsing import whole_label
 from cmtool.files.streams.stored import Entry, Stored
-from cmtool.files.streams.zip import opened
+from cmtool.files.streams.zip import PLAIN, check_members, opened
 
 __all__ = ["NpzSink", "keys", "read"]
 
@@ -29,36 +31,36 @@ def keys(path: Path) -> list[str]:
         return _keys(archive, path)
 
 
-def read(path: Path) -> Iterator[Item]:
+def read(path: Path, passed: Passed) -> Iterator[Item]:
     """Its images or points; BadFile when damaged or something else."""
     with opened(path, "an .npz file") as archive:
         found = _keys(archive, path)
-        for name in archive.namelist():  # one whose name was damaged would not be missed, and the labels be gone
-            archive.open(name).close()
+        check_members(archive)
         key = next((key for key in IMAGES if key in found), None)
         if key is None:
             raise BadFile(f"{path} holds no images, but {', '.join(found) or 'nothing'}", "images are called arr_0")
         images = _rows(archive, key)
-        labels = _labels(archive, images.n, path) if LABELS in found else None
+        labels = _labels(archive, images, path) if LABELS in found else None
         yield from items(images, labels, str(path))
 
 
 def _rows(archive: zipfile.ZipFile, key: str) -> Rows:
-    return Rows(cast(BinaryIO, archive.open(f"{key}.npy")), key)
+    info = archive.getinfo(f"{key}.npy")
+    if info.compress_type not in PLAIN:
+        raise ValueError(f"{key} is compressed in a way that .npz has not")
+    return Rows(cast(BinaryIO, archive.open(info)), key)
 
 
-def _labels(archive: zipfile.ZipFile, n: int, path: Path) -> np.ndarray:
-    """All of them, [N]: 8 bytes an image."""
+def _labels(archive: zipfile.ZipFile, images: Rows, path: Path) -> Iterator[int]:
+    """One after the other, as the images come."""
     rows = _rows(archive, LABELS)
-    if rows.n != n or rows.shape or rows.dtype.kind not in "iu":
-        raise BadFile(f"{path} holds {n} images, but arr_1 is not their labels")
-    return np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64)
+    if rows.n != images.n or rows.shape or rows.dtype.kind not in "iu":
+        raise BadFile(f"{path} holds {images.n} images, but arr_1 is not their labels")
+    return (whole_label(label, f"{path}:arr_1") for block in rows for label in block.tolist())
 
 
 def _keys(archive: zipfile.ZipFile, path: Path) -> list[str]:
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
-    if not all(name.isprintable() for name in names):
-        raise BadFile(f"{path} is not an .npz file, or is damaged")
+    names = [member(name, str(path)).removesuffix(".npy") for name in archive.namelist()]
     if len(set(names)) != len(names):
         raise BadFile(f"{path} holds an array twice")
     return names

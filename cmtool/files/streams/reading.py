@@ -1,6 +1,7 @@
 """Every image stream, read the same way and never whole in memory: a folder, a file of any format, or a pipe."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -8,10 +9,12 @@ from typing import BinaryIO
 from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.files.streams import arrays, folder, npy, sheet, tar
 from cmtool.files.streams.item import Batch, Item, batched
-from cmtool.files.streams.table import FORMATS
+from cmtool.files.streams.kinds import HINTS, check_kind, check_regular, container_of, starting
+from cmtool.files.streams.names import Passed
+from cmtool.files.streams.table import FORMATS, Format
 from cmtool.pictures import MAX_BYTES
 
-__all__ = ["STREAM", "images_of", "items_of", "stdin"]
+__all__ = ["STREAM", "images_of", "items_of", "keys_of", "stdin"]
 
 STREAM = "-"
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM")  # how PNG, JPEG, WebP and BMP begin
@@ -26,20 +29,43 @@ def images_of(target: str | Path, size: int = 64, channels: int | None = None) -
     return batched(items_of(target), size, channels)
 
 
-def items_of(target: str | Path) -> Iterator[Item]:
-    """The same, one by one and each of its own size; ``item.pixels`` decodes one. Errors as of ``images_of``."""
+def items_of(target: str | Path, passed: Passed | None = None) -> Iterator[Item]:
+    """The same, one by one and each of its own size; ``item.pixels`` decodes one. Errors as of ``images_of``.
+
+    ``passed`` counts pictures of kinds that are not read.
+    """
+    passed = Counter() if passed is None else passed
     if str(target) == STREAM:
-        return _piped(stdin())
+        return _piped(stdin(), passed)
     path = Path(target)
     if path.is_dir():
-        return folder.read(path)
+        return folder.read(path, passed)
+    return _format(path).read(path, passed)
+
+
+def keys_of(target: str | Path) -> list[str]:
+    """The ``key`` of every item of a folder or a file, in their order, without their pixels where that can be."""
+    path = Path(target)
+    if path.is_dir():
+        return folder.keys(path)
+    format = _format(path)
+    return format.keys(path) if format.keys else [item.key for item in format.read(path, Counter())]
+
+
+def _format(path: Path) -> Format:
+    """How a file is read that is there."""
     if not path.exists():
         raise MissingInput(f"there is no file or folder {path}")
+    check_regular(path)
     if path.suffix.lower() not in FORMATS:
+        with path.open("rb") as file:
+            kind = container_of(starting(file)) or ""
+        more = HINTS.get(kind, "")
         raise UsageError(
-            f"cannot read images from {path}", f"what works: a folder, {', '.join(FORMATS)}, or - for a pipe"
+            f"cannot read images from {path}{kind and f', of the kind: {kind}'}",
+            f"what works: a folder, {', '.join(FORMATS)}, or - for a pipe{more and f'; {more}'}",
         )
-    return FORMATS[path.suffix.lower()].read(path)
+    return FORMATS[path.suffix.lower()]
 
 
 def stdin() -> BinaryIO:
@@ -60,7 +86,7 @@ class _Begun:
         return start + self.file.read(size - len(start)) if len(start) < size else start
 
 
-def _piped(file: BinaryIO) -> Iterator[Item]:
+def _piped(file: BinaryIO, passed: Passed) -> Iterator[Item]:
     """What comes through a pipe: a tar, an .npy, or one picture, which its first bytes tell apart."""
     name, start = "standard input", file.read(tar.BLOCK)
     begun = _Begun(start, file)
@@ -73,7 +99,8 @@ def _piped(file: BinaryIO) -> Iterator[Item]:
             "the list of what a .zip or .npz holds is at its end, so a pipe cannot read it",
             "name the file, or pipe a tar or an .npy",
         )
-    elif len(start) < tar.BLOCK:
-        raise BadFile(f"{name} is not a picture", "what works: one picture, a tar, or an .npy")
     else:
-        yield from tar.read_stream(begun, name)  # type: ignore[arg-type]
+        check_kind(start, name, "a tar archive")
+        if len(start) < tar.BLOCK:
+            raise BadFile(f"{name} is not a picture", "what works: one picture, a tar, or an .npy")
+        yield from tar.read_stream(begun, name, passed)  # type: ignore[arg-type]

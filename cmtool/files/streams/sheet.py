@@ -1,72 +1,116 @@
 """``.png``: one picture, or a sheet of many that says how it is laid out, so that each is read back exactly."""
 
-import io
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from cmtool.errors import BadFile, UsageError
+from cmtool.errors import UsageError
 from cmtool.files.streams.item import Item
-from cmtool.pictures import MAX_PIXELS, decode, planes
+from cmtool.files.streams.names import Passed
+from cmtool.files.streams.parsing import parsing, whole_label
+from cmtool.pictures import MAX_BYTES, MAX_PIXELS, decode, planes
 
 __all__ = ["LAYOUT", "SheetSink", "is_sheet", "read", "read_bytes"]
 
 GAP, PAPER = 2, 255
 LAYOUT = "cmtool:sheet"  # the text chunk of the layout: n, columns, size [H, W], gap, scale, labels
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+LEAST, EACH = 1 << 12, 16  # bytes of a layout, and more for each pixel
 
 
-def read(path: Path) -> Iterator[Item]:
+@dataclass(frozen=True)
+class Layout:
+    """``n`` images of ``height`` x ``width``, ``columns`` in a row, ``gap`` apart, each enlarged ``scale`` times."""
+
+    n: int
+    columns: int
+    height: int
+    width: int
+    gap: int
+    scale: int
+    labels: list[int | None]
+
+    def corner(self, i: int) -> tuple[int, int]:
+        """Top and left of the i-th image."""
+        row, column = divmod(i, self.columns)
+        return (
+            row * (self.height * self.scale + self.gap) + self.gap,
+            column * (self.width * self.scale + self.gap) + self.gap,
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+def read(path: Path, passed: Passed) -> Iterator[Item]:
     """The images of a sheet, row by row, or the one picture."""
     pixels = decode(path)  # says in a sentence what is wrong
-    return _cut(planes(pixels), path.read_bytes(), str(path))
+    return _cut(planes(pixels), path.read_bytes(), str(path), path.name)
 
 
 def is_sheet(path: Path) -> bool:
     """Whether a file is a picture with a layout of ours; its pixels are not decoded."""
-    try:
-        return _layout(path.read_bytes()) is not None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return False
+    with path.open("rb") as file:
+        return _text(file.read(MAX_BYTES)) is not None
 
 
 def read_bytes(data: bytes, name: str) -> Iterator[Item]:
     """The same, of a file's bytes."""
-    return _cut(planes(decode(data, name)), data, name)
+    return _cut(planes(decode(data, name)), data, name, name.replace(" ", "-"))
 
 
-def _cut(picture: np.ndarray, data: bytes, name: str) -> Iterator[Item]:
-    layout = _layout(data)
-    if layout is None:
-        yield Item(name, picture)
+def _cut(picture: np.ndarray, data: bytes, name: str, key: str) -> Iterator[Item]:
+    text = _text(data)
+    if text is None:
+        yield Item(name, picture, key=key)
         return
-    try:
-        (height, width), gap, scale = layout["size"], layout["gap"], layout["scale"]
-        labels = layout["labels"] or [None] * layout["n"]
-        for i in range(layout["n"]):
-            row, column = divmod(i, layout["columns"])
-            top, left = row * (height * scale + gap) + gap, column * (width * scale + gap) + gap
-            tile = picture[:, top : top + height * scale : scale, left : left + width * scale : scale]
-            if tile.shape[1:] != (height, width):
-                raise ValueError("it is smaller than it says")
-            yield Item(f"{name}:{i}", tile, labels[i])
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise BadFile(f"{name} is a sheet that is not laid out as it says: {error}") from error
+    with parsing(name, "a sheet that is laid out as it says"):
+        layout = _layout(text, picture, name)
+    for i in range(layout.n):
+        top, left = layout.corner(i)
+        scale, (height, width) = layout.scale, layout.size
+        tile = picture[:, top : top + height * scale : scale, left : left + width * scale : scale]
+        yield Item(f"{name}:{i}", tile, layout.labels[i] if layout.labels else None, number=i)
 
 
-def _layout(data: bytes) -> dict[str, Any] | None:
-    with Image.open(io.BytesIO(data)) as image:
-        if not isinstance(image, PngImagePlugin.PngImageFile) or LAYOUT not in image.info:
-            return None
-        try:
-            found = json.loads(image.info[LAYOUT])
-        except (ValueError, RecursionError):
-            return None
-        return found if isinstance(found, dict) else None
+def _text(data: bytes) -> bytes | None:
+    """The layout that a PNG carries before its pixels; no other text is looked at."""
+    at = len(SIGNATURE)
+    while data.startswith(SIGNATURE) and (head := data[at : at + 8])[4:] not in (b"", b"IDAT", b"IEND"):
+        size = int.from_bytes(head[:4], "big")
+        if head[4:] == b"tEXt" and data[at + 8 : at + 9 + len(LAYOUT)] == f"{LAYOUT}\0".encode():
+            return data[at + 9 + len(LAYOUT) : at + 8 + size]
+        at += size + 12
+    return None
+
+
+def _layout(text: bytes, picture: np.ndarray, name: str) -> Layout:
+    """The layout where every image lies within the picture; ValueError and what json raises where none does."""
+    _, high, wide = picture.shape
+    if len(text) > LEAST + EACH * high * wide:
+        raise ValueError("its layout is longer than its pixels can be many")
+    found = json.loads(text)
+    sizes = (found["n"], found["columns"], *found["size"], found["gap"], found["scale"])
+    if any(type(size) is not int for size in sizes):
+        raise ValueError("sizes are whole numbers")
+    n, columns, height, width, gap, scale = sizes
+    if min(n, columns, height, width, scale) < 1 or gap < 0:
+        raise ValueError("sizes are at least 1")
+    rows, across = -(-n // columns), min(n, columns)
+    if rows * (height * scale + gap) > high or across * (width * scale + gap) > wide:
+        raise ValueError("it is smaller than it says")
+    labels = found.get("labels") or []
+    if labels and (not isinstance(labels, list) or len(labels) != n):
+        raise ValueError(f"{n} images have as many labels")
+    whole = [None if label is None else whole_label(label, name) for label in labels]
+    return Layout(n, columns, height, width, gap, scale, whole)
 
 
 class SheetSink:

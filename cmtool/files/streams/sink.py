@@ -9,9 +9,10 @@ import numpy as np
 from cmtool.files.atomic import writing
 from cmtool.files.streams.item import WORKERS
 
-__all__ = ["GrowingSink", "Sink", "Writer", "stem"]
+__all__ = ["Called", "GrowingSink", "Sink", "Writer", "stem"]
 
 Taken = Callable[[Sequence[int], Sequence[int | None]], None]
+Called = Callable[[int], str]  # the name of the file of a seed
 
 
 class Sink(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-__all__ = ["Entry", "Stored"]
+__all__ = ["Entry", "Stored", "encoded"]
 
 LOCAL = struct.Struct("<4s5H3L2H")
 CENTRAL = struct.Struct("<4s6H3L5H2L")
@@ -45,8 +45,8 @@ class Stored:
 
     def begin(self, name: str, size: int, crc: int = 0) -> Entry:
         """The header of a member of ``size`` bytes, which come by ``write``."""
-        head = _local(name.encode(), size, crc)
-        entry = Entry(name.encode(), size, crc, self.at, self.at + len(head))
+        head = _local(encoded(name), size, crc)
+        entry = Entry(encoded(name), size, crc, self.at, self.at + len(head))
         self.entries.append(entry)
         self.write(head)
         return entry
@@ -100,10 +100,25 @@ class Stored:
         self.file.truncate()
 
 
+def encoded(name: str) -> bytes:
+    """UTF-8; bytes of a file name that are none stay as they are."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _flags(name: bytes) -> int:
+    """Bit 11 says that the name is UTF-8, which ASCII does not need (APPNOTE 4.4.4)."""
+    try:
+        return 0 if name.decode().isascii() else 0x800
+    except UnicodeDecodeError:
+        return 0
+
+
 def _local(name: bytes, size: int, crc: int) -> bytes:
     more = struct.pack("<2H2Q", 1, 16, size, size) if size >= FULL else b""
     small = min(size, FULL)
-    return LOCAL.pack(b"PK\3\4", VERSION, 0, 0, 0, DAY, crc, small, small, len(name), len(more)) + name + more
+    return (
+        LOCAL.pack(b"PK\3\4", VERSION, _flags(name), 0, 0, DAY, crc, small, small, len(name), len(more)) + name + more
+    )
 
 
 def _central(entry: Entry) -> bytes:
@@ -111,4 +126,6 @@ def _central(entry: Entry) -> bytes:
     large = [value for value in (entry.size, entry.size, entry.offset) if value >= FULL]
     more = struct.pack(f"<2H{len(large)}Q", 1, 8 * len(large), *large) if large else b""
     numbers = (entry.crc, size, size, len(entry.name), len(more), 0, 0, 0, 0o100644 << 16, offset)
-    return CENTRAL.pack(b"PK\1\2", 3 << 8 | VERSION, VERSION, 0, 0, 0, DAY, *numbers) + entry.name + more
+    return (
+        CENTRAL.pack(b"PK\1\2", 3 << 8 | VERSION, VERSION, _flags(entry.name), 0, 0, DAY, *numbers) + entry.name + more
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cmtool.files.streams import npy, npz, sheet, tar, zip
 from cmtool.files.streams.item import Item
+from cmtool.files.streams.names import Passed
 from cmtool.files.streams.sink import Sink
 from cmtool.pictures import SUFFIXES
 
@@ -14,21 +15,25 @@ __all__ = ["FORMATS", "WRITTEN", "Format"]
 
 @dataclass(frozen=True)
 class Format:
-    """``read(path)`` gives the images; ``sink(file, shape, n, labelled)`` takes them, where the format is written.
+    """``read(path, passed)`` gives the images; ``sink(file, shape, n, labelled)`` takes them, where it is written.
 
-    A sink that ``grows`` goes on in a file that was cut; one that takes ``points`` takes more than images.
+    A sink that ``grows`` goes on in a file that was cut; one that takes ``points`` takes more than images. Where images
+    are ``named``, a sink takes a function from seeds to names as well, and images need not have one size. ``keys``
+    tells the names alone, where that is quicker than reading all.
     """
 
-    read: Callable[[Path], Iterator[Item]]
+    read: Callable[[Path, Passed], Iterator[Item]]
     sink: Callable[..., Sink] | None = None
     grows: bool = False
     points: bool = False
+    named: bool = False
+    keys: Callable[[Path], list[str]] | None = None
 
 
 FORMATS = {
     **dict.fromkeys(SUFFIXES, Format(sheet.read)),
-    ".tar": Format(tar.read, tar.TarSink, grows=True),
-    ".zip": Format(zip.read, zip.ZipSink, grows=True),
+    ".tar": Format(tar.read, tar.TarSink, grows=True, named=True),
+    ".zip": Format(zip.read, zip.ZipSink, grows=True, named=True, keys=zip.keys),
     ".npz": Format(npz.read, npz.NpzSink, grows=True, points=True),
     ".npy": Format(npy.read, npy.NpySink, grows=True, points=True),
     ".png": Format(sheet.read, sheet.SheetSink),

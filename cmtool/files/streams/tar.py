@@ -3,18 +3,21 @@
 The blocks are read here and not by ``tarfile``, which ends in silence where an archive is damaged in the middle.
 """
 
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from posixpath import basename, splitext
 from typing import BinaryIO
 
 import numpy as np
 
 from cmtool.errors import BadFile
 from cmtool.files.streams.item import Item
-from cmtool.files.streams.sink import stem
+from cmtool.files.streams.kinds import check_kind, starting
+from cmtool.files.streams.names import Passed, is_picture, member, told
+from cmtool.files.streams.parsing import parsing, whole_label
+from cmtool.files.streams.sink import Called, stem
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
 
 __all__ = ["TarSink", "read", "read_stream"]
@@ -22,35 +25,50 @@ __all__ = ["TarSink", "read", "read_stream"]
 BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+LONG = 1 << 20  # bytes of a header that says the name of the next member
+LENGTH = 99  # bytes of a name that every tar holds
+WAITING = 1 << 27  # bytes of pictures that may wait for the label of their sample
 
 
-def read(path: Path) -> Iterator[Item]:
+def read(path: Path, passed: Passed) -> Iterator[Item]:
     """The pictures of a tar file; see ``read_stream``."""
     with path.open("rb") as file:
-        yield from read_stream(file, str(path))
+        check_kind(starting(file), str(path), "a tar archive")
+        yield from read_stream(file, str(path), passed)
 
 
-def read_stream(file: BinaryIO, archive: str) -> Iterator[Item]:
-    """The pictures of a tar in their order, labelled by the ``.cls`` member of the same stem beside them.
+def read_stream(file: BinaryIO, archive: str, passed: Passed) -> Iterator[Item]:
+    """The pictures of a tar in their order, labelled by the ``.cls`` member of their sample beside them.
 
+    A sample is what has one path up to the first dot of the base name: ``a.b/001.input.png`` and ``a.b/001.cls``.
     Hidden members and other kinds are passed over. BadFile for an archive that is cut short or damaged, and for links,
     devices, and names that are absolute, climb with ``..`` or occur twice.
     """
-    waiting, stem, label = None, None, None
+    sample, label, waiting, none = None, None, list[Item](), True
     for name, data in _members(file, archive):
-        key, suffix = splitext(name)
-        if suffix == ".cls":
-            label = key, _label(data, f"{archive}:{name}")
-            if waiting and key == stem:
-                waiting = replace(waiting, label=label[1])
-        elif suffix.lower() in SUFFIXES and not basename(name).startswith("."):
-            if waiting:
-                yield waiting
-            stem = key
-            waiting = Item(f"{archive}:{name}", data, label[1] if label and label[0] == stem else None)
-    if not waiting:
-        raise BadFile(f"there are no pictures in {archive}", f"suffixes that are read: {', '.join(SUFFIXES)}")
-    yield waiting
+        if any(part.startswith(".") for part in name.split("/")):
+            continue
+        key = _sample(name)
+        if key != sample:
+            yield from waiting
+            sample, label, waiting = key, None, []
+        if name.endswith(".cls"):
+            label = _label(data, f"{archive}:{name}")
+            waiting = [replace(item, label=label) for item in waiting]
+        elif is_picture(name, passed):
+            none = False
+            waiting.append(Item(f"{archive}:{name}", data, label, name))
+            if sum(len(item.source) for item in waiting if isinstance(item.source, bytes)) > WAITING:
+                yield waiting.pop(0)
+    if none:
+        left = f"; {told(passed)}" if passed else ""
+        raise BadFile(f"there are no pictures in {archive}{left}", f"suffixes that are read: {', '.join(SUFFIXES)}")
+    yield from waiting
+
+
+def _sample(name: str) -> str:
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.split(".", 1)[0]
 
 
 def _members(file: BinaryIO, archive: str) -> Iterator[tuple[str, bytes]]:
@@ -58,14 +76,15 @@ def _members(file: BinaryIO, archive: str) -> Iterator[tuple[str, bytes]]:
     seen: set[str] = set()
     renamed = None
     while any(block := _exactly(file, BLOCK, archive)):
-        try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
-        except (tarfile.TarError, ValueError):
-            raise BadFile(f"{archive} is not a tar archive, or is damaged") from None
+        with parsing(archive, "a tar archive"):
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         if info.type in EXTENSIONS:
-            renamed = _long_name(info.type, _contents(file, info, archive)) or renamed
+            renamed = _long_name(info.type, _contents(file, info, archive, LONG)) or renamed
             continue
-        name, renamed = _safe(renamed or info.name, info, archive), None
+        name, renamed = renamed or info.name, None
+        if info.type not in FILES and not info.isdir():
+            raise BadFile(f"{archive} holds {name}, which is a link or a device")
+        name = member(name, archive)
         data = _contents(file, info, archive)
         if info.type in FILES:
             if name in seen:
@@ -84,9 +103,9 @@ def _exactly(file: BinaryIO, size: int, archive: str) -> bytes:
     return data
 
 
-def _contents(file: BinaryIO, info: tarfile.TarInfo, archive: str) -> bytes:
-    if not 0 <= info.size <= MAX_BYTES:
-        raise BadFile(f"{archive} holds {info.name!r}, which is larger than {MAX_BYTES // 1_000_000} MB")
+def _contents(file: BinaryIO, info: tarfile.TarInfo, archive: str, most: int = MAX_BYTES) -> bytes:
+    if not 0 <= info.size <= most:
+        raise BadFile(f"{archive} holds {info.name!r}, which is larger than {most // 1_000_000} MB")
     data = _exactly(file, -(-info.size // BLOCK) * BLOCK, archive)
     return data[: info.size]
 
@@ -94,32 +113,30 @@ def _contents(file: BinaryIO, info: tarfile.TarInfo, archive: str) -> bytes:
 def _long_name(kind: bytes, data: bytes) -> str | None:
     """The name an extension header gives to the member after it: GNU's is the data, POSIX's is a ``path`` record."""
     if kind == tarfile.GNUTYPE_LONGNAME:
-        return data.rstrip(b"\0").decode("utf-8", "replace")
-    records = data.split(b"\n") if kind == tarfile.XHDTYPE else []
-    paths = [record.partition(b" path=")[2] for record in records if b" path=" in record]
-    return paths[0].decode("utf-8", "replace") if paths else None
-
-
-def _safe(name: str, info: tarfile.TarInfo, archive: str) -> str:
-    if name.startswith("/") or ".." in name.split("/") or not name.isprintable():
-        raise BadFile(f"{archive} holds the name {name!r}, which is not safe")
-    if info.type not in FILES and not info.isdir():
-        raise BadFile(f"{archive} holds {name}, which is a link or a device")
-    return name.removeprefix("./")
+        return data.rstrip(b"\0").decode("utf-8", "surrogateescape")
+    found = None
+    while kind == tarfile.XHDTYPE and data:  # "27 path=folder/picture.png\n", whose number counts the whole record
+        length, _, _ = data.partition(b" ")
+        size = int(length) if length.isdigit() and len(length) < 8 else 0
+        record, data = data[len(length) + 1 : max(size - 1, 0)], data[size:] if size else b""
+        if record.startswith(b"path="):
+            found = record.removeprefix(b"path=").decode("utf-8", "surrogateescape")
+    return found
 
 
 def _label(data: bytes, name: str) -> int:
-    try:
-        return int(np.int64(int(data[:32])))
-    except (ValueError, OverflowError):
-        raise BadFile(f"{name} is not a label", "a .cls file holds one whole number") from None
+    text = data[:32].strip()
+    if not text.isdigit() or len(text) > 10:
+        raise BadFile(f"{name} is not a label", "a .cls file holds one whole number")
+    return whole_label(int(text), name)
 
 
 class TarSink:
-    """``{seed:08d}.png`` and ``.cls``, one after the other."""
+    """``{seed:08d}.png`` and ``.cls``, one after the other; or ``called`` by the seed."""
 
-    def __init__(self, file: BinaryIO, shape: tuple[int, ...], n: int, labelled: bool):
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], n: int, labelled: bool, called: Called | None = None):
         self.file, self.labelled, self.written = file, labelled, 0
+        self.called = called or (lambda seed: f"{stem(seed)}.png")
 
     def begin(self) -> None:
         pass
@@ -128,7 +145,7 @@ class TarSink:
         return encode(image, level=1)
 
     def add(self, seed: int, data: bytes, label: int | None) -> None:
-        self._member(f"{stem(seed)}.png", data)
+        self._member(self.called(seed), data)
         if self.labelled:
             self._member(f"{stem(seed)}.cls", str(label).encode())
 
@@ -161,7 +178,9 @@ class TarSink:
                     return
                 try:
                     length = tarfile.TarInfo.frombuf(block, "utf-8", "replace").size
-                except tarfile.TarError:
+                except (tarfile.TarError, ValueError):
+                    return
+                if length < 0:
                     return
                 at += BLOCK + length + -length % BLOCK
             if at > size:
@@ -171,6 +190,7 @@ class TarSink:
     def _member(self, name: str, data: bytes) -> None:
         info = tarfile.TarInfo(name)  # time, owner and group are 0
         info.size = len(data)
-        part = info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK)
+        kind = tarfile.GNU_FORMAT if len(os.fsencode(name)) > LENGTH else tarfile.USTAR_FORMAT
+        part = info.tobuf(kind, "utf-8", "surrogateescape") + data + bytes(-len(data) % BLOCK)
         self.file.write(part)
         self.written += len(part)

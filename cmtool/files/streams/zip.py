@@ -4,72 +4,112 @@ Nothing is ever unpacked to the disk. Source of the layout: Karras et al. 2022, 
 """
 
 import contextlib
-import struct
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from cmtool.errors import BadFile
-from cmtool.files.streams.folder import LABELS, labels_in, labels_out
+from cmtool.files.streams.folder import EACH, LABELS, MORE, labels_in, labels_out
 from cmtool.files.streams.item import Item
-from cmtool.files.streams.sink import stem
-from cmtool.files.streams.stored import Stored
+from cmtool.files.streams.kinds import check_kind, starting
+from cmtool.files.streams.names import Passed, is_picture, member, told
+from cmtool.files.streams.parsing import parsing
+from cmtool.files.streams.sink import Called, stem
+from cmtool.files.streams.stored import Stored, encoded
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
 
-__all__ = ["ZipSink", "opened", "read"]
+__all__ = ["PLAIN", "ZipSink", "check_members", "keys", "opened", "read"]
 
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError, KeyError)
+UTF_8 = 0x800  # the flag of a name in UTF-8
+PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+PIECE = 1 << 12  # bytes at a time of the other ways to compress, since what these give has no bound
 
 
-def read(path: Path) -> Iterator[Item]:
+def read(path: Path, passed: Passed) -> Iterator[Item]:
     """The pictures in the order of their names, as EDM numbers them; BadFile when damaged or without any."""
     with opened(path, "a .zip file") as archive:
-        names = archive.namelist()
-        if len(set(names)) != len(names):
-            raise BadFile(f"{path} holds a file twice")
-        labels = labels_in(_contents(archive, LABELS, path), f"{path}:{LABELS}") if LABELS in names else {}
-        pictures = sorted(name for name in names if _is_picture(name))
-        if not pictures:
-            raise BadFile(f"there are no pictures in {path}", f"suffixes that are read: {', '.join(SUFFIXES)}")
-        for name in set(names) - set(pictures):  # a picture whose name was damaged would not be missed
-            archive.open(name).close()
-        for name in pictures:
-            yield Item(f"{path}:{name}", _contents(archive, name, path), labels.get(name))
+        found = _pictures(archive, path, passed)
+        check_members(archive, found.values())
+        labels = _labels(archive, path, len(found))
+        for name, info in found.items():
+            label = labels.get(name, labels.get(info.filename))
+            yield Item(f"{path}:{name}", _contents(archive, info, path), label, name)
+
+
+def keys(path: Path) -> list[str]:
+    """The names of the pictures in their order, none of which is read."""
+    with opened(path, "a .zip file") as archive:
+        return list(_pictures(archive, path, Counter()))
 
 
 @contextlib.contextmanager
 def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
     """The archive; whatever zipfile finds wrong with it becomes a BadFile that calls it ``what``."""
-    try:
-        with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file, parsing(str(path), what):
+        start = starting(file)
+        if not zipfile.is_zipfile(file):
+            check_kind(start, str(path), what)
+        with zipfile.ZipFile(file) as archive:
             yield archive
-    except DAMAGE as error:
-        reason = f": {error}" if str(error) else ""
-        raise BadFile(f"{path} is not {what}, or is damaged{reason}".replace("\n", " ")) from error
 
 
-def _is_picture(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+def check_members(archive: zipfile.ZipFile, read: Iterable[zipfile.ZipInfo] = ()) -> None:
+    """Compare names in the list at the end with those beside the data: one that was damaged would not be missed.
+
+    Those that will be ``read`` are compared then.
+    """
+    known = {info.filename for info in read}
+    for info in archive.infolist():
+        if info.filename not in known:
+            archive.open(info).close()
 
 
-def _contents(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
-    if not name.isprintable():
-        raise BadFile(f"{path} holds the name {name!r}, which is not safe")
-    if archive.getinfo(name).file_size > MAX_BYTES:
-        raise BadFile(f"{path} holds {name}, which is larger than {MAX_BYTES // 1_000_000} MB")
-    return archive.read(name)
+def _pictures(archive: zipfile.ZipFile, path: Path, passed: Passed) -> dict[str, zipfile.ZipInfo]:
+    members = {member(_name_of(info), str(path)): info for info in archive.infolist() if not info.is_dir()}
+    if len(members) != sum(not info.is_dir() for info in archive.infolist()):
+        raise BadFile(f"{path} holds a file twice")
+    found = {name: members[name] for name in sorted(members) if is_picture(name, passed)}
+    if not found:
+        left = f"; {told(passed)}" if passed else ""
+        raise BadFile(f"there are no pictures in {path}{left}", f"suffixes that are read: {', '.join(SUFFIXES)}")
+    return found
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """The name in UTF-8, where it is that: many programs write it without the flag that says so."""
+    if not info.flag_bits & UTF_8:
+        with contextlib.suppress(UnicodeError):
+            return info.filename.encode("cp437").decode("utf-8")
+    return info.filename
+
+
+def _labels(archive: zipfile.ZipFile, path: Path, pictures: int) -> dict[str, int]:
+    if LABELS not in archive.namelist():
+        return {}
+    most = MORE + EACH * pictures
+    return labels_in(_contents(archive, archive.getinfo(LABELS), path, most), f"{path}:{LABELS}")
+
+
+def _contents(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, most: int = MAX_BYTES) -> bytes:
+    """The data of a member, of which no more is unpacked than it may have, whatever it says of its size."""
+    if info.file_size > most:
+        size = f"{most // 1_000_000} MB" if most == MAX_BYTES else f"{most // 1000:,} kB"
+        raise BadFile(f"{path} holds {info.filename}, which is larger than {size}")
+    with archive.open(info) as file:
+        if info.compress_type in PLAIN:
+            return file.read(info.file_size + 1)  # without a number it unpacks all there is before it counts
+        return b"".join(iter(lambda: file.read(PIECE), b""))
 
 
 class ZipSink:
     """``{seed // 1000:05d}/img{seed:08d}.png``, as EDM's tools number them, and ``dataset.json`` at the end."""
 
-    def __init__(self, file: BinaryIO, shape: tuple[int, ...], n: int, labelled: bool):
-        self.file, self.archive, self.labelled = file, Stored(file), labelled
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], n: int, labelled: bool, called: Called | None = None):
+        self.file, self.archive, self.labelled, self.called = file, Stored(file), labelled, called or _numbered
         self.labels: dict[str, int | None] = {}
 
     def begin(self) -> None:
@@ -79,8 +119,8 @@ class ZipSink:
         return encode(image, level=1)
 
     def add(self, seed: int, data: bytes, label: int | None) -> None:
-        self.archive.put(_name(seed), data)
-        self.labels[_name(seed)] = label
+        self.archive.put(self.called(seed), data)
+        self.labels[self.called(seed)] = label
 
     def finish(self) -> None:
         """Labels, and the list of the members; ``"labels": null`` is how EDM says that there are none."""
@@ -90,11 +130,11 @@ class ZipSink:
     def keep(self, seeds: Sequence[int], labels: Sequence[int | None]) -> int:
         entries, at = [], 0
         for seed, label, entry in zip(seeds, labels, self.archive.found(), strict=False):
-            if entry.name.decode() != _name(seed):
+            if entry.name != encoded(self.called(seed)):
                 break
             entries.append(entry)
             at = entry.start + entry.size
-            self.labels[_name(seed)] = label
+            self.labels[self.called(seed)] = label
         self.archive.take_up(entries, at)
         return len(entries)
 
@@ -105,5 +145,5 @@ class ZipSink:
                 yield self.file.read(entry.size)
 
 
-def _name(seed: int) -> str:
+def _numbered(seed: int) -> str:
     return f"{seed // 1000:05d}/img{stem(seed)}.png"

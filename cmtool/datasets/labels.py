@@ -1,0 +1,146 @@
+"""Which class each picture is of: by ``dataset.json``, the place itself, the folder, or the name of the file."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cmtool.datasets.places import Place, shown, some
+from cmtool.errors import BadFile, UsageError, unknown
+
+__all__ = ["LABELS", "Labelled", "labelled"]
+
+LABELS = ("auto", "filename-prefix", "folder", "none")
+WITHOUT = "or learn without classes: --set data.labels=none"
+MOST = 100_000  # classes
+EDM_PART = re.compile(r"\d{5}/img\d{8}\.\w+")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The label of each picture, or None for all; the names of the classes; what there is to say about them."""
+
+    labels: list[int] | None = None
+    classes: tuple[str, ...] = ()
+    remarks: list[str] = field(default_factory=list)
+
+
+def labelled(place: Place, way: str) -> Labelled:
+    """``auto`` takes ``dataset.json``, then what the place says of itself, then the first folders.
+
+    BadFile for labels that are damaged or belong to other files; UsageError where some pictures lie in folders of
+    classes and others beside them, or have no label where all should have one.
+    """
+    if way not in LABELS:
+        raise unknown("way to label", way, LABELS)
+    if way == "none":
+        return Labelled()
+    if way == "filename-prefix":
+        return _named([_before(place, i, "_") for i in range(len(place.names))])
+    if way == "folder":
+        return _named([_before(place, i, "/") for i in range(len(place.names))])
+    if place.text is not None:
+        return _from_json(place, place.text)
+    if place.labels:
+        numbers = [place.labels.get(i) for i in range(len(place.names))]
+        return _numbered(place, numbers, {}, place.name)
+    return _from_folders(place)
+
+
+def _named(names: Sequence[str]) -> Labelled:
+    """Classes in the order of their names; 10 comes after 9."""
+    plain = all(name.isascii() and name.isdigit() for name in names)
+    classes = tuple(sorted(set(names), key=lambda name: (int(name[:18]) if plain else 0, name)))
+    numbers = {name: k for k, name in enumerate(classes)}
+    return Labelled([numbers[name] for name in names], classes)
+
+
+def _before(place: Place, index: int, mark: str) -> str:
+    name = place.names[index]
+    text = name if mark == "/" else name.rpartition("/")[2]
+    if mark not in text:
+        why = "it lies in no folder of a class" if mark == "/" else "its name has no '_'"
+        raise UsageError(f"{place.call(index)} has no label: {why}", "labels can be: " + ", ".join(LABELS))
+    return text.split(mark)[0]
+
+
+def _from_folders(place: Place) -> Labelled:
+    inside = {name.partition("/")[0] for name in place.names if "/" in name}
+    beside = [i for i, name in enumerate(place.names) if "/" not in name]
+    if len(inside) < 2:
+        return Labelled()
+    if beside:
+        count = f"{len(beside):,} images lie" if len(beside) > 1 else f"{place.call(beside[0])} lies"
+        raise UsageError(
+            f"{count} beside the folders of {len(inside)} classes ({some(sorted(inside), 4)}) and would have no label",
+            f"move what is of no class elsewhere, {WITHOUT}",
+        )
+    if all(EDM_PART.fullmatch(name) for name in place.names):
+        return Labelled(remarks=[f"no labels: {some(sorted(inside), 3)} are EDM's numbered parts, no classes"])
+    return _named([_before(place, i, "/") for i in range(len(place.names))])
+
+
+def _from_json(place: Place, text: bytes) -> Labelled:
+    title = f"dataset.json of {place.name}"
+    pairs, names = _parsed(text, title)
+    if pairs is None:
+        return Labelled()
+    known = [pairs.get(name) for name in place.names]
+    if not any(label is not None for label in known):
+        example = shown(next(iter(pairs), "nothing"))
+        raise BadFile(
+            f"{title} names other files: {example} is not here",
+            f"give the folder that it was made for, {WITHOUT}",
+        )
+    gone = len(pairs.keys() - set(place.names))
+    remarks = [f"{title} names {gone:,} files that are not here"] if gone else []
+    return _numbered(place, known, names, title, remarks)
+
+
+def _parsed(text: bytes, title: str) -> tuple[dict[str, Any] | None, dict[int, str]]:
+    """Labels by file and names by label; None where it says that there are no labels."""
+    try:
+        document = json.loads(text.removeprefix(b"\xef\xbb\xbf"))
+        pairs, names = document["labels"], document.get("class_names") or {}
+        found = None if pairs is None else {str(file).replace("\\", "/"): label for file, label in pairs}
+        if pairs is not None and found is not None and len(found) < len(pairs):
+            raise ValueError("a file is named twice")
+        listed = dict(enumerate(names)) if isinstance(names, list) else {int(k): name for k, name in names.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BadFile(
+            f"{title} holds no labels, or is damaged",
+            f'what is read: {{"labels": [["name.png", 3], ...]}}; remove it, {WITHOUT}',
+        ) from error
+    if not all(isinstance(name, str) for name in listed.values()):
+        raise BadFile(f"{title} holds class_names that are no text")
+    return found or None, listed
+
+
+def _numbered(
+    place: Place, numbers: Sequence[Any], names: dict[int, str], title: str, remarks: Sequence[str] = ()
+) -> Labelled:
+    """Classes 0 to the highest label; those without a name are called by their number."""
+    missing = [i for i, label in enumerate(numbers) if label is None]
+    if missing:
+        raise BadFile(
+            f"{place.call(missing[0])} has no label in {title}: {len(missing):,} of {len(numbers):,} images have none",
+            f"mend the labels, {WITHOUT}",
+        )
+    wrong = [i for i, label in enumerate(numbers) if type(label) is not int or not 0 <= label < MOST]
+    if wrong:
+        label = shown(str(numbers[wrong[0]])[:40])
+        raise BadFile(
+            f"{place.call(wrong[0])} has the label {label} in {title}, which is no number of a class",
+            f"classes are numbered from 0, {WITHOUT}",
+        )
+    count = max(max(numbers), *(k for k in names if k < MOST), 0) + 1
+    classes = [names.get(k, str(k)) for k in range(count)]
+    return Labelled(list(numbers), tuple(_distinct(classes)), list(remarks))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """No two classes have one name."""
+    count = Counter(names)
+    return [f"{name} ({k})" if count[name] > 1 else name for k, name in enumerate(names)]

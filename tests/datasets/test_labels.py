@@ -1,0 +1,96 @@
+"""Labels of dataset.json and of sample's own list: what they mean, and what is said where they are wrong."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cmtool.datasets.folder import folder
+from cmtool.errors import BadFile
+
+
+def edm(root, labels, count=6, **more):
+    """A folder as EDM's tools write it, three pictures a part; picture k is of grey value k."""
+    names = [f"{k // 3:05d}/img{k:08d}.png" for k in range(count)]
+    for k, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), k, np.uint8)).save(root / name)
+    pairs = None if labels is None else [[name, label] for name, label in zip(names, labels, strict=True)]
+    (root / "dataset.json").write_text(json.dumps({"labels": pairs, **more}))
+    return root
+
+
+def test_edms_labels_are_those_of_dataset_json(tmp_path):
+    data = folder(edm(tmp_path, [2, 0, 1, 0, 2, 4]))
+    assert data.classes == ("0", "1", "2", "3", "4")
+    assert [data[k][1] for k in range(6)] == [2, 0, 1, 0, 2, 4]
+    assert folder(tmp_path, labels="folder").classes == ("00000", "00001")
+    assert folder(tmp_path, labels="none").classes == ()
+
+
+def test_names_of_classes_are_kept(tmp_path):
+    assert folder(edm(tmp_path, [1, 0, 1, 0, 1, 0], class_names=["cat", "dog"])).classes == ("cat", "dog")
+    assert folder(edm(tmp_path, [1, 0, 1, 0, 1, 2], class_names={"1": "dog"})).classes == ("0", "dog", "2")
+    assert folder(edm(tmp_path, [0] * 6, class_names=["crane", "owl", "crane"])).classes == (
+        *("crane (0)", "owl", "crane (2)"),
+    )
+
+
+def test_parts_of_edm_are_no_classes(tmp_path):
+    assert folder(edm(tmp_path, None)).classes == ()
+    (tmp_path / "dataset.json").unlink()
+    data = folder(tmp_path)
+    assert (data.classes, len(data.remarks)) == ((), 1)
+    assert "EDM's numbered parts" in data.remarks[0]
+
+
+def test_files_that_are_gone_are_counted(tmp_path):
+    edm(tmp_path, [0, 1, 2, 0, 1, 2])
+    (tmp_path / "00001" / "img00000005.png").unlink()
+    data = folder(tmp_path)
+    assert data.labels == [0, 1, 2, 0, 1]
+    assert data.remarks == (f"dataset.json of {tmp_path.name} names 1 files that are not here",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "holds no labels, or is damaged"),
+        ("[1, 2]", "holds no labels, or is damaged"),
+        (json.dumps({"images": []}), "holds no labels, or is damaged"),
+        (json.dumps({"labels": [["00000/img00000000.png", 0, 1]]}), "holds no labels, or is damaged"),
+        ("[" * 100_000, "holds no labels, or is damaged"),
+        (json.dumps({"labels": [["a.png", 0], ["b.png", 1]]}), "names other files: a.png is not here"),
+        (json.dumps({"labels": [["00000/img00000000.png", 0]]}), "img00000001.png has no label in dataset.json"),
+        (json.dumps({"labels": [[f"{k // 3:05d}/img{k:08d}.png", -k] for k in range(6)]}), "has the label -1"),
+        (json.dumps({"labels": [[f"{k // 3:05d}/img{k:08d}.png", [0.5]] for k in range(6)]}), "has the label"),
+        (json.dumps({"labels": [[f"{k // 3:05d}/img{k:08d}.png", 10**9] for k in range(6)]}), "no number of a class"),
+        (json.dumps({"labels": [[f"{k // 3:05d}/img{k:08d}.png", True] for k in range(6)]}), "has the label True"),
+        (json.dumps({"labels": [["00000/img00000000.png", k] for k in range(6)]}), "is damaged"),
+    ],
+)
+def test_a_wrong_dataset_json_is_said(tmp_path, text, said):
+    edm(tmp_path, [0] * 6)
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(BadFile, match=said.replace("[", r"\[")) as caught:
+        folder(tmp_path)
+    assert "data.labels=none" in caught.value.hint
+    assert folder(tmp_path, labels="none").classes == ()
+
+
+def test_windows_wrote_it(tmp_path):
+    edm(tmp_path, [0, 1, 2, 0, 1, 2])
+    text = (tmp_path / "dataset.json").read_text().replace("/", "\\\\")
+    (tmp_path / "dataset.json").write_text(text, encoding="utf-8-sig")
+    assert folder(tmp_path).labels == [0, 1, 2, 0, 1, 2]
+
+
+def test_the_list_of_a_run_of_sample_that_was_stopped(tmp_path):
+    for seed in (3, 4):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / f"{seed:08d}.png")
+    lines = [json.dumps({"seed": seed, "class": seed % 3, "model": "m"}) for seed in (3, 4, 5)]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    assert folder(tmp_path).labels == [0, 1]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines[:1]))
+    assert folder(tmp_path).labels is None
