@@ -97,7 +97,7 @@ def given(target: str, batch: int, features: str = "inception") -> Side:
         return _stream(target, batch)
     if data_spec(target)["name"] in names:
         return of_dataset(data_spec(target), batch, target)
-    near = closest(target, names)
+    near = closest(target, [*names, *NAMES])
     hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
     raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
 

@@ -54,7 +54,9 @@ def run(options: SampleOptions, console: Console) -> None:
     seeds = options.seeds or Seeds([range(options.seed, options.seed + options.n)])
     rule, shard = class_rule(header, options.klass, options.classes), shard_of(options.shard)
     labels = labels_of(seeds, header.conditional, rule)
-    wanted = Wanted(seeds, labels if labels is None else labels.tolist(), header.shape, facts(model, walk, options))
+    names = header.classes if len(header.classes) == header.conditional else ()
+    listed = labels if labels is None else labels.tolist()
+    wanted = Wanted(seeds, listed, header.shape, facts(model, walk, options), names)
     for remark in check_output(options.output, wanted, options.overwrite):
         console.warn(remark)
     mine = wanted.cut(*shard)

@@ -114,3 +114,10 @@ def test_likelihood_matches_the_folders_of_the_data_by_name(called, cm, tmp_path
     (tmp_path / "plain").mkdir()
     Image.fromarray(images[0].astype(np.uint8)).save(tmp_path / "plain" / "x.png")
     assert "the likelihood is that of images without their class" in bits("plain", "0:1")[1]
+
+
+def test_samples_say_what_their_labels_are_called(called, cm, tmp_path):
+    assert cm("sample", "-m", called(("1", "2", "5")), "-n", "3", "-o", tmp_path / "s").code == 0
+    document = json.loads((tmp_path / "s" / "dataset.json").read_text())
+    assert document["class_names"] == ["1", "2", "5"]
+    assert document["labels"] == [[f"{k:08}.png", k] for k in range(3)]

@@ -14,7 +14,7 @@ from cmtool.errors import UsageError
 from cmtool.files.streams.item import Item
 from cmtool.files.streams.names import Passed
 from cmtool.files.streams.parsing import parsing, whole_label
-from cmtool.pictures import MAX_PIXELS, decode, planes
+from cmtool.pictures import MAX_BYTES, MAX_PIXELS, decode, planes
 
 __all__ = ["LAYOUT", "SheetSink", "is_sheet", "read", "read_bytes"]
 
@@ -56,11 +56,9 @@ def read(path: Path, passed: Passed) -> Iterator[Item]:
 
 
 def is_sheet(path: Path) -> bool:
-    """Whether a file is a picture that says how it is laid out; its pixels are not decoded."""
-    try:
-        return _text(path.read_bytes()) is not None
-    except OSError:
-        return False
+    """Whether a file is a picture with a layout of ours; its pixels are not decoded."""
+    with path.open("rb") as file:
+        return _text(file.read(MAX_BYTES)) is not None
 
 
 def read_bytes(data: bytes, name: str) -> Iterator[Item]:
