@@ -44,8 +44,10 @@ def pipeline(case: Case, model: Denoiser) -> None:
         *_, x = multistep(model, x, levels, tape, labels, sigma_min=of["sigma_min"])
         return (x / 2 + 0.5).clamp(0, 1)
 
+    likely = torch.tensor([3, 77])  # of the first recorded case; asked first, for the search takes a minute
+    chunks = [likely[likely < classes], *torch.arange(classes).split(125)] if classes else [None]
     for i, image in enumerate(want):
-        for few in torch.arange(classes).split(125) if classes else [None]:
+        for few in chunks:
             x = drawn(i, few)
             gaps = (x - image).abs().flatten(1).amax(1)
             if classes == 0 or gaps.min() < 1e-3:
