@@ -1,5 +1,6 @@
 """Which model is meant, and reading it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def class_index(header: Header, klass: int | str | None) -> int | None:
         return None
     if not header.conditional:
         raise UsageError("this model was trained without classes and takes no --class")
-    if isinstance(klass, int) or str(klass).isdigit():
+    if isinstance(klass, int) or re.fullmatch("[0-9]{1,18}", str(klass)):
         if int(klass) >= header.conditional:
             raise UsageError(f"there is no class {klass}", _numbers(header))
         return int(klass)
