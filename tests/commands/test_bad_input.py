@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from tiny import listing, random_model
 
+from cmtool.cli import run
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, trained, rgb, picture):
