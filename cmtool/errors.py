@@ -87,7 +87,7 @@ def closest(word: str, words: Iterable[str]) -> str | None:
 
 
 def printable(text: object) -> str:
-    """Text of a file on one line that cannot command a terminal: control characters become escapes such as ``\\x1b``."""
+    """Text of a file on one line, which cannot command a terminal: control characters become escapes (``\\x1b``)."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
