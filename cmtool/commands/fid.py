@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cmtool import registry
+from cmtool.class_names import match_classes
 from cmtool.commands import curve
 from cmtool.commands.canvas import SMOOTH, resized
 from cmtool.commands.console import Console
@@ -63,6 +64,7 @@ def run(options: FidOptions, console: Console) -> None:
     for side in (reference, *sources):
         if side.statistics:
             comparable(side.statistics, unmeasured(features))
+    _compare_classes(sources[0], reference, options, console)
     known = seen(reference, features, None, console, theirs)
     few(known.data, known.n, features.dim, console)
     judged = [_judged(options, side, reference, known, features, console) for side in sources]
@@ -147,6 +149,15 @@ def _check_places(options: FidOptions) -> None:
     for place in filter(None, (options.sheet, options.chart)):
         check_target(place)
         check_place(place, [options.source, options.ref], overwrite=options.overwrite, ours=made_by("fid"))
+
+
+def _compare_classes(source: Side, reference: Side, options: FidOptions, console: Console) -> None:
+    """Say that a model knows other classes than its images are compared with."""
+    if options.klass is None and source.header and source.header.classes and reference.classes:
+        try:
+            match_classes(reference.classes, source.header.classes, f"'{reference.target}'")
+        except UsageError as error:
+            console.warn(error.message)
 
 
 def _is_reference(path: Path) -> bool:
