@@ -15,7 +15,10 @@ Each carries one sentence that says what is wrong and, where there is one, a hin
 """
 
 import difflib
-from collections.abc import Iterable
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "BadFile",
@@ -29,7 +32,9 @@ __all__ = [
     "UsageError",
     "WriteFailed",
     "closest",
+    "parsing",
     "printable",
+    "regular",
     "unknown",
 ]
 
@@ -89,6 +94,33 @@ def closest(word: str, words: Iterable[str]) -> str | None:
 def printable(text: object) -> str:
     """Text of a file on one line, which cannot command a terminal: control characters become escapes (``\\x1b``)."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+@contextmanager
+def parsing(place: object, wrong: str = "is damaged", hint: str | None = "copy or make it again") -> Iterator[None]:
+    """Whatever a parser meets in a broken file becomes a BadFile that names the place.
+
+    Our own errors pass, and so does that of torch when the memory is really gone.
+    """
+    try:
+        yield
+    except CmtoolError:
+        raise
+    except Exception as error:  # there is no end to what a broken file can make a parser raise
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            raise
+        text = " ".join(str(error).split())[:200]
+        raise BadFile(f"{place} {wrong}: {type(error).__name__}{text and f', {text}'}", hint) from error
+
+
+def regular(path: str | os.PathLike[str]) -> None:
+    """MissingInput for a pipe, a device or a socket: they have no end, or keep whoever opens them waiting."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # whoever opens it says why it cannot be
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise MissingInput(f"{os.fspath(path)} is not a file but a pipe or a device", "give the name of a file")
 
 
 def unknown(what: str, word: str, words: Iterable[str]) -> UsageError:

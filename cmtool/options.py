@@ -91,13 +91,13 @@ def _value(d: Declaration, item: Given) -> Any:
         near = closest(str(value), d.choices)
         hint = f"did you mean '{near}'?" if near else None
         raise UsageError(f"{item.place} must be one of {', '.join(d.choices)}, not {_quoted(item.value)}", hint)
-    if d.check and not d.check.holds(value):
-        raise UsageError(f"{item.place} must be {d.check.words}, not {item.value}")
+    if d.check and (words := d.check.complaint(value)):
+        raise UsageError(f"{item.place} must be {words}, not {_quoted(item.value, plain=True)}")
     return value
 
 
-def _quoted(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
+def _quoted(value: Any, plain: bool = False) -> str:
+    text = repr(value) if isinstance(value, str) and not plain else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -1,13 +1,15 @@
 """Where values come from: YAML files, presets, the environment, ``--set`` and flags."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cmtool import presets
 from cmtool.declarations import Declaration, Options, declarations, long_flag
-from cmtool.errors import MissingInput, UsageError
-from cmtool.yamlfile import parse, parse_value
+from cmtool.errors import UsageError
+from cmtool.textfile import read_text
+from cmtool.yamlfile import LARGEST, parse, parse_value
 
 __all__ = [
     "Given",
@@ -60,12 +62,7 @@ def _entries(text: str, name: str, skip: tuple[str, ...] = ()) -> Iterator[Given
 
 def from_file(path: Path) -> Iterator[Given]:
     """The options of a YAML file."""
-    try:
-        text = path.expanduser().read_text("utf-8-sig")
-    except FileNotFoundError as error:
-        raise MissingInput(f"there is no file {path}", "--config takes a YAML file of options") from error
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise UsageError(f"{path} is not a text file", "--config takes a YAML file of options") from error
+    text = read_text(Path(os.path.expanduser(path)), 4 * LARGEST, "--config takes a YAML file of options")
     return _entries(text, str(path))
 
 

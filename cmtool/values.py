@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 LARGEST_SEED = 2**63 - 1
+MOST_SEEDS, MOST_LEVELS, MOST_PARTS, MOST_AT_ONCE = 10**12, 100_000, 10_000, 10**6
 FALLING = "positive numbers that fall from left to right"
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
@@ -44,21 +45,29 @@ class Expected(ValueError):
 
 @dataclass(frozen=True)
 class Check:
-    """A predicate with the words that complete "must be ..."."""
+    """A predicate with the words that complete "must be ...", and the largest number that the work can bear."""
 
     holds: Callable[[Any], bool]
     words: str
+    most: float = math.inf
+
+    def complaint(self, value: Any) -> str | None:
+        """The words, where the value does not fit."""
+        if not self.holds(value):
+            return self.words
+        return f"at most {self.most}" if self.most < math.inf and any(x > self.most for x in _each(value)) else None
 
 
-def at_least(low: float) -> Check:
-    """Every number (of a tuple) is ``low`` or more."""
-    return Check(lambda value: all(x >= low for x in _each(value)), f"at least {low}")
+def at_least(low: float, most: float = 10**12) -> Check:
+    """Every number (of a tuple) is ``low`` or more, and none more than ``most``."""
+    return Check(lambda value: all(x >= low for x in _each(value)), f"at least {low}", most)
 
 
 def at_least_or(low: float, word: str) -> Check:
     """A number that is ``low`` or more, or the word."""
     return Check(
-        lambda value: value == word or (not isinstance(value, str) and value >= low), f"at least {low}, or {word}"
+        lambda value: value == word or (not isinstance(value, str) and low <= value <= MOST_AT_ONCE),
+        f"at least {low}, or {word}",
     )
 
 
@@ -67,9 +76,9 @@ def part_of() -> Check:
 
     def holds(value: str) -> bool:
         found = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", value)
-        return found is not None and int(found[1]) <= int(found[2])
+        return found is not None and int(found[1]) <= int(found[2]) <= MOST_PARTS
 
-    return Check(holds, "K/N with K from 1 to N, such as 3/8")
+    return Check(holds, f"K/N with K from 1 to N and N at most {MOST_PARTS:,}, such as 3/8")
 
 
 def positive() -> Check:
@@ -91,9 +100,9 @@ def counting() -> Check:
     """The whole numbers of a tuple rise from 0 and are two or more."""
 
     def rises(value: Any) -> bool:
-        return len(value) > 1 and value[0] == 0 and all(a < b for a, b in pairwise(value))
+        return len(value) > 1 and value[0] == 0 and all(a < b for a, b in pairwise(value)) and value[-1] < MOST_LEVELS
 
-    return Check(rises, "two or more rising whole numbers, the first of them 0, such as 0,22,39")
+    return Check(rises, f"two or more rising whole numbers below {MOST_LEVELS:,}, the first of them 0, such as 0,22,39")
 
 
 def span() -> Check:
@@ -137,12 +146,14 @@ class Seeds(Sequence[int]):
     @classmethod
     def parse(cls, text: str) -> "Seeds":
         """Raises Expected for anything but increasing ranges of whole numbers that do not overlap."""
-        found = [re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part) for part in text.split(",")]
+        found = [re.fullmatch(r"\s*(\d{1,40})\s*(?:-\s*(\d{1,40})\s*)?", part) for part in text.split(",")]
         if any(match is None for match in found):
             raise Expected("seeds such as 0-63 or 1,2,5-10")
         ranges = [range(int(m[1]), int(m[2] or m[1]) + 1) for m in found if m]
-        if not all(ranges) or any(r[-1] > LARGEST_SEED for r in ranges):
+        if any(r.stop <= r.start or r.stop - 1 > LARGEST_SEED for r in ranges):
             raise Expected(f"seeds that grow from left to right, at most {LARGEST_SEED}")
+        if sum(r.stop - r.start for r in ranges) > MOST_SEEDS:
+            raise Expected(f"at most {MOST_SEEDS:,} seeds")
         if any(a[-1] >= b[0] for a, b in pairwise(sorted(ranges, key=lambda r: r[0]))):
             raise Expected("seeds of which none comes twice")
         return cls(ranges)
@@ -219,6 +230,13 @@ def _float(value: Any) -> float:
 
 
 def _int(value: Any) -> int:
+    number = _whole(value)
+    if abs(number) > LARGEST_SEED:
+        raise Expected(f"a whole number of at most {LARGEST_SEED}")
+    return number
+
+
+def _whole(value: Any) -> int:
     try:
         if isinstance(value, str):
             return int(value)

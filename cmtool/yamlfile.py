@@ -10,7 +10,7 @@ from cmtool.errors import UsageError
 
 __all__ = ["Entry", "parse", "parse_value", "write"]
 
-LARGEST = 1_000_000  # characters
+LARGEST = 250_000  # characters, which take a few seconds
 MOST_NODES = 100_000  # after aliases are expanded
 
 
@@ -27,6 +27,11 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in rules if tag.split(":")[-1] not in ("timestamp", "int", "float")]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {  # noqa: RUF012
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.split(":")[-1] in ("null", "bool", "int", "float", "str", "seq", "map")
     }
 
 
@@ -55,15 +60,13 @@ def write(document: Mapping[str, Any], unicode: bool = False) -> str:
 def parse(text: str, name: str) -> dict[str, Entry]:
     """The top-level keys of a YAML mapping; UsageError naming ``name`` and the line for anything else."""
     if len(text) > LARGEST:
-        raise UsageError(f"{name} is larger than {LARGEST // 1_000_000} MB, which no option file is")
+        raise UsageError(f"{name} is larger than {LARGEST // 1000} kB, which no option file is")
     try:
         return _entries(text, name)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UsageError(f"{name}{where} is not YAML: {getattr(error, 'problem', None) or error}") from error
-    except ValueError as error:
-        raise UsageError(f"{name} holds a value that cannot be: {error}") from error
     except RecursionError as error:
         raise UsageError(f"{name} is nested too deeply") from error
 
@@ -85,13 +88,24 @@ def _entries(text: str, name: str) -> dict[str, Entry]:
             raise UsageError(f"{name} holds more values than any option file, counting aliases")
         entries: dict[str, Entry] = {}
         for key_node, node in root.value:
-            key, line = str(loader.construct_object(key_node)), key_node.start_mark.line + 1
+            line = key_node.start_mark.line + 1
+            key = str(_made(loader, key_node, f"{name}, line {line}"))
             if key in entries:
                 raise UsageError(f"'{key}' in {name}, line {line} was given before, in line {entries[key].line}")
-            entries[key] = Entry(loader.construct_object(node, deep=True), line)
+            entries[key] = Entry(_made(loader, node, f"'{key}' in {name}, line {line}"), line)
         return entries
     finally:
         loader.dispose()
+
+
+def _made(loader: _Loader, node: yaml.Node, place: str) -> Any:
+    """The value of a node; UsageError that names the place where a tag or a number cannot be."""
+    try:
+        return loader.construct_object(node, deep=True)
+    except (yaml.YAMLError, RecursionError):
+        raise
+    except Exception as error:  # a constructor takes for granted that its tag fits
+        raise UsageError(f"{place} holds a value that cannot be: {type(error).__name__}: {error}") from error
 
 
 def _size(node: yaml.Node, known: dict[int, float]) -> float:

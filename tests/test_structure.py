@@ -18,7 +18,7 @@ TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items(
 
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "PIL", "cleanfid", "safetensors"}
 BASE = {"errors", "values", "yamlfile", "presets", "registry", "declarations", "sources", "options", "dataspec"}
-L0 = BASE | {"class_names", "tracks", "settings", "pages", "failures", "startup", "catalogue"}
+L0 = BASE | {"class_names", "textfile", "tracks", "settings", "pages", "failures", "startup", "catalogue"}
 SCRIPTS = {"cmtool.features.train_small"}  # run by hand, once, to make a file that ships
 LAYERS = {  # a folder or file of the package, and what else of the package it may import
     **dict.fromkeys(L0, L0 | {"cmtool"}),
@@ -35,7 +35,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "bundled": {"files", "errors"},
     "formats": {"files", "core", "registry", "errors"},
     "evaluation": {"core", "objectives", "errors", "formats"},
-    "files": {"core", "assets", "registry", "errors", "pictures", "picture_kinds", "png", "yamlfile"},
+    "files": {"core", "assets", "registry", "errors", "pictures", "picture_kinds", "png", "yamlfile", "textfile"},
     "commands": L0
     | {"core", "objectives", "training", "evaluation", "files", "datasets", "pictures", "bundled", "assets", "cmtool"},
     "testing": {"backbones", "core", "objectives", "errors"},

@@ -10,10 +10,12 @@ from cmtool.values import (
     Seeds,
     Spec,
     at_least,
+    at_least_or,
     between,
     coerce,
     falling,
     matching,
+    part_of,
     positive,
     span,
 )
@@ -121,8 +123,8 @@ def test_seeds_are_what_they_stand_for():
 
 
 def test_seeds_are_lazy():
-    seeds = Seeds.parse(f"0-{LARGEST_SEED - 1}")
-    assert (len(seeds), seeds[10**15]) == (LARGEST_SEED, 10**15)
+    seeds = Seeds.parse(f"{LARGEST_SEED - 10**12 + 1}-{LARGEST_SEED}")
+    assert (len(seeds), seeds[-1]) == (10**12, LARGEST_SEED)
 
 
 @pytest.mark.parametrize(
@@ -136,3 +138,27 @@ def test_what_seeds_cannot_be(text):
 def test_seeds_know_the_end():
     with pytest.raises(IndexError):
         Seeds.parse("3-4")[2]
+
+
+@pytest.mark.parametrize("text", ["9" * 30, "9" * 5000, "1e30", str(2**63), "-" + "9" * 20, "1e999", "nan"])
+def test_no_whole_number_is_beyond_all_bounds(text):
+    with pytest.raises(Expected, match="a whole number"):
+        coerce(int, text)
+
+
+def test_what_the_work_can_bear():
+    assert at_least(1, 100).complaint(101) == "at most 100"
+    assert at_least(1, 100).complaint((1, 100)) is None
+    assert at_least(1).complaint(0) == "at least 1"
+    assert part_of().complaint("1/999999999") and part_of().complaint("3/8") is None
+    assert at_least_or(1, "auto").complaint(10**9) and at_least_or(1, "auto").complaint("auto") is None
+
+
+@pytest.mark.parametrize("text", ["0-9223372036854775807", "0-9999999999999999999999", "9" * 50, "0-" + "9" * 5000])
+def test_seeds_beyond_all_bounds(text):
+    with pytest.raises(Expected):
+        Seeds.parse(text)
+
+
+def test_a_home_of_nobody_is_a_path():
+    assert str(coerce(Path, "~nobody-of-this-name/x")) == "~nobody-of-this-name/x"

@@ -57,7 +57,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (BOMB, "a.yaml holds more values than any option file, counting aliases"),
         ("a: &a [*a]", "a.yaml holds more values than any option file, counting aliases"),
         ("a: " + "[" * 5000, "a.yaml is nested too deeply"),
-        ("a: " + "x" * 1_000_001, "a.yaml is larger than 1 MB, which no option file is"),
+        ("a: " + "x" * 250_001, "a.yaml is larger than 250 kB, which no option file is"),
         ("- a\n- b\n", "a.yaml is not a mapping of options"),
         ("steps: 3\nn: [1\n", "a.yaml, line 3 is not YAML: expected ',' or ']', but got '<stream end>'"),
         ("n: 1\nn: 2\n", "'n' in a.yaml, line 2 was given before, in line 1"),
@@ -92,3 +92,30 @@ def test_what_is_written_is_read_back(unicode):
     document = {"texts": texts, "floats": [1e-05, 1e300, 0.1, 3.0], "ints": [0, -3, 2**70], "rest": rest}
     assert {key: entry.value for key, entry in parse(write(document, unicode), "a.yaml").items()} == document
     assert unicode or write(document).isascii()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("!!bool maybe", '!!int ""', "!!int x", "!!float x", "!!timestamp soon", "!!binary x"),
+        *("!!set {a}", "!!omap [a]"),
+        *("!!python/name:os.system", "!x y", "9" * 5000, "[1, " + "9" * 5000 + "]", "{? [a] : b}", "*x"),
+        *("\x1b", "&a [*a]", "'", "[", "{a: b", "- a", "!!map [1]", "!!seq {a: 1}", "!!str [1]", "!!int [1]"),
+    ],
+)
+def test_what_is_no_value_is_one_sentence_with_its_place(value):
+    for read in (lambda: parse(f"a: 1\nb: {value}\n", "a.yaml"), lambda: parse_value(value, "--set b")):
+        with pytest.raises(UsageError) as caught:
+            read()
+        assert "a.yaml" in caught.value.message or "--set b" in caught.value.message
+
+
+def test_the_line_of_a_value_that_cannot_be():
+    with pytest.raises(UsageError, match=r"'b' in a\.yaml, line 3 holds a value that cannot be"):
+        parse("# x\na: 1\nb: !!bool maybe\n", "a.yaml")
+
+
+def test_large_files_take_seconds():
+    began = time.process_time()
+    parse("a: [" + "1," * 40_000 + "1]", "a.yaml")
+    assert time.process_time() - began < 10

@@ -1,15 +1,17 @@
 """Which class each seed has."""
 
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 from cmtool.commands.generate import Classes
 from cmtool.commands.models import class_index
 from cmtool.core.noise import LABEL, Noise
-from cmtool.errors import BadFile, MissingInput, UsageError
+from cmtool.errors import UsageError
 from cmtool.files.header import Header
+from cmtool.textfile import read_text
 
 __all__ = ["class_rule"]
+
+LARGEST = 1 << 26  # bytes of a list of classes
 
 
 def class_rule(header: Header, klass: str | None, rule: str | None) -> Classes:
@@ -34,9 +36,10 @@ def class_rule(header: Header, klass: str | None, rule: str | None) -> Classes:
 
 
 def _listed(header: Header, path: Path) -> list[int]:
+    lines = read_text(path, LARGEST, "--classes takes balanced, uniform or a file").split("\n")
     known: dict[str, int | None] = {}
     found = []
-    for number, line in enumerate(map(str.strip, _text(path).split("\n")), 1):
+    for number, line in enumerate(map(str.strip, lines), 1):
         if line and line not in known:
             try:
                 known[line] = class_index(header, line)
@@ -46,16 +49,3 @@ def _listed(header: Header, path: Path) -> list[int]:
     if not found:
         raise UsageError(f"{path} names no classes", "it needs a class, by name or number, on each line")
     return found
-
-
-def _text(path: Path) -> str:
-    """What an editor saved, with any marks of its own: UTF-8, or the UTF-16 of Windows."""
-    try:
-        data = path.read_bytes()
-        return data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
-    except FileNotFoundError:
-        raise MissingInput(f"there is no file {path}", "--classes takes balanced, uniform or a file") from None
-    except UnicodeDecodeError:
-        raise BadFile(f"{path} is not a text file", "it needs a class, by name or number, on each line") from None
-    except OSError as error:
-        raise MissingInput(f"cannot read classes from {path}: {error.strerror}") from error

@@ -12,7 +12,7 @@ from cmtool.class_names import known_names, match_classes, some_names
 from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
-from cmtool.errors import MissingInput, UsageError, closest
+from cmtool.errors import MissingInput, UsageError, closest, printable
 from cmtool.files.header import Header
 from cmtool.files.opening import format_of, open_any
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
@@ -38,7 +38,7 @@ def open_model(
     model = open_any(found, device, format, backbone)
     header = model.header
     seen = f", {header.images:,} images seen" if header.images else ""
-    console.say(f"model: {found} ({header.kind}, {header.method}{seen})")
+    console.say(printable(f"model: {found} ({header.kind}, {header.method}{seen})"))
     return model, found
 
 

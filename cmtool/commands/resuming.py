@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from cmtool.class_names import some_names
 from cmtool.commands.assemble import Job
-from cmtool.errors import MissingInput, UsageError
+from cmtool.errors import MissingInput, UsageError, parsing
 from cmtool.files import averages, runs
 from cmtool.files.header import read_header
 from cmtool.files.inventory import Inventory, read_inventory
@@ -126,11 +126,13 @@ def take_up(job: Job, folder: Path, command: str) -> None:
         again = f"start it again: cmtool {command} --config {folder / 'config.yaml'}"
         raise MissingInput(f"{folder} was stopped before its first save", again)
     parents = read_header(folder / CHECKPOINT).parents
-    if [parent["sha256"] for parent in parents] != [now["sha256"] for now in job.header.parents]:
-        known = {parent["sha256"] for parent in parents}
+    if [parent.get("sha256") for parent in parents] != [now["sha256"] for now in job.header.parents]:
+        known = {parent.get("sha256") for parent in parents}
         now = next((now["path"] for now in job.header.parents if now["sha256"] not in known), "the teacher")
         hint = "bring that file back, or start a new run without --resume"
         raise UsageError(f"{now} is not the file that {folder} was started with", hint)
-    unpack(job.state, *load_state(folder))
+    tensors, scalars = load_state(folder)
+    with parsing(folder / STATE, "is not the state of this run", "start a new run without --resume"):
+        unpack(job.state, tensors, scalars)
     runs.rewind(folder, job.state.images)
     averages.rewind(folder, job.state.images)

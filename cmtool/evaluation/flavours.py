@@ -11,7 +11,6 @@ torch-fidelity                 .pt   mu, sigma, or the features themselves
 
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,16 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from cmtool.errors import BadFile
+from cmtool.errors import BadFile, parsing
 from cmtool.formats.arrays import read_arrays
+from cmtool.formats.zipped import directory
 
-__all__ = ["Found", "found_in", "holds_statistics"]
+__all__ = ["WIDEST", "Found", "found_in", "holds_statistics"]
 
 PICKLED = (".pkl", ".pt")
 PAIRS = (("mu", "sigma"), ("m2", "s2"))
 SETS = ({"mu", "sigma"}, {"m2", "s2"}, {"feats"})  # what makes an .npz a file of statistics
 EDM2 = {"inception": "fid", "dinov2": "fd_dinov2"}
 WORDS = ("features", "fingerprint", "data")
+KEYS = {"mu", "sigma", "m2", "s2", "mu_s", "sigma_s", "feats", "n", *WORDS}
+LARGEST, RATIO = 1 << 26, 8  # bytes of an array whatever it was compressed to, and how much more than those
+WIDEST = 1 << 14  # features of an image
 NAMED = re.compile(r"_(clean|legacy_tensorflow|legacy_pytorch)_")  # clean-fid tells the mode by the name alone
 HINT = "reference statistics are an .npz with the keys mu and sigma"
 
@@ -53,20 +56,23 @@ def holds_statistics(path: str | Path) -> bool:
     """
     if Path(path).suffix in PICKLED:
         return Path(path).is_file()
+    if not Path(path).is_file():
+        return False
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile):
+        with open(path, "rb") as file:
+            names = {name.removesuffix(".npy") for name in directory(file).namelist()}
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
         return False
     return any(keys <= names for keys in SETS)
 
 
 def found_in(path: Path, features: str) -> Found:
     """The statistics of ``features`` in a file; BadFile when it has none."""
-    held = read_arrays(path) if path.suffix in PICKLED else _arrays(path)
-    held = held if isinstance(held, Mapping) else {"feats": held}
-    named = NAMED.search(path.name)
-    return replace(_understood(path, held, features), mode=named[1] if named else None)
+    with parsing(path, "has no statistics that can be read", HINT):
+        held = read_arrays(path) if path.suffix in PICKLED else _arrays(path)
+        held = held if isinstance(held, Mapping) else {"feats": held}
+        named = NAMED.search(path.name)
+        return replace(_understood(path, held, features), mode=named[1] if named else None)
 
 
 def _understood(path: Path, held: Mapping[str, Any], features: str) -> Found:
@@ -80,7 +86,7 @@ def _understood(path: Path, held: Mapping[str, Any], features: str) -> Found:
     if "feats" in held:
         return _rows(path, np.asarray(held["feats"]))
     spatial = Found(held["mu_s"], held["sigma_s"]) if {"mu_s", "sigma_s"} <= set(held) else None
-    words = {key: str(held[key]) for key in WORDS if key in held}
+    words = {key: _word(path, key, held[key]) for key in WORDS if key in held}
     return replace(_pair(path, held), n=_count(path, held.get("n")), words=words, spatial=spatial)
 
 
@@ -97,13 +103,17 @@ def _sums(path: Path, held: Mapping[str, Any]) -> Found:
     n = _count(path, held["num_items"])
     if not n:
         raise BadFile(f"{path} counts no images")
-    mean = np.asarray(held["raw_mean"], dtype=np.float64) / n
-    return Found(mean, np.asarray(held["raw_cov"], dtype=np.float64) / n - np.outer(mean, mean), n)
+    mean, squares = (np.asarray(held[key], dtype=np.float64) / n for key in ("raw_mean", "raw_cov"))
+    if mean.ndim != 1 or squares.shape != (len(mean), len(mean)):
+        raise BadFile(f"{path}: raw_mean must be [D] and raw_cov [D, D]")
+    return Found(mean, squares - np.outer(mean, mean), n)
 
 
 def _rows(path: Path, rows: np.ndarray) -> Found:
     if rows.ndim != 2 or len(rows) < 2 or not np.issubdtype(rows.dtype, np.floating):
         raise BadFile(f"{path}: features must be floating-point numbers [N, D], not {list(rows.shape)}")
+    if not 0 < rows.shape[1] <= WIDEST:
+        raise BadFile(f"{path}: features must be at most {WIDEST} of an image, not {rows.shape[1]}")
     exact = rows.astype(np.float64)
     return Found(exact.mean(axis=0), np.atleast_2d(np.cov(exact, rowvar=False)), len(rows), rows=rows)
 
@@ -112,15 +122,27 @@ def _count(path: Path, value: Any) -> int | None:
     if value is None:
         return None
     array = np.asarray(value)
-    if array.ndim or not np.issubdtype(array.dtype, np.integer):
+    if array.ndim or not np.issubdtype(array.dtype, np.integer) or not 0 <= int(array) < 1 << 53:
         raise BadFile(f"{path}: 'n' is no count of images")
     return int(array)
 
 
+def _word(path: Path, key: str, value: Any) -> str:
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind != "U":
+        raise BadFile(f"{path}: '{key}' is no text")
+    return str(array)
+
+
 def _arrays(path: Path) -> Mapping[str, Any]:
-    """The arrays of an ``.npz``, without the images of a reference batch."""
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] if not key.startswith("arr_") else None for key in archive}
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
-        raise BadFile(f"{path} is not a readable .npz file", HINT) from error
+    """The arrays of an ``.npz`` that say something here, without the images of a reference batch, and all names."""
+    with parsing(path, "is not a readable .npz file", HINT), open(path, "rb") as file:
+        entries = directory(file).infolist()
+        for entry in entries:
+            if entry.filename.removesuffix(".npy") in KEYS and entry.file_size > max(
+                LARGEST, RATIO * entry.compress_size
+            ):
+                raise BadFile(f"{path} has an array '{entry.filename}' that is far larger than the file", HINT)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] if key in KEYS else None for key in archive}

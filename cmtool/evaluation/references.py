@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from cmtool.errors import BadFile, MissingInput, UsageError
-from cmtool.evaluation.flavours import Found, found_in
+from cmtool.evaluation.flavours import WIDEST, Found, found_in
 from cmtool.evaluation.frechet import Gaussian
 from cmtool.evaluation.inception_score import InceptionScore
 from cmtool.evaluation.memory import Memory
 
 __all__ = ["Normal", "Statistics", "comparable", "read_statistics", "write_statistics"]
+
+ROUNDING = 1e-2  # of the largest entry: covariances that were summed in float32 have eigenvalues below 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,7 @@ def comparable(a: Statistics, b: Statistics) -> None:
 
 def _checked(path: Path, found: Found) -> tuple[Tensor, Tensor]:
     mu, sigma = np.asarray(found.mu), np.asarray(found.sigma)
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not len(mu):
+    if len(mu.shape) != 1 or len(mu) > WIDEST or sigma.shape != (len(mu), len(mu)) or not len(mu):
         raise BadFile(f"{path}: mu must be [D] and sigma [D, D], not {list(mu.shape)} and {list(sigma.shape)}")
     if not all(np.issubdtype(array.dtype, np.floating) for array in (mu, sigma)):
         raise BadFile(f"{path}: mu and sigma must be floating-point numbers, not {mu.dtype} and {sigma.dtype}")
@@ -112,4 +114,7 @@ def _checked(path: Path, found: Found) -> tuple[Tensor, Tensor]:
     mean, covariance = torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64))
     if (covariance - covariance.T).abs().max() > 1e-5 * covariance.abs().max():
         raise BadFile(f"{path}: sigma is not symmetric, so it is no covariance")
-    return mean, (covariance + covariance.T) / 2
+    covariance = (covariance + covariance.T) / 2
+    if torch.linalg.cholesky_ex(covariance + torch.eye(len(mean)) * ROUNDING * covariance.abs().max()).info:
+        raise BadFile(f"{path}: sigma has negative eigenvalues, so it is no covariance")
+    return mean, covariance

@@ -1,22 +1,27 @@
 """Checkpoints: the weights of one model and its header in one safetensors file."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cmtool import registry
 from cmtool.core.denoiser import FORMS, TIMES, Denoiser, Preconditioning
-from cmtool.errors import BadFile, UsageError
+from cmtool.errors import BadFile, UsageError, parsing
 from cmtool.files.envelope import digest
 from cmtool.files.header import KEY, Header, parse
 from cmtool.files.sealed import read_sealed, write_sealed
 
-__all__ = ["DTYPES", "described", "digest", "fill", "load", "save"]
+__all__ = ["DTYPES", "described", "digest", "fill", "load", "save", "without_memory"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PARTS = 200_000  # calls of torch that make a network: ten or so for each tensor
+LARGEST = 1 << 24  # numbers of a network that are not in its file
 
 
 def save(path: str | Path, model: Denoiser, header: Header, dtype: torch.dtype | None = None) -> Header:
@@ -50,22 +55,49 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     """
     tensors, document = read_sealed(path, KEY)
     header = parse(path, document)
-    net = _backbone(path, header)
+    preconditioning = _preconditioning(path, header.preconditioning)
+    net = _backbone(path, header, tensors)
     fill(path, net, tensors)
-    model = Denoiser(net, _preconditioning(path, header.preconditioning)).eval().to(device)
+    model = Denoiser(net, preconditioning).eval().to(device)
     model.header = header
     return model
 
 
-def _backbone(path: str | Path, header: Header) -> nn.Module:
+def _backbone(path: str | Path, header: Header, tensors: dict[str, Tensor]) -> nn.Module:
+    """The network, made only after it was seen without memory that it is no larger than the tensors."""
+    spec = header.backbone, header.shape, header.conditional
+    wrong = f"cannot be used: the network '{header.backbone.get('name')}' refuses its options"
     try:
-        with torch.random.fork_rng(devices=[]):  # initial weights are overwritten; the caller's randomness is not ours
-            return registry.build("backbones", header.backbone, header.shape, header.conditional)
+        with parsing(path, wrong), torch.random.fork_rng(devices=[]):  # the caller's randomness is not ours
+            with without_memory():
+                shown = registry.build("backbones", *spec)
+            compare(path, shown.state_dict(), tensors)
+            if sum(buffer.numel() for buffer in shown.buffers()) > LARGEST + sum(t.numel() for t in tensors.values()):
+                raise BadFile(f"{path} cannot be used: its network is larger than its tensors")
+            return registry.build("backbones", *spec)
     except UsageError as error:
         raise BadFile(f"{path} cannot be used: {error.message}", error.hint) from error
-    except (TypeError, ValueError, RuntimeError) as error:
-        name = header.backbone.get("name")
-        raise BadFile(f"{path} cannot be used: the network '{name}' refuses its options: {error}") from error
+
+
+class _Meter(TorchFunctionMode):
+    """Ends the making of a network that has more parts than any."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = PARTS
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("it has more parts than a network")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Networks made inside have shapes and no values, and not more than some ten thousand parts."""
+    with _Meter(), torch.device("meta"):
+        yield
 
 
 def _preconditioning(path: str | Path, given: dict[str, Any]) -> Preconditioning:
@@ -73,8 +105,13 @@ def _preconditioning(path: str | Path, given: dict[str, Any]) -> Preconditioning
         found = Preconditioning(**given)
     except TypeError as error:
         raise BadFile(f"{path} has a preconditioning that cannot be read: {error}") from None
+    numbers = found.sigma_data, found.sigma_min, found.sign, found.time_scale
+    if any(isinstance(n, bool) or not isinstance(n, int | float) or abs(n) > 1e9 for n in numbers):
+        raise BadFile(f"{path} has a preconditioning that cannot be read: {', '.join(map(str, numbers))[:60]}")
+    if not found.sigma_data > 0 or found.sigma_min < 0 or type(found.jumps) is not bool:
+        raise BadFile(f"{path} has a preconditioning that cannot be: sigma_data {found.sigma_data}")
     for what, name, known in (("time", found.time, TIMES), ("form", found.form, FORMS)):
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise BadFile(f"{path} has an unknown preconditioning {what} '{name}'", f"there are: {', '.join(known)}")
     return found
 
@@ -85,7 +122,14 @@ def fill(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
     A network on the device "meta" takes the tensors themselves.
     """
     wanted = net.state_dict()
-    for what, names in (("lacks", wanted.keys() - tensors), ("has an unknown", tensors.keys() - wanted)):
+    compare(path, wanted, tensors)
+    given = {name: tensors[name].to(tensor.dtype) for name, tensor in wanted.items()}
+    net.load_state_dict(given, assign=any(tensor.is_meta for tensor in wanted.values()))
+
+
+def compare(path: str | Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """BadFile that names a tensor which has no place, is missing, or has another shape."""
+    for what, names in (("lacks", wanted.keys() - tensors.keys()), ("has an unknown", tensors.keys() - wanted.keys())):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise BadFile(f"{path} does not fit its own network: it {what} tensor '{min(names)}'{more}")
@@ -93,5 +137,3 @@ def fill(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
         if tensor.shape != tensors[name].shape:
             shapes = f"{list(tensors[name].shape)} instead of {list(tensor.shape)}"
             raise BadFile(f"{path} does not fit its own network: tensor '{name}' is {shapes}")
-    given = {name: tensors[name].to(tensor.dtype) for name, tensor in wanted.items()}
-    net.load_state_dict(given, assign=any(tensor.is_meta for tensor in wanted.values()))

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cmtool.errors import BadFile, MissingInput, closest
+from cmtool.errors import BadFile, MissingInput, closest, regular
 
 __all__ = ["BLANK", "Envelope", "digest", "holds", "metadata", "pack", "read_envelope", "sealed", "verify"]
 
-LIMIT = 100_000_000  # bytes of a table, the limit of safetensors itself
+LIMIT = 1 << 23  # bytes of a table; those of the largest published networks have less than a hundredth
+MOST = 150_000  # dictionaries and lists in it: a tensor has three
 BLANK = "0" * 64
 CHUNK = 1 << 20
 # Where each puts its document.
@@ -120,14 +121,15 @@ def _table(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _open(path: Path) -> BinaryIO:
+    regular(path)
     try:
         return path.open("rb")
     except FileNotFoundError:
         raise MissingInput(f"there is no file {path}", _nearby(path)) from None
     except IsADirectoryError:
         raise MissingInput(f"{path} is a folder, not a file", _inside(path)) from None
-    except OSError as error:
-        raise MissingInput(f"cannot read {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise MissingInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _nearby(path: Path) -> str | None:
@@ -148,19 +150,22 @@ def _other(metadata: Any) -> str:
 
 
 def _head(path: Path, file: BinaryIO) -> bytes:
-    size = path.stat().st_size
+    size = os.fstat(file.fileno()).st_size
     prefix = file.read(8)
     length = int.from_bytes(prefix, "little")
     if len(prefix) < 8 or not 2 <= length <= min(LIMIT, size - 8):
         raise BadFile(f"{path} is not a safetensors file, or is cut short")
-    return prefix + file.read(length)
+    table = file.read(length)
+    if table.count(b"{") + table.count(b"[") > MOST:
+        raise BadFile(f"{path} has a table of more tensors than a network")
+    return prefix + table
 
 
 def _json(path: Path, raw: bytes | str) -> dict[str, Any]:
     try:
         found = json.loads(raw if isinstance(raw, str) else raw.decode(), object_pairs_hook=_unique)
         json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair parses, but could never be printed
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, MemoryError):
         found = None
     if not isinstance(found, dict):
         raise BadFile(f"{path} is not a safetensors file, or is damaged")

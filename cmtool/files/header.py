@@ -1,7 +1,9 @@
 """What a checkpoint says about itself, readable without torch."""
 
 import json
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
@@ -14,6 +16,7 @@ __all__ = ["FORMAT", "KEY", "Header", "parse", "read_header"]
 FORMAT = 1
 KEY = "cmtool"  # of the safetensors metadata
 KINDS = ("score", "consistency")
+DEEPEST, LARGEST, MOST_PIXELS = 12, 1 << 63, 1 << 28
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,8 @@ def parse(path: str | Path, document: dict[str, Any]) -> Header:
     wrong = [f.name for f in fields(Header) if not _fits(getattr(header, f.name), f.type)]
     if header.kind not in KINDS:
         wrong.append("kind")
-    elif not wrong and not _is_shape(header.data.get("shape")):
-        wrong.append("data.shape")
+    if not wrong:
+        wrong = [place for place, fine in _contents(header) if not fine]
     if wrong:
         raise BadFile(f"{path} has a header that cannot be read: '{wrong[0]}' is not what it should be")
     return header
@@ -114,5 +117,35 @@ def _fits(value: Any, annotation: Any) -> bool:
     return isinstance(value, wanted)
 
 
+def _contents(header: Header) -> Iterator[tuple[str, bool]]:
+    """What stands inside the fields, and whether it can be."""
+    data, names = header.data, header.data.get("classes", [])
+    yield from ((f.name, _plain(getattr(header, f.name))) for f in fields(Header))
+    yield "data.shape", _is_shape(data.get("shape"))
+    yield "data.classes", _are(str, names) and (not names or header.conditional in (0, len(names)))
+    yield "data.name", all(isinstance(data.get(key, ""), str) for key in ("name", "notice"))
+    yield "backbone.name", isinstance(header.backbone.get("name", ""), str)
+    yield "conditional", 0 <= header.conditional < LARGEST
+    yield "images", header.images >= 0 and header.parameters >= 0
+    yield "sigma_max", 0 < header.sigma_min < header.sigma_max
+    yield "levels", _are(int | float, header.levels) and all(level > 0 for level in header.levels)
+    yield "parents", _are(dict, header.parents) and all(_are(str, list(parent.values())) for parent in header.parents)
+    yield "versions", _are(str, list(header.versions.values()))
+    yield "average.track", isinstance(header.average.get("track", ""), str)
+
+
+def _are(kind: Any, values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(v, kind) and not isinstance(v, bool) for v in values)
+
+
+def _plain(value: Any, depth: int = 0) -> bool:
+    """Texts, finite numbers, and not too deep a nest of them."""
+    if isinstance(value, dict | list):
+        inside = value.values() if isinstance(value, dict) else value
+        return depth < DEEPEST and all(_plain(item, depth + 1) for item in inside)
+    return not isinstance(value, int | float) or abs(value) < LARGEST
+
+
 def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and len(value) in (1, 3) and all(type(side) is int and side > 0 for side in value)
+    sides = isinstance(value, list) and len(value) in (1, 3) and all(type(side) is int and side > 0 for side in value)
+    return sides and math.prod(value) < MOST_PIXELS

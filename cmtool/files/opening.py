@@ -14,11 +14,12 @@ import torch
 
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser
-from cmtool.errors import BadFile, UsageError, unknown
+from cmtool.errors import BadFile, UsageError, parsing, unknown
 from cmtool.files.checkpoint import described, digest, load, save
 from cmtool.files.envelope import holds
 from cmtool.files.header import KEY, Header
-from cmtool.yamlfile import parse
+from cmtool.textfile import read_text
+from cmtool.yamlfile import LARGEST, parse
 
 __all__ = ["check_weights", "detected", "format_of", "open_any", "parent", "writer"]
 
@@ -43,9 +44,16 @@ def detected(
 
 def format_of(path: Path) -> str | None:
     """The name of the foreign format of a file or folder; None when it is ours, or nobody's."""
-    if not path.exists() or holds(path, KEY):
+    if not (path.is_file() or path.is_dir()) or holds(path, KEY):
         return None
-    return next((name for name in registry.names("formats") if registry.get("formats", name).detect(path)), None)
+    return next((name for name in registry.names("formats") if _detects(registry.get("formats", name), path)), None)
+
+
+def _detects(format: Any, path: Path) -> bool:
+    try:
+        return bool(format.detect(path))
+    except Exception:  # what a format cannot look at is not of that format
+        return False
 
 
 def open_any(
@@ -63,7 +71,8 @@ def open_any(
     name = format.get("name") or format_of(path)
     if name is None:
         return check_weights(_ours(path, device, format), path)
-    model = registry.build("formats", {**format, "name": name}, path, backbone=backbone).eval().to(device)
+    with parsing(path, f"cannot be read as a model of '{name}'", "get it again from whoever made it"):
+        model = registry.build("formats", {**format, "name": name}, path, backbone=backbone).eval().to(device)
     model.header = replace(described(model.header, model), sha256=model.header.sha256)
     return check_weights(model, path)
 
@@ -109,8 +118,10 @@ def _beside(path: Path) -> dict[str, dict[str, Any]]:
     place = path.with_name(f"{path.name}.yaml")
     if not place.is_file():
         return said
-    for key, entry in parse(place.read_text("utf-8-sig"), str(place)).items():
-        if key not in said or not isinstance(entry.value, dict):
+    text = read_text(place, 4 * LARGEST, "it says what a model leaves open, as YAML")
+    for key, entry in parse(text, str(place)).items():
+        named = isinstance(entry.value, dict) and all(isinstance(name, str) for name in entry.value)
+        if key not in said or not named:
             raise UsageError(
                 f"'{key}' in {place}, line {entry.line}, is not what stands beside a model",
                 "write 'format: {kind: consistency}' and 'backbone: {head_width: 64}'",

@@ -26,12 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed, closest
+from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed, closest, parsing, regular
 from cmtool.files.atomic import make_folder, sweep, write_bytes, writing
 
 __all__ = ["append", "create", "latest_checkpoint", "locked", "read_status", "rewind", "write_status"]
 
 ROOT = Path("runs")
+LARGEST = 1 << 20  # bytes of a status
 CHECKPOINT, STATUS, METRICS, LOCK = "model.safetensors", "status.json", "metrics.jsonl", ".lock"
 PATTERNS = (f"runs/*/*/{STATUS}", f"runs/*/{STATUS}", f"*/{STATUS}")  # the last two: where users said --run-dir
 
@@ -81,12 +82,17 @@ def read_status(folder: str | Path) -> dict[str, Any]:
     """What ``write_status`` wrote; MissingInput when the folder is no run, BadFile when the file is damaged."""
     path = Path(folder) / STATUS
     try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        regular(path)
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1)
+    except (FileNotFoundError, NotADirectoryError):
         raise MissingInput(f"{folder} is not a run: it has no {STATUS}") from None
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("updated"), str):
+    with parsing(path):
+        found = json.loads(text if len(text) <= LARGEST else b"")
+    counts = isinstance(found, dict) and [found.get(key, 0) for key in ("images", "skipped")]
+    if not counts or not all(type(n) is int and 0 <= n < 1 << 63 for n in counts):
+        raise BadFile(f"{path} is damaged")
+    if not isinstance(found.get("updated"), str) or not isinstance(found.get("state"), str):
         raise BadFile(f"{path} is damaged")
     return found
 
@@ -104,8 +110,13 @@ def rewind(folder: str | Path, images: int) -> None:
     path = Path(folder) / METRICS
     if not path.exists():
         return
+    regular(path)
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["images"] <= images]
+    kept = []
+    for number, line in enumerate(lines, 1):
+        with parsing(f"{path}, line {number},", hint="mend the line, or take it out"):
+            if line.endswith(b"\n") and json.loads(line)["images"] <= images:
+                kept.append(line)
     if kept != lines:
         write_bytes(path, b"".join(kept))
 

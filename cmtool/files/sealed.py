@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cmtool.errors import BadFile
+from cmtool.errors import parsing
 from cmtool.files.atomic import replacing, writing
 from cmtool.files.envelope import pack, read_envelope, sealed, verify
 
-__all__ = ["read_sealed", "write_sealed"]
+__all__ = ["read_sealed", "read_tensors", "write_sealed"]
 
 DTYPES = {
     torch.float64: "F64",
@@ -50,10 +49,13 @@ def read_sealed(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[str
     """The tensors, mapped from the file, and the document; MissingInput or BadFile where they are not whole."""
     envelope = read_envelope(path, key)
     verify(path, envelope)
-    try:
-        return load_file(str(path)), envelope.document
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise BadFile(f"{path} is damaged: {error}") from error
+    return read_tensors(path), envelope.document
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of any safetensors file, mapped from it; BadFile when its table does not fit them."""
+    with parsing(path):
+        return load_file(str(path))
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -12,26 +12,35 @@ from typing import Any
 
 from cmtool.errors import BadFile
 
-__all__ = ["accepted", "described"]
+__all__ = ["accepted", "described", "outlined"]
 
 PATIENCE = 600  # seconds that a slow disk may take; the process bounds its own work
 ROOT = str(Path(__file__).resolve().parents[2])
-PROGRAM = f"import sys; sys.path.append({ROOT!r}); from cmtool.formats.persistent import main; main()"
+PROGRAM = f"import sys; sys.path.append({ROOT!r}); from cmtool.formats.sandbox import main; main()"
 
 
 def described(path: Path) -> dict[str, Any]:
     """``persistent.describe`` of a file; BadFile with its reason when it is refused, or the reader did not survive."""
-    command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(path.resolve())]
+    return accepted(path, _told("persistent", path))
+
+
+def outlined(path: Path) -> Any:
+    """``outline.describe`` of a file; BadFile as above."""
+    return accepted(path, _told("outline", path))
+
+
+def _told(module: str, path: Path) -> bytes:
+    command = [sys.executable, "-I", "-S", "-c", PROGRAM, module, str(path.resolve())]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        return accepted(path, b"")
-    return accepted(path, done.stdout if done.returncode == 0 else b"")
+        return b""
+    return done.stdout if done.returncode == 0 else b""
 
 
-def accepted(path: Path, text: str | bytes) -> dict[str, Any]:
+def accepted(path: Path, text: str | bytes) -> Any:
     """What the process told, unless that is a refusal or nothing: BadFile."""
     told = json.loads(text or '{"refused": "that takes more time or memory than a network needs"}')
-    if "refused" in told:
+    if isinstance(told, dict) and "refused" in told:
         raise BadFile(f"{path} cannot be read: {told['refused']}", "get it again from whoever made it")
     return told

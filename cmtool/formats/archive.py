@@ -1,34 +1,52 @@
-"""Files of ``torch.save``: a zip of a pickle and of the bytes of tensors, read without running anything in them.
+"""Files of ``torch.save``, of today's layout (a zip) and of the one before it, read without running anything in them.
 
-The pickle goes through torch's reader of weights, which makes tensors and plain containers and calls nothing else. Only
-entries that are stored as they are, and in sum no larger than the file, are accepted, so that no small file fills the
-memory; and every entry is compared with its checksum.
+Another process tells what stands where (``outline``), within limits on its memory and time; torch's own reader, which
+makes containers and tensors as a file asks for them, sees none of it. Here the tensors are views of the mapped file, so
+that what nobody asks for, such as the state of an optimizer, is never read.
 """
 
-import warnings
+import mmap
 import zipfile
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cmtool.errors import BadFile
+from cmtool.formats.apart import outlined
+from cmtool.formats.tensors import TYPES
+from cmtool.formats.zipped import MAGIC, MOST, directory
 
-__all__ = ["mentions", "pickled", "read", "state_dict"]
+__all__ = ["Other", "mentions", "pickled", "read", "state_dict"]
 
-FOLDER = 0x10  # an attribute of zip entries: torch reads nothing of them, and hands out memory as it finds it
-MOST = 1 << 26  # bytes of a pickle; those of the largest published networks have less than a hundredth
+BROKEN = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class Other:
+    """What is neither a container, nor a tensor, an array, a number or a text: its name alone."""
+
+    name: str
 
 
 def pickled(path: Path) -> bytes:
     """The pickle in a file of ``torch.save``, as bytes; empty for every other file."""
     try:
-        with zipfile.ZipFile(path) as file:
-            (entry,) = [entry for entry in file.infolist() if entry.filename.endswith("/data.pkl")]
+        with path.open("rb") as file:
+            start = file.read(64)
+            if MAGIC in start:  # the pickle stands first, and its end is not told
+                return start + file.read(MOST)
+            if not start.startswith(b"PK"):
+                return b""
+            archive = directory(file)
+            (entry,) = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
             plain = entry.compress_type == zipfile.ZIP_STORED and entry.file_size <= MOST
-            return file.read(entry) if plain else b""
-    except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+            return archive.read(entry) if plain else b""
+    except BROKEN:
         return b""
 
 
@@ -39,42 +57,62 @@ def mentions(text: bytes, *names: str) -> bool:
 
 
 def read(path: Path) -> Any:
-    """What ``torch.save`` wrote, on the CPU; BadFile when it is damaged or holds more than tensors and plain values."""
-    check(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # there is no end to what a hostile file can make a reader raise
-        raise BadFile(
-            f"{path} is damaged, or holds more than weights, which cmtool does not run",
-            "get it again from whoever made it",
-        ) from error
+    """What ``torch.save`` or numpy wrote: tensors and arrays on the CPU in dictionaries and lists.
+
+    Anything else is an ``Other``. Tensors are views of the file. BadFile when it is damaged, or asks for more.
+    """
+    return read_outline(path, outlined(path))
 
 
-def check(path: Path) -> None:
-    """BadFile unless every entry of the zip is stored plainly, as large as it says, and what its checksum says."""
+def read_outline(path: Path, outline: Any) -> Any:
+    """The same for an outline that was made."""
     try:
-        with zipfile.ZipFile(path) as file:
-            entries = file.infolist()
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise BadFile(f"{path} is compressed, which torch.save does not do", "save it again with torch.save")
-            fits = sum(entry.file_size for entry in entries) <= path.stat().st_size
-            files = not any(entry.external_attr & FOLDER for entry in entries)
-            whole = fits and files and file.testzip() is None
-    except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
-        whole = False
-    if not whole:
-        raise BadFile(f"{path} is damaged: its contents do not match its checksums", "copy or download it again")
+        with path.open("rb") as file:
+            return Reader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)).of(outline)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise BadFile(f"{path} is damaged, or changed while it was read", "copy or download it again") from error
+
+
+class Reader:
+    """Makes what an outline tells, with the numbers of a mapped file."""
+
+    def __init__(self, memory: mmap.mmap):
+        self.memory = memory
+
+    def of(self, node: Any) -> Any:
+        if not isinstance(node, list):
+            return node
+        kind, *rest = node
+        if kind == "d":
+            return dict(zip(rest[::2], map(self.of, rest[1::2]), strict=True))
+        if kind == "l":
+            return [self.of(inside) for inside in rest]
+        return Other(rest[0]) if kind == "o" else self.tensor(*rest) if kind == "t" else self.array(*rest)
+
+    def tensor(self, kind: str, start: int, count: int, offset: int, shape: list[int], strides: list[int]) -> Tensor:
+        if not count:
+            return torch.empty(shape, dtype=TYPES[kind])
+        values = torch.frombuffer(self.memory, dtype=TYPES[kind], count=count, offset=start)
+        return values.as_strided(shape, strides, offset)
+
+    def array(self, dtype: str, start: int, size: int, text: bool, shape: list[int], fortran: bool) -> np.ndarray:
+        raw = self.memory[start : start + size]
+        values = np.frombuffer(raw.decode().encode("latin1") if text else raw, np.dtype(dtype))
+        return values.reshape(shape, order="F" if fortran else "C")
 
 
 def state_dict(path: Path, found: Any) -> dict[str, Tensor]:
-    """``found`` as named dense tensors of floating point; BadFile when it is anything else."""
-    if not isinstance(found, dict) or not all(isinstance(name, str) and plain(value) for name, value in found.items()):
-        raise BadFile(f"{path} holds more than named tensors, and cannot be a network alone")
+    """``found`` as named tensors of floating point, in memory of their own; BadFile when it is anything else."""
+    if not isinstance(found, dict):
+        raise BadFile(f"{path} holds no named tensors, and cannot be a network alone")
+    wrong = [(name, value) for name, value in found.items() if not isinstance(name, str) or not plain(value)]
+    if wrong:
+        name, value = wrong[0]
+        what = value.name if isinstance(value, Other) else type(value).__name__
+        raise BadFile(f"{path} holds more than named tensors, and cannot be a network alone: '{name}' is a {what}")
     if sum(value.numel() * value.element_size() for value in found.values()) > path.stat().st_size:
         raise BadFile(f"{path} has tensors that are larger than the file")
-    return dict(found)
+    return {name: value.clone(memory_format=torch.contiguous_format) for name, value in found.items()}
 
 
 def plain(value: Any) -> bool:

@@ -10,13 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import BadFile, CmtoolError, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill
+from cmtool.files.checkpoint import digest, fill, without_memory
 from cmtool.files.header import KINDS, Header
 from cmtool.files.opening import detected
 from cmtool.formats.diffusers_config import Told, told
@@ -130,7 +129,7 @@ def filled(weights: Path, state: Mapping[str, Tensor], shown: Told, shape: tuple
     if f"down_blocks.0.resnets.{shown.stack.blocks - 1}.norm1.weight" not in state:  # before a billion are made
         raise BadFile(f"{weights} has not the {shown.stack.blocks} blocks in a level that {CONFIG} says")
     try:
-        with torch.device("meta"):
+        with without_memory():
             net = registry.build("backbones", shown.backbone, shape, shown.classes)
     except CmtoolError as error:
         raise BadFile(f"{weights} cannot be used: {error.message}", error.hint) from error

@@ -4,14 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cmtool.errors import BadFile, MissingInput
 from cmtool.files.envelope import holds
 from cmtool.files.header import Header, parse
-from cmtool.files.sealed import read_sealed
+from cmtool.files.sealed import read_sealed, read_tensors
 from cmtool.formats.archive import read, state_dict
 
 __all__ = ["CONFIG", "INDEX", "KEY", "SCHEDULER", "UNET", "WEIGHTS", "class_of", "document", "tensors", "weights_of"]
@@ -61,7 +59,4 @@ def tensors(path: Path) -> tuple[dict[str, Tensor], Header | None]:
     if holds(path, KEY):
         found, header = read_sealed(path, KEY)
         return state_dict(path, found), parse(path, header)
-    try:
-        return state_dict(path, load_file(str(path))), None
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise BadFile(f"{path} is damaged: {error}", "copy or download it again") from error
+    return state_dict(path, read_tensors(path)), None

@@ -17,7 +17,7 @@ from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.rungs import ddpm
 from cmtool.errors import BadFile, CmtoolError, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill
+from cmtool.files.checkpoint import digest, fill, without_memory
 from cmtool.files.header import Header
 from cmtool.files.opening import detected
 from cmtool.formats.apart import described
@@ -140,7 +140,7 @@ def contradicts(path: Path, spec: Mapping[str, Any], given: Mapping[str, Any]) -
 def empty(path: Path, spec: Mapping[str, Any], shape: tuple[int, ...], classes: int) -> torch.nn.Module:
     """The network that the arguments describe, without memory for its weights; BadFile when there is none."""
     try:
-        with torch.device("meta"):
+        with without_memory():
             return registry.build("backbones", spec, shape, classes)
     except CmtoolError as error:
         raise BadFile(f"{path} cannot be used: {error.message}", error.hint) from error

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from cmtool.errors import BadFile
+from cmtool.errors import parsing
 
 __all__ = ["holds", "unpacked"]
 
 DEEPEST, LONGEST = 32, 1 << 16  # of containers in containers, and of entries in one
+MOST = 200_000  # values in sum: an array has ten
 TYPES = {"float32", "float64", "float16", "int32", "int64", "uint32", "uint8", "bool"}
 NUMBERS = {
     0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q",
@@ -52,22 +53,23 @@ def unpacked(path: Path) -> Any:
 
     Arrays are views of the file, which is read where they are used.
     """
-    try:
+    with parsing(path, "is damaged, or no file of flax", "get it again from whoever made it"):
         with path.open("rb") as file:
-            reader = Reader(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+            reader = Reader(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), [MOST])
         found = reader.value(0)
         if reader.at != len(reader.text):
             raise ValueError("more than one value")
-    except (ValueError, TypeError, OverflowError, struct.error) as error:
-        raise BadFile(f"{path} is damaged, or no file of flax: {error}", "get it again from whoever made it") from error
-    return found
+        return found
 
 
 class Reader:
-    """Walks over ``text`` once; ValueError where it ends early or says what flax does not write."""
+    """Walks over ``text`` once; ValueError where it ends early or says what flax does not write.
 
-    def __init__(self, text: memoryview):
-        self.text, self.at = text, 0
+    ``left`` is how many values it may still have, counted together with the readers of what is packed inside.
+    """
+
+    def __init__(self, text: memoryview, left: list[int]):
+        self.text, self.at, self.left = text, 0, left
 
     def take(self, size: int) -> memoryview:
         if size > len(self.text) - self.at:
@@ -79,6 +81,9 @@ class Reader:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def value(self, depth: int) -> Any:
+        self.left[0] -= 1
+        if self.left[0] < 0:
+            raise ValueError("it has more values than weights")
         first = self.take(1)[0]
         if first < 0x80 or first >= 0xE0:
             return first if first < 0x80 else first - 0x100
@@ -121,7 +126,7 @@ class Reader:
             raise ValueError(f"extension {code} is no array")
         if depth > DEEPEST:
             raise ValueError("it is too deep for weights")
-        inside = Reader(self.take(size))
+        inside = Reader(self.take(size), self.left)
         return array(inside.value(DEEPEST - 1))  # the shape is one deeper
 
 

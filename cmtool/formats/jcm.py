@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill
+from cmtool.files.checkpoint import digest, fill, without_memory
 from cmtool.files.header import KINDS, Header
 from cmtool.files.opening import detected
 from cmtool.formats.flaxpack import holds, unpacked
@@ -77,7 +77,7 @@ def jcm(
         raise BadFile(f"{path} is no whole network: {error} is not there or has another shape") from error
     spec = {**shown, **(backbone or {})}
     shape = (3, side, side)
-    with torch.device("meta"):
+    with without_memory():
         net = registry.build("backbones", spec, shape, 0)
     fill(path, net, renamed(path, net, tree))
     model = Denoiser(net, Preconditioning(0.5, sigma_min if kind == "consistency" else 0.0))

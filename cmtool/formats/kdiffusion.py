@@ -10,16 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.errors import BadFile, CmtoolError, UsageError
+from cmtool.errors import CmtoolError, UsageError
 from cmtool.files.checkpoint import digest, fill
 from cmtool.files.envelope import metadata
 from cmtool.files.header import Header
 from cmtool.files.opening import detected
+from cmtool.files.sealed import read_tensors
 from cmtool.formats.archive import mentions, pickled, read, state_dict
 from cmtool.formats.edm import contradicts, empty
 from cmtool.formats.kdiffusion_config import Shown, read_off
@@ -83,10 +82,7 @@ def opened(path: Path, ema: bool) -> tuple[Any, dict[str, Tensor]]:
         return found.get("config"), state_dict(path, found.get("model_ema" if ema else "model"))
     if not ema:
         raise UsageError(f"{path} holds an average and nothing else", "leave format.ema out")
-    try:
-        return config, state_dict(path, load_file(str(path)))
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise BadFile(f"{path} is damaged: {error}", "copy or download it again") from error
+    return config, state_dict(path, read_tensors(path))
 
 
 def between(path: Path, low: float | None, high: float | None) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.grids import karras
 from cmtool.core.rungs import SCHEDULES, ddpm
 from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill
+from cmtool.files.checkpoint import digest, fill, without_memory
 from cmtool.files.header import KINDS, Header
 from cmtool.files.opening import detected
 from cmtool.formats.adm_shapes import NAMES, Shown, read_off
@@ -151,7 +151,7 @@ def require(
 
 def build(path: Path, tensors: dict[str, torch.Tensor], meant: Meant) -> Denoiser:
     """The denoiser, and what a converted file will say of it."""
-    with torch.device("meta"):
+    with without_memory():
         net = registry.build("backbones", meant.backbone, meant.shape, meant.classes)
     fill(path, net, tensors)
     model = Denoiser(net, meant.preconditioning())

@@ -4,62 +4,28 @@ The source code that travels in such a file is never looked at. Tensors are not 
 the file each stands. Standard library only: it runs in a process of its own (``apart``).
 """
 
-import io
-import json
-import math
 import mmap
 import os
 import struct
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, BinaryIO
 
+from cmtool.formats import sandbox
 from cmtool.formats.pickles import Machine, Record, Refused, Span
+from cmtool.formats.places import SIZES, located, stored
 
-__all__ = ["describe", "main", "told"]
+__all__ = ["describe", "told"]
 
-MEMORY, SECONDS = 1 << 30, 60  # what the process may have beside the file itself, and how long it may work
 DEEP, PARTS, VALUES, LETTERS = 16, 20_000, 10_000, 300
 
 OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
 CONTAINERS = {f"torch.nn.modules.container.{kind}" for kind in ("ModuleDict", "ModuleList", "Sequential")}
-SIZES = {"Double": 8, "Long": 8, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Byte": 1, "Bool": 1}
 CODES = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u1": "B", "b1": "?"}
-
-
-def main() -> None:
-    """Tell of the file named by the first argument on the standard output, within limits."""
-    path = sys.argv[1]
-    limit(os.path.getsize(path))
-    sys.stdout.write(told(path))
 
 
 def told(path: str | os.PathLike[str]) -> str:
     """``describe`` as JSON, or ``{"refused": why}``."""
-    try:
-        with open(path, "rb") as file:
-            return json.dumps(describe(file))
-    except Refused as refusal:
-        reason = str(refusal)
-    except MemoryError:
-        reason = f"reading it takes more than {MEMORY >> 20} MiB of memory"
-    except Exception as error:  # there is no end to what a broken stream can make a reader raise
-        reason = f"it is damaged or cut short ({type(error).__name__})"
-    return json.dumps({"refused": reason})
-
-
-def limit(size: int) -> None:
-    """Bound the memory and the time of this process, where the system can; a core dump would hold the file."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
-        for what, most in (
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_AS, size + MEMORY),
-            (resource.RLIMIT_CPU, SECONDS),
-        ):
-            resource.setrlimit(what, (most, most))
+    return sandbox.told(path, describe)
 
 
 def describe(file: BinaryIO) -> dict[str, Any]:
@@ -131,38 +97,10 @@ def found(outer: Record) -> Iterator[tuple[str, Any]]:
 
 def placed(memory: mmap.mmap, tensor: Any) -> list[Any]:
     """Where the values of a tensor stand; Refused unless all of them lie inside its storage."""
-    while isinstance(tensor, Record) and tensor.name == "torch._utils._rebuild_parameter":
-        tensor = tensor.args[0]
-    if not isinstance(tensor, Record) or tensor.name != "torch._utils._rebuild_tensor_v2":
+    found = located(tensor, lambda storage: stored(memory, storage))
+    if found is None:
         raise Refused("it has a tensor that is none")
-    storage, offset, shape, strides, *_ = tensor.args
-    kind, start, count = stored(memory, storage)
-    numbers = [offset, *shape, *strides]
-    if len(shape) != len(strides) or not all(type(n) is int and 0 <= n <= count for n in numbers):
-        raise Refused("it has a tensor of no shape")
-    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    if math.prod(shape) > count or (0 not in shape and last >= count):
-        raise Refused("it has a tensor that is larger than its values")
-    return [kind, start, count, offset, list(shape), list(strides)]
-
-
-def stored(memory: mmap.mmap, storage: Any) -> tuple[str, int, int]:
-    """Type, place and number of the values of a storage, which torch saves as a file within the file.
-
-    Five pickles (a number, a version, the machine, the storage, its keys), the number of values in 8 bytes, the values.
-    """
-    if not isinstance(storage, Record) or storage.name != "torch.storage._load_from_bytes":
-        raise Refused("it has a storage that is none")
-    (span,) = storage.args
-    if not isinstance(span, Span):
-        raise Refused("it has a storage without bytes")
-    inner = io.BytesIO(memory[span.start : span.start + min(span.size, 4096)])
-    *_, record, _ = [Machine(inner).run() for _ in range(5)]
-    kind = record.args[1].removeprefix("torch.").removesuffix("Storage")
-    (count,) = struct.unpack("<q", inner.read(8))
-    if count < 0 or inner.tell() + count * SIZES[kind] > span.size:
-        raise Refused("it has a storage that is cut short")
-    return kind, span.start + inner.tell(), count
+    return found
 
 
 class Plain:

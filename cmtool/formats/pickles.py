@@ -4,7 +4,7 @@ A pickle is a program, and its usual reader imports and calls whatever the progr
 a name stays a name, a call becomes a record of what would have been called with what, and bytes become the place in the
 file where they stand. Names that are not in ``ALLOWED`` end the reading, and so do more than ``STEPS`` opcodes.
 
-This file and ``persistent`` know only the standard library: they run in a process of their own (``apart``).
+This file and those that use it know only the standard library: they run in a process of their own (``apart``).
 Source: the table of opcodes in Python's module ``pickletools``.
 """
 
@@ -17,22 +17,40 @@ __all__ = ["ALLOWED", "Machine", "Name", "Record", "Refused", "Span"]
 
 STEPS = 500_000  # the pickles of the largest published networks have about 60,000
 
+LONGEST = 200  # letters of a name
+
+REBUILT = (
+    *("tensor", "tensor_v2", "tensor_v3", "parameter", "parameter_with_state", "sparse_tensor", "nested_tensor"),
+    *("meta_tensor_no_storage", "qtensor", "wrapper_subclass", "device_tensor_from_numpy"),
+    "device_tensor_from_cpu_tensor",
+)
+TYPES = (
+    *("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"),
+    *("uint64", "bool", "complex32", "complex64", "complex128", "qint8", "quint8", "qint32", "per_tensor_affine"),
+    *("per_channel_affine", "float8_e4m3fn", "float8_e5m2", "strided", "sparse_coo", "sparse_csr", "jagged"),
+)
+STORED = (
+    *("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short", "Untyped"),
+    *("ComplexDouble", "ComplexFloat", "QInt8", "QUInt8", "QInt32"),
+)
+
 ALLOWED = {
     "builtins.getattr",  # a method of an object, such as EDM's losses keep
-    "builtins.set",
-    "collections.OrderedDict",
-    "dnnlib.util.EasyDict",
-    "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_tensor_v2",
-    "torch.Size",
-    "torch.device",
-    "torch.storage._load_from_bytes",
+    *("builtins.set", "builtins.complex", "builtins.bytearray", "builtins.bytes", "_codecs.encode"),
+    *(f"collections.{kind}" for kind in ("OrderedDict", "defaultdict", "Counter")),
+    *("dnnlib.util.EasyDict", "argparse.Namespace", "types.SimpleNamespace"),
+    *(f"pathlib.{kind}" for kind in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    *("torch.Size", "torch.device", "torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"),
+    *("torch.storage._load_from_bytes", "torch.storage.UntypedStorage", "torch.serialization._get_layout"),
+    *("torch._tensor._rebuild_from_type_v2", "torch.nested._internal.nested_tensor.NestedTensor"),
+    *(f"torch._utils._rebuild_{kind}" for kind in REBUILT),
     "torch_utils.persistence._reconstruct_persistent_obj",
     *(f"torch.nn.modules.container.{kind}" for kind in ("ModuleDict", "ModuleList", "Sequential")),
-    *(f"torch.{kind}" for kind in ("float16", "float32", "float64", "bfloat16", "int64", "uint8", "bool")),
-    *(f"torch.{kind}Storage" for kind in ("BFloat16", "Bool", "Byte", "Double", "Float", "Half", "Int", "Long")),
-    *("numpy.dtype", "numpy.ndarray"),
+    *(f"torch.{kind}" for kind in TYPES),
+    *(f"torch.{kind}Storage" for kind in STORED),
+    *("numpy.dtype", "numpy.ndarray", *(f"numpy.dtypes.{kind}DType" for kind in ("Float64", "Float32", "Int64"))),
     *(f"numpy.{core}.multiarray.{what}" for core in ("core", "_core") for what in ("scalar", "_reconstruct")),
+    *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
 }
 
 
@@ -45,10 +63,17 @@ class Name(str):
 
 
 class Span(NamedTuple):
-    """``size`` bytes of the file, from ``start``."""
+    """``size`` bytes of the file, from ``start``; ``text`` of bytes that stand there as UTF-8 of Latin-1."""
 
     start: int
     size: int
+    text: bool = False
+
+
+class Text(str):
+    """A text and the place where it stands: the protocols before 3 write bytes so."""
+
+    span: Span
 
 
 @dataclass(eq=False)
@@ -63,25 +88,36 @@ class Record:
 
 
 class Machine:
-    """The stack and the memo of one pickle; ``file`` stands at its beginning, and after ``run`` behind its end."""
+    """The stack and the memo of one pickle; ``file`` stands at its beginning, and after ``run`` behind its end.
 
-    def __init__(self, file: BinaryIO):
-        self.file = file
+    ``base`` is where the file's first byte stands in the file that places are told of.
+    """
+
+    def __init__(self, file: BinaryIO, base: int = 0):
+        self.file, self.base = file, base
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.outside: list[Any] = []  # what the pickle knows to stand elsewhere, such as the values of tensors
 
     def run(self) -> Any:
         """The object that the pickle describes; Refused, or any error of a broken stream."""
         for count, (opcode, argument, position) in enumerate(pickletools.genops(self.file)):
             if count > STEPS:
                 raise Refused(f"its pickle has more than {STEPS:,} steps")
-            if isinstance(argument, bytes):
-                argument = Span(self.file.tell() - len(argument), len(argument))
+            if isinstance(argument, bytes | bytearray):
+                argument = self.span(len(argument))
             elif opcode.name not in TABLE:
                 raise Refused(f"its pickle uses {opcode.name} at byte {position}")
+            elif opcode.name == "BINUNICODE":
+                argument = Text(argument)
+                argument.span = self.span(len(argument.encode("utf-8", "surrogatepass")))
             TABLE[opcode.name](self, argument)
         return self.stack.pop()
+
+    def span(self, size: int) -> Span:
+        """The bytes that were read last."""
+        return Span(self.base + self.file.tell() - size, size)
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -99,7 +135,7 @@ class Machine:
         return taken
 
     def name(self, module: Any, word: Any) -> None:
-        if not (isinstance(module, str) and isinstance(word, str)):
+        if not (isinstance(module, str) and isinstance(word, str)) or max(len(module), len(word)) > LONGEST:
             raise Refused("it asks for what has no name")
         found = f"{module}.{word}".replace("__builtin__.", "builtins.", 1)
         if found not in ALLOWED:
@@ -111,10 +147,16 @@ class Machine:
         called, args = self.pop(2)
         if not isinstance(called, Name) or not isinstance(args, tuple):
             raise Refused("it calls what is no name")
-        if called in ("collections.OrderedDict", "dnnlib.util.EasyDict") and not args:
+        if called in DICTIONARIES and (not args or called == "collections.defaultdict"):
             self.push({})
-        elif called == "builtins.set":
-            self.push(list(*args))
+        elif called == "builtins.set" and len(args) == 1 and isinstance(args[0], list):
+            self.push(args[0])  # not a copy of it, which would take longer than its opcode
+        elif called == "_codecs.encode":
+            self.push(encoded(*args))
+        elif called == "builtins.bytearray" and len(args) == 1 and isinstance(args[0], Span):
+            self.push(args[0])
+        elif called == "builtins.bytes" and not args:
+            self.push(Span(0, 0))
         else:
             self.push(Record(called, args))
 
@@ -125,6 +167,8 @@ class Machine:
             into.state = state
         elif not isinstance(into, dict):
             raise Refused("it changes what is no object")
+        elif not isinstance(state, dict) or not all(str(key).startswith("_") for key in state):
+            raise Refused("it gives a dictionary an attribute")  # torch keeps but _metadata there
 
     def store(self, pairs: list[Any]) -> None:
         into = self.stack[-1]
@@ -140,6 +184,11 @@ class Machine:
             raise Refused("it appends to what is no list")
         into.extend(values)
 
+    def refer(self) -> None:
+        """BINPERSID: something that stands outside the pickle."""
+        self.outside += self.pop(1)
+        self.push(Record("persistent", self.outside[-1]))
+
     def remember(self, index: int | None) -> None:
         self.memo[len(self.memo) if index is None else index] = self.stack[-1]
 
@@ -149,13 +198,21 @@ class Machine:
         self.store(pairs)
 
 
+def encoded(text: Any = None, how: Any = None) -> Span:
+    """Bytes that the protocols before 3 write as text; nothing is encoded here."""
+    if how != "latin1" or not isinstance(text, Text):
+        raise Refused("it asks for a text in an encoding")
+    return text.span._replace(text=True)
+
+
 def is_key(key: Any) -> bool:
     """Text or a small number: those cannot be chosen so that a dictionary becomes slow, or hashing endless."""
     return isinstance(key, str) or (isinstance(key, int) and abs(key) < 1 << 60)
 
 
 Step = Callable[[Machine, Any], Any]
-BYTES = {"BINBYTES", "BINBYTES8", "SHORT_BINBYTES"}
+BYTES = {"BINBYTES", "BINBYTES8", "SHORT_BINBYTES", "BYTEARRAY8"}
+DICTIONARIES = {"collections.OrderedDict", "collections.defaultdict", "dnnlib.util.EasyDict"}
 NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
 TEXTS = ("UNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE")
 
@@ -191,5 +248,5 @@ TABLE: dict[str, Step] = {
     "REDUCE": lambda m, _: m.call(),
     "NEWOBJ": lambda m, _: m.call(),
     "BUILD": lambda m, _: m.build(),
-    "BINPERSID": lambda m, _: m.push(Record("persistent", m.pop(1)[0])),
+    "BINPERSID": lambda m, _: m.refer(),
 }

@@ -18,7 +18,7 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.process import VP, SubVP
 from cmtool.core.rungs import ddpm
 from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill
+from cmtool.files.checkpoint import digest, fill, without_memory
 from cmtool.files.header import Header
 from cmtool.files.opening import detected
 from cmtool.formats.archive import mentions, pickled, read, state_dict
@@ -73,7 +73,7 @@ def score_sde(
     check(path, shown, process, centered)
 
     shape = (shown.channels, side, side)
-    with torch.device("meta"):
+    with without_memory():
         net = registry.build("backbones", spec, shape, 0)
     fill(path, net, tensors)
     model = Denoiser(net, preconditioning(process, centered))

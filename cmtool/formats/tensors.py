@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cmtool.errors import BadFile
 
-__all__ = ["read"]
+__all__ = ["TYPES", "read"]
 
 TYPES = {
     "Double": torch.float64,
@@ -18,6 +18,8 @@ TYPES = {
     "BFloat16": torch.bfloat16,
     "Long": torch.int64,
     "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
     "Byte": torch.uint8,
     "Bool": torch.bool,
 }

@@ -63,18 +63,22 @@ class EditOptions(SamplingOptions):
         section=TASK,
     )
     feather: int | None = option(
-        None, help="pixels around the hole that fade into it", check=at_least(1), section=TASK, shown="none: all kept"
+        None,
+        help="pixels around the hole that fade into it",
+        check=at_least(1, 10**5),
+        section=TASK,
+        shown="none: all kept",
     )
     margin: tuple[int, ...] | None = option(
         None,
         help="pixels that outpaint adds on each side, or at the top, left, bottom and right",
-        check=at_least(0),
+        check=at_least(0, 10**5),
         metavar="N[,N,N,N]",
         section=TASK,
         shown="an eighth of the model's size",
     )
     factor: int | None = option(
-        None, help="how many times larger superres makes it", check=at_least(2), section=TASK, shown="the task's"
+        None, help="how many times larger superres makes it", check=at_least(2, 10**5), section=TASK, shown="the task's"
     )
     blur: float | None = option(
         None, help="width of the blur that deblur undoes, in pixels", check=positive(), section=TASK, shown="1"
@@ -102,7 +106,9 @@ class EditOptions(SamplingOptions):
         shown="predictor-corrector",
     )
     seed: int = option(0, help="seed of the first variant", check=SEED, section=SAMPLING)
-    variants: int = option(1, help="results for each image, of as many seeds", check=at_least(1), section=SAMPLING)
+    variants: int = option(
+        1, help="results for each image, of as many seeds", check=at_least(1, 10**5), section=SAMPLING
+    )
     report: Path | None = option(
         None, help="a sheet of inputs, what is known, results and truth", metavar="FILE.png", section=OUTPUT
     )
@@ -136,9 +142,11 @@ class InterpOptions(WalkOptions):
         section=INPUT,
         shown="the model; a consistency model searches for the noise",
     )
-    frames: int = option(8, help="images from end to end, both counted", flag="-n", check=at_least(2), section=OUTPUT)
+    frames: int = option(
+        8, help="images from end to end, both counted", flag="-n", check=at_least(2, 10**5), section=OUTPUT
+    )
     rows: int | None = option(
-        None, help="images from top to bottom of a grid", check=at_least(2), section=OUTPUT, shown="--frames"
+        None, help="images from top to bottom of a grid", check=at_least(2, 10**5), section=OUTPUT, shown="--frames"
     )
     fps: float = option(12.0, help="frames a second of an animation", check=positive(), section=OUTPUT)
     output: str = option(

@@ -43,7 +43,7 @@ def features_option() -> Any:
 
 
 def batch_option() -> Any:
-    return option(256, help="images at a time", flag="-b", check=at_least(1), section=MACHINE)
+    return option(256, help="images at a time", flag="-b", check=at_least(1, 10**6), section=MACHINE)
 
 
 METRICS = ("fid", "kid", "is", "sfid", "prdc", "infinity", "memorised")
@@ -102,7 +102,7 @@ class FidOptions(WalkOptions):
     every: int = option(
         1,
         help="of a run that kept several checkpoints and averages, score every N-th along training; 0: the model alone",
-        check=at_least(0),
+        check=at_least(0, 10**5),
         section=INPUT,
     )
     chart: Path | None = option(
@@ -144,7 +144,7 @@ class LevelsOptions(MachineOptions):
         2,
         help="network evaluations of an image; all levels but the highest are looked for",
         flag="-k",
-        check=at_least(2),
+        check=at_least(2, 10**5),
         section=SAMPLING,
     )
     n: int = option(
@@ -164,7 +164,11 @@ class LevelsOptions(MachineOptions):
         section=SEARCH,
     )
     budget: int | None = option(
-        None, help="measurements at most", check=at_least(1), section=SEARCH, shown="three rounds, one of a level alone"
+        None,
+        help="measurements at most",
+        check=at_least(1, 10**5),
+        section=SEARCH,
+        shown="three rounds, one of a level alone",
     )
     output: Path = option(
         Path("tuned.safetensors"),
@@ -199,13 +203,13 @@ class LikelihoodOptions(MachineOptions, ForeignOptions):
         64,
         help="steps of the classical Runge-Kutta method, four evaluations each",
         flag="-k",
-        check=at_least(1),
+        check=at_least(1, 10**5),
         section=SAMPLING,
     )
     probes: int = option(
         1,
         help="random directions that estimate the divergence; 0: every axis, exact",
-        check=at_least(0),
+        check=at_least(0, 10**5),
         section=SAMPLING,
     )
     probe: str = option("rademacher", help="their distribution", choices=("rademacher", "gaussian"), section=SAMPLING)

@@ -19,10 +19,12 @@ class MachineOptions(Options):
         "auto",
         help="auto, cpu, cuda, cuda:N or mps",
         metavar="DEVICE",
-        check=matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:N or mps"),
+        check=matching(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:N or mps"),
         section=MACHINE,
     )
-    threads: int | None = option(None, help="processor threads", check=at_least(1), section=MACHINE, shown="every core")
+    threads: int | None = option(
+        None, help="processor threads", check=at_least(1, 4096), section=MACHINE, shown="every core"
+    )
 
 
 def overwrite_option() -> Any:

@@ -22,7 +22,7 @@ class SamplingOptions(MachineOptions, ForeignOptions):
         None,
         help="network evaluations of a consistency model, solver steps of a score model",
         flag="-k",
-        check=at_least(1),
+        check=at_least(1, 10**5),
         section=SAMPLING,
         shown="1, or as many as it was tuned to; 18",
     )
@@ -38,7 +38,7 @@ class SamplingOptions(MachineOptions, ForeignOptions):
         None, key="class", help="class, by name or number", metavar="CLASS", section=SAMPLING, shown="they take turns"
     )
     batch: int = option(
-        64, help="images at a time; does not change them", flag="-b", check=at_least(1), section=MACHINE
+        64, help="images at a time; does not change them", flag="-b", check=at_least(1, 10**6), section=MACHINE
     )
 
 

@@ -41,7 +41,7 @@ class TrainOptions(MachineOptions):
     sigma_min: float = option(0.002, help="lowest noise level", check=positive(), section=NETWORK)
     sigma_max: float = option(80.0, help="highest noise level", check=positive(), section=NETWORK)
     images: int = option(36_000, help="length, in images", flag="-n", check=at_least(1), section=TRAINING)
-    batch: int = option(16, help="images in a step", flag="-b", check=at_least(1), section=TRAINING)
+    batch: int = option(16, help="images in a step", flag="-b", check=at_least(1, 10**6), section=TRAINING)
     optimizer: Spec = option(
         Spec(name="adam", betas=[0.9, 0.99]), help="optimizer and its options", yaml_only=True, section=TRAINING
     )
@@ -75,17 +75,17 @@ class TrainOptions(MachineOptions):
         None, help="run directory", metavar="FOLDER", section=RUN, shown="runs/COMMAND/DATE-DATA-HEX"
     )
     resume: Path | None = option(None, help="go on with this run", metavar="FOLDER", section=RUN)
-    snapshots: int = option(8, help="sample grids drawn on the way", check=at_least(0), section=RUN)
+    snapshots: int = option(8, help="sample grids drawn on the way", check=at_least(0, 10**5), section=RUN)
     ema_snapshots: int = option(
         16,
         help="times each power average is stored on the way, for convert --ema-width",
-        check=at_least(0),
+        check=at_least(0, 10**5),
         section=RUN,
     )
     ema_dtype: str = option("fp32", help="precision of what is stored", choices=("fp32", "fp16"), section=RUN)
     dry_run: bool = option(False, help="say what would be done and how large it is, write nothing", section=RUN)
     micro_batch: int | None = option(
-        None, help="images at a time, to save memory", check=at_least(1), section=MACHINE, shown="what suits"
+        None, help="images at a time, to save memory", check=at_least(1, 10**6), section=MACHINE, shown="what suits"
     )
     precision: str = option("auto", help="arithmetic", choices=("auto", "fp32", "bf16"), section=MACHINE)
 

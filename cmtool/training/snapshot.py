@@ -25,7 +25,7 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-    """Put back what ``pack`` took."""
+    """Put back what ``pack`` took; any error of torch or Python where that is of another run."""
     state.model.load_state_dict(_under("model.", tensors))
     state.average.model.load_state_dict(_under("average.", tensors))
     for name, average in state.others.items():
@@ -35,8 +35,23 @@ def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) ->
     for name, value in _under("optimiser.", tensors).items():
         i, _, key = name.partition(".")
         moments.setdefault(int(i), {})[key] = value
+    _check(state, moments)
     state.optimiser.load_state_dict(state.optimiser.state_dict() | {"state": moments})
-    state.images, state.skipped = scalars["images"], scalars["skipped"]
+    state.images, state.skipped = (_count(scalars[key]) for key in ("images", "skipped"))
+
+
+def _check(state: State, moments: dict[int, dict[str, Tensor]]) -> None:
+    """The optimiser takes moments of any shape, and fails in the next step; ValueError before that."""
+    shapes = [parameter.shape for group in state.optimiser.param_groups for parameter in group["params"]]
+    for i, given in moments.items():
+        if not 0 <= i < len(shapes) or any(value.ndim and value.shape != shapes[i] for value in given.values()):
+            raise ValueError(f"moments of parameter {i} have another shape")
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("a count of images is no whole number")
+    return value
 
 
 def _own(state: State) -> dict[str, Tensor]:

@@ -128,3 +128,26 @@ def test_the_working_directory_is_where_it_looks(tmp_path, monkeypatch):
 def test_headers_and_runs_need_no_torch():
     code = "import sys, cmtool.files.header, cmtool.files.runs; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"
+
+
+DAMAGED = [
+    *("{", "[]", "3", "null", "[" * 100_000, '{"updated": "' + "x" * (1 << 20) + '"}'),
+    *('{"state": "finished"}', '{"updated": 3, "state": "x"}', '{"updated": "x", "state": []}'),
+    *('{"updated": "x", "state": "x", "images": 1e999}', '{"updated": "x", "state": "x", "skipped": -1}'),
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_status_that_is_none(tmp_path, text):
+    (tmp_path / "status.json").write_text(text)
+    with pytest.raises(BadFile, match=r"status\.json is damaged"):
+        read_status(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "3", "null", "{}", '{"images": "x"}', "\udcff", "[" * 100_000])
+def test_a_line_of_metrics_that_is_none_is_named(tmp_path, line):
+    append(tmp_path, {"images": 1})
+    with (tmp_path / "metrics.jsonl").open("a", errors="surrogateescape") as file:
+        file.write(line + "\n")
+    with pytest.raises(BadFile, match=r"metrics\.jsonl, line 2, is damaged"):
+        rewind(tmp_path, 10)

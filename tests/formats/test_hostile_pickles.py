@@ -12,7 +12,7 @@ from hostile import SIZES, hostile
 
 import cmtool
 from cmtool.errors import BadFile
-from cmtool.formats.persistent import MEMORY
+from cmtool.formats.sandbox import MEMORY
 
 NAMES = sorted(hostile("/trace"))
 

@@ -1,0 +1,29 @@
+"""Small text files that a user names: options, what stands beside a model, classes."""
+
+import codecs
+from pathlib import Path
+
+from cmtool.errors import MissingInput, UsageError, regular
+
+__all__ = ["read_text"]
+
+
+def read_text(path: Path, most: int, hint: str) -> str:
+    """The text of a file of at most ``most`` bytes: UTF-8, or what Windows writes, with or without its mark.
+
+    MissingInput when there is no such file, UsageError when it is larger or no text; ``hint`` says what is wanted.
+    """
+    regular(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(most + 1)
+        if len(raw) > most:
+            raise UsageError(f"{path} is larger than {most:,} bytes", hint)
+        wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return raw.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingInput(f"there is no file {path}", hint) from error
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise UsageError(f"{path} is not a text file", hint) from error
+    except (OSError, ValueError) as error:
+        raise MissingInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}", hint) from error

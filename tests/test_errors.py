@@ -1,0 +1,52 @@
+"""One place where a broken file becomes a sentence, and one where text of files becomes printable."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cmtool.errors import BadFile, MissingInput, UsageError, parsing, printable, regular
+
+
+@pytest.mark.parametrize(
+    "kind", [KeyError, OverflowError, RecursionError, MemoryError, UnicodeError, ZeroDivisionError]
+)
+def test_whatever_a_parser_raises_is_a_bad_file(kind):
+    with pytest.raises(BadFile) as caught, parsing(Path("a.pt"), "is no network", "get it again"):
+        raise kind("odd\nvalue")
+    assert caught.value.message.startswith(f"a.pt is no network: {kind.__name__}, ")
+    assert "\n" not in caught.value.message
+    assert (caught.value.code, caught.value.hint) == (65, "get it again")
+
+
+def test_our_own_errors_and_memory_that_is_gone_pass():
+    with pytest.raises(UsageError, match="a hint"), parsing("a"):
+        raise UsageError("a hint")
+    with pytest.raises(RuntimeError), parsing("a"):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;x\x07", "\\x1b]0;x\\x07"),
+        ("a\r\nb\tc", "a\\r\\nb\\tc"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\udcff", "\\udcff"),
+        ("Łódź 画像 🙂", "Łódź 画像 🙂"),
+        (3, "3"),
+    ],
+)
+def test_text_of_a_file_commands_no_terminal(text, shown):
+    assert printable(text) == shown
+
+
+def test_pipes_and_devices_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(MissingInput, match="not a file but a pipe or a device"):
+            regular(path)
+    (tmp_path / "a").touch()
+    for path in (tmp_path / "a", tmp_path, tmp_path / "nowhere", "a\0b"):
+        regular(path)
