@@ -18,7 +18,7 @@ from cmtool.commands.judged import Side, few, find, is_model, of_dataset, picked
 from cmtool.commands.protocols import features_of
 from cmtool.commands.together import leads
 from cmtool.declarations import declarations
-from cmtool.errors import CmtoolError, UsageError
+from cmtool.errors import CmtoolError, UsageError, check_regular
 from cmtool.evaluation.memory import Memory
 from cmtool.evaluation.metrics import MEMORY, needs, values
 from cmtool.evaluation.observation import check
@@ -26,7 +26,6 @@ from cmtool.evaluation.references import Statistics, comparable, write_statistic
 from cmtool.files.atomic import replacing, writing
 from cmtool.files.pictures import check_target, grid, write_picture
 from cmtool.files.places import check_place, made_by
-from cmtool.files.streams.kinds import check_regular
 from cmtool.files.streams.npz import keys
 from cmtool.files.streams.reading import STREAM
 from cmtool.pictures import with_channels
@@ -47,7 +46,7 @@ def run(options: FidOptions, console: Console) -> None:
         raise UsageError("standard input can be one side only", "write one of them to a file first")
     for target in filter(None, (options.source, options.ref)):
         if target != STREAM:
-            check_regular(Path(target))
+            check_regular(target)
     use_threads(options.threads)
     spec = features_of(options, console)
     features = registry.build("features", spec, device=str(device(options.device)))

@@ -10,10 +10,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from cmtool.errors import UsageError
+from cmtool.errors import UsageError, parsing
 from cmtool.files.streams.item import Item
 from cmtool.files.streams.names import Passed
-from cmtool.files.streams.parsing import parsing, whole_label
+from cmtool.files.streams.numbers import whole_label
 from cmtool.pictures import MAX_BYTES, MAX_PIXELS, decode, planes
 
 __all__ = ["LAYOUT", "SheetSink", "is_sheet", "read", "read_bytes"]
@@ -71,7 +71,7 @@ def _cut(picture: np.ndarray, data: bytes, name: str, key: str) -> Iterator[Item
     if text is None:
         yield Item(name, picture, key=key)
         return
-    with parsing(name, "a sheet that is laid out as it says"):
+    with parsing(name, "is not a sheet that is laid out as it says, or is damaged"):
         layout = _layout(text, picture, name)
     for i in range(layout.n):
         top, left = layout.corner(i)
