@@ -107,7 +107,7 @@ def _value(d: Declaration, item: Given) -> Any:
     if value is None:
         return None
     word = value.name if isinstance(value, Spec) else value
-    if d.choices and word is not None and word not in d.choices:
+    if d.choices and word not in d.choices and (word or not isinstance(value, Spec)):
         near = closest(str(word), d.choices)
         hint = f"did you mean '{near}'?" if near else None
         raise UsageError(f"{item.place} must be one of {', '.join(d.choices)}, not {_quoted(word)}", hint)

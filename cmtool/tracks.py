@@ -37,7 +37,7 @@ class Track:
 def tracks(text: int | str) -> tuple[Track, ...]:
     """The averages that ``1500``, ``power:0.05`` or several with commas between them stand for; ValueError for others.
 
-    A number alone is a half-life in images.
+    A number alone is a half-life in images, and below 1 the decay of each step that papers give, such as 0.9999.
     """
     found = tuple(_track(part.strip()) for part in str(text).split(","))
     if len(set(found)) < len(found):
@@ -47,7 +47,8 @@ def tracks(text: int | str) -> tuple[Track, ...]:
 
 def _track(text: str) -> Track:
     form, _, value = text.rpartition(":")
-    track = Track(form or "half-life", float(value))
+    number = float(value)
+    track = Track(form or ("constant" if 0 < number < 1 else "half-life"), number)
     if track.form not in FORMS or not FORMS[track.form](track.value):
         raise ValueError(text)
     return track
@@ -62,5 +63,6 @@ def _are_tracks(text: int | str) -> bool:
 
 TRACKS = Check(
     _are_tracks,
-    "half-lives in images (0: no average), power:WIDTH, constant:BETA or counted:BETA, each once, with commas between",
+    "half-lives in images (0: no average), decays such as 0.9999, power:WIDTH, constant:BETA or counted:BETA, each "
+    "once, with commas between",
 )

@@ -10,11 +10,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cmtool import bundled as shipped
+from cmtool import load
 from cmtool.bundled import SHA256, bundled
 from cmtool.cli import run
+from cmtool.commands.judged import is_model
 from cmtool.commands.models import checkpoint
 from cmtool.datasets.shapes import shapes
-from cmtool.errors import BadFile
+from cmtool.errors import BadFile, MissingInput
 from cmtool.features.small import small
 from cmtool.files.header import read_header
 
@@ -32,6 +34,22 @@ def test_they_are_small_and_what_they_say():
 def test_info_knows_them_by_name(capsys):
     assert run(["info", "shapes-score", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["header"]["kind"] == "score"
+
+
+@pytest.mark.parametrize("name", ["shape-score", "shapes_score", "shapes-scores", "shapes-score.safetensors"])
+def test_nearly_their_names_are_told(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingInput) as caught:
+        checkpoint(shipped.Path(name))
+    assert caught.value.hint == "did you mean shapes-score, which comes with cmtool?"
+
+
+def test_every_command_and_load_know_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_model("shapes-score")
+    assert load("shapes-consistency").header.kind == "consistency"
+    (tmp_path / "shapes-score").write_bytes(b"a file of this name comes first")
+    assert checkpoint(shipped.Path("shapes-score")) == shipped.Path("shapes-score")
 
 
 def test_another_file_in_their_place_is_refused(tmp_path, monkeypatch):

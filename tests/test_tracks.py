@@ -14,6 +14,17 @@ def test_a_number_is_a_half_life():
     )
 
 
+def test_a_number_below_one_is_the_decay_of_a_step():
+    assert tracks("0.9999") == tracks(0.9999) == tracks("constant:0.9999") == (Track("constant", 0.9999),)
+    assert tracks("0.999,1500,0.9999432") == (
+        Track("constant", 0.999),
+        Track("half-life", 1500),
+        Track("constant", 0.9999432),
+    )
+    assert tracks(0) == (Track("half-life", 0),)
+    assert tracks("half-life:0.5") == (Track("half-life", 0.5),)
+
+
 @pytest.mark.parametrize("text", ["half-life:1500", "power:0.05", "constant:0.9999432189950708", "counted:0.999"])
 def test_what_a_track_is_called_is_what_was_written(text):
     (track,) = tracks(text)

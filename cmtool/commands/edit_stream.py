@@ -115,6 +115,8 @@ class Edits:
                 return item.label
             self._remark(f"{item.name} has the label {item.label}, and the model has {header.conditional} classes")
         folder = item.key.split("/")[0] if "/" in item.key else ""
+        if folder in header.classes:
+            return header.classes.index(folder)
         if folder and not are_numbers([folder]):
             with suppress(UsageError):  # other folders are for other things
                 return match_classes([folder], header.classes)[0]

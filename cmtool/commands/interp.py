@@ -42,6 +42,8 @@ def run(options: InterpOptions, console: Console) -> None:
     check_suffix(options, model.header.shape)
     header, model = model.header, guided(model, path, options, console.warn)
     walk = plan(header, options)
+    if walk.grid:
+        console.say(f"levels {walk.told}")
     ends = ends_of(words, model, walk, options, class_index(header, options.klass), console)
     rows = (options.rows or options.frames) if len(ends) == 4 else 1
     blend = Blend([end.seed for end in ends], options.frames, rows, [end.noise for end in ends])

@@ -28,10 +28,9 @@ from cmtool.files.header import Header
 from cmtool.files.opening import format_of
 from cmtool.files.runs import CHECKPOINT
 from cmtool.files.streams.item import decoded
-from cmtool.files.streams.kinds import check_regular
 from cmtool.files.streams.names import Passed, told
 from cmtool.files.streams.npz import keys
-from cmtool.files.streams.reading import STREAM, items_of
+from cmtool.files.streams.reading import items_of
 from cmtool.settings import FidOptions
 from cmtool.training.batches import Cache
 from cmtool.training.devices import device
@@ -46,7 +45,8 @@ class Side:
     """What a name stands for: batches of images [B, ...], statistics of some, or both, as in a reference batch of ADM.
 
     ``total`` is how many images there are, where that is known, ``passed`` counts those of kinds that are not read. Of
-    a model, ``plan`` is its walk, ``header`` says what it is and ``seeds`` what it draws.
+    a model, ``plan`` is its walk, ``header`` says what it is and ``seeds`` what it draws. ``classes`` are the names of
+    those of a data set.
     """
 
     target: str
@@ -57,6 +57,7 @@ class Side:
     header: Header | None = None
     seeds: range | None = None
     passed: Passed = field(default_factory=Passed)
+    classes: tuple[str, ...] = ()
 
     def facts(self, found: Statistics) -> dict[str, Any]:
         """What a document says of this side, once it has been measured."""
@@ -81,8 +82,6 @@ def is_model(target: str) -> bool:
 
 def find(target: str, features: str, options: FidOptions, console: Console) -> Side:
     """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
-    if target != STREAM:
-        check_regular(Path(target))
     if is_model(target):
         return of_model(Path(target), options, console)
     return given(target, options.batch, features)
@@ -100,7 +99,7 @@ def given(target: str, batch: int, features: str = "inception") -> Side:
         return _stream(target, batch)
     if data_spec(target)["name"] in names:
         return of_dataset(data_spec(target), batch, target)
-    near = closest(target, names)
+    near = closest(target, [*names, *NAMES])
     hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
     raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
 
@@ -130,6 +129,8 @@ def of_model(path: Path | None, options: FidOptions, console: Console) -> Side:
     model, found = open_model(path, device(options.device), console, options.format, options.backbone)
     model = guided(model, found, options, console.warn)
     walk, klass = plan(model.header, options), class_index(model.header, options.klass)
+    if walk.grid:
+        console.say(f"levels {walk.told}")
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
     pixels = {"pixels": truncated} if options.protocol == "adm" else {}
 
@@ -156,7 +157,7 @@ def of_dataset(spec: Mapping[str, Any], batch: int, target: str | None = None) -
     def read() -> Iterator[Images]:
         return (cache.read(range(i, min(i + batch, n)))[0] for i in range(0, n, batch))
 
-    return Side(target or spec["name"], read, n)
+    return Side(target or spec["name"], read, n, classes=tuple(dataset.classes))
 
 
 def seen(

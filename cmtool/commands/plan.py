@@ -23,6 +23,7 @@ from cmtool.values import Spec
 __all__ = ["Plan", "check_levels", "jumps", "plan", "recommended"]
 
 ODE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 2022
+OPENAI = (40, 151, 201)  # levels of the grids that OpenAI's published commands count on
 JUMPING = ("ts", "convention")
 WALKING = ("solver", "spacing", "process")
 
@@ -33,6 +34,7 @@ class Plan:
 
     walk: Walk
     made: int = 0
+    grid: int | None = None  # how many levels has the Karras grid that ``--ts`` counts on
 
     @property
     def levels(self) -> Tensor:
@@ -42,6 +44,12 @@ class Plan:
     def evaluations(self) -> int | None:
         """Network evaluations for each image; None where the solver decides as it goes."""
         return self.walk.evaluations
+
+    @property
+    def told(self) -> str:
+        """The levels in words, and of which grid they are where they were given by number."""
+        levels = ", ".join(f"{level:.4g}" for level in self.levels)
+        return f"{levels}, on the Karras grid of {self.grid} levels" if self.grid else levels
 
 
 def plan(header: Header, options: WalkOptions | None = None) -> Plan:
@@ -61,7 +69,7 @@ def plan(header: Header, options: WalkOptions | None = None) -> Plan:
         return Plan(_downhill(header, options))
     steps = options.steps or 2
     _refuse(options, WALKING, "the walk of a score model", "and this is a consistency model", f"--steps {steps}")
-    return Plan(_jumps(header, options))
+    return Plan(_jumps(header, options), grid=_counted(options.ts, options.steps) if options.ts else None)
 
 
 def _refuse(options: WalkOptions, keys: Sequence[str], what: str, but: str, instead: str) -> None:
@@ -162,14 +170,27 @@ def _stations(header: Header, options: WalkOptions) -> Tensor:
 
 
 def _numbered(header: Header, ts: tuple[int, ...], steps: int | None) -> Tensor:
-    """Levels by their place on the Karras grid of ``steps``; the last place is the image, to which nothing is added.
+    """Levels by their place on the Karras grid; the last place is the image, to which nothing is added."""
+    n = _counted(ts, steps)
+    return karras(n, *_ends(header))[[i for i in ts if i < n - 1]]
 
-    Without ``steps`` the last of ``ts`` is that place, as OpenAI always gives it.
+
+def _counted(ts: tuple[int, ...], steps: int | None) -> int:
+    """How many levels has the grid that ``ts`` count on.
+
+    OpenAI's end with the last place, so they tell it where that is one of their grids; UsageError for others.
     """
-    steps = steps or ts[-1] + 1
-    if ts[-1] >= steps:
-        raise UsageError(f"a grid of {steps} levels has none with the number {ts[-1]}", f"give --steps {ts[-1] + 1}")
-    return karras(steps, *_ends(header))[[i for i in ts if i < steps - 1]]
+    n = steps or ts[-1] + 1
+    if ts[-1] >= n:
+        raise UsageError(f"a grid of {n} levels has none with the number {ts[-1]}", f"give --steps {ts[-1] + 1}")
+    if steps is None and n not in OPENAI:
+        grids = ", ".join(map(str, OPENAI[:-1]))
+        raise UsageError(
+            f"--ts {','.join(map(str, ts))} does not say of which grid: OpenAI's of {grids} or {OPENAI[-1]} levels end "
+            f"at {', '.join(str(grid - 1) for grid in OPENAI)}, and this ends at {ts[-1]}",
+            f"give the number of its levels: --steps {OPENAI[0] if ts[-1] < OPENAI[0] else n}",
+        )
+    return n
 
 
 def check_levels(header: Header, steps: int | None, levels: Sequence[float] | None) -> None:

@@ -119,8 +119,8 @@ def take_up(job: Job, folder: Path, command: str) -> None:
         anew = f"start it again: cmtool {command} --config {quote(str(folder / 'config.yaml'))}"
         raise MissingInput(f"{folder} was stopped before its first save", anew)
     parents = read_header(folder / CHECKPOINT).parents
-    if [parent["sha256"] for parent in parents] != [now["sha256"] for now in job.header.parents]:
-        known = {parent["sha256"] for parent in parents}
+    if [parent.get("sha256") for parent in parents] != [now["sha256"] for now in job.header.parents]:
+        known = {parent.get("sha256") for parent in parents}
         now = next((now["path"] for now in job.header.parents if now["sha256"] not in known), "the teacher")
         hint = "bring that file back, or start a new run without --resume"
         raise UsageError(f"{now} is not the file that {folder} was started with", hint)

@@ -60,7 +60,9 @@ def run(options: SampleOptions, console: Console) -> None:
         console.warn(remark)
     rule, shard = class_rule(header, options.klass, options.classes), shard_of(options.shard)
     labels = labels_of(seeds, header.conditional, rule)
-    wanted = Wanted(seeds, labels if labels is None else labels.tolist(), header.shape, facts(model, walk, options))
+    names = header.classes if len(header.classes) == header.conditional else ()
+    listed = labels if labels is None else labels.tolist()
+    wanted = Wanted(seeds, listed, header.shape, facts(model, walk, options), names)
     for remark in check_output(options.output, wanted, options.overwrite):
         console.warn(remark)
     mine = wanted.cut(*shard)
@@ -70,11 +72,10 @@ def run(options: SampleOptions, console: Console) -> None:
     )
     began = time.monotonic()
 
-    levels = ", ".join(f"{level:.4g}" for level in walk.levels)
     each = evaluations(walk, model)
     ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
     of = f" of class {class_name(header, rule)}" if isinstance(rule, int) else ""
-    console.say(f"{len(mine):,} images{of}{part(shard)}{ranks()}, {ahead}, levels {levels}")
+    console.say(f"{len(mine):,} images{of}{part(shard)}{ranks()}, {ahead}, levels {walk.told}")
     done = fill(options, wanted, lambda some: in_batches(model, walk, some, options.batch, rule), gallery, console)
     seconds, made = time.monotonic() - began, round(walk.made / done, 1) if done else float(each or 0)
     if each is None and done:

@@ -20,7 +20,7 @@ def shard_of(given: str | None, environment: Mapping[str, str] = os.environ) -> 
     if not launched(environment):
         return part, parts
     rank, world = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
-    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+    if not (rank.isdecimal() and world.isdecimal() and len(rank + world) < 20 and int(rank) < int(world)):
         raise UsageError(f"RANK={rank} and WORLD_SIZE={world} are no rank of a group of processes", "unset both")
     return (part - 1) * int(world) + int(rank) + 1, parts * int(world)
 

@@ -88,16 +88,24 @@ def ddpm(
     high: float,
     own: Preconditioning,
     *,
-    steps: int = RUNGS,
+    steps: int | None = None,
     beta_min: float | None = None,
     beta_max: float | None = None,
 ) -> Process:
-    return DDPM.linear(steps, *_betas(own, beta_min, beta_max))
+    return DDPM.linear(own.steps if steps is None else steps, *_betas(own, beta_min, beta_max))
 
 
 def cosine(
-    low: float, high: float, own: Preconditioning, *, steps: int = RUNGS, shift: float = 0.008, most: float = 0.999
+    low: float,
+    high: float,
+    own: Preconditioning,
+    *,
+    steps: int | None = None,
+    shift: float | None = None,
+    most: float | None = None,
 ) -> Process:
+    steps = own.steps if steps is None else steps
+    shift, most = own.cosine_shift if shift is None else shift, own.beta_limit if most is None else most
     if steps < 2 or shift < 0 or not 0 < most < 1:
         raise UsageError("the cosine ladder has 2 steps or more, a shift of 0 or more and betas below 1")
     return DDPM.cosine(steps, shift, most)

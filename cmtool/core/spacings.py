@@ -46,15 +46,16 @@ def iddpm(
     process: Process,
     own: Preconditioning,
     *,
-    steps: int = 1000,
-    shift: float = 0.008,
-    most: float = 0.999,
+    steps: int | None = None,
+    shift: float | None = None,
+    most: float | None = None,
 ) -> Tensor:
     """Evenly counted rungs of the cosine ladder between the ends (Karras et al. 2022, table 1)."""
-    ladder = process_called({"name": "cosine", "steps": steps, "shift": shift, "most": most}, low, high)
-    rungs = ladder.level(torch.arange(steps, 0, -1, dtype=torch.float64))
+    said = {"steps": steps, "shift": shift, "most": most}
+    ladder = process_called({"name": "cosine"} | {k: v for k, v in said.items() if v is not None}, low, high, own)
+    rungs = ladder.level(torch.arange(steps or own.steps, 0, -1, dtype=torch.float64))
     if not ((rungs >= low) & (rungs <= high)).any():
-        raise UsageError(f"none of the {steps} rungs of iddpm lies between {low:g} and {high:g}")
+        raise UsageError(f"no rung of the spacing iddpm lies between {low:g} and {high:g}")
     return grids.even(rungs, n, low, high)
 
 

@@ -16,7 +16,7 @@ from cmtool.core.noise import Blend, Noise
 from cmtool.core.predictor_corrector import predictor_corrector
 from cmtool.core.process import Process
 from cmtool.core.samplers import clipped, multistep, probability_flow, start
-from cmtool.core.sde import Update, native_start
+from cmtool.core.sde import Stay, Update, native_start
 from cmtool.core.solvers import Solver
 
 __all__ = ["AlongODE", "Annealed", "Jumps", "Reverse", "Walk"]
@@ -100,7 +100,8 @@ class Reverse:
 
     @property
     def evaluations(self) -> int:
-        return (len(self.times) - 1) * (1 + getattr(self.corrector, "steps", 0))
+        predictions = 0 if isinstance(self.predictor, Stay) else 1
+        return (len(self.times) - 1) * (predictions + getattr(self.corrector, "steps", 0))
 
     def begin(self, noise: Noise | Blend, shape: tuple[int, ...]) -> Tensor:
         return native_start(noise, shape, self.process, self.times[0])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cmtool.errors import BadFile, MissingInput, UsageError, closest, encodable, regular
+from cmtool.errors import BadFile, MissingInput, UsageError, check_regular, closest, encodable
 
 __all__ = ["BLANK", "Envelope", "digest", "holds", "metadata", "names_in", "pack", "read_envelope", "sealed", "verify"]
 
@@ -137,7 +137,7 @@ def _table(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _open(path: Path) -> BinaryIO:
-    regular(path)
+    check_regular(path)
     try:
         return path.open("rb")
     except FileNotFoundError:

@@ -25,7 +25,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, TextIO
 
-from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed, closest, parsing, regular
+from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed, check_regular, closest, parsing
 from cmtool.files.atomic import make_folder, sweep, write_bytes, writing
 from cmtool.files.locks import take
 from cmtool.strictjson import dumps
@@ -83,7 +83,7 @@ def read_status(folder: str | Path) -> dict[str, Any]:
     """What ``write_status`` wrote; MissingInput when the folder is no run, BadFile when the file is damaged."""
     path = Path(folder) / STATUS
     try:
-        regular(path)
+        check_regular(path)
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -110,7 +110,7 @@ def rewind(folder: str | Path, images: int) -> None:
     path = Path(folder) / METRICS
     if not path.exists():
         return
-    regular(path)
+    check_regular(path)
     lines = path.read_bytes().splitlines(keepends=True)
     kept = []
     for number, line in enumerate(lines, 1):

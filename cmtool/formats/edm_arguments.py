@@ -123,9 +123,9 @@ def sane(path: Path, key: str, value: Any) -> Any:
     """The value, unless a network of it could not be imagined: BadFile."""
     if value is None and key in NONE:
         return None
-    numbers = value if isinstance(value, list) else [value]
+    numbers: list[Any] = value if isinstance(value, list) else [value]
     most = MOST.get(key, WIDEST)
     fits = all(isinstance(n, str) or (isinstance(n, int | float) and 0 <= n <= most) for n in numbers)
     if not fits or len(numbers) > LONGEST:
         raise BadFile(f"{path} describes a network that cannot be: {key}={str(value)[:40]}")
-    return float(value) if key == "clip_act" else value
+    return float(numbers[0]) if key == "clip_act" else value

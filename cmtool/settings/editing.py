@@ -154,7 +154,7 @@ class InterpOptions(WalkOptions):
     rows: int | None = option(
         None, help="images from top to bottom of a grid", check=at_least(2, 10**5), section=OUTPUT, shown="--frames"
     )
-    fps: float = option(12.0, help="frames a second of an animation", check=positive(), section=OUTPUT)
+    fps: float = option(12.0, help="frames a second of an animation", check=between(0.02, 1000), section=OUTPUT)
     output: str = option(
         "interp.png",
         help="a strip or grid FILE.png, an animation FILE.webp or FILE.gif, FOLDER, FILE.npz, FILE.tar or -",

@@ -63,8 +63,8 @@ class TrainOptions(MachineOptions):
     )
     ema: int | str = option(
         1_500,
-        help="half-life of the averaged weights, in images; 0: none. Several, such as 1500,power:0.05,power:0.1: the "
-        "first is the model, the others are kept beside it",
+        help="half-life of the averaged weights, in images; below 1, such as 0.9999, the decay of each step; 0: none. "
+        "Several, such as 1500,power:0.05,power:0.1: the first is the model, the others are kept beside it",
         check=TRACKS,
         metavar="TRACKS",
         section=TRAINING,

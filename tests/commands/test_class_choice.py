@@ -88,7 +88,7 @@ def test_classes_of_a_file_that_an_editor_saved(called, cm, tmp_path, encoding):
     lines = (tmp_path / "s" / "manifest.jsonl").read_text().splitlines()
     assert [json.loads(line)["class"] for line in lines] == [3, 2, 4, 3]
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe\x00\xd8\r")
-    assert cm("sample", "-m", called(FOLDERS), "--classes", tmp_path / "c.txt").code == 65
+    assert cm("sample", "-m", called(FOLDERS), "--classes", tmp_path / "c.txt").code == 2
 
 
 def test_likelihood_matches_the_folders_of_the_data_by_name(called, cm, tmp_path):
@@ -114,3 +114,10 @@ def test_likelihood_matches_the_folders_of_the_data_by_name(called, cm, tmp_path
     (tmp_path / "plain").mkdir()
     Image.fromarray(images[0].astype(np.uint8)).save(tmp_path / "plain" / "x.png")
     assert "the likelihood is that of images without their class" in bits("plain", "0:1")[1]
+
+
+def test_samples_say_what_their_labels_are_called(called, cm, tmp_path):
+    assert cm("sample", "-m", called(("1", "2", "5")), "-n", "3", "-o", tmp_path / "s").code == 0
+    document = json.loads((tmp_path / "s" / "dataset.json").read_text())
+    assert document["class_names"] == ["1", "2", "5"]
+    assert document["labels"] == [[f"{k:08}.png", k] for k in range(3)]

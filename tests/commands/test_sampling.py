@@ -87,6 +87,62 @@ def test_levels_as_openai_counts_them(drawn, rgb):
     assert drawn(rgb, "-n", "2", "--levels", ",".join(map(str, document["levels"])))[1] == files
 
 
+@pytest.mark.parametrize(("ts", "n"), [("0,106,200", 201), ("0,62,150", 151), ("0,39", 40)])
+def test_the_grid_that_openai_counts_on_is_said(drawn, rgb, cm, tmp_path, ts, n):
+    places = [int(i) for i in ts.split(",")]
+    told = cm("sample", "-m", rgb, "-n", "1", "--ts", ts, "-o", tmp_path / "said")
+    assert f"on the Karras grid of {n} levels" in told.err
+    document, _ = drawn(rgb, "-n", "1", "--ts", ts)
+    assert document["levels"] == karras(n)[places[:-1]].tolist()
+
+
+def test_numbers_of_no_grid_of_openai_are_asked_about(cm, rgb):
+    told = cm("sample", "-m", rgb, "-n", "1", "--ts", "0,22")
+    assert told.code == 2 and "does not say of which grid" in told.err and "--steps 40" in told.err
+
+
+def test_options_of_process_and_spacing(drawn, trained):
+    """Karras et al.'s ablations: any schedule with any scaling and any discretisation."""
+    teacher = trained["teacher"]
+    document, _ = drawn(teacher, "-n", "1", "--steps", "4", "--set", "spacing.rho=3")
+    assert document["levels"][:-1] == karras(4, rho=3.0).tolist()
+    spaced = ["--spacing", "vp", "--set", "spacing.start=0.001", "--set", "spacing.sigma_max=50"]
+    walked = ["--process", "sqrt", "--set", "process.scaling=vp", "--solver", "euler"]
+    document, files = drawn(teacher, "-n", "1", "--steps", "4", *spaced, *walked)
+    times = torch.linspace(1, 1e-3, 4, dtype=torch.float64)
+    assert document["levels"][:-1] == pytest.approx(VP.spanning(0.002, 50.0, 1e-3).level(times).tolist())
+    _, others = drawn(teacher, "-n", "1", "--steps", "4", *spaced, "--solver", "euler")
+    assert others != files
+    betas = ["--process", "vp", "--set", "process.beta_max=15", "--spacing", "time"]
+    document, _ = drawn(teacher, "-n", "1", "--steps", "4", *betas, "--solver", "euler-maruyama")
+    ends = VP(0.1, 15.0).time(torch.tensor([80.0, 0.002], dtype=torch.float64))
+    times = torch.linspace(float(ends[0]), float(ends[1]), 5, dtype=torch.float64)
+    assert document["levels"] == pytest.approx(VP(0.1, 15.0).level(times).tolist())
+
+
+def test_a_corrector_alone(cm, trained, tmp_path):
+    solver = ["--solver", "predictor-corrector", "--set", "solver.predictor=none", "--set", "solver.corrector=ald"]
+    told = cm("sample", "-m", trained["teacher"], "-n", "1", "--steps", "3", *solver, "-o", tmp_path / "s")
+    assert told.code == 0, told.err
+    told = cm("sample", "-m", trained["teacher"], "-n", "1", *solver, "--set", "solver.corrector=none")
+    assert told.code == 2 and "goes nowhere" in told.err
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--set", "spacing.rh=3"], "unknown option of the spacing 'karras' 'rh'"),
+        (["--set", "spacing.sigma_max=100"], "the model knows noise levels from 0.002 to 80"),
+        (["--process", "vp", "--set", "process.beta_max=-1"], "not from 0.1 to -1"),
+        (["--process", "vpp"], "--process must be one of edm, ve, vp"),
+        (["--set", "process.name=vpp"], "must be one of edm, ve, vp"),
+    ],
+)
+def test_options_that_no_process_or_spacing_has(cm, trained, words, error):
+    told = cm("sample", "-m", trained["teacher"], "-n", "1", *words)
+    assert told.code == 2 and error in told.err, told.err
+
+
 @pytest.mark.parametrize(("convention", "floor"), [("paper", 0.002), ("openai", 0.002), ("ect", 0.0)])
 def test_conventions_of_noise_and_clipping(drawn, rgb, tmp_path, convention, floor):
     drawn(rgb, "--seeds", "5", "--levels", "80,0.0021", "--convention", convention)

@@ -54,6 +54,26 @@ def test_corrections_cost_what_they_say(corrector):
     assert model.calls == walk.evaluations == (5 if corrector == "none" else 20)
 
 
+def test_a_corrector_alone_costs_its_corrections_and_moves_to_the_data():
+    spec = {"name": "predictor-corrector", "predictor": "none", "corrector": "ald", "snr": 0.3, "corrections": 4}
+    walk = registry.build("solvers", spec).down(VE(0.01, 50.0), torch.linspace(1, 0.01, 61, dtype=torch.float64))
+    model = Counted(DATA)
+    x = ends(walk, 1000, model)
+    assert model.calls == walk.evaluations == 240
+    torch.testing.assert_close(x.mean(0), DATA.mean, atol=0.08, rtol=0)
+    torch.testing.assert_close(x.std(0), torch.full((2,), 0.5, dtype=torch.float64), atol=0.08, rtol=0)
+
+
+@pytest.mark.parametrize("predictor", ["reverse-diffusion", "euler-maruyama", "ancestral", "ancestral-wide"])
+def test_predictors_by_name_are_those_of_their_solvers(predictor):
+    names = {"ancestral": "sde-ancestral", "ancestral-wide": "sde-ancestral"}
+    spec = {"name": names.get(predictor, predictor), **({"wide": True} if "wide" in predictor else {})}
+    times = torch.linspace(1, 0.1, 5, dtype=torch.float64)
+    alone = registry.build("solvers", spec).down(VE(), times)
+    named = {"name": "predictor-corrector", "predictor": predictor, "corrector": "none"}
+    assert torch.equal(ends(registry.build("solvers", named).down(VE(), times), 5), ends(alone, 5))
+
+
 def test_langevin_counts_its_last_look():
     walk = Annealed(karras(4, 0.1, 5.0), 0.2, 7)
     model = Counted(DATA)

@@ -31,7 +31,7 @@ ODD = (
 )
 SOUND = ("1", "2", "8", "0.5", "0.002,80", "cpu", "digits", "shapes[:8]", "made", "made.npz", "unet", "euler", "x.png")
 SOME = {"-n": "2", "--images": "16", "--steps": "2", "--frames": "2", "--n": "2"}  # what bounds the work of a command
-SLOW = {"train-score", "train-ct", "distill", "fetch", "levels"}  # only their options are judged
+SLOW = {"train-score", "train-ct", "distill", "fetch", "levels", "likelihood"}  # only their options are judged
 
 
 def command_line(dice: random.Random, at: Path, root: Path) -> list[str]:

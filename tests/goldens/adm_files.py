@@ -6,12 +6,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from harness import Case
+from harness import Case, scalings
 
 import cmtool
 from cmtool.core.denoiser import Denoiser
 
-__all__ = ["adm_model", "flags_of", "said", "scalings"]
+__all__ = ["adm_model", "flags_of", "said"]
 
 # Of both repositories' ``create_model``, where a case does not say.
 DEFAULTS = {
@@ -22,17 +22,11 @@ DEFAULTS = {
     "use_new_attention_order": False,
     "dropout": 0.0,
 }
-SCALINGS = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}  # of their ``KarrasDenoiser``
 
 
 def flags_of(case: Case) -> dict[str, Any]:
     """The arguments of the network."""
     return {**DEFAULTS, **case.spec["unet" if "unet" in case.spec else "create_model"]}
-
-
-def scalings(case: Case) -> dict[str, float]:
-    """The arguments of the denoiser around it."""
-    return {key: case.spec.get(key, value) for key, value in SCALINGS.items()}
 
 
 def said(flags: dict[str, Any], guided: bool) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from adm_files import adm_model, flags_of, scalings
-from claims_cm import weighting
-from claims_training import NORMS, uniform_of
-from harness import Case, claim
+from adm_files import adm_model, flags_of
+from claims_training import uniform_of
+from harness import Case, claim, scalings
 from torch import Tensor
 
 from cmtool import registry
@@ -18,8 +17,9 @@ from cmtool.errors import BadFile
 from cmtool.formats.adm_shapes import Shown, read_off
 from cmtool.formats.openai import check
 from cmtool.formats.released import ARCHITECTURES
-from cmtool.objectives.consistency import Consistency, along_noise, along_teacher
+from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, pair_weight
 from cmtool.objectives.levels import adjacent
+from cmtool.objectives.metrics import metric
 from cmtool.objectives.objective import Batch
 
 
@@ -50,12 +50,11 @@ def distillation(case: Case) -> None:
     """With a teacher its step leads from one level to the next, without one the noise itself."""
     n, of = case.spec["num_scales"], scalings(case)
     model, target = (adm_model(case, name, of["sigma_min"]) for name in ("net", "target"))
-    weight = weighting(case.spec["weight"])
     objective = Consistency(
         pair=lambda u, progress: adjacent(u, n, of["sigma_min"], of["sigma_max"], of["rho"]),
         back=along_teacher(adm_model(case, "teacher"), heun()) if "teacher" in case.weights else along_noise,
-        metric=NORMS[case.spec["norm"]],
-        weight=lambda t, r: weight(t),
+        metric=metric(case.spec["norm"]),
+        weight=pair_weight(case.spec["weight"], of["sigma_data"]),
     )
     objective.target = target
     batch = Batch(case.inputs["x_start"], case.inputs["noise"], uniform_of(case.tape.next(), n), case.inputs.get("y"))

@@ -10,19 +10,22 @@ from cmtool.training import posthoc
 from cmtool.training.ema import Average, Rule, halving, power
 from cmtool.training.optimisers import learning_rate
 
-WARMUP, HOLD, TOP, BATCHES = 10_000_000, 70_000, 0.01, (128, 2048)  # of their schedule; the hold in batches
+# ``learning_rate_schedule`` by default; the hold in batches.
+SCHEDULE = {"ref_lr": 0.01, "ref_batches": 70_000, "rampup_Mimg": 10}
 
 
 @claim("edm2_phema")
 def post_hoc(case: Case) -> None:
     spec, widths = case.spec, case.spec["stds"]
+    assert len(case.inputs["traj"]) == spec["steps"]
+    assert {images for images, *_ in case.expected["lr"]} == set(spec["lr_nimg"])
     gammas = [posthoc.exponent(w) for w in widths]
     case.check("std_to_exp", torch.tensor(gammas, dtype=torch.float64))
     case.check("exp_to_std", torch.tensor([posthoc.width(gamma) for gamma in gammas], dtype=torch.float64))
     case.check("exp_to_std_of_1_6_16", torch.tensor([posthoc.width(g) for g in ROUNDED], dtype=torch.float64))
     betas = [[power(w)(spec["batch"], images) for images in spec["t_next"]] for w in widths]
     case.check("beta", torch.tensor(betas, dtype=torch.float64))
-    sampled = posthoc.profile(np.arange(40), spec["ofs"], widths[0])
+    sampled = posthoc.profile(np.arange(len(case.outputs["response"])), spec["ofs"], widths[0])
     case.check("response", torch.from_numpy(sampled / sampled.sum()))
     times, of = zip(*spec["pairs"], strict=True)
     case.check("corr", torch.from_numpy(posthoc.overlap(times, of, times, of)))
@@ -51,6 +54,9 @@ def averaged(case: Case, rule: Rule) -> Tensor:
 
 def schedule(case: Case) -> None:
     """In the warm-up their rate at image n is ours at n - 1: ours does not begin with a rate of 0."""
+    of = {key: case.spec.get(key, value) for key, value in SCHEDULE.items()}
+    warmup = of["rampup_Mimg"] * 1_000_000
     for images, batch, rate in case.expected["lr"]:
-        ours = learning_rate(TOP, images - (0 < images < WARMUP), 10**10, WARMUP, "sqrt", HOLD * batch)
+        seen = images - (0 < images < warmup)
+        ours = learning_rate(of["ref_lr"], seen, 10**10, warmup, "sqrt", of["ref_batches"] * batch)
         assert ours == pytest.approx(rate, rel=1e-9) or images == 0

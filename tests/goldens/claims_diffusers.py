@@ -1,9 +1,10 @@
 """diffusers' networks for consistency models, from the folders that it saved."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from harness import Case, claim
+from harness import Case, Tape, claim
 from torch import Tensor
 
 import cmtool
@@ -12,8 +13,6 @@ from cmtool.core.grids import karras
 from cmtool.core.samplers import clipped, multistep
 from cmtool.formats.diffusers_names import Stack, table
 
-# Of the pipeline's two images: no case records them, and all that know classes were made with these.
-LABELS = [3, 77]
 SCHEDULE = {  # diffusers' own defaults
     "num_train_timesteps": 40,
     "sigma_min": 0.002,
@@ -46,17 +45,41 @@ def network(case: Case) -> None:
 
 
 def images(case: Case, model: Denoiser, said: dict[str, Any]) -> Tensor:
-    """What the pipeline makes at the steps that it was told, or at its only one, in [0, 1]."""
+    """What the pipeline makes at the steps that it was told, or at its only one, in [0, 1].
+
+    Where the classes of its images are not recorded, each is that of one class of all.
+    """
     assert said["s_noise"] == 1
     grid = karras(said["num_train_timesteps"], said["sigma_min"], said["sigma_max"], said["rho"])
-    steps = case.spec.get("timesteps") or [0]
-    first = case.tape.next()
-    labels = torch.tensor(case.spec.get("labels", LABELS)[: len(first)]) if plan_of(model).classes else None
+    levels = grid[sorted(case.spec.get("timesteps") or [0])]
     denoise = clipped(model) if said["clip_denoised"] else model
-    *_, x = multistep(
-        denoise, said["sigma_max"] * first, grid[sorted(steps)], case.tape, labels, sigma_min=said["sigma_min"]
-    )
-    return (x / 2 + 0.5).clamp(0, 1)
+    start, *later = case.draws
+
+    def drawn(i: int, labels: Tensor | None) -> Tensor:
+        first, *others = (z[i].expand(1 if labels is None else len(labels), *z.shape[1:]) for z in (start, *later))
+        *_, x = multistep(denoise, said["sigma_max"] * first, levels, Tape(others), labels, sigma_min=said["sigma_min"])
+        return (x / 2 + 0.5).clamp(0, 1)
+
+    classes, recorded = plan_of(model).classes, case.spec.get("labels")
+    if not classes or recorded is not None:
+        labels = torch.tensor(recorded) if classes else None
+        return torch.cat([drawn(i, None if labels is None else labels[i : i + 1]) for i in range(len(start))])
+    return torch.cat([nearest(want, lambda few, i=i: drawn(i, few), classes) for i, want in enumerate(wanted(case))])
+
+
+def wanted(case: Case) -> Tensor:
+    return case.outputs["pipeline_images"]
+
+
+def nearest(want: Tensor, drawn: Callable[[Tensor], Tensor], classes: int) -> Tensor:
+    """The image of the first class that comes near enough, [1, C, H, W]."""
+    likely = torch.tensor([3, 77])  # of the first recorded case; asked first, for the search takes a minute
+    for few in (likely[likely < classes], *torch.arange(classes).split(125)):
+        x = drawn(few)
+        gaps = (x - want).abs().flatten(1).amax(1)
+        if len(few) and gaps.min() < 1e-3:
+            return x[gaps.argmin()][None]
+    raise AssertionError("an image is that of no class")
 
 
 def plan_of(model: Denoiser) -> Any:

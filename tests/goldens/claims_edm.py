@@ -1,35 +1,70 @@
 """EDM and easy consistency tuning: preconditioning, samplers, r(t)."""
 
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from harness import Case, Watched, claim, classes_of, edm_model
 from replay import ByStep
 from torch import Tensor
 
-from cmtool.core.grids import even, in_time, karras, log_uniform, to_zero
+from cmtool.core.coordinates import process_called
+from cmtool.core.grids import to_zero
 from cmtool.core.ladders import DDPM
 from cmtool.core.pixels import to_pixels
 from cmtool.core.process import VP, Process
+from cmtool.core.rungs import nearest as rung_nearest
 from cmtool.core.samplers import multistep, probability_flow
 from cmtool.core.solvers import euler
 from cmtool.core.solvers.native import Native
 from cmtool.core.solvers.stochastic import Stir, Stirred
 from cmtool.core.solvers.tableaux import second_order
+from cmtool.core.spacings import grid
 from cmtool.objectives.levels import ect_ratio
 
-CHURN = {"S_churn": "churn", "S_min": "low", "S_max": "high", "S_noise": "scale"}
+EDM = {  # ``edm_sampler``
+    "num_steps": 18,
+    "sigma_min": 0.002,
+    "sigma_max": 80.0,
+    "rho": 7.0,
+    "S_churn": 0.0,
+    "S_min": 0.0,
+    "S_max": math.inf,
+    "S_noise": 1.0,
+}
+ABLATION = EDM | {  # ``ablation_sampler``
+    "sigma_min": None,
+    "sigma_max": None,
+    "solver": "heun",
+    "discretization": "edm",
+    "schedule": "linear",
+    "scaling": "none",
+    "epsilon_s": 1e-3,
+    "C_1": 0.001,
+    "C_2": 0.008,
+    "M": 1000,
+    "alpha": 1.0,
+}
 
 
 @claim("edm_sampler")
 @torch.no_grad()
 def sampler(case: Case) -> None:
-    args = case.spec["args"]
-    model, (levels, nearest) = Watched(edm_model(case)), levels_of(case)
-    ode = euler() if args.get("solver") == "euler" else second_order(args.get("alpha", 1.0))
-    process = {"vp": VP(0.1, 20.0), "ve": Root()}.get(args.get("schedule", "linear"))
-    churn = {name: float(args[key]) for key, name in CHURN.items() if key in args}
-    solver = Stirred(Native(process, ode) if process else ode, Stir(**churn, nearest=nearest))
-    last = Native(process, euler()) if process else None  # in native time Euler's step to 0 is not the denoiser
+    """Their preconditioning gives the range of levels and their rounding; the denoiser is always EDM's, at tscale 1."""
+    edm = case.spec["fn"] == "edm_sampler"
+    args = ABLATION | case.spec["args"].options(EDM if edm else ABLATION)
+    low, high, nearest = known_to(case.spec["precond"])
+    low, high = max(lowest(args), low), min(highest(args), high)
+    assert case.spec["net"].get("tscale", 1.0)  # of the network that the preconditioning would have been made for
+    model = Watched(edm_model(case, tscale=1.0))
+    process = schedule(args, low, high)
+    levels = nearest(grid(spacing(args), args["num_steps"], low, high, process))
+    churn = Stir(args["S_churn"], args["S_min"], args["S_max"], args["S_noise"], nearest=nearest)
+    ode = euler() if args["solver"] == "euler" else second_order(args["alpha"])
+    solver = Stirred(Native(process, ode), churn)
     x, labels = case.inputs["latents"].double() * levels[0], classes_of(case.inputs.get("class_labels"))
+    last = Native(process, euler())  # in native time Euler's step to 0 is not the denoiser
     *_, x = probability_flow(model, x, to_zero(levels), solver, labels, ByStep(case.draws), last)
     case.check("x", x)
     case.check("sigma_calls", torch.stack(model.levels))
@@ -39,61 +74,71 @@ def sampler(case: Case) -> None:
     case.leave("uint8", "checked above to one grey level")
 
 
-def levels_of(case: Case):
-    """The levels that the case visits, and which of those its model knows is nearest to a level."""
-    args, n = case.spec["args"], case.spec["args"]["num_steps"]
-    grid = args.get("discretization", "edm")
-    if grid == "vp":
-        return in_time(VP(0.1, 20.0), n), lambda t: t
-    if grid == "ve":
-        return log_uniform(n, 0.02, 100.0), lambda t: t
-    if case.spec["precond"] == "EDMPrecond":
-        ends = args.get("sigma_min", 0.002), args.get("sigma_max", 80.0), args.get("rho", 7.0)
-        return karras(n, *ends), lambda t: t
-    ladder = DDPM.cosine(1000)
-    known = ladder.level(torch.arange(1000, 0, -1, dtype=torch.float64))
-
-    def nearest(t: Tensor) -> Tensor:
-        return known[(known - t.reshape(-1, 1)).abs().argmin(1)].reshape(t.shape)
-
-    return even(known, n, 0.002, 81.0) if grid == "iddpm" else nearest(karras(n, float(known[-1]))), nearest
+def lowest(args: dict) -> float:
+    """Of the discretisation, where none is given."""
+    if args["sigma_min"] is not None:
+        return args["sigma_min"]
+    at = torch.tensor(args["epsilon_s"], dtype=torch.float64)
+    return {"vp": float(VP().level(at)), "ve": 0.02, "iddpm": 0.002, "edm": 0.002}[args["discretization"]]
 
 
-class Root(Process):
-    """Their variance-exploding process, ``sigma = sqrt(t)``; ours is Song's, exponential in time."""
+def highest(args: dict) -> float:
+    if args["sigma_max"] is not None:
+        return args["sigma_max"]
+    at = torch.ones((), dtype=torch.float64)
+    return {"vp": float(VP().level(at)), "ve": 100.0, "iddpm": 81.0, "edm": 80.0}[args["discretization"]]
 
-    def scale(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
 
-    def level(self, t: Tensor) -> Tensor:
-        return t.sqrt()
+def schedule(args: dict, low: float, high: float) -> Process:
+    """Their scaling is one of two, whatever the schedule."""
+    name = {"vp": "vp", "ve": "sqrt", "linear": "edm"}[args["schedule"]]
+    spec = {"name": name, "scaling": args["scaling"], **({"start": args["epsilon_s"]} if name == "vp" else {})}
+    return process_called(spec, low, high)
 
-    def time(self, sigma: Tensor) -> Tensor:
-        return sigma**2
 
-    def drift(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t)
+def spacing(args: dict) -> dict[str, Any]:
+    return {
+        "vp": {"name": "vp", "start": args["epsilon_s"]},
+        "ve": {"name": "log"},
+        "iddpm": {"name": "iddpm", "steps": args["M"], "shift": args["C_2"], "most": 1 - args["C_1"]},
+        "edm": {"name": "karras", "rho": args["rho"]},
+    }[args["discretization"]]
 
-    def diffusion(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
+
+def known_to(precond: str) -> tuple[float, float, Callable[[Tensor], Tensor]]:
+    """The lowest and the highest level of their preconditionings by default, and the rounding of one."""
+    if precond == "iDDPMPrecond":
+        rungs = DDPM.cosine(1000).level(torch.arange(1, 1001, dtype=torch.float64))
+        return float(rungs[0]), float(rungs[-1]), lambda t: rungs[rung_nearest(t.reshape(-1), rungs)].reshape(t.shape)
+    if precond == "VPPrecond":
+        low, high = VP().level(torch.tensor([1e-5, 1.0], dtype=torch.float64)).tolist()
+    else:
+        low, high = {"EDMPrecond": (0.0, math.inf), "VEPrecond": (0.02, 100.0)}[precond]
+    return low, high, lambda t: t
 
 
 @claim("ect_generator")
 @torch.no_grad()
 def generator(case: Case) -> None:
     """ECT adds the full noise of the next level, as if the model's output were free of it."""
+    assert case.spec["precond"] == "ECMPrecond"
     levels = torch.tensor([case.spec["t_max"], *(case.spec["mid_t"] or [])], dtype=torch.float64)
-    model = edm_model(case, sigma_min=0.003)  # their evaluation mode
+    model = edm_model(case, boundary=case.spec["net"].get("sigma_min", 0.003))  # their evaluation mode
     x, labels = case.inputs["latents"].double() * levels[0], classes_of(case.inputs.get("class_labels"))
     *_, x = multistep(model, x, levels, case.tape, labels, sigma_min=0.0)
     case.check("x", x)
 
 
+ECM = {"q": 2.0, "k": 8.0, "b": 1.0, "adj": "sigmoid"}
+TUNING = ECM | {"P_mean": -1.1, "P_std": 2.0, "sigma_data": 0.5, "c": 0.0, "cut": 4.0}  # ``ECMLoss``; no use of ``cut``
+
+
 @claim("ect_schedule")
 def pairs(case: Case) -> None:
     t = case.inputs["t"].double()
+    case.near("t", t, torch.tensor(case.spec["t"]))
     for name, options in case.spec["configs"].items():
-        chosen = choices(options)
+        chosen = choices(options.options(TUNING))
         for stage in range(case.spec["stages"]):
             case.check(f"r.{name}.{stage}", ect_ratio(t, stage, **chosen))
             ratio = ect_ratio(torch.ones(1, dtype=torch.float64), stage, **{**chosen, "k": 0.0})
@@ -101,7 +146,7 @@ def pairs(case: Case) -> None:
             case.near(f"ratio.{name}.{stage}", ratio, want)
 
 
-def choices(options: dict) -> dict[str, float]:
+def choices(options: Mapping[str, Any]) -> dict[str, float]:
     """The reference's options as those of ``ect_ratio``; its constant adjustment is the sigmoid's with k = 0."""
-    chosen = {name: float(options[name]) for name in ("q", "k", "b") if name in options}
-    return {**chosen, "k": 0.0} if options.get("adj") == "const" else chosen
+    k = {"const": 0.0, "sigmoid": float(options["k"])}[options["adj"]]
+    return {"q": float(options["q"]), "k": k, "b": float(options["b"])}

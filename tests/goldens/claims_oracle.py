@@ -9,16 +9,24 @@ from cmtool.core.denoiser import like
 from cmtool.core.process import VP
 from cmtool.core.samplers import flow
 
-LAST = 1e-3  # where the variance-preserving process ends
+# Where the two walks end, and the betas, where a case does not say.
+DEFAULTS = {"eps": 0.002, "eps_vp": 1e-3, "b0": 0.1, "b1": 20.0}
+
+
+def of(case: Case, key: str) -> float:
+    return case.spec.get(key, DEFAULTS[key])
 
 
 @claim("closed_gmm")
 def mixture(case: Case) -> None:
     data = Mixture(case.spec["weights"], case.spec["means"], case.spec["covs"])
     variance_exploding(case, data)
-    variance_preserving(case, data, VP(0.1, 20.0))
+    process = VP(of(case, "b0"), of(case, "b1"))
+    for name in ("sigmas", "t_vp", "ode_t", "ode_t_vp"):
+        case.near(name, case.inputs[name], torch.tensor(case.spec[name], dtype=torch.float64))
+    variance_preserving(case, data, process)
     if len(case.spec["weights"]) == 1:
-        analytic(case, AnisotropicGaussian(case.spec["means"][0], case.spec["covs"][0]), VP(0.1, 20.0))
+        analytic(case, AnisotropicGaussian(case.spec["means"][0], case.spec["covs"][0]), process)
 
 
 def variance_exploding(case: Case, data: Mixture) -> None:
@@ -30,7 +38,7 @@ def variance_exploding(case: Case, data: Mixture) -> None:
     slope = flow(data)(x, sigma)
     case.near("the flow is -sigma score", slope / like(sigma, x), -case.outputs["score_ve"].flatten(0, 1))
     x, t = case.inputs["ode_x"].flatten(0, 1), case.inputs["ode_t"].repeat_interleave(n)
-    case.check("f_ve_eps", data.flow(x, t, 0.002).unflatten(0, (-1, n)))
+    case.check("f_ve_eps", data.flow(x, t, of(case, "eps")).unflatten(0, (-1, n)))
     case.check("f_ve_0", data.flow(x, t, 0.0).unflatten(0, (-1, n)))
 
 
@@ -47,7 +55,7 @@ def variance_preserving(case: Case, data: Mixture, process: VP) -> None:
 
 
 def native_end(case: Case, data: Oracle, process: VP) -> Tensor:
-    n, end = case.spec["n"], torch.tensor(LAST, dtype=torch.float64)
+    n, end = case.spec["n"], torch.tensor(of(case, "eps_vp"), dtype=torch.float64)
     x_t, t = case.inputs["ode_x_vp"].flatten(0, 1), case.inputs["ode_t_vp"].repeat_interleave(n)
     reached = data.flow(x_t / like(process.scale(t), x_t), process.level(t), process.level(end))
     return (process.scale(end) * reached).unflatten(0, (-1, n))
@@ -56,6 +64,6 @@ def native_end(case: Case, data: Oracle, process: VP) -> Tensor:
 def analytic(case: Case, data: AnisotropicGaussian, process: VP) -> None:
     n = case.spec["n"]
     x, t = case.inputs["ode_x"].flatten(0, 1), case.inputs["ode_t"].repeat_interleave(n)
-    case.check("f_ve_eps_analytic", data.flow(x, t, 0.002).unflatten(0, (-1, n)))
+    case.check("f_ve_eps_analytic", data.flow(x, t, of(case, "eps")).unflatten(0, (-1, n)))
     case.check("f_ve_0_analytic", data.flow(x, t, 0.0).unflatten(0, (-1, n)))
     case.check("f_vp_analytic", native_end(case, data, process))

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
-from claims_training import edm_gradients, renamed
-from harness import Case, claim, classes_of, edm_model, gradients
+from claims_edm_files import arguments, scaled
+from claims_training import edm_gradients
+from harness import SDE, Case, claim, classes_of, edm_model, gradients, tiny_net
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
@@ -18,7 +20,7 @@ from cmtool.objectives.dsm import dsm
 from cmtool.objectives.edm import edm
 from cmtool.objectives.ncsn import ncsn
 from cmtool.objectives.objective import Batch
-from cmtool.training.augment import Augment
+from cmtool.training.augment import CHANGES, Augment
 from cmtool.training.ema import Average
 from cmtool.training.loop import State, train
 from cmtool.values import Seeds
@@ -30,9 +32,9 @@ def denoising(case: Case) -> None:
     first, images, hints = case.tape.next().double().flatten(), case.inputs["images"], None
     if "augment" in case.spec:
         images, hints = augmented(case, images, case.settings["noise_calls"][1:-1])
-    objective, u, preconditioning = EDM_LOSSES[case.spec["loss"]](case, first)
+    objective, u = EDM_LOSSES[case.spec["loss"]](case, first)
     model = edm_model(case)
-    model.preconditioning = preconditioning
+    model.preconditioning = scaled(case, case.spec["precond"], arguments(case))
     batch = Batch(images, case.tape.next(), u, classes_of(case.inputs.get("labels")), hints)
     loss = objective.loss(model, batch, 0.0)
     case.near("loss", loss, case.outputs["loss"].flatten(1).mean(1))
@@ -41,20 +43,28 @@ def denoising(case: Case) -> None:
     edm_gradients(case, model)
 
 
-def edm_loss(case: Case, first: Tensor):
-    given = renamed(case, {"P_mean": "mean", "P_std": "std", "sigma_data": "sigma_data"})
-    return edm(**given), torch.special.ndtr(first), Preconditioning()
+def given(case: Case, **defaults: float) -> dict[str, float]:
+    """The arguments of the loss."""
+    options = case.spec["loss_kwargs"].options(defaults) if "loss_kwargs" in case.spec else defaults
+    return {key: float(value) for key, value in options.items()}
 
 
-def vp_loss(case: Case, first: Tensor):
-    """Their uniform number runs from time 1 down; the tiny network sees 0.01 of 999 t."""
-    return dsm(process="vp"), 1 - first, replace(Preconditioning.named("vp"), time_scale=9.99)
+def edm_loss(case: Case, first: Tensor) -> tuple[Denoising, Tensor]:
+    of = given(case, P_mean=-1.2, P_std=1.2, sigma_data=0.5)
+    return edm(mean=of["P_mean"], std=of["P_std"], sigma_data=of["sigma_data"]), torch.special.ndtr(first)
 
 
-def ve_loss(case: Case, first: Tensor):
-    """Levels uniform in ln sigma from 0.02 to 100: the VE process over all of its time."""
-    objective = dsm(process="ve", start=0.0, sigma_min=0.02, sigma_max=100.0)
-    return objective, first, replace(Preconditioning.named("ve"), time_scale=1.0)
+def vp_loss(case: Case, first: Tensor) -> tuple[Denoising, Tensor]:
+    """Their uniform number runs from time 1 down."""
+    of = given(case, beta_d=19.9, beta_min=0.1, epsilon_t=1e-5)
+    ends = {"beta_min": of["beta_min"], "beta_max": of["beta_min"] + of["beta_d"]}
+    return dsm(process="vp", start=of["epsilon_t"], **ends), 1 - first
+
+
+def ve_loss(case: Case, first: Tensor) -> tuple[Denoising, Tensor]:
+    """Levels uniform in ln sigma: the VE process over all of its time."""
+    of = given(case, sigma_min=0.02, sigma_max=100.0)
+    return dsm(process="ve", start=0.0, **of), first
 
 
 EDM_LOSSES = {"EDMLoss": edm_loss, "VPLoss": vp_loss, "VELoss": ve_loss}
@@ -63,7 +73,8 @@ EDM_LOSSES = {"EDMLoss": edm_loss, "VPLoss": vp_loss, "VELoss": ve_loss}
 def augmented(case: Case, images: Tensor, calls: list[dict]) -> tuple[Tensor, Tensor]:
     """The recorded draws as the uniform numbers that ours are made from."""
     strengths = dict(case.spec["augment"])
-    augment = Augment(strengths.pop("p"), strengths)
+    augment = Augment(strengths.pop("p", 1.0), strengths)
+    assert strengths.keys() <= CHANGES.keys(), "how far a change goes is no option of ours"
     return augment(images, torch.cat([uniforms(case.tape.next().double(), call) for call in calls], 1))
 
 
@@ -86,11 +97,12 @@ def augmentation(case: Case) -> None:
 @claim("edm_seeds")
 def seeds(case: Case) -> None:
     """Ours come from Philox with a key of 128 bits, theirs from torch's generators; lists of seeds read alike."""
+    assert list(case.spec["lists"]) == list(case.expected["parse"])
     for text, want in case.expected["parse"].items():
         assert list(Seeds.parse(text)) == want
     theirs, shape = Individual(case.spec["seeds"], torch.float64), case.outputs["latents"].shape[1:]
     case.check("latents", theirs.normal(shape))
-    case.check("classes", theirs.integers(1000))
+    case.check("classes", theirs.integers(case.spec.get("label_dim", 1000)))
     case.check("randn_like64", theirs.normal(shape, STEP))
     together, alone = (Noise(list_of).normal(shape) for list_of in (case.spec["seeds"], case.spec["seeds"][-1:]))
     assert torch.equal(together[-1:], alone)
@@ -115,52 +127,61 @@ def generators(case: Case) -> None:
 
 
 class Native(nn.Module):
-    """A network of score_sde, which returns the score and is told the level itself, or the number of its rung."""
+    """A network of score_sde that is told the number of a rung of VE, counted from the highest."""
 
-    def __init__(self, net: nn.Module, rungs: int = 0):
+    def __init__(self, net: nn.Module, process: VE, rungs: int):
         super().__init__()
-        self.net, self.rungs = net, rungs
+        self.net, self.process, self.rungs = net, process, rungs
 
-    def forward(self, x: Tensor, log_sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        sigma = log_sigma.exp()
-        told = (self.rungs - 1) * (1 - VE().time(sigma)) if self.rungs else sigma  # rungs count from the highest
-        return sigma[:, None, None, None] * self.net(x, told)
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.net(x, (self.rungs - 1) * (1 - self.process.time(sigma)))
 
 
 def score_model(case: Case) -> Denoiser:
     """Their network behind the preconditioning that makes a denoiser of it."""
-    net = case.golden.TinyNet(tscale=case.spec["tscale"])
-    net.load_state_dict(case.weights["net"])
-    match case.spec["loss"], case.spec["sde"]["name"]:
-        case "sde", "VPSDE":
-            return Denoiser(net, replace(Preconditioning.named("vp"), time_scale=999.0))
-        case "sde", "subVPSDE":
-            return Denoiser(net, replace(Preconditioning.named("subvp"), time_scale=999.0))
-        case "ddpm", _:
-            return Denoiser(net, replace(Preconditioning.named("ddpm"), time_scale=1.0))
-        case loss, _:
-            return Denoiser(Native(net, 1000 if loss == "smld" else 0), Preconditioning(form="score", time_scale=4.0))
+    net, of = tiny_net(case, "net", 0, case.spec["tscale"]), sde_of(case)
+    betas = {"beta_min": of["beta_min"], "beta_max": of["beta_max"]}
+    match case.spec["loss"], of["name"]:
+        case "sde", "VESDE":
+            return Denoiser(net, Preconditioning(form="score-1", time="level"))
+        case "sde", name:
+            return Denoiser(net, replace(Preconditioning.named(f"{PROCESSES[name]}-999"), **betas))
+        case "ddpm", "VPSDE":
+            return Denoiser(net, replace(Preconditioning.named("ddpm-1000"), steps=of["N"], **betas))
+        case "smld", "VESDE":
+            net = Native(net, VE(of["sigma_min"], of["sigma_max"]), of["N"])
+            return Denoiser(net, Preconditioning(form="score-1", time="level"))
+        case loss:
+            raise AssertionError(f"no loss of theirs: {loss}")
 
 
 PROCESSES = {"VPSDE": "vp", "subVPSDE": "subvp", "VESDE": "ve"}
 
 
+def sde_of(case: Case) -> dict[str, Any]:
+    """The arguments of their equation."""
+    of = case.spec["sde"].options(SDE)
+    return {key: value if key in ("name", "N") else float(value) for key, value in of.items()}
+
+
 def score_loss(case: Case) -> Denoising:
-    ends = {"sigma_min": 0.01, "sigma_max": 50.0}
+    of = sde_of(case)
+    ends, betas = ({key: of[key] for key in of if key.startswith(kind)} for kind in ("sigma", "beta"))
     if case.spec["loss"] == "smld":
-        return ncsn(steps=1000, **ends)
+        return ncsn(steps=of["N"], **ends)
     if case.spec["loss"] == "ddpm":
-        return ddpm()
-    weight = "likelihood" if case.spec.get("lw") else "noise"
-    return dsm(process=PROCESSES[case.spec["sde"]["name"]], weight=weight, **ends)
+        return ddpm(steps=of["N"], **betas)
+    assert case.spec.get("continuous", True)
+    weight = "likelihood" if case.spec.get("lw", case.spec.get("likelihood_weighting", False)) else "noise"
+    return dsm(process=PROCESSES[of["name"]], weight=weight, start=case.spec.get("eps", 1e-5), **ends, **betas)
 
 
 def next_batch(case: Case) -> Batch:
-    """The recorded numbers are uniform times, 1e-5 at the least, or rungs, which VE counts from the highest."""
-    first, z = case.tape.next().double(), case.tape.next()
+    """The recorded numbers choose a time, or are rungs, which VE counts from the highest."""
+    first, z, n = case.tape.next().double(), case.tape.next(), sde_of(case)["N"]
     if case.spec["loss"] == "smld":
-        first = 999 - first
-    u = first if case.spec["loss"] == "sde" else (first + 0.5) / 1000
+        first = n - 1 - first
+    u = first if case.spec["loss"] == "sde" else (first + 0.5) / n
     return Batch(case.inputs["batch"], z, u)
 
 
@@ -178,28 +199,40 @@ def score_matching(case: Case) -> None:
         training(case, objective)
 
 
+# Of a training whose optimiser no case records, as the weights show it.
+OPTIMISER = {"lr": 2e-3, "warmup": 3, "grad_clip": 1.0, "beta1": 0.9, "eps": 1e-8, "weight_decay": 0.0}
+OPTIMISER |= {"ema_rate": 0.9999}
+
+
 class Counted(Average):
-    """Their average: the decay grows with the number n of the update, min(0.9999, (1 + n) / (10 + n))."""
+    """Their average: the decay grows with the number n of the update, min(rate, (1 + n) / (10 + n))."""
 
     n = 0
+    rate = 0.9999
 
     def update(self, model: nn.Module, batch: int, images: int) -> None:
         self.n += 1
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 9 / (10 + self.n))
+        share = 1 - min(self.rate, (1 + self.n) / (10 + self.n))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), share)
 
 
 def training(case: Case, objective: Denoising) -> None:
-    """Adam, gradients of norm 1 at most, a rate that grows from 0; 2e-3 in 3 steps is read off the recorded weights."""
+    """Adam, gradients of bounded norm, a rate that grows from 0."""
+    of = {key: case.spec.get("optim", {}).get(key, value) for key, value in OPTIMISER.items()}
 
     def batches() -> Iterator[Batch]:
         for _ in range(case.spec["steps"]):
             yield next_batch(case)
 
-    model = score_model(case)
-    state = State(model, objective, torch.optim.Adam(model.parameters(), 2e-3), Counted(model, 0))
-    size = len(case.inputs["batch"])
-    total = case.spec["steps"] * size
-    reports = list(train(state, batches(), total, lambda n: 2e-3 * min(n / size / 3, 1), clip=1.0))
+    model, size = score_model(case), len(case.inputs["batch"])
+    options = {"eps": of["eps"], "weight_decay": of["weight_decay"], "betas": (of["beta1"], 0.999)}
+    state = State(model, objective, torch.optim.Adam(model.parameters(), of["lr"], **options), Counted(model, 0))
+    state.average.rate = of["ema_rate"]
+
+    def rate(n: int) -> float:
+        return of["lr"] * min(n / size / of["warmup"], 1)
+
+    reports = list(train(state, batches(), case.spec["steps"] * size, rate, clip=of["grad_clip"]))
     case.check("train_losses", torch.stack([report.loss for report in reports]))
     for name, averaged in state.average.model.net.state_dict().items():
         case.check(f"train_param.{name}", model.net.state_dict()[name])

@@ -9,23 +9,25 @@ option of the corrector.
 from dataclasses import dataclass, replace
 
 import torch
-from harness import Case, Tape, claim
+from harness import SDE, Case, Tape, claim
 from oracles import Gaussian
 from torch import Tensor
 
+from cmtool.core.coordinates import process_called
 from cmtool.core.denoiser import Denoise, like
 from cmtool.core.ladders import DDPM, NCSN
-from cmtool.core.langevin import ALD, Langevin, annealed_langevin
+from cmtool.core.langevin import ALD, Langevin
 from cmtool.core.likelihood import adaptive, bits_per_dim, every_axis, log_likelihood, log_normal
 from cmtool.core.operators import Operator, inpaint
 from cmtool.core.predictor_corrector import Held, predictor_corrector
-from cmtool.core.process import VE, VP, Process, SubVP
+from cmtool.core.process import Process
 from cmtool.core.samplers import last
 from cmtool.core.sde import (
     Ancestral,
     EulerMaruyama,
     Motion,
     ReverseDiffusion,
+    Stay,
     Update,
     denoiser_of,
     native_flow,
@@ -34,14 +36,37 @@ from cmtool.core.sde import (
 )
 from cmtool.core.solvers import Field
 
-PROCESSES = {"VPSDE": VP(), "subVPSDE": SubVP(), "VESDE": VE()}
+PROCESSES = {"VPSDE": "vp", "subVPSDE": "subvp", "VESDE": "ve"}
+LADDERS = {"VPSDE": "ddpm", "VESDE": "ncsn"}
+
+
+def sde_of(case: Case) -> dict:
+    """The arguments of their equation."""
+    of = case.spec["sde"].options(SDE)
+    return {key: value if key in ("name", "N") else float(value) for key, value in of.items()}
+
+
+def named(case: Case, name: str, keys: str, **more: int) -> Process:
+    """One of our processes with their arguments that begin with ``keys``."""
+    of = sde_of(case)
+    options = {key: of[key] for key in of if key.startswith(keys)}
+    return process_called({"name": name, **options, **more}, of["sigma_min"], of["sigma_max"])
+
+
+def process_of(case: Case) -> Process:
+    name = PROCESSES[sde_of(case)["name"]]
+    return named(case, name, "sigma" if name == "ve" else "beta")
 
 
 def ladder_of(case: Case) -> DDPM | NCSN | None:
     """The chain of N rungs behind the equation; sub-VP has none."""
-    n = case.spec["sde"].get("N", 1000)
-    make = {"VPSDE": DDPM.linear, "VESDE": NCSN.geometric}.get(case.spec["sde"]["name"])
-    return make(n) if make else None
+    of = sde_of(case)
+    if of["name"] not in LADDERS:
+        return None
+    name = LADDERS[of["name"]]
+    found = named(case, name, "sigma" if name == "ncsn" else "beta", steps=of["N"])
+    assert isinstance(found, DDPM | NCSN)
+    return found
 
 
 def rung(t: Tensor, n: int) -> Tensor:
@@ -51,7 +76,8 @@ def rung(t: Tensor, n: int) -> Tensor:
 
 @claim("ssde_sde")
 def equation(case: Case) -> None:
-    process, t, x, score = PROCESSES[case.spec["sde"]["name"]], case.inputs["t"], case.inputs["x"], case.inputs["score"]
+    process, t, x, score = process_of(case), case.inputs["t"], case.inputs["x"], case.inputs["score"]
+    case.near("t", t, torch.tensor(case.spec["t"]))
     case.check("mean", like(process.scale(t), x) * x)
     case.check("std", process.deviation(t))
     case.check("drift", like(process.drift(t), x) * x)
@@ -62,13 +88,13 @@ def equation(case: Case) -> None:
     case.check("pf_diffusion", torch.tensor(0.0))
     one = torch.tensor(1.0)
     case.check("prior_logp", log_normal(x, process.prior(one)))
-    case.check("prior_sample", native_start(case.tape, (3, 4, 4), process, one))
+    case.check("prior_sample", native_start(case.tape, tuple(x.shape[1:]), process, one))
     tables(case)
     discrete(case, process, t, x, score)
 
 
 def tables(case: Case) -> None:
-    ladder, rungs = ladder_of(case), torch.arange(1, 1001, dtype=torch.float64)
+    ladder, rungs = ladder_of(case), torch.arange(1, sde_of(case)["N"] + 1, dtype=torch.float64)
     if isinstance(ladder, NCSN):
         case.check("table_discrete_sigmas", ladder.level(rungs))
     elif ladder:
@@ -81,19 +107,19 @@ def tables(case: Case) -> None:
 
 def discrete(case: Case, process: Process, t: Tensor, x: Tensor, score: Tensor) -> None:
     """One discrete step: on the ladder, or for sub-VP, which has none, one of Euler of length 1/N."""
-    ladder = ladder_of(case)
-    at = rung(t, 1000)
-    a, b = ladder.transition(at, at - 1) if ladder else (1 + process.drift(t) / 1000, process.diffusion(t) / 1000**0.5)
+    ladder, n = ladder_of(case), sde_of(case)["N"]
+    at = rung(t, n)
+    a, b = ladder.transition(at, at - 1) if ladder else (1 + process.drift(t) / n, process.diffusion(t) / n**0.5)
     case.check("disc_f", like(a - 1, x) * x)
     case.check("disc_G", b)
     case.check("rev_G", b)
-    case.check("pf_G", torch.zeros(8))
+    case.check("pf_G", torch.zeros(len(t)))
     for name, noise in (("rev_f", 1.0), ("pf_f", 0.0)):
         if ladder:
             motion = Motion(ladder, lambda x, t: score, Zeros())
             _, mean = ReverseDiffusion(noise)(motion, x, at, at - 1)
         else:
-            mean = x - reverse_drift(process, score, x, t, noise) / 1000
+            mean = x - reverse_drift(process, score, x, t, noise) / n
         case.check(name, x - mean)
 
 
@@ -117,6 +143,36 @@ class OnRungs:
 
 
 @dataclass(frozen=True)
+class OnScale:
+    """Everything at t, but the alpha of a Langevin step of the rung that belongs to t."""
+
+    update: Update
+    ladder: DDPM
+
+    def __call__(self, motion: Motion, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        at = rung(t, len(self.ladder))
+        return self.update(replace(motion, process=Borrowed(motion.process, self.ladder, at)), x, t, s)
+
+
+@dataclass(frozen=True)
+class Borrowed(Process):
+    """A process with the transition of a rung."""
+
+    process: Process
+    ladder: DDPM
+    at: Tensor
+
+    def scale(self, t: Tensor) -> Tensor:
+        return self.process.scale(t)
+
+    def level(self, t: Tensor) -> Tensor:
+        return self.process.level(t)
+
+    def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        return self.ladder.transition(self.at, self.at - 1)
+
+
+@dataclass(frozen=True)
 class Short:
     """A step of 1/N, whatever the grid."""
 
@@ -128,23 +184,37 @@ class Short:
 
 
 def predictor_of(case: Case) -> Update:
-    ladder, noise = ladder_of(case), 0.0 if case.spec.get("pf") else 1.0
-    if case.spec["predictor"] == "euler_maruyama":
-        return Short(EulerMaruyama(noise), case.spec["sde"]["N"])
-    assert ladder
-    wide = isinstance(ladder, DDPM)
-    return OnRungs(
-        Ancestral(wide) if case.spec["predictor"] == "ancestral_sampling" else ReverseDiffusion(noise), ladder
-    )
+    """Reverse diffusion on no ladder is a step of Euler's, as their equation's own discretisation is."""
+    of, ladder = sde_of(case), ladder_of(case)
+    noise = 0.0 if case.spec.get("pf", case.spec.get("probability_flow", False)) else 1.0
+    match case.spec["predictor"]:
+        case "none":
+            return Stay()
+        case "euler_maruyama":
+            return Short(EulerMaruyama(noise), of["N"])
+        case "reverse_diffusion":
+            return OnRungs(ReverseDiffusion(noise), ladder) if ladder else Short(EulerMaruyama(noise), of["N"])
+        case "ancestral_sampling":
+            assert ladder and noise
+            return OnRungs(Ancestral(isinstance(ladder, DDPM)), ladder)
+        case name:
+            raise AssertionError(f"no predictor of theirs: {name}")
 
 
 def corrector_of(case: Case) -> Update | None:
     """The scale of a step comes from the ladder, and is 1 on the one without a scale."""
-    if case.spec["corrector"] == "none":
-        return None
     snr, steps, ladder = case.spec["snr"], case.spec["n_steps"], ladder_of(case)
-    update = ALD(snr, steps) if case.spec["corrector"] == "ald" else Langevin(snr, steps, pooled=True)
-    return OnRungs(update, ladder) if isinstance(ladder, DDPM) else update
+    match case.spec["corrector"]:
+        case "none":
+            return None
+        case "ald":
+            update: Update = ALD(snr, steps)
+        case "langevin":
+            update = Langevin(snr, steps, pooled=True)
+        case name:
+            raise AssertionError(f"no corrector of theirs: {name}")
+    assert ladder, "a corrector of theirs needs the alphas of a ladder"
+    return OnScale(update, ladder) if isinstance(ladder, DDPM) else update
 
 
 def network(case: Case, process: Process) -> Denoise:
@@ -164,29 +234,36 @@ def network(case: Case, process: Process) -> Denoise:
 @claim("ssde_pc")
 @torch.no_grad()
 def walk(case: Case) -> None:
-    spec, process = case.spec, PROCESSES[case.spec["sde"]["name"]]
-    model, shape, n = network(case, process), tuple(spec["shape"][1:]), spec["sde"]["N"]
+    spec, process, n = case.spec, process_of(case), sde_of(case)["N"]
+    assert PROCESSES[spec["sde"]["name"]] == spec["model"] and spec.get("continuous", True)
+    model, shape = network(case, process), tuple(spec["shape"][1:])
     times = torch.linspace(1.0, spec["eps"], n).double()
     x = native_start(case.tape, shape, process, times[0])
-    if spec["predictor"] == "none":  # the annealed Langevin dynamics of NCSN
-        levels, rate = process.level(times), 2 * spec["snr"] ** 2
-        case.check("x", last(annealed_langevin(model, x, levels, case.tape, rate, spec["n_steps"])))
-        return
     below = torch.cat([times, torch.zeros(1)])  # a prediction from every time; where the last one leads is the rung's
-    predictor, corrector = predictor_of(case), corrector_of(case)
+    predictor, corrector, denoise = predictor_of(case), corrector_of(case), spec.get("denoise", True)
     if "task" not in spec:
-        ends = predictor_corrector(
-            model, x, below, process, case.tape, predictor, corrector, denoise=spec.get("denoise", True)
+        case.check(
+            "x", last(predictor_corrector(model, x, below, process, case.tape, predictor, corrector, denoise=denoise))
         )
-        case.check("x", last(ends))
         return
-    assert corrector
     operator, x = task(case, x)
-    # their noise on what is known is drawn in the coordinates of the task: the same in law, as those are orthogonal
-    tape = Tape([operator.inverse(z) if k % 2 else z for k, z in enumerate(case.draws[1:])])
-    held = Held(predictor, operator, stays=True), Held(corrector, operator, stays=True)
-    x = last(predictor_corrector(model, x, below, process, tape, *held, denoise=False))
-    case.check("x", operator.impose(x))
+    held = Held(predictor, operator, stays=True)
+    # theirs holds what is known after a corrector that does nothing, too, and draws for it
+    mended = Held(corrector or Stay(), operator, stays=True)
+    tape = Tape(in_task(case, operator, spec["n_steps"] if corrector else 0))
+    walked = predictor_corrector(model, x, below, process, tape, held, mended, denoise=False)
+    case.check("x", operator.impose(last(walked)))
+
+
+def in_task(case: Case, operator: Operator, corrections: int) -> list[Tensor]:
+    """The draws after the first; theirs for what is known are in the coordinates of the task.
+
+    In law they are the same, as those coordinates are orthogonal. The draws of an update come before that of its known
+    part; a predictor makes one.
+    """
+    known = [False] * corrections + [True] + [False] * (case.spec["predictor"] != "none") + [True]
+    draws = case.draws[1:]
+    return [operator.inverse(z) if known[k % len(known)] else z for k, z in enumerate(draws)]
 
 
 def task(case: Case, prior: Tensor) -> tuple[Operator, Tensor]:
@@ -217,12 +294,15 @@ def grey(x: Tensor) -> Tensor:
 @claim("ssde_ode_likelihood")
 def likelihood(case: Case) -> None:
     """Theirs integrates native time in float32 with scipy; the exact values are theirs as well."""
-    process, eps, data = PROCESSES[case.spec["sde"]["name"]], case.spec["eps"], Gaussian(0.2, 0.4)
+    process, eps = process_of(case), case.spec["eps"]
+    data = Gaussian(*case.spec.get("gauss", (0.2, 0.4)))  # of the closed form, where a case does not say
+    data_of = case.inputs["data"]
     field, prior = native_flow(data, process), process.prior(torch.tensor(1.0).double())
     probes = case.tape.next()[None]
-    probes = probes if case.spec.get("hutch") == "Gaussian" else 2 * probes - 1
+    hutch = case.spec.get("hutch", "Rademacher")
+    probes = {"Gaussian": probes, "Rademacher": 2 * probes - 1}[hutch]
     case.check("z_exact", bits(case, "bpd", field, prior, probes))
-    case.check("z", bits(case, "bpd_exact", field, prior, every_axis(3, (3, 4, 4))))
+    case.check("z", bits(case, "bpd_exact", field, prior, every_axis(len(data_of), tuple(data_of.shape[1:]))))
     z = case.inputs["z"]
     x = adaptive(1.0, eps)(lambda y, t: field(y.view_as(z), t).flatten(1), z.flatten(1)).view_as(z)
     case.check("x", x)

@@ -1,5 +1,7 @@
 """FastGen's sCM: velocity, tangent, loss and gradients of continuous-time consistency in TrigFlow's coordinates."""
 
+from typing import Any
+
 import torch
 from harness import Case, claim
 from torch import Tensor, nn
@@ -24,16 +26,26 @@ class Head(nn.Module):
         return self.lv(torch.stack([c.sin(), c.cos(), 0.1 * c], 1).float()).squeeze(1)
 
 
+# What FastGen's configuration has by default: the method, its loss, and the warm-up of the tangent in iterations.
+DEFAULTS = {"sigma_data": 0.5, "tangent_warmup_steps": 10_000, "norm_const": 0.1, "tscale": 1.0, "prior": 1.0}
+RUN = 100_000  # iterations, as long as the warm-up fits in
+
+
+def of(case: Case, key: str) -> float:
+    return float(case.spec.get(key, DEFAULTS[key]))
+
+
 def network(case: Case, name: str) -> Denoiser:
-    net = case.golden.TinyNet(tscale=1.0)
+    net = case.golden.TinyNet(tscale=of(case, "tscale"))
     weights = case.weights[name].items()
     net.load_state_dict({key.removeprefix("tiny."): v for key, v in weights if key.startswith("tiny.")})
-    return Denoiser(net, Preconditioning(0.5))
+    return Denoiser(net, Preconditioning(of(case, "sigma_data")))
 
 
 def objective_of(case: Case) -> Continuous:
     """The recipe with FastGen's choices: the rms norm, and the weight 1/sigma, which the paper does not have."""
-    given = {"c": 0.1, "norm": "rms", "adaptive": True, "prior": 1.0, "warmup": 10_000 / 100_000}
+    given: dict[str, Any] = {"c": of(case, "norm_const"), "norm": "rms", "adaptive": True, "prior": of(case, "prior")}
+    given |= {"warmup": of(case, "tangent_warmup_steps") / RUN, "sigma_data": of(case, "sigma_data")}
     objective = scd(network(case, "teacher"), **given) if case.spec["cd"] else sct(**given)
     objective.levels = lambda u: case.inputs["t"]
     objective.head = Head(case.weights["net"])
@@ -43,7 +55,7 @@ def objective_of(case: Case) -> Continuous:
 @claim("fastgen_scm")
 def simplified(case: Case) -> None:
     """The mean over pixels is divided by their number once more, which no option of ours does: done here."""
-    objective, model, progress = objective_of(case), network(case, "net"), case.spec["iteration"] / 100_000
+    objective, model, progress = objective_of(case), network(case, "net"), case.spec["iteration"] / RUN
     x, sigma = case.inputs["real"], case.inputs["t"]
     batch = Batch(x, case.draws[0], torch.zeros_like(sigma))
     coordinates(case, objective_of(case), model, batch)
@@ -63,12 +75,13 @@ def simplified(case: Case) -> None:
 def coordinates(case: Case, objective: Continuous, model: Denoiser, batch: Batch) -> None:
     """What is recorded on the way; ``F_jvp`` is dF/d ln sigma, for ``cos t sin t d/dt`` is ``d/d ln sigma``."""
     tangent, sigma = objective.tangent(model, batch), case.inputs["t"]
-    cos, sin = (like(v, tangent.x) for v in angles(sigma, 0.5))
-    case.check("t_hat", torch.atan2(sigma, torch.full_like(sigma, 0.5)))
+    data = of(case, "sigma_data")
+    cos, sin = (like(v, tangent.x) for v in angles(sigma, data))
+    case.check("t_hat", torch.atan2(sigma, torch.full_like(sigma, data)))
     case.check("x_t_hat", cos * tangent.x)
     case.check("net_x_t", tangent.x)
     case.check("net_t", sigma)
-    case.check("dxt_dt", 0.5 / cos * tangent.dx - sin * tangent.x)
+    case.check("dxt_dt", data / cos * tangent.dx - sin * tangent.x)
     case.check("F_theta", tangent.here)
     case.check("F_jvp", tangent.dy)
     case.check("x0_pred", model(tangent.x, sigma))

@@ -4,30 +4,20 @@ import math
 
 import pytest
 import torch
-from claims_cm import weighting
-from claims_edm import choices
-from harness import Case, claim, classes_of, edm_model, gradients, openai_model
+from claims_edm import TUNING, choices
+from harness import Case, claim, classes_of, edm_model, gradients, openai_model, scalings
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.solvers import heun
 from cmtool.objectives.cd import cd
-from cmtool.objectives.consistency import Consistency, along_noise, along_teacher
+from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, pair_weight
 from cmtool.objectives.ct import ct
 from cmtool.objectives.ect import ect
 from cmtool.objectives.levels import adjacent, halving_steps, openai_rate, openai_steps
-from cmtool.objectives.metrics import l1, l2
+from cmtool.objectives.metrics import metric
 from cmtool.objectives.objective import Batch
 from cmtool.training.ema import Average
-
-
-def l2_32(a: Tensor, b: Tensor) -> Tensor:
-    """OpenAI's third metric: l2 after a bilinear resize to 32 pixels."""
-    a, b = (nn.functional.interpolate(v, size=32, mode="bilinear") for v in (a, b))
-    return l2(a, b)
-
-
-NORMS = {"l1": l1, "l2": l2, "l2-32": l2_32}
 
 
 def uniform_of(index: Tensor, n: int) -> Tensor:
@@ -37,30 +27,28 @@ def uniform_of(index: Tensor, n: int) -> Tensor:
 
 @claim("cm_consistency_loss")
 def consistency(case: Case) -> None:
-    spec, n = case.spec, case.spec["num_scales"]
-    model, target = (openai_model(case, name, sigma_min=0.002) for name in ("net", "target"))
-    back = along_teacher(openai_model(case, "teacher"), heun()) if spec["mode"] == "cd" else along_noise
+    spec, n, of = case.spec, case.spec["num_scales"], scalings(case)
+    model, target = (openai_model(case, name, boundary=True) for name in ("net", "target"))
+    ends = of["sigma_min"], of["sigma_max"], of["rho"]
     u = uniform_of(case.tape.next(), n)
+    batch = Batch(case.inputs["x_start"], case.inputs["noise"], u, case.inputs.get("y"))
     for name in spec["weights"]:
-        weight = weighting(name)
         objective = Consistency(
-            pair=lambda u, progress: adjacent(u, n, 0.002, 80.0),
-            back=back,
-            metric=NORMS[spec["norm"]],
-            weight=lambda t, r, weight=weight: weight(t),
+            pair=lambda u, progress: adjacent(u, n, *ends),
+            back=BACK[spec["mode"]](case),
+            metric=metric(spec["norm"]),
+            weight=pair_weight(name, of["sigma_data"]),
+            sigma_min=of["sigma_min"],
         )
         objective.target = target
-        loss = objective.loss(model, Batch(case.inputs["x_start"], case.inputs["noise"], u), 0.0)
+        loss = objective.loss(model, batch, 0.0)
         case.check(f"loss.{name}", loss)
         loss.mean().backward()
         for key, gradient in gradients(model).items():
             case.check(f"grad.{name}.{key}", gradient)
 
 
-def renamed(case: Case, names: dict[str, str]) -> dict[str, float]:
-    """The options that the recorded loss was made with, under our names."""
-    options = case.spec.get("loss_kwargs", {})
-    return {ours: options[theirs] for theirs, ours in names.items() if theirs in options}
+BACK = {"cd": lambda case: along_teacher(openai_model(case, "teacher"), heun()), "ct": lambda case: along_noise}
 
 
 def edm_gradients(case: Case, model: Denoiser) -> None:
@@ -71,10 +59,14 @@ def edm_gradients(case: Case, model: Denoiser) -> None:
 @claim("ect_loss")
 def tuning(case: Case) -> None:
     """Training mode: EDM's scalings without the boundary, so the target is the network at every r > 0."""
-    ((_, stage),) = case.spec["calls"]
-    given = renamed(case, {"c": "c", "P_mean": "mean", "P_std": "std"})
-    objective = ect(**given, **choices(case.spec["loss_kwargs"]), stages=stage + 1, sigma_min=0.0)
+    assert case.spec["loss"] == "ECMLoss" and case.spec["precond"] == "ECMPrecond"
+    ((call, stage),) = case.spec["calls"]
+    assert call == "update_schedule"
+    given = case.spec["loss_kwargs"].options(TUNING)
+    levels = {"mean": float(given["P_mean"]), "std": float(given["P_std"]), "sigma_data": float(given["sigma_data"])}
+    objective = ect(**levels, c=float(given["c"]), **choices(given), stages=stage + 1, sigma_min=0.0)
     u = torch.special.ndtr(case.tape.next().double().flatten())
+    assert len(u) == case.spec["batch"]
     model = edm_model(case)
     batch = Batch(case.inputs["images"], case.tape.next(), u, classes_of(case.inputs.get("labels")))
     loss = objective.loss(model, batch, progress=1.0)  # the last of stage + 1 stages
@@ -85,8 +77,12 @@ def tuning(case: Case) -> None:
 
 @claim("cm_ema_scales")
 def tables(case: Case) -> None:
+    configs = [table["config"] for table in case.expected["tables"]]
+    assert configs == list(case.spec["configs"])
     for table in case.expected["tables"]:
         config = table["config"]
+        steps = case.spec["pd_steps" if config["scale_mode"] == "progdist" else "steps"]
+        assert [step for step, *_ in table["rows"]] == list(steps)
         if config["scale_mode"] == "progdist":
             halvings(config, table["rows"])
             continue
@@ -109,7 +105,8 @@ def follow(case: Case) -> None:
     given = case.expected["update_ema_inputs"]
     target, source = (weights_of(given[name]) for name in ("targ", "src"))
     objective = ct()
-    objective.target, objective.decay = target, lambda progress: case.expected["update_ema_rate"]
+    assert case.expected["update_ema_rate"] == case.spec["rate"]
+    objective.target, objective.decay = target, lambda progress: case.spec["rate"]
     objective.update(source, 0.0)
     for name, ours in zip(("ema_a", "ema_b"), target, strict=True):
         assert torch.allclose(ours, case.outputs[name].double(), rtol=2**-23, atol=0)
@@ -132,26 +129,33 @@ def rate_at(config: dict, step: int) -> float:
     return openai_rate(levels_at(config, step), config["start_scales"], config["start_ema"], "openai")
 
 
+# ``CMTrainLoop`` and ``create_ema_and_scales_fn``, where a case does not say
+LOOP = {"microbatch": -1, "weight_decay": 0.0, "lr_anneal_steps": 0}
+
+
 @claim("cm_train_loop")
 def loop(case: Case) -> None:
-    spec, config = case.spec, case.spec["ema"]
-    model, objective = openai_model(case, sigma_min=0.002), objective_of(case)
+    spec, config = case.spec, dict(case.spec["ema"])
+    given = {key: spec.get(key, value) for key, value in LOOP.items()}
+    model, objective = openai_model(case, boundary=True), objective_of(case)
     averages = [Average(model, half_life=math.log(0.5) / math.log(float(rate))) for rate in spec["ema_rate"].split(",")]
-    optimiser = torch.optim.RAdam(model.parameters(), spec["lr"], weight_decay=spec.get("weight_decay", 0.0))
+    optimiser = torch.optim.RAdam(model.parameters(), spec["lr"], weight_decay=given["weight_decay"])
     for step in range(spec["steps"]):
         assert case.expected["ema_and_scales"][step] == pytest.approx([rate_at(config, step), levels_at(config, step)])
         optimiser.zero_grad()
         x, progress = case.inputs[f"batch{step}"], step / config["total_steps"]
-        for piece in x.split(spec["microbatch"] if spec["microbatch"] > 0 else len(x)):
+        labels, size = case.inputs.get(f"y{step}"), given["microbatch"] if given["microbatch"] > 0 else len(x)
+        for first in range(0, len(x), size):
+            piece = slice(first, first + size)
             z, index = case.tape.next(), case.tape.next()
-            batch = Batch(piece, z, uniform_of(index, levels_at(config, step)))
-            objective.loss(
-                model, batch, step / config["total_steps"]
-            ).mean().backward()  # pieces add up, as in the reference
+            u = uniform_of(index, levels_at(config, step))
+            batch = Batch(x[piece], z, u, None if labels is None else labels[piece])
+            objective.loss(model, batch, progress).mean().backward()  # pieces add up, as in the reference
         optimiser.step()
         for average in averages:
             average.update(model, batch=1, images=math.inf)  # steps, not images, and no ramp
         objective.update(model, progress)
+        anneal(optimiser, spec["lr"], step, given["lr_anneal_steps"])
         check_weights(case, f"student.step{step + 1}", model)
     case.leave("lg_loss_scale", "we train without loss scaling")
     check_weights(case, "target", objective.target)
@@ -159,19 +163,30 @@ def loop(case: Case) -> None:
         check_weights(case, f"ema{i}", average.model)
 
 
+def anneal(optimiser: torch.optim.Optimizer, rate: float, step: int, steps: int) -> None:
+    """Their rate falls to 0 over ``steps``; after this step it is that of the next."""
+    if steps:
+        optimiser.param_groups[0]["lr"] = rate * (1 - (step + 1) / steps)
+
+
 def objective_of(case: Case) -> Consistency:
     """The recipe with the choices of the recorded run; the target starts from weights of its own."""
-    spec, config = case.spec, case.spec["ema"]
+    spec, config, of = case.spec, dict(case.spec["ema"]), scalings(case)
+    common = {"metric": spec["norm"], "weight": spec["weight"], **of}
     if spec["mode"] == "consistency_distillation":
-        objective = cd(openai_model(case, "teacher"), steps=config["start_scales"])
+        objective = cd(openai_model(case, "teacher"), steps=2, **common)
     elif spec["mode"] == "consistency_training":
-        objective = ct(first=config["start_scales"], last=config["end_scales"], convention="openai")
+        objective = ct(convention="openai", **common)
     else:
         raise AssertionError(f"no method of ours trains in the mode {spec['mode']}")
-    weight = weighting(spec["weight"])
-    objective.metric, objective.weight = NORMS[spec["norm"]], lambda t, r: weight(t)
-    objective.decay = lambda progress: rate_at(config, round(progress * config["total_steps"]))
-    objective.target = openai_model(case, "target", sigma_min=0.002)
+    ends = of["sigma_min"], of["sigma_max"], of["rho"]
+
+    def step_at(progress: float) -> int:
+        return round(progress * config["total_steps"])
+
+    objective.pair = lambda u, progress: adjacent(u, levels_at(config, step_at(progress)), *ends)
+    objective.decay = lambda progress: rate_at(config, step_at(progress))
+    objective.target = openai_model(case, "target", boundary=True)
     return objective
 
 

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +25,11 @@ ROOT = Path(os.environ.get("CMTOOL_GOLDENS") or DEFAULT).resolve()  # before any
 
 Prove = Callable[["Case"], None]
 CLAIMS: dict[str, Prove] = {}
+# Kinds whose networks are built as a format builds them, from the file or the arguments as a whole.
+WHOLE = {"cm_unet", "gd_unet", "cm_consistency_loss_unet", "edm_net", "ect_net", "edm_pickle", "ect_pickle"}
+WHOLE |= {"ssde_net", "edm2_net", "edm2_loss", "diffusers_unet"}
+# How a case was made, and what its inputs and weights show by themselves.
+SHOWN = {"seed", "shape", "recipe_only", "full", "model_type", "img_resolution", "img_channels"}
 
 
 def claim(kind: str):
@@ -64,13 +69,50 @@ def helpers() -> ModuleType:
     return module
 
 
+class Settings(Mapping[str, Any]):
+    """A mapping that remembers what was read of it, so that a setting nobody looked at is found out."""
+
+    def __init__(self, values: dict[str, Any]):
+        self.values_of = {k: Settings(v) if isinstance(v, dict) else v for k, v in values.items()}
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.values_of[key]
+        self.read.add(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.values_of
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_of)
+
+    def __len__(self) -> int:
+        return len(self.values_of)
+
+    def unread(self) -> list[str]:
+        """The names of what was not read, ``args.rho`` for a part of a part."""
+        found = [key for key in self.values_of if key not in self.read | SHOWN]
+        for key, value in self.values_of.items():
+            if key in self.read and isinstance(value, Settings):
+                found += [f"{key}.{part}" for part in value.unread()]
+        return found
+
+    def options(self, defaults: dict[str, Any]) -> dict[str, Any]:
+        """All settings over the reference's defaults; one that the reference does not have is a mistake."""
+        assert self.keys() <= defaults.keys(), f"unknown settings: {', '.join(sorted(self.keys() - defaults.keys()))}"
+        return {key: self.get(key, default) for key, default in defaults.items()}
+
+
 class Case:
     """One recorded run: its settings, and when asked for its weights, inputs, draws and outputs."""
 
     def __init__(self, folder: Path, golden: ModuleType):
         self.folder, self.golden = folder, golden
         self.settings = json.loads((folder / "settings.json").read_text())
-        self.spec: dict[str, Any] = self.settings["spec"]
+        spec = self.settings["spec"]
+        whole = self.settings["kind"] in WHOLE or self.settings["kind"].startswith("manifest")
+        self.spec: Mapping[str, Any] = spec if whole else Settings(spec)
         self.open = {name.removeprefix("out.") for name in self.settings["tensors"] if name.startswith("out.")}
 
     @cached_property
@@ -161,22 +203,44 @@ class Watched:
         return answer
 
 
-def openai_model(case: Case, weights: str = "net", sigma_min: float = 0.0) -> Denoiser:
-    """A tiny network behind OpenAI's preconditioning; ``sigma_min`` 0.002 is their ``distillation=True``."""
-    net = case.golden.TinyNet(num_classes=case.spec.get("num_classes", 0), tscale=0.01)
-    net.load_state_dict(case.weights[weights])
-    return Denoiser(net, Preconditioning(0.5, sigma_min, "log-1000"))
+SCALINGS = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}  # of OpenAI's ``KarrasDenoiser``
 
 
-def edm_model(case: Case, sigma_min: float = 0.0, weights: str = "net", tscale: float = 1.0) -> Denoiser:
-    """A tiny network behind EDM's preconditioning; EDM's names of its weights begin with ``model.tiny``."""
+# Of score_sde's equations; the first is the one that a case always says.
+SDE = {"name": None, "beta_min": 0.1, "beta_max": 20.0, "sigma_min": 0.01, "sigma_max": 50.0, "N": 1000}
+
+
+def scalings(case: Case) -> dict[str, float]:
+    """The arguments of OpenAI's denoiser: the case's, or their defaults."""
+    return {key: float(case.spec.get(key, value)) for key, value in SCALINGS.items()}
+
+
+def tiny_net(case: Case, weights: str, classes: int, tscale: float) -> nn.Module:
+    """A tiny network with the channels that its weights have; its names begin with ``model.tiny`` where EDM's do."""
+    tensors = case.weights[weights]
+    if "model.tiny.conv1.weight" in tensors:
+        prefix = "model.tiny."
+        tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    ch, cin = tensors["conv1.weight"].shape[:2]
+    net = case.golden.TinyNet(cin, len(tensors["conv2.bias"]), ch=ch, num_classes=classes, tscale=tscale)
+    net.load_state_dict(tensors)
+    return net
+
+
+def openai_model(case: Case, weights: str = "net", boundary: bool = False) -> Denoiser:
+    """A tiny network behind OpenAI's preconditioning; ``boundary`` is their ``distillation=True``."""
+    of = scalings(case)
+    net = tiny_net(case, weights, case.spec.get("num_classes", 0), case.spec.get("tscale", 0.01))
+    return Denoiser(net, Preconditioning(of["sigma_data"], of["sigma_min"] if boundary else 0.0, "log-1000"))
+
+
+def edm_model(case: Case, boundary: float = 0.0, weights: str = "net", tscale: float | None = None) -> Denoiser:
+    """A tiny network behind EDM's preconditioning."""
     options = case.spec["net"]
     classes = options.get("label_dim", 0)
-    tensors = {k.removeprefix("model.tiny."): v for k, v in case.weights[weights].items() if k.startswith("model.")}
-    outputs = len(tensors["conv2.bias"])  # twice the channels where the variance is predicted, too
-    net = case.golden.TinyNet(cout=outputs, num_classes=classes, tscale=tscale)
-    net.load_state_dict(tensors)
-    return Denoiser(OneHot(net, classes) if classes else net, Preconditioning(0.5, sigma_min, "log"))
+    net = tiny_net(case, weights, classes, options.get("tscale", 1.0) if tscale is None else tscale)
+    preconditioning = Preconditioning(options.get("sigma_data", 0.5), boundary, "log")
+    return Denoiser(OneHot(net, classes) if classes else net, preconditioning)
 
 
 def classes_of(rows: Tensor | None) -> Tensor | None:

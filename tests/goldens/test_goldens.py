@@ -50,3 +50,5 @@ def test_case(folder, golden):
     case = harness.Case(folder, golden)
     prove(case)
     assert not case.open, f"recorded but neither checked nor left: {', '.join(sorted(case.open))}"
+    unread = case.spec.unread() if isinstance(case.spec, harness.Settings) else []
+    assert not unread, f"settings that the claim did not read: {', '.join(unread)}"

@@ -13,9 +13,10 @@ from typing import Any
 
 from cmtool.files.atomic import write_bytes, writing
 from cmtool.files.locks import take
-from cmtool.files.streams.folder import LABELS, FolderSink, labels_out, read_labels
+from cmtool.files.streams.folder import LABELS, FolderSink, read_labels
 from cmtool.files.streams.manifest import MANIFEST, Wanted, entries, forgotten, held
 from cmtool.files.streams.sink import Writer, stem
+from cmtool.strictjson import dumps
 
 __all__ = ["filling", "known"]
 
@@ -90,7 +91,8 @@ def _merge(root: Path, wanted: Wanted, shards: int) -> None:
         classes = {f"{stem(seed)}.png": found.get("class") for seed, (_, found) in lines.items()}
         labels = {name: label for name, label in read_labels(root / LABELS).items() if name not in classes}
         told = {name: label for name, label in classes.items() if label is not None}
-        _write(root / LABELS, labels_out(labels | told))
+        names_of = {"class_names": list(wanted.classes)} if wanted.classes else {}
+        _write(root / LABELS, dumps({"labels": sorted((labels | told).items()), **names_of}).encode())
     _write(root / MANIFEST, "".join(there.values()).encode())
     for journal in root.glob(f"{MANIFEST}.*"):
         _remove(journal)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cmtool.errors import BadFile, MissingInput
+from cmtool.errors import BadFile, MissingInput, check_regular
 from cmtool.files.atomic import make_folder, write_bytes
 from cmtool.files.streams.item import Item
-from cmtool.files.streams.kinds import check_regular
 from cmtool.files.streams.names import Passed, is_picture, told
-from cmtool.files.streams.parsing import whole_label
+from cmtool.files.streams.numbers import whole_label
 from cmtool.files.streams.sink import stem
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
 from cmtool.strictjson import dumps

@@ -29,6 +29,7 @@ BOM = b"\xef\xbb\xbf"
 class Wanted:
     """The images a run is to write: their ``seeds``, ``labels`` (or None), ``shape``, and ``facts`` that all share.
 
+    ``classes`` are the names of the labels, where they have any.
     Two images are the same where their lines are: ``facts`` must tell the model and all that decides the pixels.
     """
 
@@ -36,6 +37,7 @@ class Wanted:
     labels: Sequence[int] | None
     shape: tuple[int, ...]
     facts: Mapping[str, Any]
+    classes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -66,7 +68,7 @@ class Wanted:
         n = len(self)
         part = slice((shard - 1) * n // shards, shard * n // shards)
         labels = None if self.labels is None else self.labels[part]
-        return Wanted(self.seeds[part], labels, self.shape, self.facts)
+        return Wanted(self.seeds[part], labels, self.shape, self.facts, self.classes)
 
 
 def beside(path: Path, word: str) -> Path:

@@ -10,11 +10,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from cmtool.errors import UsageError
+from cmtool.errors import UsageError, parsing
 from cmtool.files.streams.item import Item
 from cmtool.files.streams.names import Passed
-from cmtool.files.streams.parsing import parsing, whole_label
-from cmtool.pictures import MAX_PIXELS, decode, planes
+from cmtool.files.streams.numbers import whole_label
+from cmtool.pictures import MAX_BYTES, MAX_PIXELS, decode, planes
 from cmtool.strictjson import dumps
 
 __all__ = ["LAYOUT", "SheetSink", "is_sheet", "read", "read_bytes"]
@@ -58,10 +58,8 @@ def read(path: Path, passed: Passed) -> Iterator[Item]:
 
 def is_sheet(path: Path) -> bool:
     """Whether a file is a picture with a layout of ours; its pixels are not decoded."""
-    try:
-        return _layout(path.read_bytes()) is not None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return False
+    with path.open("rb") as file:
+        return _text(file.read(MAX_BYTES)) is not None
 
 
 def read_bytes(data: bytes, name: str) -> Iterator[Item]:
@@ -74,7 +72,7 @@ def _cut(picture: np.ndarray, data: bytes, name: str, key: str) -> Iterator[Item
     if text is None:
         yield Item(name, picture, key=key)
         return
-    with parsing(name, "a sheet that is laid out as it says"):
+    with parsing(name, "is not a sheet that is laid out as it says, or is damaged"):
         layout = _layout(text, picture, name)
     for i in range(layout.n):
         top, left = layout.corner(i)
