@@ -27,6 +27,7 @@ from cmtool.errors import MissingInput, UsageError, closest, unknown
 from cmtool.home import config_folder, expanded
 from cmtool.options import dump, gathered, resolved
 from cmtool.pages import Command
+from cmtool.sources import normal
 
 __all__ = ["COMMANDS", "reference", "run"]
 
@@ -134,7 +135,21 @@ def _usage(error: Any, name: str | None) -> UsageError:
         near = closest(flag, _flags(name))
         return UsageError(f"unknown option '{flag}'", f"did you mean '{near}'?" if near else page)
     message = error.format_message().rstrip(".")
-    return UsageError(message[:1].lower() + message[1:], page)
+    extra = re.search(r"unexpected extra argument.*?\((.+)\)", message)
+    hint = _meant(extra[1], name) if extra and name else None
+    return UsageError(message[:1].lower() + message[1:], hint or page)
+
+
+def _meant(extra: str, name: str) -> str | None:
+    """How arguments are written that other programs take without a flag: ``steps=2``, or a second side of FID."""
+    key, equals, value = extra.split()[0].partition("=")
+    declared = declarations(COMMANDS[name].options)
+    d = declared.get(normal(key))
+    if equals and d and not d.yaml_only:
+        return f"options are written with a flag: {d.long} {shlex.quote(value)}"
+    if not equals and "ref" in declared:
+        return f"the images to compare with are named by a flag: --ref {shlex.quote(extra)}"
+    return None
 
 
 def _width() -> int:

@@ -16,6 +16,7 @@ from cmtool.commands.canvas import SMOOTH, resized
 from cmtool.commands.console import Console
 from cmtool.commands.judged import Side, few, find, is_model, of_dataset, picked, seen, unmeasured
 from cmtool.commands.protocols import features_of
+from cmtool.commands.shards import stray
 from cmtool.commands.together import leads
 from cmtool.declarations import declarations
 from cmtool.errors import CmtoolError, UsageError, check_regular
@@ -47,6 +48,8 @@ def run(options: FidOptions, console: Console) -> None:
     for target in filter(None, (options.source, options.ref)):
         if target != STREAM:
             check_regular(target)
+    if remark := stray():
+        console.warn(remark)
     use_threads(options.threads)
     spec = features_of(options, console)
     features = registry.build("features", spec, device=str(device(options.device)))

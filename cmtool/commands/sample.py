@@ -47,6 +47,8 @@ SHEET = 100  # images at most on a grid
 
 def run(options: SampleOptions, console: Console) -> None:
     """Draw the images that are not there yet, and write them as they come."""
+    if remark := stray():
+        console.warn(remark)
     use_threads(options.threads)
     model, path = open_model(
         options.model, device(local_device(options.device)), console, options.format, options.backbone
@@ -56,8 +58,6 @@ def run(options: SampleOptions, console: Console) -> None:
     options = beside(options)
     check(options)
     seeds = options.seeds or Seeds([range(options.seed, options.seed + options.n)])
-    if remark := stray():
-        console.warn(remark)
     rule, shard = class_rule(header, options.klass, options.classes), shard_of(options.shard)
     labels = labels_of(seeds, header.conditional, rule)
     names = header.classes if len(header.classes) == header.conditional else ()

@@ -16,6 +16,7 @@ from cmtool.commands.data import anchored, open_dataset, portrait
 from cmtool.commands.generate import draw, labels_of, sheet
 from cmtool.commands.plan import plan
 from cmtool.commands.resuming import again, check_data, is_done, take_up, unchanged
+from cmtool.commands.shards import stray
 from cmtool.commands.stopping import Stop
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
@@ -46,6 +47,8 @@ PATIENCE = 5  # steps in a row without a finite gradient
 
 def run(options: TrainOptions, console: Console) -> None:
     """Train, keeping a run directory; stop on a signal at the end of a step, with everything saved."""
+    if remark := stray():
+        console.warn(remark)
     use_threads(options.threads)
     where = device(options.device)
     resume = options.resume
