@@ -135,7 +135,7 @@ def _usage(error: Any, name: str | None) -> UsageError:
         near = closest(flag, _flags(name))
         return UsageError(f"unknown option '{flag}'", f"did you mean '{near}'?" if near else page)
     message = error.format_message().rstrip(".")
-    extra = re.search(r"unexpected extra argument.*?\((.+)\)", message)
+    extra = re.search(r"unexpected extra argument(?:\(s\)|s)? \((.+)\)", message)
     hint = _meant(extra[1], name) if extra and name else None
     return UsageError(message[:1].lower() + message[1:], hint or page)
 

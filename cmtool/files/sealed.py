@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cmtool.errors import parsing
+from cmtool.errors import encodable, parsing
 from cmtool.files.atomic import replacing, writing
 from cmtool.files.envelope import pack, read_envelope, sealed, verify
 
@@ -60,8 +60,10 @@ def read_sealed(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[str
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of any safetensors file, mapped from it; BadFile when its table does not fit them."""
-    with parsing(path):
-        return load_file(str(path))
+    with parsing(path), open(path, "rb") as file:
+        # the library takes no name that is no Unicode, and the system knows an open file by its number, too
+        name = str(path)
+        return load_file(name if encodable(name) == name else f"/proc/self/fd/{file.fileno()}")
 
 
 def _bytes(tensor: Tensor) -> Any:
