@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cmtool.files.atomic import write_bytes, writing
-from cmtool.files.streams.folder import LABELS, FolderSink, read_labels
+from cmtool.files.streams.folder import FolderSink, read_labels
 from cmtool.files.streams.manifest import MANIFEST, Wanted, entries, forgotten, held
 from cmtool.files.streams.sink import Writer, stem
+from cmtool.label_files import LABELS
 
 __all__ = ["filling", "known"]
 
