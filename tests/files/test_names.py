@@ -139,9 +139,6 @@ def test_labels_of_a_stream_are_used_however_names_are_written(tmp_path, target,
     pictures = {f"in/{k}.png": encode(IMAGES[k]) for k in range(3)}
     lists = {"dataset.json": labels(written, {0: 2, 1: 0, 2: 1})}
     path, passed = archive(tmp_path / target, pictures | lists), Passed()
-        archive(tmp_path / target, pictures | {"dataset.json": labels(written, {0: 2, 1: 0, 2: 1})}),
-        Passed(),
-    )
     assert [item.label for item in items_of(path, passed)] == [2, 0, 1]
     assert passed.notes == []
 
