@@ -20,7 +20,18 @@ from cmtool.files.checkpoint import fill, without_memory
 from cmtool.files.header import KINDS, Header
 from cmtool.files.opening import detected
 from cmtool.formats.diffusers_config import Told, told
-from cmtool.formats.diffusers_files import CONFIG, INDEX, SCHEDULER, UNET, class_of, document, seal, tensors, weights_of
+from cmtool.formats.diffusers_files import (
+    CONFIG,
+    INDEX,
+    SCHEDULER,
+    UNET,
+    class_of,
+    document,
+    folder_of,
+    seal,
+    tensors,
+    weights_of,
+)
 from cmtool.formats.diffusers_names import inwards, table
 from cmtool.formats.diffusers_out import write
 from cmtool.formats.diffusers_schedulers import CONSISTENCY, SCHEDULES, Steps, beside, steps_of
@@ -35,8 +46,9 @@ FREE = {"dropout", "half"}  # options of the network that may be chosen
 
 
 def recognised(path: Path) -> bool:
-    """A folder whose index or configuration names a class; of those not read, the reader says so."""
-    return path.is_dir() and bool(class_of(path / INDEX) or class_of(path / CONFIG))
+    """A folder whose index or configuration names a class, or a file in it; of those not read, the reader says so."""
+    folder = folder_of(path)
+    return folder.is_dir() and bool(class_of(folder / INDEX) or class_of(folder / CONFIG))
 
 
 @detected(recognised, seal, write)
@@ -62,8 +74,8 @@ def diffusers(
     for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, SCHEDULES)):
         if word is not None and word not in words:
             raise unknown(what, word, words)
-    place, known, steps = opened(path)
-    shown, weights = told(place / CONFIG, document(place / CONFIG)), weights_of(place)
+    place, known, steps = opened(folder_of(path))
+    shown, weights = told(place / CONFIG, document(place / CONFIG)), weights_of(path)
     state, before = tensors(weights)
     if schedule and not known and before is None:
         steps, known = Steps(schedule), of_steps(Steps(schedule))

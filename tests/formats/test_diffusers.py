@@ -83,6 +83,22 @@ def test_without_our_header_a_pipeline_says_enough_and_a_network_alone_does_not(
     assert older.header.sha256 == digest(unet / "diffusion_pytorch_model.bin")
 
 
+def test_a_file_of_the_folder_leads_to_it(folder):
+    expected = cmtool.load(folder)
+    for name in ("model_index.json", "unet/config.json", f"unet/{WEIGHTS}"):
+        assert format_of(folder / name) == "diffusers"
+        found = cmtool.load(folder / name)
+        assert found.header.sha256 == expected.header.sha256
+        assert (found.header.kind, found.header.sigma_max) == ("consistency", 80.0)
+    half = {name: value.half() for name, value in load_file(folder / "unet" / WEIGHTS).items()}
+    variant = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    save_file(half, variant)
+    assert cmtool.load(variant).header.sha256 == digest(variant) == parent(variant)["sha256"]
+    shutil.copy(variant, folder.parent / WEIGHTS)
+    with pytest.raises(BadFile, match="a safetensors file, but not a checkpoint of cmtool"):
+        cmtool.load(folder.parent / WEIGHTS)
+
+
 @pytest.mark.parametrize(
     ("about", "message"),
     [
