@@ -73,6 +73,8 @@ class Edits:
             yield canvas, None if truth is None else fitted_truth(pixels(truth), truth.name, canvas)
         if self.passed:
             self.console.warn(f"{options.input}: {told(self.passed)}")
+        for note in self.passed.notes:
+            self.console.warn(note)
         if self.truths and (left := self.truths.left()):
             self.console.say(f"{left:,} of the true images have no input of their name")
 

@@ -208,6 +208,8 @@ def measure(
             progress.update(seen.n)
     if side.passed:
         console.warn(f"{target}: {told(side.passed)}")
+    for note in side.passed.notes:
+        console.warn(note)
     if side.plan:
         side.plan.made = round(summed(side.plan.made))
     if seen.n < 2:

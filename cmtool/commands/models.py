@@ -13,7 +13,8 @@ from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
 from cmtool.errors import MissingInput, UsageError, closest, printable
-from cmtool.files.header import Header
+from cmtool.files.envelope import holds
+from cmtool.files.header import KEY, Header
 from cmtool.files.opening import format_of, open_any
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 
@@ -37,8 +38,10 @@ def open_model(
     found = checkpoint(path or latest_checkpoint() or bundled(kind))
     model = open_any(found, device, format, backbone)
     header = model.header
+    track = "" if holds(found, KEY) else header.average.get("track", "")  # which of its networks a foreign file gave
+    average = f", its average '{track}'" if track else ""
     seen = f", {header.images:,} images seen" if header.images else ""
-    console.say(printable(f"model: {found} ({header.kind}, {header.method}{seen})"))
+    console.say(printable(f"model: {found} ({header.kind}, {header.method}{average}{seen})"))
     return model, found
 
 

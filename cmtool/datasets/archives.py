@@ -11,8 +11,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cmtool.datasets.places import Marks, is_picture, mark, shown, some
+from cmtool.datasets.places import Marks, is_picture, mark, shown, some, without_pictures
 from cmtool.errors import BadFile, CmtoolError
+from cmtool.filetree import is_visible
+from cmtool.label_files import LABELS, label_file, shared_folder
 from cmtool.pictures import MAX_BYTES, SUFFIXES, Size, decode, kind_of, size_of_file, unread_kinds
 
 __all__ = ["TarPlace", "ZipPlace", "whole"]
@@ -22,8 +24,6 @@ EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfil
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others can grow without bounds while they are read
 LONGEST = 1 << 20  # bytes of a name
-DEEPEST = 16  # folders
-LABELS = "dataset.json"
 
 
 class _Archive:
@@ -31,7 +31,7 @@ class _Archive:
 
     what = "archive"
 
-    def __init__(self, path: Path, members: Sequence[str]):
+    def __init__(self, path: Path, members: Sequence[str], folders: Sequence[str] = ()):
         self.path, self.name = path, shown(path.name)
         if len(set(members)) != len(members):
             twice = Counter(members).most_common(1)[0][0]
@@ -42,10 +42,16 @@ class _Archive:
                 f"there are no images in {shown(str(path))}",
                 f"it holds: {some(sorted(members))}; read are {', '.join(SUFFIXES)}",
             )
-        visible = [name for name in members if not any(part.startswith(".") for part in name.split("/"))]
-        self.top = _shared_folder([name for name in visible if is_picture(name) or basename(name) == LABELS])
+        visible = [name for name in members if is_visible(name)]
+        self.top = shared_folder([name for name in visible if is_picture(name) or basename(name) == LABELS])
         self.members = pictures
         self.names = [name.removeprefix(self.top) for name in pictures]
+        inside = [name.removeprefix(self.top) for name in visible if name.startswith(self.top)]
+        labels, self.unused = label_file(inside, self.names)
+        self.list, self.labels_in = (self.top + labels, dirname(labels)) if labels else (None, "")
+        below = [name.removeprefix(self.top) for name in (*visible, *folders) if name.startswith(self.top)]
+        first = {name.partition("/")[0] for name in below if "/" in name and is_visible(name)} - {"", "."}
+        self.empty = without_pictures(sorted(first), self.names)
         self.remark = unread_kinds(visible)
 
     def call(self, index: int) -> str:
@@ -58,11 +64,12 @@ class ZipPlace(_Archive):
     def __init__(self, path: Path):
         with whole(path, "a .zip file"):
             self.archive = zipfile.ZipFile(path)
-        super().__init__(path, [info.filename for info in self.archive.infolist() if not info.is_dir()])
+        every = self.archive.infolist()
+        files, folders = ([info.filename for info in every if info.is_dir() == wanted] for wanted in (False, True))
+        super().__init__(path, files, folders)
         self.marks = [self.archive.getinfo(name).CRC for name in self.members]
         self.labels: dict[int, int] = {}
-        inside = self.top + LABELS in self.archive.namelist()
-        self.text = self._contents(self.top + LABELS) if inside else None
+        self.text = self._contents(self.list) if self.list else None
 
     def size(self, index: int) -> Size:
         with whole(self.path, "a .zip file"), self.archive.open(self._info(self.members[index])) as file:
@@ -94,13 +101,13 @@ class TarPlace(_Archive):
     def __init__(self, path: Path):
         with path.open("rb") as file:
             places = list(_indexed(path, file))
-        super().__init__(path, [name for name, _, _ in places])
-        self.where = {name: (start, size) for name, start, size in places}
+        files, folders = ([name for name, _, _ in places if name.endswith("/") == wanted] for wanted in (False, True))
+        super().__init__(path, files, folders)
+        self.where = {name: (start, size) for name, start, size in places if not name.endswith("/")}
         self.marks = Marks(len(self.members), self._mark)
         classes = {_key(name): self._label(name) for name in self.where if basename(name).partition(".")[2] == "cls"}
         self.labels = {i: classes[_key(name)] for i, name in enumerate(self.members) if _key(name) in classes}
-        inside = self.top + LABELS in self.where
-        self.text = self._contents(self.top + LABELS) if inside else None
+        self.text = self._contents(self.list) if self.list else None
 
     def size(self, index: int) -> Size:
         return size_of_file(self._contents(self.members[index]), self.call(index))
@@ -129,7 +136,7 @@ class TarPlace(_Archive):
 
 
 def _indexed(path: Path, file: BinaryIO) -> Iterator[tuple[str, int, int]]:
-    """Name, start and size of every regular file of a tar."""
+    """Name, start and size of every regular file of a tar, and of every folder, whose name ends with ``/``."""
     title, renamed, at, end = shown(str(path)), None, 0, path.stat().st_size
     while any(block := _at(file, at, BLOCK)):
         if at == 0 and (kind := kind_of(block)):
@@ -151,7 +158,9 @@ def _indexed(path: Path, file: BinaryIO) -> Iterator[tuple[str, int, int]]:
         name, renamed = (renamed or info.name).removeprefix("./"), None
         if info.type in FILES:
             yield name, start, info.size
-        elif not info.isdir():
+        elif info.isdir():
+            yield f"{name.rstrip('/') or '.'}/", start, 0
+        else:
             raise BadFile(f"{title} holds {shown(name)}, which is a link or a device")
     if not block:
         raise BadFile(f"{title} is cut short")
@@ -177,17 +186,6 @@ def whole(path: Path, what: str) -> Iterator[None]:
 
 def _key(name: str) -> str:
     return f"{dirname(name)}/{basename(name).partition('.')[0]}"
-
-
-def _shared_folder(names: Sequence[str]) -> str:
-    """``photos/`` where everything lies in it, as when a folder was packed; it is no class."""
-    top = ""
-    for _ in range(DEEPEST):
-        first = {name[len(top) :].partition("/")[0] for name in names}
-        if len(first) != 1 or not all("/" in name[len(top) :] for name in names):
-            break
-        top += f"{first.pop()}/"
-    return top
 
 
 def _long_name(kind: bytes, data: bytes) -> str | None:

@@ -26,6 +26,7 @@ class ArrayPlace:
     """Arrays that are stored as they are stay on the disk; compressed ones are read at once, up to 1 GB."""
 
     what, text, remark = "archive", None, None
+    labels_in, unused, empty = "", (), ()
 
     def __init__(self, path: Path):
         self.path, self.name, self.title = path, shown(path.name), shown(str(path))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from typing import Any
 
 from cmtool.datasets.places import Place, shown, some
 from cmtool.errors import BadFile, UsageError, encodable, unknown
+from cmtool.label_files import LABELS as LIST
+from cmtool.label_files import pair
 
 __all__ = ["EACH", "LABELS", "MORE", "Labelled", "labelled"]
 
@@ -41,7 +44,7 @@ def labelled(place: Place, way: str) -> Labelled:
     if way == "filename-prefix":
         return _named([_before(place, i, "_") for i in range(len(place.names))])
     if way == "folder":
-        return _named([_before(place, i, "/") for i in range(len(place.names))])
+        return _named([_before(place, i, "/") for i in range(len(place.names))], _empty(place))
     if place.text is not None:
         return _from_json(place, place.text)
     if place.labels:
@@ -50,12 +53,13 @@ def labelled(place: Place, way: str) -> Labelled:
     return _from_folders(place)
 
 
-def _named(names: Sequence[str]) -> Labelled:
+def _named(names: Sequence[str], remarks: Sequence[str] = ()) -> Labelled:
     """Classes in the order of their names; 10 comes after 9."""
+    names = [unicodedata.normalize("NFC", name) for name in names]  # macOS takes letters apart
     plain = all(name.isascii() and name.isdigit() for name in names)
     classes = tuple(sorted(set(names), key=lambda name: (int(name[:18]) if plain else 0, name)))
     numbers = {name: k for k, name in enumerate(classes)}
-    return Labelled([numbers[name] for name in names], tuple(_distinct(list(classes))))
+    return Labelled([numbers[name] for name in names], tuple(_distinct(list(classes))), list(remarks))
 
 
 def _before(place: Place, index: int, mark: str) -> str:
@@ -70,8 +74,9 @@ def _before(place: Place, index: int, mark: str) -> str:
 def _from_folders(place: Place) -> Labelled:
     inside = {name.partition("/")[0] for name in place.names if "/" in name}
     beside = [i for i, name in enumerate(place.names) if "/" not in name]
+    remarks = [*_unused(place), *_empty(place)]
     if len(inside) < 2:
-        return Labelled()
+        return Labelled(remarks=remarks)
     if beside:
         count = f"{len(beside):,} images lie" if len(beside) > 1 else f"{place.call(beside[0])} lies"
         raise UsageError(
@@ -79,25 +84,41 @@ def _from_folders(place: Place) -> Labelled:
             f"move what is of no class elsewhere, {WITHOUT}",
         )
     if all(EDM_PART.fullmatch(name) for name in place.names):
-        return Labelled(remarks=[f"no labels: {some(sorted(inside), 3)} are EDM's numbered parts, no classes"])
-    return _named([_before(place, i, "/") for i in range(len(place.names))])
+        parts = f"no labels: {some(sorted(inside), 3)} are EDM's numbered parts, no classes"
+        return Labelled(remarks=[*_unused(place), parts])
+    return _named([_before(place, i, "/") for i in range(len(place.names))], remarks)
+
+
+def _empty(place: Place) -> list[str]:
+    """What to say of folders that would be classes if pictures lay in them."""
+    if not place.empty:
+        return []
+    those = "the folder has" if len(place.empty) == 1 else f"{len(place.empty):,} folders have"
+    return [f"{place.name}: {those} no images, and no class of that name: {some(place.empty)}"]
+
+
+def _unused(place: Place) -> list[str]:
+    if not place.unused:
+        return []
+    which = f"{some(place.unused, 3)} is not" if len(place.unused) == 1 else f"{some(place.unused, 3)} are not"
+    return [f"{place.name}: {which} read: a {LIST} counts where every image lies in its folder"]
 
 
 def _from_json(place: Place, text: bytes) -> Labelled:
-    title = f"dataset.json of {place.name}"
+    title = f"{LIST} of {place.name}"
     if len(text) > MORE + EACH * len(place.names):
         raise BadFile(f"{title} is larger than labels of {len(place.names):,} images can be", f"remove it, {WITHOUT}")
     pairs, names = _parsed(text, title)
     if pairs is None:
         return Labelled()
-    known = [pairs.get(name) for name in place.names]
+    known = pair(pairs, place.names, place.labels_in)
     if not any(label is not None for label in known):
         example = shown(next(iter(pairs), "nothing"))
         raise BadFile(
             f"{title} names other files: {example} is not here",
             f"give the folder that it was made for, {WITHOUT}",
         )
-    gone = len(pairs.keys() - set(place.names))
+    gone = sum(label is not None for label in pairs.values()) - sum(label is not None for label in known)
     remarks = [f"{title} names {gone:,} files that are not here"] if gone else []
     return _numbered(place, known, names, title, remarks)
 
@@ -139,7 +160,7 @@ def _numbered(
             f"classes are numbered from 0, {WITHOUT}",
         )
     count = max(max(numbers), *(k for k in names if k < MOST), 0) + 1
-    classes = [names.get(k, str(k)) for k in range(count)]
+    classes = [unicodedata.normalize("NFC", names.get(k, str(k))) for k in range(count)]
     return Labelled(list(numbers), tuple(_distinct(classes)), list(remarks))
 
 

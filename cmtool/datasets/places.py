@@ -1,18 +1,20 @@
 """Where pictures lie: a folder here, archives and arrays beside it in ``archives.py`` and ``arrays.py``."""
 
 import json
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from posixpath import dirname
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
 from cmtool.errors import MissingInput
+from cmtool.filetree import files_below, is_visible
+from cmtool.label_files import label_file
 from cmtool.pictures import MAX_BYTES, SUFFIXES, Size, decode, size_of_file, unread_kinds
 
-__all__ = ["FolderPlace", "Marks", "Place", "is_picture", "mark", "shown", "some"]
+__all__ = ["FolderPlace", "Marks", "Place", "is_picture", "mark", "shown", "some", "without_pictures"]
 
 
 ENDS = 4096
@@ -22,8 +24,9 @@ class Place(Protocol):
     """Pictures by number, in the order of their ``names`` (paths with ``/``).
 
     ``what`` and ``name`` are what messages call the place. ``marks`` has a number for each picture that changes with
-    its contents. ``labels`` are those that the place itself gives to pictures, by number, ``text``
-    is its ``dataset.json``, where it has any. ``remark`` is one line on what was passed over.
+    its contents. ``labels`` are those that the place itself gives to pictures, by number, ``text`` is its
+    ``dataset.json``, where it has any, which lies in the folder ``labels_in``; ``unused`` are others of that name.
+    ``empty`` are first folders without pictures. ``remark`` is one line on what was passed over.
     """
 
     @property
@@ -45,6 +48,15 @@ class Place(Protocol):
     def text(self) -> bytes | None: ...
 
     @property
+    def labels_in(self) -> str: ...
+
+    @property
+    def unused(self) -> Sequence[str]: ...
+
+    @property
+    def empty(self) -> Sequence[str]: ...
+
+    @property
     def remark(self) -> str | None: ...
 
     def call(self, index: int) -> str:
@@ -61,24 +73,26 @@ class Place(Protocol):
 
 
 class FolderPlace:
-    """The pictures below a folder; links are followed, hidden files passed over."""
+    """The pictures below a folder; links are followed, hidden files and folders of systems passed over."""
 
     what = "folder"
 
     def __init__(self, root: Path):
         self.root, self.name = root, shown(root.resolve().name)
-        self.files, others = _found(root)
+        files, folders = files_below(root)
+        self.names = [name for name in files if is_picture(name)]
+        self.files = [root / name for name in self.names]
         if not self.files:
             there = sorted(entry.name for entry in root.iterdir())
             raise MissingInput(
                 f"there are no images in {root}", f"it holds: {some(there)}; read are {', '.join(SUFFIXES)}"
             )
-        self.names = [file.relative_to(root).as_posix() for file in self.files]
         self.marks = Marks(len(self.files), self._mark)
-        text = root / "dataset.json"
-        self.text = _start(text) if text.is_file() else None
+        labels, self.unused = label_file(files, self.names)
+        self.text, self.labels_in = (_start(root / labels), dirname(labels)) if labels else (None, "")
         self.labels = {} if self.text else _from_manifest(root / "manifest.jsonl", self.names)
-        self.remark = unread_kinds(others)
+        self.empty = without_pictures(folders, self.names)
+        self.remark = unread_kinds([name for name in files if not is_picture(name)])
 
     def call(self, index: int) -> str:
         return shown(str(self.files[index]))
@@ -112,8 +126,12 @@ class Marks(Sequence[int]):
 
 def is_picture(name: str) -> bool:
     """Whether a path is that of a picture that is read, by its suffix, and neither hidden nor in a hidden folder."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return PurePosixPath(name).suffix.lower() in SUFFIXES and is_visible(name)
+
+
+def without_pictures(folders: Sequence[str], pictures: Sequence[str]) -> list[str]:
+    """Those of the first folders in which no picture lies."""
+    return sorted(set(folders) - {name.partition("/")[0] for name in pictures})
 
 
 def mark(file: BinaryIO, start: int, size: int) -> int:
@@ -134,20 +152,6 @@ def some(names: Sequence[str], most: int = 8) -> str:
     return ", ".join([*map(shown, names[:most]), *(["..."] if len(names) > most else [])]) or "nothing"
 
 
-def _found(root: Path) -> tuple[list[Path], list[str]]:
-    """The pictures in the order of their paths, and the names of other files that are not hidden."""
-    files, others, seen = [], [], {root.resolve()}
-    for place, folders, names in os.walk(root, followlinks=True):
-        # Links are followed, since big data sets are often made of them, but never in a circle.
-        folders[:] = [name for name in sorted(folders) if name[0] != "." and not _again(Path(place, name), seen)]
-        for name in names:
-            if is_picture(name):
-                files.append(Path(place, name))
-            elif name[0] != ".":
-                others.append(name)
-    return sorted(files, key=lambda file: file.relative_to(root).as_posix()), others
-
-
 def _start(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(MAX_BYTES)
@@ -163,10 +167,3 @@ def _from_manifest(path: Path, names: Sequence[str]) -> dict[int, int]:
     except (ValueError, TypeError, KeyError, RecursionError):
         return {}
     return {i: told[name] for i, name in enumerate(names)} if told.keys() >= set(names) else {}
-
-
-def _again(place: Path, seen: set[Path]) -> bool:
-    real = place.resolve()
-    known = real in seen
-    seen.add(real)
-    return known

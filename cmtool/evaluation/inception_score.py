@@ -24,11 +24,10 @@ class InceptionScore:
     def update(self, probabilities: Tensor) -> None:
         """Add the rows of [B, classes], each of which sums to 1."""
         rows = probabilities.double()
-        while len(rows):
-            some, rows = rows[: self.split - self.n], rows[self.split - self.n :]
-            self.n += len(some)
-            self.total = self.total + some.sum(dim=0)
-            self.information = self.information + torch.xlogy(some, some).sum()
+        for row in rows:  # one by one, so that no batch rounds otherwise than another
+            self.n += 1
+            self.total = self.total + row
+            self.information = self.information + torch.xlogy(row, row).sum()
             if self.n == self.split:
                 self.done.append(self._score())
                 self._begin()

@@ -9,6 +9,7 @@ from torch import Tensor
 from cmtool.assets import Asset, locate
 from cmtool.errors import unknown
 from cmtool.features.inception_net import InceptionNet
+from cmtool.features.pieces import in_pieces
 from cmtool.features.resizing import resizer, tensorflow
 from cmtool.features.rgb import rgb
 from cmtool.features.torchscript import Scripted
@@ -36,6 +37,7 @@ PORT = Asset(
     also=("weights-inception-2015-12-05-6726825d.pth",),  # the same bytes, as torch-fidelity calls them
 )
 NETWORKS = {"torchscript": TORCHSCRIPT, "pth": PORT}
+PIECE, LARGE = 4, 32  # images a pass, on a processor and on an accelerator
 MODES = ("clean", "legacy_pytorch", "legacy_tensorflow")
 
 
@@ -60,10 +62,14 @@ class Inception:
     def __call__(self, images: Tensor, /) -> Tensor:
         return self.look(images)["features"]
 
-    @torch.inference_mode()
     def look(self, images: Tensor, /) -> dict[str, Tensor]:
         """``features`` float32 [B, 2048], ``probabilities`` [B, 1008], ``spatial`` [B, 2023]; those that there are."""
-        x = self.resize(rgb(images, self.name)).to(self.device)
+        size = PIECE if self.device.type == "cpu" else LARGE
+        found = in_pieces(self._some, self.resize(rgb(images, self.name)).to(self.device), size)
+        return {key: torch.cat([some[key] for some in found])[: len(images)] for key in found[0]}
+
+    @torch.inference_mode()
+    def _some(self, x: Tensor) -> dict[str, Tensor]:
         if isinstance(self.network, Scripted):
             return self.network(x, self.mode == "legacy_tensorflow")
         # clean-fid and pytorch-fid map [0, 255] to [-1, 1], TensorFlow's graph and its other ports do not quite

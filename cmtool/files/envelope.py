@@ -19,7 +19,19 @@ from typing import Any, BinaryIO
 
 from cmtool.errors import BadFile, MissingInput, UsageError, check_regular, closest, encodable
 
-__all__ = ["BLANK", "Envelope", "digest", "holds", "metadata", "names_in", "pack", "read_envelope", "sealed", "verify"]
+__all__ = [
+    "BLANK",
+    "Envelope",
+    "digest",
+    "holds",
+    "is_ours",
+    "metadata",
+    "names_in",
+    "pack",
+    "read_envelope",
+    "sealed",
+    "verify",
+]
 
 LIMIT = 1 << 23  # bytes of a table; those of the largest published networks have less than a hundredth
 MOST = 150_000  # dictionaries and lists in it: a tensor has three
@@ -87,6 +99,11 @@ def metadata(path: str | Path) -> dict[str, Any]:
     """The texts that whoever wrote a safetensors file put before its data; MissingInput or BadFile as above."""
     texts = _table(Path(path))[1].get("__metadata__")
     return texts if isinstance(texts, dict) else {}
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether a safetensors file has a document of cmtool, of any kind; MissingInput or BadFile as above."""
+    return bool(KINDS.keys() & metadata(path).keys())
 
 
 def names_in(path: str | Path) -> list[str]:

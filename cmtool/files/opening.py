@@ -17,13 +17,18 @@ from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, UsageError, parsing, unknown
 from cmtool.files.checkpoint import described, digest, load, save
 from cmtool.files.contents import refuse
-from cmtool.files.envelope import holds
+from cmtool.files.envelope import holds, is_ours, names_in
 from cmtool.files.header import KEY, Header
 from cmtool.textfile import read_text
 from cmtool.yamlfile import LARGEST, parse
 
 __all__ = ["check_weights", "detected", "format_of", "open_any", "parent", "writer"]
 
+STRANGE = "not a checkpoint of cmtool, and its tensors are those of no network that cmtool knows by them"
+BY_TENSORS = (
+    "known by their tensors are networks of OpenAI and score_sde; others need what was saved with them: "
+    "of diffusers name the whole folder, of EDM the .pkl, of k-diffusion the file with its configuration"
+)
 Said = Mapping[str, Any]
 Write = Callable[[Path, Denoiser, Header, torch.dtype | None], Header]
 
@@ -108,9 +113,12 @@ def writer(name: str) -> Write:
 
 def _ours(path: Path, device: str | torch.device, format: Said) -> Denoiser:
     refuse(path)
-    if path.is_file() and path.suffix != ".safetensors" and not holds(path, KEY):
+    if path.is_file() and not holds(path, KEY):
+        if names_in(path) and not is_ours(path):
+            raise BadFile(f"{path} is a safetensors file, but {STRANGE}", BY_TENSORS)
         known = ", ".join(["cmtool", *registry.names("formats")])
-        raise BadFile(f"{path} is no model in a format that cmtool reads, or is cut short", f"there are: {known}")
+        if path.suffix != ".safetensors":
+            raise BadFile(f"{path} is no model in a format that cmtool reads, or is cut short", f"there are: {known}")
     if format:
         raise UsageError(f"{path} needs no 'format'", "it is for models of other programs; leave it out")
     return load(path, device)

@@ -23,6 +23,7 @@ from cmtool.formats.zipped import MAGIC, MOST, directory
 
 __all__ = ["Other", "mentions", "pickled", "read", "state_dict"]
 
+SHARED, SMALL = 16, 1 << 26  # times the file, and bytes more, that tensors which share their values may take apart
 BROKEN = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
@@ -102,7 +103,10 @@ class Reader:
 
 
 def state_dict(path: Path, found: Any) -> dict[str, Tensor]:
-    """``found`` as named tensors of floating point, in memory of their own; BadFile when it is anything else."""
+    """``found`` as named tensors of floating point, in memory of their own; BadFile when it is anything else.
+
+    Tensors may share values, as tied weights do, while what all take apart has a bound.
+    """
     if not isinstance(found, dict):
         raise BadFile(f"{path} holds no named tensors, and cannot be a network alone")
     wrong = [(name, value) for name, value in found.items() if not isinstance(name, str) or not plain(value)]
@@ -110,8 +114,13 @@ def state_dict(path: Path, found: Any) -> dict[str, Tensor]:
         name, value = wrong[0]
         what = value.name if isinstance(value, Other) else type(value).__name__
         raise BadFile(f"{path} holds more than named tensors, and cannot be a network alone: '{name}' is a {what}")
-    if sum(value.numel() * value.element_size() for value in found.values()) > path.stat().st_size:
-        raise BadFile(f"{path} has tensors that are larger than the file")
+    size, held = sum(value.numel() * value.element_size() for value in found.values()), path.stat().st_size
+    if size > SHARED * held + SMALL:
+        raise BadFile(
+            f"{path} has tensors that share memory, and apart they would take {size >> 20:,} MB, "
+            f"{size // held:,} times as much as the file",
+            "save them anew, each in memory of its own",
+        )
     return {name: value.clone(memory_format=torch.contiguous_format) for name, value in found.items()}
 
 

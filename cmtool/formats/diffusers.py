@@ -1,8 +1,9 @@
-"""Folders of diffusers: a ConsistencyModelPipeline, or a UNet2DModel alone, as converted from OpenAI's networks.
+"""Folders of diffusers: a pipeline of a consistency model or of numbered steps (DDPM), or a UNet2DModel alone.
 
-A pipeline says all that is needed. Of a network alone it is not known what it predicts; it is taken to be used under
-EDM's scalings and told ``250 ln sigma``, as those of OpenAI's consistency models are (Song et al. 2023, arXiv
-2303.01469), and whether it is a consistency model must be said.
+A pipeline says all that is needed, and so does the scheduler beside a network in it. Of a network alone it is not known
+what it predicts: whether it is a consistency model must be said, and unless ``schedule`` says that it was told numbers
+of steps, it is taken to be used under EDM's scalings and told ``250 ln sigma``, as those of OpenAI's consistency models
+are (Song et al. 2023, arXiv 2303.01469).
 """
 
 from collections.abc import Mapping
@@ -19,20 +20,35 @@ from cmtool.files.checkpoint import fill, without_memory
 from cmtool.files.header import KINDS, Header
 from cmtool.files.opening import detected
 from cmtool.formats.diffusers_config import Told, told
-from cmtool.formats.diffusers_files import CONFIG, INDEX, SCHEDULER, UNET, class_of, document, seal, tensors, weights_of
+from cmtool.formats.diffusers_files import (
+    CONFIG,
+    INDEX,
+    SCHEDULER,
+    UNET,
+    class_of,
+    document,
+    folder_of,
+    seal,
+    tensors,
+    weights_of,
+)
 from cmtool.formats.diffusers_names import inwards, table
 from cmtool.formats.diffusers_out import write
+from cmtool.formats.diffusers_schedulers import CONSISTENCY, SCHEDULES, Steps, beside, steps_of
 
 __all__ = ["diffusers"]
 
-PIPELINE, NETWORK, STEPS = "ConsistencyModelPipeline", "UNet2DModel", "CMStochasticIterativeScheduler"
+PIPELINE, NETWORK = "ConsistencyModelPipeline", "UNet2DModel"
+NUMBERED = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
+ASSUMED = "diffusers, taken to predict what OpenAI's networks do"  # where nothing says what a score model predicts
 PUBLISHED = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}  # also diffusers' own, where it says nothing
 FREE = {"dropout", "half"}  # options of the network that may be chosen
 
 
 def recognised(path: Path) -> bool:
-    """A folder whose index or configuration names a class; of those not read, the reader says so."""
-    return path.is_dir() and bool(class_of(path / INDEX) or class_of(path / CONFIG))
+    """A folder whose index or configuration names a class, or a file in it; of those not read, the reader says so."""
+    folder = folder_of(path)
+    return folder.is_dir() and bool(class_of(folder / INDEX) or class_of(folder / CONFIG))
 
 
 @detected(recognised, seal, write)
@@ -45,22 +61,27 @@ def diffusers(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     sigma_data: float | None = None,
+    schedule: str | None = None,
 ) -> Denoiser:
     """A pipeline or a network of diffusers as a denoiser, with a header.
 
     ``kind`` is "score" or "consistency" and ``side`` that of the images, where the folder does not say; so are the
-    range of noise levels and ``sigma_data``, by default 0.002, 80 and 0.5. ``backbone`` may only repeat what the folder
-    says, except for ``dropout`` and ``half``. BadFile for a folder that is damaged, or has a network that is not
-    OpenAI's; MissingInput for one that is not whole; UsageError for what must be said or contradicts it.
+    range of noise levels and ``sigma_data``, by default 0.002, 80 and 0.5; ``schedule``, "linear" or "cosine", says
+    that a network alone predicts the noise of DDPM's 1000 steps. ``backbone`` may only repeat what the folder says,
+    except for ``dropout`` and ``half``. BadFile for a folder that is damaged, or has a network that is not OpenAI's;
+    MissingInput for one that is not whole; UsageError for what must be said or contradicts it.
     """
-    if kind is not None and kind not in KINDS:
-        raise unknown("kind of model", kind, KINDS)
-    place, known = opened(path)
-    shown, weights = told(place / CONFIG, document(place / CONFIG)), weights_of(place)
+    for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, SCHEDULES)):
+        if word is not None and word not in words:
+            raise unknown(what, word, words)
+    place, known, steps = opened(folder_of(path))
+    shown, weights = told(place / CONFIG, document(place / CONFIG)), weights_of(path)
     state, before = tensors(weights)
-    known = noted(before) | known | ({"side": shown.side} if shown.side else {})
+    if schedule and not known and before is None:
+        steps, known = Steps(schedule), of_steps(Steps(schedule))
+    known = {"schedule": None} | noted(before) | known | ({"side": shown.side} if shown.side else {})
     given = {"kind": kind, "side": side, "sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
-    said = {key: value for key, value in given.items() if value is not None}
+    said = {key: value for key, value in (given | {"schedule": schedule}).items() if value is not None}
     meant: dict[str, Any] = {**PUBLISHED, **known, **said}
     chosen = dict(backbone or {})
     contradicts(path, "format", said, known)
@@ -71,21 +92,42 @@ def diffusers(
     shape = (shown.channels, meant["side"], meant["side"])
     net = filled(weights, state, shown, shape)
     boundary = meant["sigma_min"] if meant["kind"] == "consistency" else 0.0
-    model = Denoiser(net, Preconditioning(float(meant["sigma_data"]), boundary, "log-1000"))
+    usual = Preconditioning(float(meant["sigma_data"]), boundary, "log-1000")
+    model = Denoiser(net, steps.preconditioning() if steps else usual)
     model.header = header(meant, shown, shape, model, seal(path), before)
+    if before is None and not steps and meant["kind"] == "score":
+        model.header = replace(model.header, method=ASSUMED)
     return model
 
 
-def opened(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder of the network, and what the scheduler beside it says; BadFile for classes that are not read."""
+def opened(path: Path) -> tuple[Path, dict[str, Any], Steps | None]:
+    """The folder of the network, what its scheduler says, and its numbered steps, if it has such.
+
+    BadFile for classes that are not read.
+    """
     if not (path / INDEX).exists():
         check(path / CONFIG, NETWORK)
-        return path, {}
-    check(path / INDEX, PIPELINE)
+        scheduler = beside(path)
+        return path, *(scheduled(scheduler) if scheduler else ({}, None))
+    check(path / INDEX, PIPELINE, *NUMBERED)
     check(path / UNET / CONFIG, NETWORK)
-    check(path / SCHEDULER, STEPS)
-    said = document(path / SCHEDULER)
-    return path / UNET, {"kind": "consistency", **{key: said.get(key, value) for key, value in PUBLISHED.items()}}
+    if class_of(path / INDEX) == PIPELINE:
+        check(path / SCHEDULER, CONSISTENCY)
+    return path / UNET, *scheduled(path / SCHEDULER)
+
+
+def scheduled(path: Path) -> tuple[dict[str, Any], Steps | None]:
+    """The kind of model and the noise levels that a scheduler's configuration says."""
+    said = document(path)
+    if said.get("_class_name") != CONSISTENCY:
+        return of_steps(steps_of(path)), steps_of(path)
+    return {"kind": "consistency", **{key: said.get(key, value) for key, value in PUBLISHED.items()}}, None
+
+
+def of_steps(steps: Steps) -> dict[str, Any]:
+    low, high = steps.span()
+    told = {"kind": "score", "sigma_min": low, "sigma_max": high, "schedule": steps.schedule}
+    return told | {"sigma_data": steps.preconditioning().sigma_data}
 
 
 def noted(header: Header | None) -> dict[str, Any]:
@@ -96,10 +138,10 @@ def noted(header: Header | None) -> dict[str, Any]:
     return {**levels, "sigma_data": header.preconditioning.get("sigma_data", 0.5)}
 
 
-def check(path: Path, wanted: str) -> None:
+def check(path: Path, *wanted: str) -> None:
     found = document(path).get("_class_name")
-    if found != wanted:
-        raise BadFile(f"{path} is of a {str(found)[:60]}, and cmtool reads there only {wanted}")
+    if found not in wanted:
+        raise BadFile(f"{path} is of a {str(found)[:60]}, and cmtool reads there only {', '.join(wanted)}")
 
 
 def contradicts(path: Path, what: str, said: Mapping[str, Any], known: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "WEIGHTS",
     "class_of",
     "document",
+    "folder_of",
     "seal",
     "tensors",
     "weights_of",
@@ -34,6 +35,7 @@ SCHEDULER = "scheduler/scheduler_config.json"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 # What else it may be called, where there is none of those: shards without an index, and variants such as "fp16".
 VARIANTS = ("diffusion_pytorch_model*.safetensors", "diffusion_pytorch_model*.bin")
+STEM = "diffusion_pytorch_model"
 NAMES = ("conv_in.weight", "conv_out.weight")  # of every UNet2DModel
 KEY = "cmtool.diffusers"  # of the metadata in which what we write keeps its header
 LARGEST = 1 << 20  # bytes of a document
@@ -53,11 +55,21 @@ def class_of(path: Path) -> str:
         return ""
 
 
+def folder_of(path: Path) -> Path:
+    """The folder itself, or that in which a file of it lies which was named: its weights, or one of its documents."""
+    named = path.name in (INDEX, CONFIG) or path.name.startswith(STEM)
+    return path.parent if named and path.is_file() else path
+
+
 def weights_of(path: Path) -> Path:
     """The file with the weights in a folder of a pipeline or of a network, or the index of its shards.
 
-    Where there are only variants, such as "fp16", it is the largest of them. MissingInput where there is none.
+    Where there are only variants, such as "fp16", it is the largest of them; a file that was named is itself.
+    MissingInput where there is none.
     """
+    if path.is_file() and path.name.startswith(STEM):
+        return path
+    path = folder_of(path)
     folder = path / UNET if (path / INDEX).exists() else path
     for name in WEIGHTS:
         for file in (folder / name, folder / f"{name}.index.json"):
@@ -70,7 +82,7 @@ def weights_of(path: Path) -> Path:
 
 
 def seal(path: Path) -> str:
-    """The SHA-256 of all weights in a folder."""
+    """The SHA-256 of all weights in a folder, or of those that were named."""
     return sealed(weights_of(path))
 
 

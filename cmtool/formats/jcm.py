@@ -90,6 +90,7 @@ def jcm(
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         method="jcm",
+        average={"track": "params_ema"},
         sha256=digest(path),
     )
     return model

@@ -6,7 +6,7 @@ predict under EDM's scalings. Source: k-diffusion (K. Crowson, 2022); Karras et 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ def kdiffusion(
     fill(path, net, {name.removeprefix(WRAPPED): tensor for name, tensor in bare(tensors).items()})
     model = Denoiser(net, Preconditioning(shown.sigma_data))
     model.header = header(path, spec, shown, model, low, high)
+    if ema and configuration(path) is None:  # a training's file, which holds both
+        model.header = replace(model.header, average={"track": "model_ema"})
     return model
 
 

@@ -15,13 +15,14 @@ from torch import Tensor
 from cmtool import registry
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill, without_memory
+from cmtool.files.checkpoint import fill, without_memory
 from cmtool.files.header import Header
 from cmtool.files.opening import detected
-from cmtool.formats.archive import read, state_dict
+from cmtool.formats.archive import state_dict
 from cmtool.formats.score_sde_levels import PROCESSES, Levels
 from cmtool.formats.score_sde_shapes import LIST, Shown, read_off
-from cmtool.formats.wrapped import mentioned, unwrap
+from cmtool.formats.weights import holding, read_weights, seal
+from cmtool.formats.wrapped import unwrap
 
 __all__ = ["score_sde"]
 
@@ -36,11 +37,11 @@ SIDES = {
 
 
 def recognised(path: Path) -> bool:
-    """The pickle of a training has the first weights of score_sde's list, and its attention."""
-    return path.is_file() and any(mentioned(path, first) for first in FIRST)
+    """A training, or a network alone in any file of tensors, has the first weights of score_sde's list."""
+    return path.is_file() and any(holding(path, first) for first in FIRST)
 
 
-@detected(recognised)
+@detected(recognised, seal)
 def score_sde(
     path: Path,
     *,
@@ -90,7 +91,7 @@ def score_sde(
         sigma_max=sigma_max,
         method="score_sde",
         average={"track": "ema"} if averaged else {},
-        sha256=digest(path),
+        sha256=seal(path),
     )
     return model
 
@@ -100,8 +101,8 @@ def weights(path: Path, ema: bool) -> tuple[dict[str, Tensor], Tensor | None, bo
 
     A file without any average, such as a network alone, is taken as it is; BadFile where its average does not fit.
     """
-    found = read(path)
-    first = next((name for name in FIRST if mentioned(path, name)), FIRST[0])
+    found = read_weights(path)
+    first = next((name for name in FIRST if holding(path, name)), FIRST[0])
     part = unwrap(path, found, (first,), ema)
     named, average = part.tensors, part.averaged
     sigmas = named.pop("sigmas", None)

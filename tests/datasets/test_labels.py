@@ -1,6 +1,7 @@
 """Labels of dataset.json and of sample's own list: what they mean, and what is said where they are wrong."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -94,3 +95,54 @@ def test_the_list_of_a_run_of_sample_that_was_stopped(tmp_path):
     assert folder(tmp_path).labels == [0, 1]
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines[:1]))
     assert folder(tmp_path).labels is None
+
+
+def packed(root, way):
+    """The folder itself, or a .zip or .tar of it."""
+    return root if way == "folder" else shutil.make_archive(str(root), way, root.parent, root.name)
+
+
+@pytest.mark.parametrize("way", ["folder", "zip", "tar"])
+@pytest.mark.parametrize("written", ["{}\\{}.png", "{}/{}.jpg", "data/{}/{}.png", "{}/{}"])
+def test_labels_are_used_however_names_are_written(tmp_path, way, written):
+    root = edm(tmp_path / "data", [0, 1, 2, 0, 1, 2])
+    pairs = json.loads((root / "dataset.json").read_text())["labels"]
+    pairs = [[written.format(*name.removesuffix(".png").split("/")), label] for name, label in pairs]
+    (root / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    assert folder(packed(root, way)).labels == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("way", ["folder", "zip", "tar"])
+def test_labels_one_folder_below_are_used_and_those_of_a_part_are_named(tmp_path, way):
+    root = tmp_path / "data"
+    edm(root / "inner", [0, 1, 2, 0, 1, 2])
+    assert folder(packed(root, way)).labels == [0, 1, 2, 0, 1, 2]
+    edm(root / "other", [0] * 6)
+    data = folder(packed(root, way))
+    assert data.classes == ("inner", "other")
+    assert "inner/dataset.json, other/dataset.json are not read" in data.remarks[0]
+
+
+@pytest.mark.parametrize("way", ["folder", "zip", "tar"])
+def test_folders_of_classes_without_images_are_named(tmp_path, way):
+    root = tmp_path / "data"
+    edm(root / "a", None)
+    edm(root / "c", None)
+    (root / "b").mkdir()
+    (root / "d").mkdir()
+    (root / "d" / "notes.txt").touch()
+    (root / "@eaDir").mkdir()
+    for found in root.rglob("dataset.json"):
+        found.unlink()
+    data = folder(packed(root, way))
+    assert data.classes == ("a", "c")
+    told = "2 folders have no images, and no class of that name: b, d"
+    assert [line.partition(": ")[2] for line in data.remarks] == [told]
+    assert folder(packed(root, way), labels="none").remarks == ()
+
+
+def test_names_of_macos_are_composed(tmp_path):
+    for name in ("e\u0301te\u0301", "hiver"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name / "1.png")
+    assert folder(tmp_path).classes == ("hiver", "\u00e9t\u00e9")

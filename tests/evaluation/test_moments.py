@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from cmtool.errors import Diverged, UsageError
+from cmtool.evaluation import moments as module
 from cmtool.evaluation.moments import Moments
 
 
@@ -63,3 +64,19 @@ def test_too_few_rows_and_numbers_that_are_not_finite_are_refused(features):
         _ = moments(features[:1]).covariance
     with pytest.raises(Diverged, match="not finite"):
         moments(torch.tensor([[1.0, float("nan")]]))
+
+
+def test_no_bit_depends_on_the_batches(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 8)
+    rows = torch.randn(61, 5, generator=torch.Generator().manual_seed(3)) + 7
+    whole = Moments()
+    whole.update(rows)
+    for size in (1, 3, 8, 20):
+        seen = Moments()
+        for part in rows.split(size):
+            seen.update(part)
+            assert seen.mean.shape == (5,)  # looking on the way changes nothing
+        assert (seen.n, seen.rest.shape) == (61, (5, 5))
+        assert torch.equal(seen.mean, whole.mean)
+        assert torch.equal(seen.covariance, whole.covariance)
+    torch.testing.assert_close(whole.covariance, torch.cov(rows.double().T))

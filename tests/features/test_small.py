@@ -139,8 +139,16 @@ def test_batches_do_not_matter(shape):
     images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (100, *shape), dtype=np.uint8))
     whole = FEATURES(images)
     assert whole.shape == (100, FEATURES.dim) and whole.dtype == torch.float32
-    for size in (1, 7):
-        torch.testing.assert_close(torch.cat([FEATURES(part) for part in images.split(size)]), whole, rtol=0, atol=1e-5)
+    for size in (1, 7, 64):
+        assert torch.equal(torch.cat([FEATURES(part) for part in images.split(size)]), whole)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(FEATURES(images), whole)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert FEATURES(images[:0]).shape == (0, FEATURES.dim)
 
 
 def test_the_numbers_are_those_of_the_first_day():

@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import cmtool
 from cmtool.errors import BadFile, UsageError
@@ -79,6 +80,14 @@ def test_named_tensors_of_no_known_network_are_not_named_wrongly(tmp_path):
         cmtool.load(tmp_path / "net.pt")
 
 
+@pytest.mark.parametrize("said", [{}, {"kind": "score", "side": 8}])
+def test_safetensors_of_an_unknown_network_say_what_is_needed(tmp_path, said):
+    save_file({"blocks.0.attn.qkv.weight": torch.zeros(6, 2)}, tmp_path / "net.safetensors")
+    with pytest.raises(BadFile, match="not a checkpoint of cmtool, and its tensors are those of no network") as told:
+        cmtool.load(tmp_path / "net.safetensors", format=said)
+    assert "of diffusers name the whole folder" in told.value.hint
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_what_stands_beside_a_model_may_be_saved_by_windows(tmp_path, encoding):
     (tmp_path / "net.pt").write_bytes(saved())
@@ -86,5 +95,5 @@ def test_what_stands_beside_a_model_may_be_saved_by_windows(tmp_path, encoding):
     with pytest.raises(UsageError, match="unknown checkpoint format 'openia'"):
         cmtool.load(tmp_path / "net.pt")
     (tmp_path / "net.pt.yaml").write_bytes(b"format: {name: \xff\xe9}")
-    with pytest.raises(UsageError, match="is not a text file"):
+    with pytest.raises(UsageError, match="is not a text"):
         cmtool.load(tmp_path / "net.pt")

@@ -1,6 +1,7 @@
 """Names in archives: every one that a folder may have, and what belongs together."""
 
 import io
+import json
 import os
 import tarfile
 import zipfile
@@ -126,3 +127,48 @@ def test_archives_are_written_with_names(tmp_path, target):
     else:
         with tarfile.open(tmp_path / target) as file:
             assert file.getnames() == names
+
+
+def labels(written, values):
+    return json.dumps({"labels": [[written.format(k), value] for k, value in values.items()]}).encode()
+
+
+@pytest.mark.parametrize("target", ["folder", "x.zip"])
+@pytest.mark.parametrize("written", ["in\\{}.png", "in/{}.jpg", "up/in/{}.png", "{}.webp"])
+def test_labels_of_a_stream_are_used_however_names_are_written(tmp_path, target, written):
+    pictures = {f"in/{k}.png": encode(IMAGES[k]) for k in range(3)}
+    lists = {"dataset.json": labels(written, {0: 2, 1: 0, 2: 1})}
+    path, passed = archive(tmp_path / target, pictures | lists), Passed()
+    assert [item.label for item in items_of(path, passed)] == [2, 0, 1]
+    assert passed.notes == []
+
+
+@pytest.mark.parametrize("target", ["folder", "x.zip"])
+def test_labels_below_count_and_those_that_fit_nothing_are_said(tmp_path, target):
+    pictures = {f"in/{k}.png": encode(IMAGES[k]) for k in range(3)}
+    several = {
+        "below": ({"in/dataset.json": labels("{}.png", {0: 2, 1: 0, 2: 1})}, [2, 0, 1], ""),
+        "other": ({"dataset.json": labels("x{}.png", {0: 2})}, [None] * 3, "names other files, such as x0.png"),
+        "some": ({"dataset.json": labels("in/{}.png", {0: 2, 1: 0})}, [2, 0, None], "has no label for 1 of 3 pictures"),
+        "part": ({"in/a/dataset.json": labels("{}.png", {0: 2})}, [None] * 3, "labels that are not read: in/a/dataset"),
+    }
+    for case, (lists, found, said) in several.items():
+        (tmp_path / case).mkdir()
+        passed = Passed()
+        items = list(items_of(archive(tmp_path / case / target, pictures | lists), passed))
+        assert [item.label for item in items] == found
+        assert [said in note for note in passed.notes] == ([True] if said else [])
+
+
+def test_labels_of_a_tar_that_are_not_used_are_said(tmp_path):
+    passed = Passed()
+    members = {"a.png": encode(IMAGES[0]), "dataset.json": labels("a.png", {0: 1})}
+    assert len(list(items_of(archive(tmp_path / "x.tar", members), passed))) == 1
+    assert "labels of dataset.json are not used" in passed.notes[0]
+
+
+@pytest.mark.parametrize("target", ["folder", "x.zip", "x.tar"])
+def test_folders_of_systems_are_passed_over(tmp_path, target):
+    names = ["a.png", "@eaDir/a.png/THUMB_M.png", "__MACOSX/a.png", "b/#recycle/c.png", "b/.ipynb_checkpoints/d.png"]
+    path = archive(tmp_path / target, {name: encode(IMAGES[0]) for name in names})
+    assert [item.key for item in items_of(path)] == ["a.png"]

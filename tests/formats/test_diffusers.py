@@ -63,17 +63,40 @@ def test_without_our_header_a_pipeline_says_enough_and_a_network_alone_does_not(
     assert (model.header.kind, model.header.sigma_max, model.header.method) == ("consistency", 50.0, "diffusers")
     assert model.preconditioning == Preconditioning(0.4, 0.002, "log-1000")
     assert torch.equal(model(X, torch.full((2,), 0.002)), X)
-    unet = folder / "unet"
-    change(unet / "config.json", sample_size=None)
-    with pytest.raises(UsageError, match=r"unet does not say format.kind, format.side$"):
+    change(folder / "unet" / "config.json", sample_size=None)
+    with pytest.raises(UsageError, match=r"unet does not say format.side$"):
+        cmtool.load(folder / "unet")
+    unet = (folder / "unet").rename(folder.parent / "alone")
+    with pytest.raises(UsageError, match=r"alone does not say format.kind, format.side$"):
         cmtool.load(unet)
     alone = cmtool.load(unet, format={"kind": "score", "side": 16, "sigma_data": 0.3})
     assert alone.preconditioning == Preconditioning(0.3, 0.0, "log-1000")
+    assert alone.header.method == "diffusers, taken to predict what OpenAI's networks do"
+    steps = cmtool.load(unet, format={"side": 16, "schedule": "cosine"})
+    assert (steps.header.kind, steps.preconditioning) == ("score", Preconditioning.named("ddpm-cosine-1000"))
+    with pytest.raises(UsageError, match=r"format.kind=consistency contradicts"):
+        cmtool.load(unet, format={"side": 16, "schedule": "linear", "kind": "consistency"})
     torch.save(plain, unet / "diffusion_pytorch_model.bin")
     (unet / WEIGHTS).unlink()
     older = cmtool.load(unet, format={"kind": "score", "side": 16})
     assert all(torch.equal(a, b) for a, b in zip(older.parameters(), alone.parameters(), strict=True))
     assert older.header.sha256 == digest(unet / "diffusion_pytorch_model.bin")
+
+
+def test_a_file_of_the_folder_leads_to_it(folder):
+    expected = cmtool.load(folder)
+    for name in ("model_index.json", "unet/config.json", f"unet/{WEIGHTS}"):
+        assert format_of(folder / name) == "diffusers"
+        found = cmtool.load(folder / name)
+        assert found.header.sha256 == expected.header.sha256
+        assert (found.header.kind, found.header.sigma_max) == ("consistency", 80.0)
+    half = {name: value.half() for name, value in load_file(folder / "unet" / WEIGHTS).items()}
+    variant = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    save_file(half, variant)
+    assert cmtool.load(variant).header.sha256 == digest(variant) == parent(variant)["sha256"]
+    shutil.copy(variant, folder.parent / WEIGHTS)
+    with pytest.raises(BadFile, match="a safetensors file, but not a checkpoint of cmtool"):
+        cmtool.load(folder.parent / WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +137,12 @@ def test_what_has_no_counterpart_is_said(tmp_path, about, message):
         ("unet/config.json", {"num_class_embeds": None}, "has an unknown tensor 'class_embedding.weight'|'label_emb"),
         ("unet/config.json", {"out_channels": 6}, "has out_channels=6"),
         ("unet/config.json", {"_class_name": "AutoencoderKL"}, "is of a AutoencoderKL, and cmtool reads there only"),
-        ("model_index.json", {"_class_name": "DDPMPipeline"}, "DDPMPipeline, and cmtool reads there only Consistency"),
+        ("model_index.json", {"_class_name": "LDMPipeline"}, "LDMPipeline, and cmtool reads there only Consistency"),
+        (
+            "scheduler/scheduler_config.json",
+            {"_class_name": "DDPMScheduler"},
+            "DDPMScheduler, and cmtool reads there only",
+        ),
         ("scheduler/scheduler_config.json", {"sigma_min": "0.1"}, "has noise levels that cannot be: 0.1, 80.0, 0.5"),
         ("scheduler/scheduler_config.json", {"sigma_max": float("nan")}, "has noise levels that cannot be"),
     ],

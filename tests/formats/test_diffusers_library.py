@@ -6,7 +6,9 @@ import pytest
 import torch
 from diffusers_nets import tiny
 
+import cmtool
 from cmtool.core.samplers import clipped, multistep
+from cmtool.errors import BadFile
 from cmtool.formats.diffusers_config import DEFAULTS, FIXED
 from cmtool.formats.diffusers_out import write
 
@@ -53,3 +55,51 @@ def test_what_a_config_leaves_out_is_what_diffusers_takes():
     ours = {**DEFAULTS, **{key: meant[0] for key, meant in FIXED.items()}}
     found = {key: list(p.default) if isinstance(p.default, tuple) else p.default for key, p in theirs.items()}
     assert found.items() >= ours.items()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("place", ["", "unet"])
+@pytest.mark.parametrize(
+    ("scheduler", "options"),
+    [
+        ("DDPMScheduler", {}),
+        ("DDIMScheduler", {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}),
+        ("PNDMScheduler", {"num_train_timesteps": 200, "beta_start": 0.001, "beta_end": 0.05}),
+        ("DDPMScheduler", {"prediction_type": "v_prediction"}),
+    ],
+)
+def test_a_network_of_numbered_steps_predicts_what_its_scheduler_says(tmp_path, place, scheduler, options):
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    net = diffusers.UNet2DModel(16, layers_per_block=1, block_out_channels=(32, 32), **blocks)
+    made = getattr(diffusers, scheduler)(**options)
+    diffusers.DDPMPipeline(net, diffusers.DDPMScheduler()).save_pretrained(tmp_path)
+    made.save_pretrained(tmp_path / "scheduler")
+    model = cmtool.load(tmp_path / place)
+    assert (model.header.kind, model.header.method) == ("score", "diffusers")
+    kept = made.alphas_cumprod.double()
+    for step in (0, 57, len(kept) - 1):
+        alpha, sigma = kept[step].sqrt(), ((1 - kept[step]) / kept[step]).sqrt()
+        found = net(X, torch.tensor(step)).sample.double()
+        x, z = (alpha * X - (1 - kept[step]).sqrt() * found, None) if "prediction_type" in options else (None, found)
+        expected = x if x is not None else (X - (1 - kept[step]).sqrt() * z) / alpha
+        seen = model((X / alpha).float(), sigma.float().expand(2), None)
+        torch.testing.assert_close(seen.double(), expected, rtol=2e-3, atol=2e-3 * float(1 + sigma))
+    assert model.header.sigma_max == pytest.approx(float(sigma), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "message"),
+    [
+        ("DDPMScheduler", {"prediction_type": "sample"}, "has prediction_type=sample, for which"),
+        ("DDIMScheduler", {"beta_schedule": "scaled_linear"}, "has beta_schedule=scaled_linear"),
+        ("DDIMScheduler", {"rescale_betas_zero_snr": True}, "has rescale_betas_zero_snr=True"),
+        ("DDPMScheduler", {"trained_betas": [0.1] * 30}, "has trained_betas="),
+        ("ScoreSdeVeScheduler", {}, "has _class_name=ScoreSdeVeScheduler"),
+    ],
+)
+def test_schedulers_without_a_counterpart_are_named(tmp_path, scheduler, options, message):
+    write(tmp_path / "unet", tiny("score"), tiny("score").header)
+    getattr(diffusers, scheduler)(**options).save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(BadFile, match=message):
+        cmtool.load(tmp_path / "unet")

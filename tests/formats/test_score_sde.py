@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from score_sde_files import SPEC, network, write
 
 import cmtool
@@ -52,6 +53,18 @@ def test_the_tensors_tell_the_architecture(tmp_path, name, options):
         expected.setdefault("combine", "sum")
     assert found == expected
     assert shown.channels == 3
+
+
+@pytest.mark.parametrize("before", ["", "module.", "_orig_mod.module."])
+@pytest.mark.parametrize("name", ["ncsnpp", "ddpm"])
+def test_a_network_alone_in_safetensors(tmp_path, name, before):
+    net = network(name, **({"width": 32} if name == "ddpm" else {})).state_dict()
+    told, levels = ({"process": "vp"}, {}) if name == "ddpm" else ({}, {"sigmas": torch.tensor([50.0, 1.0, 0.01])})
+    save_file({before + key: value for key, value in (net | levels).items()}, tmp_path / "net.safetensors")
+    assert format_of(tmp_path / "net.safetensors") == "score_sde"
+    model = cmtool.load(tmp_path / "net.safetensors", format={"side": 16, **told})
+    assert all(torch.equal(value, net[key]) for key, value in model.net.state_dict().items())
+    assert model.header.sha256 == digest(tmp_path / "net.safetensors")
 
 
 def test_the_average_is_taken_unless_it_is_not_wanted(file):

@@ -13,9 +13,10 @@ from typing import Any
 
 from cmtool.files.atomic import write_bytes, writing
 from cmtool.files.locks import take
-from cmtool.files.streams.folder import LABELS, FolderSink, read_labels
+from cmtool.files.streams.folder import FolderSink, read_labels
 from cmtool.files.streams.manifest import MANIFEST, Wanted, entries, forgotten, held
 from cmtool.files.streams.sink import Writer, stem
+from cmtool.label_files import LABELS
 from cmtool.strictjson import dumps
 
 __all__ = ["filling", "known"]

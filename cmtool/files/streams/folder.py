@@ -1,7 +1,6 @@
 """A folder of pictures; ``dataset.json`` has the labels, ``{"labels": [["00000000.png", 3], ...]}``, as EDM does."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,36 +9,44 @@ import numpy as np
 from cmtool.errors import BadFile, MissingInput, check_regular
 from cmtool.files.atomic import make_folder, write_bytes
 from cmtool.files.streams.item import Item
+from cmtool.files.streams.labels import chosen, labels_of
 from cmtool.files.streams.names import Passed, is_picture, told
 from cmtool.files.streams.numbers import whole_label
 from cmtool.files.streams.sink import stem
+from cmtool.filetree import files_below
+from cmtool.label_files import LABELS
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
 from cmtool.strictjson import dumps
 
 __all__ = ["EACH", "LABELS", "MORE", "FolderSink", "keys", "labels_in", "labels_out", "read", "read_labels"]
 
-LABELS = "dataset.json"
 MORE, EACH = 1 << 20, 512  # bytes that it may have, and more for each picture
 
 
 def read(root: Path, passed: Passed) -> Iterator[Item]:
     """Every picture below ``root`` in the order of its path; hidden files and other kinds are passed over."""
-    names = keys(root, passed)
-    labels = read_labels(root / LABELS, len(names))
-    return (Item(str(root / name), root / name, labels.get(name), name) for name in names)
+    names, files = _pictures(root, passed)
+    labels: list[int | None] = [None] * len(names)
+    if file := chosen(files, names, str(root), passed):
+        labels = labels_of(read_labels(root / file, len(names)), names, file, str(root / file), passed)
+    return (Item(str(root / name), root / name, label, name) for name, label in zip(names, labels, strict=True))
 
 
 def keys(root: Path, passed: Passed | None = None) -> list[str]:
     """The paths of the pictures below ``root``, in their order; MissingInput where there are none."""
-    passed = Counter() if passed is None else passed
-    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir())
-    names = [name for name in names if is_picture(name, passed)]
+    return _pictures(root, Passed() if passed is None else passed)[0]
+
+
+def _pictures(root: Path, passed: Passed) -> tuple[list[str], list[str]]:
+    """The paths of the pictures, and of all files."""
+    files = files_below(root).files
+    names = [name for name in files if is_picture(name, passed)]
     if not names:
         left = f"; {told(passed)}" if passed else ""
         raise MissingInput(f"there are no pictures in {root}{left}", f"suffixes that are read: {', '.join(SUFFIXES)}")
     for name in names:
         check_regular(root / name)
-    return names
+    return names, files
 
 
 def read_labels(path: Path, pictures: int | None = None) -> dict[str, int]:

@@ -8,11 +8,12 @@ from typing import Any
 from cmtool.errors import UsageError, WriteFailed
 from cmtool.files.places import check_place, check_writable
 from cmtool.files.streams.filling import known
-from cmtool.files.streams.folder import LABELS, read_labels
+from cmtool.files.streams.folder import read_labels
 from cmtool.files.streams.manifest import MANIFEST, Wanted, beside, entries, told
 from cmtool.files.streams.reading import items_of
 from cmtool.files.streams.sheet import is_sheet
 from cmtool.files.streams.sink import stem
+from cmtool.label_files import LABELS
 from cmtool.pictures import SUFFIXES
 
 __all__ = ["check_file", "check_folder", "check_picture"]

@@ -5,11 +5,23 @@ from collections import Counter
 from pathlib import PurePosixPath
 
 from cmtool.errors import BadFile
+from cmtool.filetree import is_visible
 from cmtool.picture_kinds import SUFFIXES, UNREAD
 
 __all__ = ["Passed", "is_picture", "matched", "member", "told", "without_suffix"]
 
-Passed = Counter[str]  # how many pictures of each kind that is not read were passed over
+
+class Passed(Counter[str]):
+    """How many pictures of each kind that is not read were passed over, and ``notes`` on what else was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep a note that was not made before."""
+        if text not in self.notes:
+            self.notes.append(text)
 
 
 def member(name: str, archive: str) -> str:
@@ -25,10 +37,9 @@ def member(name: str, archive: str) -> str:
 
 def is_picture(name: str, passed: Passed | None = None) -> bool:
     """Whether the file is one that is read; a picture of another kind is counted in ``passed``, a hidden one is not."""
-    path = PurePosixPath(name)
-    if any(part.startswith(".") for part in path.parts):
+    if not is_visible(name):
         return False
-    suffix = path.suffix.lower()
+    suffix = PurePosixPath(name).suffix.lower()
     if passed is not None and suffix in UNREAD:
         passed[suffix] += 1
     return suffix in SUFFIXES

@@ -1,7 +1,6 @@
 """Every image stream, read the same way and never whole in memory: a folder, a file of any format, or a pipe."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -34,7 +33,7 @@ def items_of(target: str | Path, passed: Passed | None = None) -> Iterator[Item]
 
     ``passed`` counts pictures of kinds that are not read.
     """
-    passed = Counter() if passed is None else passed
+    passed = Passed() if passed is None else passed
     if str(target) == STREAM:
         return _piped(stdin(), passed)
     path = Path(target)
@@ -49,7 +48,7 @@ def keys_of(target: str | Path) -> list[str]:
     if path.is_dir():
         return folder.keys(path)
     format = _format(path)
-    return format.keys(path) if format.keys else [item.key for item in format.read(path, Counter())]
+    return format.keys(path) if format.keys else [item.key for item in format.read(path, Passed())]
 
 
 def _format(path: Path) -> Format:

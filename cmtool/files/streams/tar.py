@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from posixpath import basename
 from typing import BinaryIO
 
 import numpy as np
@@ -18,6 +19,8 @@ from cmtool.files.streams.kinds import check_kind, starting
 from cmtool.files.streams.names import Passed, is_picture, member, told
 from cmtool.files.streams.numbers import whole_label
 from cmtool.files.streams.sink import Called, stem
+from cmtool.filetree import is_visible
+from cmtool.label_files import LABELS
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
 
 __all__ = ["TarSink", "read", "read_stream"]
@@ -46,8 +49,10 @@ def read_stream(file: BinaryIO, archive: str, passed: Passed) -> Iterator[Item]:
     """
     sample, label, waiting, none = None, None, list[Item](), True
     for name, data in _members(file, archive):
-        if any(part.startswith(".") for part in name.split("/")):
+        if not is_visible(name):
             continue
+        if basename(name) == LABELS:
+            passed.note(f"{archive}: labels of {name} are not used, since a tar is read in one pass; those of .cls are")
         key = _sample(name)
         if key != sample:
             yield from waiting

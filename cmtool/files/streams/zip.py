@@ -5,7 +5,6 @@ Nothing is ever unpacked to the disk. Source of the layout: Karras et al. 2022, 
 
 import contextlib
 import zipfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -13,12 +12,15 @@ from typing import BinaryIO
 import numpy as np
 
 from cmtool.errors import BadFile, parsing
-from cmtool.files.streams.folder import EACH, LABELS, MORE, labels_in, labels_out
+from cmtool.files.streams.folder import EACH, MORE, labels_in, labels_out
 from cmtool.files.streams.item import Item
 from cmtool.files.streams.kinds import check_kind, starting
+from cmtool.files.streams.labels import chosen, labels_of
 from cmtool.files.streams.names import Passed, is_picture, member, told
 from cmtool.files.streams.sink import Called, stem
 from cmtool.files.streams.stored import Stored, encoded
+from cmtool.filetree import is_visible
+from cmtool.label_files import LABELS
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
 
 __all__ = ["PLAIN", "ZipSink", "check_members", "keys", "opened", "read"]
@@ -31,18 +33,18 @@ PIECE = 1 << 12  # bytes at a time of the other ways to compress, since what the
 def read(path: Path, passed: Passed) -> Iterator[Item]:
     """The pictures in the order of their names, as EDM numbers them; BadFile when damaged or without any."""
     with opened(path, "a .zip file") as archive:
-        found = _pictures(archive, path, passed)
+        members = _members(archive, path)
+        found = _pictures(members, path, passed)
         check_members(archive, found.values())
-        labels = _labels(archive, path, len(found))
-        for name, info in found.items():
-            label = labels.get(name, labels.get(info.filename))
+        labels = _labels(archive, path, members, list(found), passed)
+        for (name, info), label in zip(found.items(), labels, strict=True):
             yield Item(f"{path}:{name}", _contents(archive, info, path), label, name)
 
 
 def keys(path: Path) -> list[str]:
     """The names of the pictures in their order, none of which is read."""
     with opened(path, "a .zip file") as archive:
-        return list(_pictures(archive, path, Counter()))
+        return list(_pictures(_members(archive, path), path, Passed()))
 
 
 @contextlib.contextmanager
@@ -67,10 +69,14 @@ def check_members(archive: zipfile.ZipFile, read: Iterable[zipfile.ZipInfo] = ()
             archive.open(info).close()
 
 
-def _pictures(archive: zipfile.ZipFile, path: Path, passed: Passed) -> dict[str, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     members = {member(_name_of(info), str(path)): info for info in archive.infolist() if not info.is_dir()}
     if len(members) != sum(not info.is_dir() for info in archive.infolist()):
         raise BadFile(f"{path} holds a file twice")
+    return members
+
+
+def _pictures(members: dict[str, zipfile.ZipInfo], path: Path, passed: Passed) -> dict[str, zipfile.ZipInfo]:
     found = {name: members[name] for name in sorted(members) if is_picture(name, passed)}
     if not found:
         left = f"; {told(passed)}" if passed else ""
@@ -86,11 +92,14 @@ def _name_of(info: zipfile.ZipInfo) -> str:
     return info.filename
 
 
-def _labels(archive: zipfile.ZipFile, path: Path, pictures: int) -> dict[str, int]:
-    if LABELS not in archive.namelist():
-        return {}
-    most = MORE + EACH * pictures
-    return labels_in(_contents(archive, archive.getinfo(LABELS), path, most), f"{path}:{LABELS}")
+def _labels(
+    archive: zipfile.ZipFile, path: Path, members: dict[str, zipfile.ZipInfo], pictures: list[str], passed: Passed
+) -> list[int | None]:
+    file = chosen([name for name in members if is_visible(name)], pictures, str(path), passed)
+    if file is None:
+        return [None] * len(pictures)
+    said = labels_in(_contents(archive, members[file], path, MORE + EACH * len(pictures)), f"{path}:{file}")
+    return labels_of(said, pictures, file, f"{path}:{file}", passed)
 
 
 def _contents(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, most: int = MAX_BYTES) -> bytes:

@@ -1,0 +1,32 @@
+"""What a network shows of an image, the same to the last bit whatever is looked at beside it."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["in_pieces"]
+
+T = TypeVar("T")
+
+
+def in_pieces(look: Callable[[Tensor], T], images: Tensor, size: int) -> list[T]:
+    """``look`` of ``images`` [B, ...], ``size`` rows at a time; the last piece is filled up with copies.
+
+    A kernel cuts its sums by the number of rows and of threads, and a sum cut elsewhere rounds elsewhere. So each piece
+    has as many rows as every other and one thread of the processor, and as many are looked at side by side as there
+    are threads. The first B rows of what all pieces show are those of the images.
+    """
+    rows = torch.arange(max(len(images) + -len(images) % size, size), device=images.device)
+    pieces = images[rows.clamp(max=len(images) - 1)].split(size) if len(images) else (images,)
+    threads = torch.get_num_threads()
+    if threads == 1 or images.device.type != "cpu":
+        return [look(piece) for piece in pieces]
+    with ThreadPoolExecutor(min(threads, len(pieces)), "features", torch.set_num_threads, (1,)) as pool:
+        try:
+            torch.set_num_threads(1)
+            return list(pool.map(look, pieces))
+        finally:
+            torch.set_num_threads(threads)
