@@ -115,6 +115,19 @@ def test_large_pictures_are_decoded_one_by_one_and_fill_small_batches(tmp_path):
     assert sum(sizes) == 12 and max(sizes) < 8
 
 
+def test_members_that_are_no_pictures_are_not_read_ahead(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(12):
+            archive.writestr(f"{i:02}.png", bytes(60 << 20), compresslevel=1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadFile, match="not a picture"):
+            list(decoded(items_of(tmp_path / "x.zip"), 256))
+        assert tracemalloc.get_traced_memory()[1] < 360 << 20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     "labels",
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cmtool.errors import BadFile, CmtoolError
-from cmtool.pictures import decode, planes, size_of_file, with_channels
+from cmtool.pictures import MAX_BYTES, decode, planes, size_of_file, with_channels
 
 __all__ = ["WORKERS", "Batch", "Item", "batched", "decoded", "pixels", "size_of"]
 
@@ -115,11 +115,13 @@ def _weight(item: Item) -> int:
     """About how many bytes decoding an item takes: those of its file, and four for each pixel that it claims."""
     if isinstance(item.source, np.ndarray):
         return item.source.nbytes
+    source = item.source
+    held = len(source) if isinstance(source, bytes) else min(source.stat().st_size, MAX_BYTES) if source.exists() else 0
     try:
-        size = size_of_file(item.source, item.name)
+        size = size_of_file(source, item.name)
     except CmtoolError:  # which decoding says in its turn
-        return 0
-    return 4 * size.width * size.height + (len(item.source) if isinstance(item.source, bytes) else 0)
+        return held
+    return held + 4 * size.width * size.height
 
 
 def pixels(item: Item) -> np.ndarray:
