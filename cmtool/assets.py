@@ -7,15 +7,16 @@ files, where anybody may plant a file. Who needs a file declares it as an ``Asse
 
 import hashlib
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from platformdirs import user_cache_path
 
-from cmtool.errors import BadFile, MissingAsset, MissingInput
+from cmtool.errors import BadFile, MissingAsset, MissingInput, UsageError
+from cmtool.home import cache_folder, expanded
 
-__all__ = ["Asset", "folders", "found", "locate", "verify"]
+__all__ = ["Asset", "folders", "found", "locate", "own_folder", "verify"]
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,27 @@ class Asset:
 
     def fetching(self) -> str:
         """What a person runs on a machine with internet."""
-        curl = f"curl -L --create-dirs -o '{folders()[0] / self.filename}' {self.url}"
+        place = next(iter(folders()), Path()) / self.filename
+        curl = f"curl -L --create-dirs -o {shlex.quote(str(place))} {self.url}"
         return f"cmtool fetch {self.name}, or {curl}"
 
 
 def folders() -> list[Path]:
-    """$CMTOOL_ASSETS, the user's cache of cmtool and torch hub's checkpoints, in the order they are searched."""
-    own = [Path(os.environ["CMTOOL_ASSETS"])] if os.environ.get("CMTOOL_ASSETS") else []
-    cache = user_cache_path("cmtool", appauthor=False) / "assets"
-    return [*own, cache, Path(torch.hub.get_dir()) / "checkpoints"]
+    """$CMTOOL_ASSETS, the user's cache of cmtool and torch hub's checkpoints, in the order they are searched.
+
+    The last two are missing for a user without a home.
+    """
+    own = [Path(expanded(os.environ["CMTOOL_ASSETS"]))] if os.environ.get("CMTOOL_ASSETS") else []
+    cache, hub = cache_folder(), torch.hub.get_dir()
+    return [*own, *([cache / "assets"] if cache else []), *([] if hub[0] == "~" else [Path(hub) / "checkpoints"])]
+
+
+def own_folder() -> Path:
+    """Where what is fetched goes; UsageError for a user without a home who has named none."""
+    found = folders()
+    if not found:
+        raise UsageError("there is no home folder to keep the file in", "name a folder: --folder or $CMTOOL_ASSETS")
+    return found[0]
 
 
 def locate(asset: Asset, given: str | Path | None = None) -> Path:
@@ -55,7 +68,7 @@ def locate(asset: Asset, given: str | Path | None = None) -> Path:
     MissingInput when ``given`` is not there, MissingAsset when no folder has the file, BadFile when its sha256 is
     another one.
     """
-    path = _given(Path(given), asset) if given is not None else _found(asset)
+    path = _given(Path(expanded(given)), asset) if given is not None else _found(asset)
     verify(path, asset)
     return path
 
@@ -87,7 +100,7 @@ def _found(asset: Asset) -> Path:
     path = found(asset)
     if path is None:
         raise MissingAsset(
-            f"{asset} is in none of {', '.join(map(str, folders()))}",
+            f"{asset} is in none of {', '.join(map(str, folders())) or '$CMTOOL_ASSETS'}",
             f"on a machine with internet: {asset.fetching()}; {asset.otherwise}",
         )
     return path

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import overload
 
-from cmtool.errors import UsageError
+from cmtool.errors import UsageError, encodable
 
 __all__ = ["are_numbers", "known_names", "match_classes", "some_names"]
 
@@ -97,4 +97,4 @@ def _number(name: str) -> int | None:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", encodable(name))).strip().casefold()

@@ -7,6 +7,7 @@ it, and only then is the command's module imported.
 import inspect
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -16,15 +17,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from platformdirs import user_config_path
 
 from cmtool import __version__, failures, pages, presets, registry, startup
+from cmtool.blame import blaming
 from cmtool.catalogue import COMMANDS
 from cmtool.commands.console import Console
-from cmtool.declarations import Declaration, declarations, long_flag
+from cmtool.declarations import Declaration, Options, declarations, long_flag
 from cmtool.errors import MissingInput, UsageError, closest, unknown
-from cmtool.options import dump, load
+from cmtool.home import config_folder, expanded
+from cmtool.options import dump, gathered, resolved
 from cmtool.pages import Command
+from cmtool.sources import normal
 
 __all__ = ["COMMANDS", "reference", "run"]
 
@@ -63,7 +66,13 @@ def _run(argv: list[str]) -> None:
 def _execute(call: Call) -> None:
     command, shared = COMMANDS[call.command], call.shared
     sets, configs = shared["sets"] or (), [*_stored(call), *(shared["configs"] or ())]
-    options = load(command.options, call.flags, sets, configs, shared["preset"], user=_user_file())
+    given = gathered(command.options, call.flags, sets, configs, shared["preset"], user=_user_file())
+    with blaming(command.options, given):
+        _do(call, resolved(command.options, given))
+
+
+def _do(call: Call, options: Options) -> None:
+    command, shared = COMMANDS[call.command], call.shared
     if shared["print_config"]:
         print(dump(options), end="")
         return
@@ -88,20 +97,22 @@ def _stored(call: Call) -> list[Path]:
     run = call.flags.get("resume")
     if run is None:
         return []
-    path = Path(os.path.expanduser(run)) / "config.yaml"
+    path = Path(expanded(run)) / "config.yaml"
     if not path.is_file():
         raise MissingInput(f"there is no run {run}", "a run is the folder that training made, with a config.yaml in it")
     with path.open("rb") as file:
         first = file.readline(100).decode("utf-8-sig", errors="replace").split()
     if first[:2] == ["#", "cmtool"] and first[2:] != [call.command]:
         began = " ".join(first[2:])
-        raise UsageError(f"{run} is a run of {began}", f"go on with it by: cmtool {began} --resume {run}")
+        again = f"cmtool {began} --resume {shlex.quote(run)}"
+        raise UsageError(f"{run} is a run of {began}", f"go on with it by: {again}")
     return [path]
 
 
 def _user_file() -> Path | None:
-    path = user_config_path("cmtool") / "config.yaml"
-    return path if os.path.isfile(path) else None
+    folder = config_folder()
+    path = folder and folder / "config.yaml"
+    return path if path and os.path.isfile(path) else None
 
 
 def _parse(argv: list[str]) -> Any:
@@ -124,7 +135,21 @@ def _usage(error: Any, name: str | None) -> UsageError:
         near = closest(flag, _flags(name))
         return UsageError(f"unknown option '{flag}'", f"did you mean '{near}'?" if near else page)
     message = error.format_message().rstrip(".")
-    return UsageError(message[:1].lower() + message[1:], page)
+    extra = re.search(r"unexpected extra argument(?:\(s\)|s)? \((.+)\)", message)
+    hint = _meant(extra[1], name) if extra and name else None
+    return UsageError(message[:1].lower() + message[1:], hint or page)
+
+
+def _meant(extra: str, name: str) -> str | None:
+    """How arguments are written that other programs take without a flag: ``steps=2``, or a second side of FID."""
+    key, equals, value = extra.split()[0].partition("=")
+    declared = declarations(COMMANDS[name].options)
+    d = declared.get(normal(key))
+    if equals and d and not d.yaml_only:
+        return f"options are written with a flag: {d.long} {shlex.quote(value)}"
+    if not equals and "ref" in declared:
+        return f"the images to compare with are named by a flag: --ref {shlex.quote(extra)}"
+    return None
 
 
 def _width() -> int:

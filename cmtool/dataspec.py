@@ -7,6 +7,7 @@ from typing import Any
 
 from cmtool import registry
 from cmtool.errors import UsageError
+from cmtool.home import expanded
 
 __all__ = ["data_spec"]
 
@@ -35,8 +36,8 @@ def _is_path(text: str) -> bool:
 
 def _is_there(text: str) -> bool:
     try:
-        return Path(text).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, or of an unknown user
+        return Path(expanded(text)).exists()
+    except (OSError, ValueError):  # too long, or with a NUL
         return False
 
 

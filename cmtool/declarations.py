@@ -27,6 +27,7 @@ class Declaration:
     check: Check | None = None
     choices: tuple[str, ...] = ()
     metavar: str | None = None
+    path: bool = False
     positional: bool = False
     yaml_only: bool = False
     key: str = ""
@@ -78,9 +79,9 @@ def option(default: Any = MISSING, *, help: str, **about: Any) -> Any:
     """Declare a field of an options class; the type is the field's annotation.
 
     ``flag`` is a short flag, ``check`` a predicate, ``choices`` the words allowed, ``group`` the plugins a Spec names,
-    ``parse`` turns the text of a Spec into its mapping, ``required`` is (sentence, hint) for when it is not given,
-    ``shown`` says what the default None means, ``key`` is what users write where the attribute cannot be called so,
-    ``section`` is its heading in the help.
+    ``parse`` turns the text of a Spec into its mapping, ``path`` says that a text may name a file or folder,
+    ``required`` is (sentence, hint) for when it is not given, ``shown`` says what the default None means, ``key`` is
+    what users write where the attribute cannot be called so, ``section`` is its heading in the help.
     """
     metadata = {"option": (default, {"help": help, **about})}
     if isinstance(default, dict):  # a dataclass refuses a mutable default, and ours is never changed

@@ -15,6 +15,7 @@ Each carries one sentence that says what is wrong and, where there is one, a hin
 """
 
 import difflib
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -31,12 +32,16 @@ __all__ = [
     "Preempted",
     "UsageError",
     "WriteFailed",
+    "check_regular",
     "closest",
+    "encodable",
     "parsing",
     "printable",
-    "regular",
     "unknown",
 ]
+
+
+NO_FAULT_OF_THE_DISK = (None, errno.EINVAL)  # what bz2 raises, and a seek to where no file goes
 
 
 class CmtoolError(Exception):
@@ -96,31 +101,42 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
+def encodable(text: str) -> str:
+    """Text that UTF-8 can hold: what stands in it for other bytes, as in a Latin-1 file name, becomes ``\\xe9``."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @contextmanager
 def parsing(place: object, wrong: str = "is damaged", hint: str | None = "copy or make it again") -> Iterator[None]:
-    """Whatever a parser meets in a broken file becomes a BadFile that names the place.
+    """Whatever a parser meets in a broken file becomes a BadFile, ``PLACE is damaged: ...``.
 
-    Our own errors pass, and so does that of torch when the memory is really gone.
+    No list of it exists: lzma and zlib have errors of their own, and a header of zeros divides by zero. MissingInput
+    where the system cannot read; our own errors pass, and so does that of torch when the memory is really gone.
     """
     try:
         yield
     except CmtoolError:
         raise
-    except Exception as error:  # there is no end to what a broken file can make a parser raise
+    except Exception as error:
         if "can't allocate memory" in str(error) or "out of memory" in str(error):
             raise
-        text = " ".join(str(error).split())[:200]
+        if isinstance(error, OSError) and error.errno not in NO_FAULT_OF_THE_DISK:
+            raise MissingInput(f"cannot read {place}: {error.strerror}") from error
+        text = " ".join(printable(error).split())[:200]
         raise BadFile(f"{place} {wrong}: {type(error).__name__}{text and f', {text}'}", hint) from error
 
 
-def regular(path: str | os.PathLike[str]) -> None:
-    """MissingInput for a pipe, a device or a socket: they have no end, or keep whoever opens them waiting."""
+def check_regular(path: str | os.PathLike[str], hint: str = "give the name of a file") -> None:
+    """BadFile for a pipe, a device or a socket: they have no end, or keep whoever opens them waiting."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return  # whoever opens it says why it cannot be
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise MissingInput(f"{os.fspath(path)} is not a file but a pipe or a device", "give the name of a file")
+        raise BadFile(f"{os.fspath(path)} is a pipe or a device, not a file", hint)
 
 
 def unknown(what: str, word: str, words: Iterable[str]) -> UsageError:

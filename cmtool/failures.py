@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from cmtool.errors import CmtoolError, Interrupted, MissingInput, OutOfMemory, WriteFailed, printable
+from cmtool.strictjson import dumps
 
 __all__ = ["guarded", "is_memory"]
 
@@ -70,7 +70,7 @@ def _report(error: BaseException, argv: Sequence[str]) -> int:
     lines = [f"cmtool: error: {printable(failure.message)}", *hints]
     if "--json" in argv:
         document = {"code": failure.code, "message": failure.message, "hint": failure.hint}
-        lines.append(json.dumps({"error": document}))
+        lines.append(dumps({"error": document}))
     if "--debug" in argv or os.environ.get("CMTOOL_DEBUG"):
         import traceback
 

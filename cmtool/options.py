@@ -17,10 +17,10 @@ from cmtool import registry, sources
 from cmtool.declarations import Declaration, Options, declarations
 from cmtool.errors import UsageError, closest, unknown
 from cmtool.sources import Given
-from cmtool.values import Expected, Seeds, Spec, coerce
+from cmtool.values import Expected, Seeds, Spec, coerce, path_text
 from cmtool.yamlfile import write
 
-__all__ = ["dump", "load"]
+__all__ = ["dump", "gathered", "load", "resolved"]
 
 O = TypeVar("O", bound=Options)  # noqa: E741
 
@@ -40,6 +40,19 @@ def load(
     of options for all commands, of which each takes those it has. Raises UsageError in one sentence that names the
     source, and MissingInput when a file of ``configs`` is not there.
     """
+    return resolved(cls, gathered(cls, flags, sets, configs, preset, environment, user))
+
+
+def gathered(
+    cls: type[Options],
+    flags: Mapping[str, Any],
+    sets: Sequence[str] = (),
+    configs: Sequence[str | Path] = (),
+    preset: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+    user: Path | None = None,
+) -> dict[str, list[Given]]:
+    """What was given for each option, from the weakest source to the strongest; errors as of ``load``."""
     declared = declarations(cls)
     given: dict[str, list[Given]] = {key: [] for key in declared}
     items = chain(
@@ -52,7 +65,12 @@ def load(
     )
     for item in items:
         given[_known(cls, declared, item)].append(item)
-    return cls(**{d.name: _resolve(d, given[key]) for key, d in declared.items()})
+    return given
+
+
+def resolved(cls: type[O], given: Mapping[str, Sequence[Given]]) -> O:
+    """The options that the last that was given for each makes; UsageError."""
+    return cls(**{d.name: _resolve(d, given[key]) for key, d in declarations(cls).items()})
 
 
 def _known(cls: type[Options], declared: Mapping[str, Declaration], item: Given) -> str:
@@ -65,7 +83,7 @@ def _known(cls: type[Options], declared: Mapping[str, Declaration], item: Given)
     return key
 
 
-def _resolve(d: Declaration, given: list[Given]) -> Any:
+def _resolve(d: Declaration, given: Sequence[Given]) -> Any:
     if not given and d.required:
         raise UsageError(*d.required)
     values = [(item, _value(d, item)) for item in given]
@@ -83,6 +101,7 @@ def _value(d: Declaration, item: Given) -> Any:
         return Spec(d.parse(value))
     try:
         value = coerce(d.kind, value)
+        value = path_text(value) if d.path and value is not None else value
     except Expected as wanted:
         raise UsageError(f"{item.place} must be {wanted}, not {_quoted(item.value)}") from wanted
     if value is None:

@@ -1,6 +1,5 @@
 """Where values come from: YAML files, presets, the environment, ``--set`` and flags."""
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,10 +7,12 @@ from typing import Any, NamedTuple
 from cmtool import presets
 from cmtool.declarations import Declaration, Options, declarations, long_flag
 from cmtool.errors import UsageError
+from cmtool.home import expanded
 from cmtool.textfile import read_text
 from cmtool.yamlfile import LARGEST, parse, parse_value
 
 __all__ = [
+    "FLAGS",
     "Given",
     "from_environment",
     "from_file",
@@ -22,7 +23,7 @@ __all__ = [
     "normal",
 ]
 
-PREFIX = "CMTOOL_"
+PREFIX, FLAGS = "CMTOOL_", "the flags"
 
 
 class Given(NamedTuple):
@@ -51,7 +52,7 @@ def from_flag(declared: Mapping[str, Declaration], key: str, value: Any) -> Give
     """What was typed behind a flag, or as an argument."""
     d = declared.get(normal(key))
     place = d.metavar or key.upper() if d and d.positional else long_flag(key)
-    return Given(key, value, place, "the flags")
+    return Given(key, value, place, FLAGS)
 
 
 def _entries(text: str, name: str, skip: tuple[str, ...] = ()) -> Iterator[Given]:
@@ -62,7 +63,7 @@ def _entries(text: str, name: str, skip: tuple[str, ...] = ()) -> Iterator[Given
 
 def from_file(path: Path) -> Iterator[Given]:
     """The options of a YAML file."""
-    text = read_text(Path(os.path.expanduser(path)), 4 * LARGEST, "--config takes a YAML file of options")
+    text = read_text(Path(expanded(path)), 4 * LARGEST, "--config takes a YAML file of options")
     return _entries(text, str(path))
 
 

@@ -3,7 +3,7 @@
 import codecs
 from pathlib import Path
 
-from cmtool.errors import MissingInput, UsageError, regular
+from cmtool.errors import MissingInput, UsageError, check_regular
 
 __all__ = ["read_text"]
 
@@ -13,7 +13,7 @@ def read_text(path: Path, most: int, hint: str) -> str:
 
     MissingInput when there is no such file, UsageError when it is larger or no text; ``hint`` says what is wanted.
     """
-    regular(path)
+    check_regular(path)
     try:
         with path.open("rb") as file:
             raw = file.read(most + 1)

@@ -5,7 +5,6 @@ environment variable and ``--set`` complain in the same sentence.
 """
 
 import math
-import os
 import re
 import types
 from bisect import bisect_right
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, overload
+
+from cmtool.home import expanded
 
 __all__ = [
     "LARGEST_SEED",
@@ -29,6 +30,7 @@ __all__ = [
     "falling",
     "matching",
     "part_of",
+    "path_text",
     "positive",
     "span",
 ]
@@ -259,11 +261,16 @@ def _str(value: Any) -> str:
     return str(value)
 
 
-def _path(value: Any) -> Path:
+def path_text(value: Any) -> str:
+    """The text of a path with ``~`` written out, and with the ``/`` at its end; raises Expected."""
     text = _str(value)
     if not text or "\0" in text:
         raise Expected("a path")
-    return Path(os.path.expanduser(text))  # which leaves what is no user as it is
+    return expanded(text)
+
+
+def _path(value: Any) -> Path:
+    return Path(path_text(value))
 
 
 def _spec(value: Any) -> Spec:

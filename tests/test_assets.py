@@ -52,7 +52,7 @@ def test_absent_weights_say_everything_that_is_needed_to_get_them(places):
         assert fact in caught.value.message
     assert caught.value.hint == (
         "on a machine with internet: cmtool fetch net, or curl -L --create-dirs "
-        f"-o '{places[0]}/net.pt' https://example.org/net.pt; or do without"
+        f"-o {places[0]}/net.pt https://example.org/net.pt; or do without"
     )
 
 

@@ -109,7 +109,7 @@ def test_what_was_typed_reaches_the_command(command, capsys):
 def test_config_files_and_the_users_own(command, tmp_path, monkeypatch):
     seen = []
     command(lambda options, console: seen.append(options))
-    monkeypatch.setattr(cli, "user_config_path", lambda name: tmp_path)
+    monkeypatch.setattr(cli, "config_folder", lambda: tmp_path)
     (tmp_path / "config.yaml").write_text("model: mine.safetensors\nlr: 1e-2\nn: 3\n")
     (tmp_path / "a.yaml").write_text("n: 4\nsteps: 2\n")
     assert run(["sample", "-c", str(tmp_path / "a.yaml"), "--set", "steps=3"]) == 0

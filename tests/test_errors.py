@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cmtool.errors import BadFile, MissingInput, UsageError, parsing, printable, regular
+from cmtool.errors import BadFile, UsageError, check_regular, parsing, printable
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_text_of_a_file_commands_no_terminal(text, shown):
 def test_pipes_and_devices_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(MissingInput, match="not a file but a pipe or a device"):
-            regular(path)
+        with pytest.raises(BadFile, match="is a pipe or a device, not a file"):
+            check_regular(path)
     (tmp_path / "a").touch()
     for path in (tmp_path / "a", tmp_path, tmp_path / "nowhere", "a\0b"):
-        regular(path)
+        check_regular(path)

@@ -19,6 +19,7 @@ TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items(
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "PIL", "cleanfid", "safetensors"}
 BASE = {"errors", "values", "yamlfile", "presets", "registry", "declarations", "sources", "options", "dataspec"}
 L0 = BASE | {"class_names", "textfile", "tracks", "settings", "pages", "failures", "startup", "catalogue"}
+L0 |= {"home", "strictjson", "blame"}
 SCRIPTS = {"cmtool.features.train_small"}  # run by hand, once, to make a file that ships
 LAYERS = {  # a folder or file of the package, and what else of the package it may import
     **dict.fromkeys(L0, L0 | {"cmtool"}),
@@ -27,18 +28,18 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "png": set(),
     "filetree": {"errors"},
     "label_files": set(),
-    "assets": {"errors"},
+    "assets": {"errors", "home"},
     "core": {"errors", "registry"},
     "objectives": {"core", "errors", "registry", "assets"},
     "backbones": {"errors"},
-    "datasets": {"errors", "pictures", "filetree", "label_files"},
+    "datasets": {"errors", "pictures", "home", "filetree", "label_files"},
     "features": {"errors", "pictures", "assets"},
     "training": {"core", "objectives", "errors"},
     "bundled": {"files", "errors"},
-    "formats": {"files", "core", "registry", "errors"},
+    "formats": {"files", "core", "registry", "errors", "strictjson"},
     "evaluation": {"core", "objectives", "errors", "formats"},
-    "files": {"core", "assets", "registry", "errors", "pictures", "picture_kinds", "png", "yamlfile", "textfile"}
-    | {"filetree", "label_files"},
+    "files": {"core", "assets", "registry", "errors", "pictures", "picture_kinds", "png"}
+    | {"yamlfile", "textfile", "strictjson", "filetree", "label_files"},
     "commands": L0
     | {"core", "objectives", "training", "evaluation", "files", "datasets", "pictures", "bundled", "assets", "cmtool"},
     "testing": {"backbones", "core", "objectives", "errors"},

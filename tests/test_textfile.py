@@ -5,7 +5,7 @@ import os
 import pytest
 
 from cmtool.cli import run
-from cmtool.errors import MissingInput, UsageError
+from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.textfile import read_text
 
 
@@ -20,7 +20,7 @@ def test_what_is_no_text(tmp_path):
     (tmp_path / "large").write_bytes(b"x" * 101)
     os.mkfifo(tmp_path / "pipe")
     for name, kind in {
-        "binary": UsageError, "large": UsageError, ".": UsageError, "pipe": MissingInput, "none": MissingInput,
+        "binary": UsageError, "large": UsageError, ".": UsageError, "pipe": BadFile, "none": MissingInput,
         "binary/x": MissingInput, "a\0b": MissingInput, "n" * 300: MissingInput,
     }.items():  # fmt: skip
         with pytest.raises(kind):
@@ -31,5 +31,5 @@ def test_what_is_no_text(tmp_path):
 def test_no_command_waits_for_a_pipe(tmp_path, monkeypatch, words, capsys):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
-    assert run(["sample", *words, "-o", "made"]) == 66
-    assert "is not a file but a pipe or a device" in capsys.readouterr().err
+    assert run(["sample", *words, "-o", "made"]) == 65
+    assert "is a pipe or a device, not a file" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """What a command says: results on standard output, everything for people on standard error."""
 
-import json
 import os
 import sys
 import time
@@ -9,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO
 
 from cmtool.errors import printable
+from cmtool.strictjson import dumps
 
 __all__ = ["Console", "Track"]
 
@@ -49,7 +49,7 @@ class Console:
         """The outcome on standard output: one JSON document with --json, otherwise the text, line by line."""
         schema = {"schema": f"cmtool.{self.command}/1"}
         shown = "\n".join(map(printable, text.split("\n")))
-        _write(sys.stdout, json.dumps(schema | dict(document), default=str) if self.json else shown)
+        _write(sys.stdout, dumps(schema | dict(document), default=str) if self.json else shown)
 
     @contextmanager
     def track(self, total: int | None, unit: str, label: str) -> Iterator["Track"]:

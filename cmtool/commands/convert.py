@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def run(options: ConvertOptions, console: Console) -> None:
     if header.noncommercial:
         console.warn(f"{options.place} inherits the licence {header.licence}: it is not for commercial use")
     document = {"checkpoint": str(options.place), "kind": header.kind, "dtype": options.dtype, **about}
-    console.say(f"sample it with: cmtool sample --model {options.place}")
+    console.say(f"sample it with: cmtool sample --model {quote(str(options.place))}")
     console.result(document | {"sha256": header.sha256}, str(options.place))
 
 

@@ -10,6 +10,7 @@ from cmtool import registry
 from cmtool.class_names import some_names
 from cmtool.datasets.slices import Slice
 from cmtool.errors import UsageError
+from cmtool.home import expanded
 from cmtool.settings import TrainOptions
 from cmtool.values import Spec
 
@@ -57,5 +58,5 @@ def anchored(options: T) -> T:
 
 
 def _whole(path: Path) -> Path:
-    found = path.expanduser()
+    found = Path(expanded(path))
     return Path(os.path.abspath(found)) if found.exists() else path

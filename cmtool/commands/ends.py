@@ -46,13 +46,13 @@ def ends_of(
 ) -> list[End]:
     """An end for each word. UsageError for a word that is neither a seed nor an image."""
     return [
-        _seed(word, model, klass) if word.isdigit() else _image(word, model, plan, options, klass, console)
+        _seed(word, model, klass) if word.isdecimal() else _image(word, model, plan, options, klass, console)
         for word in words
     ]
 
 
 def _seed(word: str, model: Denoiser | Guided, klass: int | None) -> End:
-    seed = int(word)
+    seed = int(word) if len(word) < 25 else LARGEST_SEED + 1
     if seed > LARGEST_SEED:
         raise UsageError(f"a seed is at most {LARGEST_SEED}, not {word}")
     labels = labels_of([seed], model.header.conditional, klass)

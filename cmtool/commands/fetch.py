@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cmtool import registry
-from cmtool.assets import Asset, folders, found, verify
+from cmtool.assets import Asset, found, own_folder, verify
 from cmtool.commands.console import Console
 from cmtool.errors import MissingAsset
 from cmtool.files.fetching import download, forbidden
@@ -26,7 +26,7 @@ def run(options: FetchOptions, console: Console) -> None:
 
 def _fetched(asset: Asset, folder: Path | None, console: Console) -> dict[str, Any]:
     """The file where it is already, else downloaded; always verified."""
-    path = (folder or folders()[0]) / asset.filename
+    path = (folder or own_folder()) / asset.filename
     there = path if path.is_file() else None if folder else found(asset)
     if there:
         verify(there, asset)

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from cmtool import registry
+from cmtool.class_names import match_classes
 from cmtool.commands import curve
 from cmtool.commands.canvas import SMOOTH, resized
 from cmtool.commands.console import Console
 from cmtool.commands.judged import Side, few, find, is_model, of_dataset, picked, seen, unmeasured
 from cmtool.commands.protocols import features_of
+from cmtool.commands.shards import stray
 from cmtool.commands.together import leads
 from cmtool.declarations import declarations
-from cmtool.errors import CmtoolError, UsageError
+from cmtool.errors import CmtoolError, UsageError, check_regular
 from cmtool.evaluation.memory import Memory
 from cmtool.evaluation.metrics import MEMORY, needs, values
 from cmtool.evaluation.observation import check
@@ -25,7 +27,6 @@ from cmtool.evaluation.references import Statistics, comparable, write_statistic
 from cmtool.files.atomic import replacing, writing
 from cmtool.files.pictures import check_target, grid, write_picture
 from cmtool.files.places import check_place, made_by
-from cmtool.files.streams.kinds import check_regular
 from cmtool.files.streams.npz import keys
 from cmtool.files.streams.reading import STREAM
 from cmtool.pictures import with_channels
@@ -46,7 +47,9 @@ def run(options: FidOptions, console: Console) -> None:
         raise UsageError("standard input can be one side only", "write one of them to a file first")
     for target in filter(None, (options.source, options.ref)):
         if target != STREAM:
-            check_regular(Path(target))
+            check_regular(target)
+    if remark := stray():
+        console.warn(remark)
     use_threads(options.threads)
     spec = features_of(options, console)
     features = registry.build("features", spec, device=str(device(options.device)))
@@ -63,6 +66,7 @@ def run(options: FidOptions, console: Console) -> None:
     for side in (reference, *sources):
         if side.statistics:
             comparable(side.statistics, unmeasured(features))
+    _compare_classes(sources[0], reference, options, console)
     known = seen(reference, features, None, console, theirs)
     few(known.data, known.n, features.dim, console)
     judged = [_judged(options, side, reference, known, features, console) for side in sources]
@@ -147,6 +151,15 @@ def _check_places(options: FidOptions) -> None:
     for place in filter(None, (options.sheet, options.chart)):
         check_target(place)
         check_place(place, [options.source, options.ref], overwrite=options.overwrite, ours=made_by("fid"))
+
+
+def _compare_classes(source: Side, reference: Side, options: FidOptions, console: Console) -> None:
+    """Say that a model knows other classes than its images are compared with."""
+    if options.klass is None and source.header and source.header.classes and reference.classes:
+        try:
+            match_classes(reference.classes, source.header.classes, f"'{reference.target}'")
+        except UsageError as error:
+            console.warn(error.message)
 
 
 def _is_reference(path: Path) -> bool:

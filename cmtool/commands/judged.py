@@ -45,7 +45,8 @@ class Side:
     """What a name stands for: batches of images [B, ...], statistics of some, or both, as in a reference batch of ADM.
 
     ``total`` is how many images there are, where that is known, ``passed`` counts those of kinds that are not read. Of
-    a model, ``plan`` is its walk, ``header`` says what it is and ``seeds`` what it draws.
+    a model, ``plan`` is its walk, ``header`` says what it is and ``seeds`` what it draws. ``classes`` are the names of
+    those of a data set.
     """
 
     target: str
@@ -56,6 +57,7 @@ class Side:
     header: Header | None = None
     seeds: range | None = None
     passed: Passed = field(default_factory=Passed)
+    classes: tuple[str, ...] = ()
 
     def facts(self, found: Statistics) -> dict[str, Any]:
         """What a document says of this side, once it has been measured."""
@@ -155,7 +157,7 @@ def of_dataset(spec: Mapping[str, Any], batch: int, target: str | None = None) -
     def read() -> Iterator[Images]:
         return (cache.read(range(i, min(i + batch, n)))[0] for i in range(0, n, batch))
 
-    return Side(target or spec["name"], read, n)
+    return Side(target or spec["name"], read, n, classes=tuple(dataset.classes))
 
 
 def seen(

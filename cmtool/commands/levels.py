@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from cmtool.files.opening import parent
 from cmtool.files.places import check_place
 from cmtool.files.streams.reading import STREAM
 from cmtool.settings import LevelsOptions
+from cmtool.strictjson import dumps
 from cmtool.training.devices import device, use_threads
 
 __all__ = ["run"]
@@ -84,7 +86,7 @@ def check(header: Header, path: Path, options: LevelsOptions, trace: Path, sourc
     if header.kind != "consistency":
         raise UsageError(
             f"levels are looked for in a consistency model, and {path} is a {header.kind} model",
-            f"distil it first: cmtool distill --teacher {path}",
+            f"distil it first: cmtool distill --teacher {quote(str(path))}",
         )
     if output.is_dir() or output.resolve() == path.resolve():
         what = "a folder" if output.is_dir() else "the model itself"
@@ -160,7 +162,7 @@ class Judge:
     def _note(self, record: dict[str, Any]) -> None:
         self.trace.append(record)
         with writing(self.file), self.file.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(dumps(record) + "\n")
 
 
 def found(judge: Judge, console: Console) -> tuple[Trial, Trial]:

@@ -19,7 +19,8 @@ def portrait(header: Header, command: str) -> str:
 
 def advice(path: str, header: Header, said: Mapping[str, Mapping[str, Any] | None]) -> str:
     """A command that samples the model with the levels that suit it; ``said`` is what its file left open."""
-    flags = [f"--set {group}.{key}={value}" for group, given in said.items() for key, value in (given or {}).items()]
+    told = [f"{group}.{key}={value}" for group, given in said.items() for key, value in (given or {}).items()]
+    flags = [f"--set {shlex.quote(one)}" for one in told]
     walked = header.kind == "score" and not header.levels
     steps = len(header.levels) + (1 if header.kind == "consistency" else 0)
     return " ".join([f"cmtool sample --model {shlex.quote(path)}", *flags, WALK if walked else f"--steps {steps}"])

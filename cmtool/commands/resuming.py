@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from cmtool.class_names import some_names
@@ -20,7 +21,7 @@ from cmtool.settings import TrainOptions
 from cmtool.training.snapshot import unpack
 from cmtool.values import Spec
 
-__all__ = ["check_data", "is_done", "take_up", "unchanged"]
+__all__ = ["again", "check_data", "is_done", "take_up", "unchanged"]
 
 T = TypeVar("T", bound=TrainOptions)
 # change no result, or are judged by themselves; models are known again by their contents
@@ -63,9 +64,14 @@ def is_done(options: TrainOptions, folder: Path) -> bool:
     if isinstance(seen, int) and seen > options.images:
         raise UsageError(
             f"{folder} has seen {seen:,} images already, more than --images {options.images}",
-            f"to go on give more: cmtool {options.command} --resume {folder} --images {2 * seen}",
+            f"to go on give more: {again(options.command, folder)} --images {2 * seen}",
         )
     return False
+
+
+def again(command: str, folder: Path | None) -> str:
+    """What a person types to go on with a run."""
+    return f"cmtool {command} --resume {quote(str(folder))}"
 
 
 def check_data(dataset: Any, folder: Path) -> None:
@@ -110,11 +116,11 @@ def _difference(then: Mapping[str, Any], now: Mapping[str, Any], reason: str) ->
 def take_up(job: Job, folder: Path, command: str) -> None:
     """Put the job where the run was left; MissingInput when killed too early, UsageError for a new teacher."""
     if not (folder / STATE).exists():
-        again = f"start it again: cmtool {command} --config {folder / 'config.yaml'}"
-        raise MissingInput(f"{folder} was stopped before its first save", again)
+        anew = f"start it again: cmtool {command} --config {quote(str(folder / 'config.yaml'))}"
+        raise MissingInput(f"{folder} was stopped before its first save", anew)
     parents = read_header(folder / CHECKPOINT).parents
-    if [parent["sha256"] for parent in parents] != [now["sha256"] for now in job.header.parents]:
-        known = {parent["sha256"] for parent in parents}
+    if [parent.get("sha256") for parent in parents] != [now["sha256"] for now in job.header.parents]:
+        known = {parent.get("sha256") for parent in parents}
         now = next((now["path"] for now in job.header.parents if now["sha256"] not in known), "the teacher")
         hint = "bring that file back, or start a new run without --resume"
         raise UsageError(f"{now} is not the file that {folder} was started with", hint)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
@@ -19,14 +20,17 @@ from cmtool.commands.generate import in_batches, labels_of, sheet
 from cmtool.commands.guide import evaluations, guided, told
 from cmtool.commands.models import class_name, describe, open_model
 from cmtool.commands.plan import Plan, plan
-from cmtool.commands.shards import local_device, shard_of
+from cmtool.commands.shards import launched, local_device, shard_of, stray
 from cmtool.commands.show import shown
 from cmtool.commands.stopping import POLITE, Stop
 from cmtool.core.guidance import Guided, Unlabelled
 from cmtool.errors import Preempted, UsageError, WriteFailed
+from cmtool.files.atomic import end_of
 from cmtool.files.header import Header
+from cmtool.files.images import is_folder
 from cmtool.files.pictures import check_target, write_picture
 from cmtool.files.places import check_place, made_by
+from cmtool.files.streams.growing import piece
 from cmtool.files.streams.manifest import Wanted
 from cmtool.files.streams.resuming import check_output, resumable, resuming
 from cmtool.settings import SampleOptions
@@ -43,6 +47,8 @@ SHEET = 100  # images at most on a grid
 
 def run(options: SampleOptions, console: Console) -> None:
     """Draw the images that are not there yet, and write them as they come."""
+    if remark := stray():
+        console.warn(remark)
     use_threads(options.threads)
     model, path = open_model(
         options.model, device(local_device(options.device)), console, options.format, options.backbone
@@ -69,7 +75,7 @@ def run(options: SampleOptions, console: Console) -> None:
     each = evaluations(walk, model)
     ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
     of = f" of class {class_name(header, rule)}" if isinstance(rule, int) else ""
-    console.say(f"{len(mine):,} images{of}{part(shard)}, {ahead}, levels {walk.told}")
+    console.say(f"{len(mine):,} images{of}{part(shard)}{ranks()}, {ahead}, levels {walk.told}")
     done = fill(options, wanted, lambda some: in_batches(model, walk, some, options.batch, rule), gallery, console)
     seconds, made = time.monotonic() - began, round(walk.made / done, 1) if done else float(each or 0)
     if each is None and done:
@@ -84,7 +90,7 @@ def run(options: SampleOptions, console: Console) -> None:
         "evaluations": int(made) if made.is_integer() else made,
         "levels": walk.levels.tolist(),
         "guidance": told(options),
-        "output": options.output,
+        "output": (output := written(options.output, shard)),
         "grid": options.grid and str(options.grid),
         "seconds": round(seconds, 3),
         "images_per_second": round(done / seconds, 2),
@@ -96,7 +102,9 @@ def run(options: SampleOptions, console: Console) -> None:
     except WriteFailed as error:  # of the sheet alone: the images are there
         unwritten = error
     if options.output != "-":
-        console.result(document, options.output)
+        if output != options.output:
+            console.say(f"the process that ends last makes {options.output} of this and the other parts")
+        console.result(document, output)
     if unwritten:
         raise unwritten
 
@@ -153,6 +161,20 @@ def facts(model: Any, walk: Plan, options: WalkOptions) -> dict[str, Any]:
 def part(shard: tuple[int, int]) -> str:
     """``, part 3/8``, or nothing where there is one part."""
     return "" if shard[1] == 1 else f", part {shard[0]}/{shard[1]}"
+
+
+def ranks() -> str:
+    """`` (RANK=0 of WORLD_SIZE=2)`` where it is these that make this process one of several."""
+    if not launched() or os.environ.get("WORLD_SIZE", "1") == "1":
+        return ""
+    return f" (RANK={os.environ.get('RANK', '0')} of WORLD_SIZE={os.environ['WORLD_SIZE']})"
+
+
+def written(output: str, shard: tuple[int, int]) -> str:
+    """Where the images are: the file of this part while that of all parts is not there."""
+    if shard[1] == 1 or is_folder(output) or os.path.exists(output):
+        return output
+    return str(piece(end_of(output), *shard))
 
 
 def look(gallery: Gallery, options: SampleOptions, header: Header, console: Console, rule: Any) -> None:

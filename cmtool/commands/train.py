@@ -5,6 +5,7 @@ import time
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, cast
 
 import torch
@@ -14,16 +15,18 @@ from cmtool.commands.console import Console
 from cmtool.commands.data import anchored, open_dataset, portrait
 from cmtool.commands.generate import draw, labels_of, sheet
 from cmtool.commands.plan import plan
-from cmtool.commands.resuming import check_data, is_done, take_up, unchanged
+from cmtool.commands.resuming import again, check_data, is_done, take_up, unchanged
+from cmtool.commands.shards import stray
 from cmtool.commands.stopping import Stop
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
 from cmtool.errors import BadFile, CmtoolError, Diverged, Interrupted, MissingInput, Preempted, WriteFailed
 from cmtool.files import averages, runs
 from cmtool.files.atomic import write_bytes
-from cmtool.files.checkpoint import DTYPES, save
+from cmtool.files.checkpoint import DTYPES, check_header, save
 from cmtool.files.header import Header, read_header
 from cmtool.files.inventory import write_inventory
+from cmtool.files.locks import unlocked
 from cmtool.files.pictures import write_picture
 from cmtool.files.runs import CHECKPOINT
 from cmtool.files.state import save_state
@@ -44,6 +47,8 @@ PATIENCE = 5  # steps in a row without a finite gradient
 
 def run(options: TrainOptions, console: Console) -> None:
     """Train, keeping a run directory; stop on a signal at the end of a step, with everything saved."""
+    if remark := stray():
+        console.warn(remark)
     use_threads(options.threads)
     where = device(options.device)
     resume = options.resume
@@ -57,6 +62,7 @@ def run(options: TrainOptions, console: Console) -> None:
     if resume:
         check_data(dataset, resume)
     job = assemble(options, where, dataset)
+    check_header(job.header, cast(Denoiser, job.state.average.model))
     parameters = sum(p.numel() for p in job.state.model.parameters())
     for remark in job.remarks:
         console.say(remark)
@@ -66,6 +72,8 @@ def run(options: TrainOptions, console: Console) -> None:
         return preview(options, job, console, parameters)
 
     folder = resume or runs.create(options.run_dir, options.command, options.data["name"])
+    for remark in unlocked(folder):
+        console.warn(remark)
     with runs.locked(folder), Stop() as stop:
         if resume:
             take_up(job, folder, options.command)
@@ -81,7 +89,7 @@ def opened(options: TrainOptions, console: Console) -> Any:
     try:
         return open_dataset(options.data, console.say)
     except MissingInput as error:
-        moved = f"if the data have moved: cmtool {options.command} --resume {options.resume} --data WHERE"
+        moved = f"if the data have moved: {again(options.command, options.resume)} --data WHERE"
         raise MissingInput(error.message, moved if options.resume else error.hint) from error
 
 
@@ -108,7 +116,7 @@ def conclude(folder: Path, command: str, console: Console, seconds: float = 0.0)
         "seconds": round(seconds, 2),
     }
     spent = f" in {seconds:.0f} s" if seconds else ""
-    console.say(f"{header.images:,} images{spent}; sample it with: cmtool sample --model {path}")
+    console.say(f"{header.images:,} images{spent}; sample it with: cmtool sample --model {quote(str(path))}")
     console.result(document, str(path))
 
 
@@ -244,7 +252,7 @@ class Walk:
         self.keep("failed", reason=reason)
         return type(error)(
             f"{error.message}; stopped at {images:,} of {self.options.images:,} images, all is saved in {self.folder}",
-            f"mend it, then go on with: cmtool {self.options.command} --resume {self.folder}",
+            f"mend it, then go on with: {again(self.options.command, self.folder)}",
         )
 
     def status(self, word: str, **facts: Any) -> None:
@@ -277,5 +285,5 @@ class Walk:
         kind = Preempted if self.stop.preempted else Interrupted
         raise kind(
             f"stopped at {self.job.state.images:,} of {self.options.images:,} images; all is saved in {self.folder}",
-            f"go on with: cmtool {self.options.command} --resume {self.folder}",
+            f"go on with: {again(self.options.command, self.folder)}",
         )

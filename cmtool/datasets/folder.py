@@ -16,6 +16,7 @@ from cmtool.datasets.arrays import ArrayPlace
 from cmtool.datasets.labels import Labelled, labelled
 from cmtool.datasets.places import FolderPlace, Place, shown, some
 from cmtool.errors import BadFile, MissingInput, UsageError, closest, unknown
+from cmtool.home import expanded
 from cmtool.pictures import kind_of, planes, with_channels
 
 __all__ = ["Folder", "folder", "square"]
@@ -133,7 +134,7 @@ def _begins(path: Path) -> str | None:
 def _existing(source: str | Path | None) -> Path:
     if source is None:
         raise UsageError("the data set 'folder' needs the path of a folder with images, or of an archive")
-    root = Path(source).expanduser()
+    root = Path(expanded(source))
     if root.is_dir() or root.is_file():
         return root
     if root.exists():

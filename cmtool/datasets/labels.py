@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cmtool.datasets.places import Place, shown, some
-from cmtool.errors import BadFile, UsageError, unknown
+from cmtool.errors import BadFile, UsageError, encodable, unknown
 from cmtool.label_files import LABELS as LIST
 from cmtool.label_files import pair
 
@@ -59,7 +59,7 @@ def _named(names: Sequence[str], remarks: Sequence[str] = ()) -> Labelled:
     plain = all(name.isascii() and name.isdigit() for name in names)
     classes = tuple(sorted(set(names), key=lambda name: (int(name[:18]) if plain else 0, name)))
     numbers = {name: k for k, name in enumerate(classes)}
-    return Labelled([numbers[name] for name in names], classes, list(remarks))
+    return Labelled([numbers[name] for name in names], tuple(_distinct(list(classes))), list(remarks))
 
 
 def _before(place: Place, index: int, mark: str) -> str:
@@ -165,6 +165,7 @@ def _numbered(
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """No two classes have one name."""
+    """No two classes have one name, and every name is text: bytes that are none are written out."""
+    names = list(map(encodable, names))
     count = Counter(names)
     return [f"{name} ({k})" if count[name] > 1 else name for k, name in enumerate(names)]

@@ -10,10 +10,12 @@ from typing import BinaryIO
 
 from cmtool.errors import WriteFailed
 
-__all__ = ["make_folder", "replacing", "sweep", "write_bytes", "writing"]
+__all__ = ["end_of", "make_folder", "replacing", "sweep", "sync", "write_bytes", "writing"]
 
 PREFIX = ".tmp-"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What file systems say that cannot force a file or folder to the disk: CIFS, shared folders of machines, some of FUSE.
+UNSYNCED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
 
 
 @contextlib.contextmanager
@@ -35,19 +37,20 @@ def replacing(path: str | Path, durable: bool = True, place: Path | None = None)
     """A binary file that takes the place of ``path`` when the block ends, and vanishes when the block fails.
 
     It is written beside ``path`` (at ``place``, which is written over when a killed writer left it), forced to the disk
-    (unless not ``durable``: one picture of thousands) and renamed. A pipe or a device is written to directly; folders
-    on the way are made. WriteFailed when the system refuses; errors of the block itself pass, so what it writes goes
-    inside ``writing``.
+    (unless not ``durable``: one picture of thousands) and renamed. A symbolic link stays, and the file that it names is
+    replaced. A pipe or a device is written to directly; folders on the way are made. WriteFailed when the system
+    refuses; errors of the block itself pass, so what it writes goes inside ``writing``.
     """
-    path = Path(path)
-    with writing(path):
-        direct = path.exists() and not path.is_file() and not path.is_dir()
+    path, named = end_of(path), Path(path)
+    place = place and path.with_name(place.name) if path != named else place
+    with writing(named):
+        direct = _is_direct(path)
         fresh = not direct and place is None
         place = path if direct else place or _beside(path)
         file = place.open("xb" if fresh else "wb")
     try:
         yield file
-        with writing(path):
+        with writing(named):
             _close(file, durable and not direct)
             if not direct:
                 place.replace(path)
@@ -58,7 +61,8 @@ def replacing(path: str | Path, durable: bool = True, place: Path | None = None)
             place.unlink(missing_ok=True)
         raise
     if durable and not direct:
-        _sync_folder(path.parent)
+        with writing(named):
+            _sync_folder(path.parent)
 
 
 def write_bytes(path: str | Path, data: bytes, durable: bool = True, place: Path | None = None) -> None:
@@ -70,14 +74,46 @@ def write_bytes(path: str | Path, data: bytes, durable: bool = True, place: Path
 def make_folder(path: str | Path) -> Path:
     """The folder, made with its parents where it was not there; WriteFailed when it cannot be."""
     with writing(path):
-        Path(path).mkdir(parents=True, exist_ok=True)
+        end_of(path).mkdir(parents=True, exist_ok=True)
     return Path(path)
+
+
+def end_of(path: str | Path) -> Path:
+    """Where a symbolic link to a file or folder leads in the end; any other path as it is.
+
+    WriteFailed for links in a circle, and where the folder is not there that the file would be in: a disk that is not
+    mounted is no place to make folders in.
+    """
+    path = Path(path)
+    if not path.is_symlink() or _is_direct(path):
+        return path
+    end = Path(os.path.realpath(path))
+    if end.is_symlink():
+        raise WriteFailed(f"cannot write {path}: it is a symbolic link that leads to itself", "remove the link")
+    if not end.parent.is_dir():
+        text = f"cannot write {path}: it is a symbolic link to {end}, and there is no folder {end.parent}"
+        raise WriteFailed(text, "make that folder, or mount its disk; or remove the link")
+    return end
+
+
+def sync(number: int) -> None:
+    """Force what was written through a file descriptor to the disk, where the file system can do that."""
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in UNSYNCED:
+            raise
 
 
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in ``folder``; only for whoever is its sole writer."""
     for left in folder.glob(f"{PREFIX}*"):
         left.unlink(missing_ok=True)
+
+
+def _is_direct(path: Path) -> bool:
+    """Whether a path is that of a pipe or a device, such as ``/dev/stdout``."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _beside(path: Path) -> Path:
@@ -88,13 +124,16 @@ def _beside(path: Path) -> Path:
 def _close(file: BinaryIO, durable: bool) -> None:
     file.flush()
     if durable:
-        os.fsync(file.fileno())
+        sync(file.fileno())
     file.close()
 
 
 def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder may be written to and not be read
+        return
+    try:
+        sync(handle)
     finally:
         os.close(handle)

@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 from cmtool import registry
 from cmtool.core.denoiser import FORMS, TIMES, Denoiser, Preconditioning
 from cmtool.errors import BadFile, UsageError, parsing
-from cmtool.files.envelope import digest
+from cmtool.files.envelope import digest, pack
 from cmtool.files.header import KEY, Header, parse
-from cmtool.files.sealed import read_sealed, write_sealed
+from cmtool.files.sealed import read_sealed, table_of, write_sealed
 
-__all__ = ["DTYPES", "described", "digest", "fill", "load", "save", "without_memory"]
+__all__ = ["DTYPES", "check_header", "described", "digest", "fill", "load", "save", "without_memory"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 STEPS = 100_000  # of a ladder of noise levels
@@ -33,13 +33,24 @@ def save(path: str | Path, model: Denoiser, header: Header, dtype: torch.dtype |
     whole or not at all; WriteFailed when it cannot be written.
     """
     header = described(header, model)
-    document = header.document()
-    parse(path, document)
-    del document["sha256"]
+    document = _document(path, header)
     weights = model.net.state_dict()
     if dtype:
         weights |= {name: parameter.to(dtype) for name, parameter in model.net.named_parameters()}
     return replace(header, sha256=write_sealed(path, weights, KEY, document))
+
+
+def check_header(header: Header, model: Denoiser) -> None:
+    """BadFile or UsageError where ``save`` would refuse, or ``load`` not read back; to be asked before training."""
+    pack(table_of(model.net.state_dict()), KEY, _document("the model", described(header, model)))
+
+
+def _document(path: str | Path, header: Header) -> dict[str, Any]:
+    """What is stored of a header; BadFile where it could not be read."""
+    document = header.document()
+    parse(path, document)
+    del document["sha256"]
+    return document
 
 
 def described(header: Header, model: Denoiser) -> Header:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cmtool.errors import BadFile, MissingInput, closest, regular
+from cmtool.errors import BadFile, MissingInput, UsageError, check_regular, closest, encodable
 
 __all__ = [
     "BLANK",
@@ -55,10 +55,18 @@ class Envelope:
 
 
 def pack(table: dict[str, Any], key: str, document: dict[str, Any]) -> bytes:
-    """The bytes before the data, with the document stored under ``key`` and its seal left blank."""
-    metadata = {"format": "pt", key: json.dumps({"sha256": BLANK, **document})}
+    """The bytes before the data, with the document stored under ``key`` and its seal left blank.
+
+    Text that UTF-8 cannot hold is written out. UsageError for more than is ever read back.
+    """
+    metadata = {"format": "pt", key: json.dumps(_encodable({"sha256": BLANK, **document}))}
     raw = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
+    if len(raw) > LIMIT or _parts(raw) > MOST:
+        raise UsageError(
+            f"what a {KINDS[key]} says of itself would take {len(raw):,} bytes, and {LIMIT:,} are read",
+            "fewer classes, or shorter names of classes, need less",
+        )
     return len(raw).to_bytes(8, "little") + raw
 
 
@@ -146,7 +154,7 @@ def _table(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _open(path: Path) -> BinaryIO:
-    regular(path)
+    check_regular(path)
     try:
         return path.open("rb")
     except FileNotFoundError:
@@ -181,9 +189,21 @@ def _head(path: Path, file: BinaryIO) -> bytes:
     if len(prefix) < 8 or not 2 <= length <= min(LIMIT, size - 8):
         raise BadFile(f"{path} is not a safetensors file, or is cut short")
     table = file.read(length)
-    if table.count(b"{") + table.count(b"[") > MOST:
+    if _parts(table) > MOST:
         raise BadFile(f"{path} has a table of more tensors than a network")
     return prefix + table
+
+
+def _parts(table: bytes) -> int:
+    return table.count(b"{") + table.count(b"[")
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return encodable(value) if isinstance(value, str) else value
 
 
 def _json(path: Path, raw: bytes | str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, get_origin
 
 from cmtool.errors import BadFile
 from cmtool.files.envelope import read_envelope, verify
+from cmtool.strictjson import dumps
 
 __all__ = ["FORMAT", "KEY", "Header", "parse", "read_header"]
 
@@ -75,7 +76,7 @@ class Header:
 
     def document(self) -> dict[str, Any]:
         """The header as JSON holds it: a dict of strings, numbers, lists and dicts."""
-        return json.loads(json.dumps(asdict(self)))
+        return json.loads(dumps(asdict(self)))
 
 
 def read_header(path: str | Path, whole: bool = False) -> Header:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cmtool.errors import BadFile
 from cmtool.files.atomic import write_bytes
+from cmtool.strictjson import dumps
 
 __all__ = ["Inventory", "read_inventory", "write_inventory"]
 
@@ -29,7 +30,7 @@ class Inventory:
     @classmethod
     def of(cls, dataset: Any) -> "Inventory":
         files = getattr(dataset, "inventory", None) or {}
-        digest = hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
+        digest = hashlib.sha256(dumps(sorted(files.items())).encode()).hexdigest()
         return cls(
             {
                 "images": len(dataset),
@@ -43,7 +44,7 @@ class Inventory:
 
 def write_inventory(folder: Path, dataset: Any) -> None:
     """Keep what the data of a run are."""
-    write_bytes(folder / NAME, json.dumps(Inventory.of(dataset).document).encode() + b"\n")
+    write_bytes(folder / NAME, dumps(Inventory.of(dataset).document).encode() + b"\n")
 
 
 def read_inventory(folder: Path) -> Inventory | None:

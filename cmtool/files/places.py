@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cmtool.errors import UsageError, WriteFailed
-from cmtool.files.atomic import PREFIX, writing
+from cmtool.files.atomic import PREFIX, end_of, writing
 
 __all__ = ["check_place", "check_writable", "is_same", "made_by", "mark"]
 
@@ -28,7 +28,7 @@ def check_place(
     overwrite: bool = False,
     ours: Ours = lambda path: False,
 ) -> None:
-    """UsageError where writing ``target`` would lose one of the ``inputs`` or a file that is not ``ours``.
+    """UsageError where writing ``target`` would lose one of the ``inputs`` or a file, not empty, that is not ``ours``.
 
     With ``overwrite`` both are what the user wants. Names are the same where the system says so: through links, too.
     A folder is compared with the inputs alone: whoever writes into it asks for each file. WriteFailed where nothing
@@ -43,7 +43,7 @@ def check_place(
                 raise UsageError(
                     f"{target} is read by this command, which would write over it", "name another place, or --overwrite"
                 )
-        if os.path.isfile(path) and not ours(path):
+        if os.path.isfile(path) and os.path.getsize(path) and not ours(path):
             raise UsageError(f"{target} exists, and this command did not make it", "name another place, or --overwrite")
     check_writable(path)
 
@@ -65,7 +65,8 @@ def check_writable(path: Path) -> None:
     with writing(path):
         with suppress(FileNotFoundError):
             path.lstat()  # a name may be longer than the system allows
-        folder = path.absolute() if path.is_dir() else path.absolute().parent
+        end = end_of(path).absolute()
+        folder = end if end.is_dir() else end.parent
         while not folder.exists():
             folder = folder.parent
         if not folder.is_dir():

@@ -13,9 +13,7 @@ Everything but metrics.jsonl is replaced as a whole: a killed run leaves the old
 """
 
 import contextlib
-import fcntl
 import json
-import math
 import os
 import re
 import secrets
@@ -24,10 +22,13 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any, TextIO
 
-from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed, closest, parsing, regular
+from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed, check_regular, closest, parsing
 from cmtool.files.atomic import make_folder, sweep, write_bytes, writing
+from cmtool.files.locks import take
+from cmtool.strictjson import dumps
 
 __all__ = ["append", "create", "latest_checkpoint", "locked", "read_status", "rewind", "write_status"]
 
@@ -46,7 +47,7 @@ def create(run: str | Path | None, command: str, slug: str, root: Path = ROOT) -
         folder = make_folder(run)
         if any(entry.name != LOCK for entry in folder.iterdir()):
             raise UsageError(
-                f"{folder} is not empty", f"go on with it by --resume {folder}, or choose another --run-dir"
+                f"{folder} is not empty", f"go on with it by --resume {quote(str(folder))}, or choose another --run-dir"
             )
         return folder
     parent, slug = make_folder(root / command), re.sub(r"[^\w.-]+", "-", slug)
@@ -75,14 +76,14 @@ def locked(folder: str | Path) -> Iterator[None]:
 def write_status(folder: str | Path, state: str, **facts: Any) -> None:
     """Say how a run stands, in ``status.json``; written whole, with the time."""
     document = {"state": state, **facts, "updated": datetime.now(UTC).isoformat(timespec="microseconds")}
-    write_bytes(Path(folder) / STATUS, json.dumps(document, indent=2).encode() + b"\n")
+    write_bytes(Path(folder) / STATUS, dumps(document, indent=2).encode() + b"\n")
 
 
 def read_status(folder: str | Path) -> dict[str, Any]:
     """What ``write_status`` wrote; MissingInput when the folder is no run, BadFile when the file is damaged."""
     path = Path(folder) / STATUS
     try:
-        regular(path)
+        check_regular(path)
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -99,10 +100,9 @@ def read_status(folder: str | Path) -> dict[str, Any]:
 
 def append(folder: str | Path, record: dict[str, Any]) -> None:
     """Add a line to ``metrics.jsonl``; a number that is not finite becomes null, which JSON can hold."""
-    line = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in record.items()}
     path = Path(folder) / METRICS
     with writing(path), path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(dumps(record) + "\n")
 
 
 def rewind(folder: str | Path, images: int) -> None:
@@ -110,7 +110,7 @@ def rewind(folder: str | Path, images: int) -> None:
     path = Path(folder) / METRICS
     if not path.exists():
         return
-    regular(path)
+    check_regular(path)
     lines = path.read_bytes().splitlines(keepends=True)
     kept = []
     for number, line in enumerate(lines, 1):
@@ -134,7 +134,7 @@ def latest_checkpoint(here: Path = Path()) -> Path | None:
 
 def _acquire(folder: Path, file: TextIO) -> None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take(file)
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"

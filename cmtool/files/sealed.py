@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cmtool.errors import parsing
+from cmtool.errors import encodable, parsing
 from cmtool.files.atomic import replacing, writing
 from cmtool.files.envelope import pack, read_envelope, sealed, verify
 
-__all__ = ["read_sealed", "read_tensors", "write_sealed"]
+__all__ = ["read_sealed", "read_tensors", "table_of", "write_sealed"]
 
 DTYPES = {
     torch.float64: "F64",
@@ -32,17 +32,23 @@ def write_sealed(path: str | Path, tensors: Mapping[str, Tensor], key: str, docu
     """Write ``tensors``, and ``document`` under the metadata ``key``; return the seal. WriteFailed if it cannot be."""
     # the widest first, so that every tensor starts at a multiple of its element size
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    head = pack(table_of({name: tensors[name] for name in names}), key, document)
     buffers = [_bytes(tensors[name]) for name in names]
-    table, offset = {}, 0
-    for name, buffer in zip(names, buffers, strict=True):
-        tensor, end = tensors[name], offset + len(buffer)
-        table[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        offset = end
-    head, seal = sealed(pack(table, key, document), buffers)
+    head, seal = sealed(head, buffers)
     with replacing(path) as file, writing(path):
         for part in (head, *buffers):
             file.write(part)
     return seal
+
+
+def table_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The table of ``tensors`` that lie one behind the other, whose values are not looked at."""
+    table, offset = {}, 0
+    for name, tensor in tensors.items():
+        end = offset + tensor.numel() * tensor.element_size()
+        table[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    return table
 
 
 def read_sealed(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -54,8 +60,10 @@ def read_sealed(path: str | Path, key: str) -> tuple[dict[str, Tensor], dict[str
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of any safetensors file, mapped from it; BadFile when its table does not fit them."""
-    with parsing(path):
-        return load_file(str(path))
+    with parsing(path), open(path, "rb") as file:
+        # the library takes no name that is no Unicode, and the system knows an open file by its number, too
+        name = str(path)
+        return load_file(name if encodable(name) == name else f"/proc/self/fd/{file.fileno()}")
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -108,12 +108,14 @@ def opened(path: Path) -> tuple[Path, dict[str, Any], Steps | None]:
     if not (path / INDEX).exists():
         check(path / CONFIG, NETWORK)
         scheduler = beside(path)
-        return path, *(scheduled(scheduler) if scheduler else ({}, None))
+        said, steps = scheduled(scheduler) if scheduler else ({}, None)
+        return path, said, steps
     check(path / INDEX, PIPELINE, *NUMBERED)
     check(path / UNET / CONFIG, NETWORK)
     if class_of(path / INDEX) == PIPELINE:
         check(path / SCHEDULER, CONSISTENCY)
-    return path / UNET, *scheduled(path / SCHEDULER)
+    said, steps = scheduled(path / SCHEDULER)
+    return path / UNET, said, steps
 
 
 def scheduled(path: Path) -> tuple[dict[str, Any], Steps | None]:

@@ -3,7 +3,6 @@
 For score models that are told ``250 ln sigma`` diffusers has no scheduler, so they are written without a pipeline.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from cmtool.files.sealed import write_sealed
 from cmtool.formats.diffusers_config import config_of
 from cmtool.formats.diffusers_files import CONFIG, INDEX, KEY, SCHEDULER, UNET, WEIGHTS
 from cmtool.formats.diffusers_names import Stack, outwards, table
+from cmtool.strictjson import dumps
 
 __all__ = ["write"]
 
@@ -102,4 +102,4 @@ def scheduler(preconditioning: Preconditioning, header: Header) -> dict[str, Any
 
 
 def put(path: Path, document: dict[str, Any]) -> None:
-    write_bytes(path, json.dumps(document, indent=2).encode() + b"\n")
+    write_bytes(path, dumps(document, indent=2).encode() + b"\n")

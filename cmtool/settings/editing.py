@@ -31,6 +31,7 @@ class EditOptions(SamplingOptions):
         positional=True,
         metavar="IN",
         required=("edit needs an image", "cmtool edit inpaint photo.png --mask mask.png -o out.png"),
+        path=True,
     )
     model: Path | None = model_option()
     truth: Path | None = option(
@@ -119,6 +120,7 @@ class EditOptions(SamplingOptions):
         metavar="OUT",
         section=OUTPUT,
         shown="edited.png, or the folder edited",
+        path=True,
     )
     overwrite: bool = overwrite_option()
 
@@ -130,10 +132,14 @@ class InterpOptions(WalkOptions):
     command: ClassVar[str] = "interp"
     refused: ClassVar = {"seed": ("interp takes its seeds as arguments", "cmtool interp 3 7")}
 
-    a: str = option("0", help="seed of the first image, or an image", positional=True, metavar="FROM")
-    b: str = option("1", help="seed of the last image, or an image", positional=True, metavar="TO")
-    c: str | None = option(None, help="seed or image in the lower left corner of a grid", positional=True, metavar="C")
-    d: str | None = option(None, help="seed or image in its lower right corner", positional=True, metavar="D")
+    a: str = option("0", help="seed of the first image, or an image", positional=True, metavar="FROM", path=True)
+    b: str = option("1", help="seed of the last image, or an image", positional=True, metavar="TO", path=True)
+    c: str | None = option(
+        None, help="seed or image in the lower left corner of a grid", positional=True, metavar="C", path=True
+    )
+    d: str | None = option(
+        None, help="seed or image in its lower right corner", positional=True, metavar="D", path=True
+    )
     model: Path | None = model_option()
     encoder: Path | None = option(
         None,
@@ -148,12 +154,13 @@ class InterpOptions(WalkOptions):
     rows: int | None = option(
         None, help="images from top to bottom of a grid", check=at_least(2, 10**5), section=OUTPUT, shown="--frames"
     )
-    fps: float = option(12.0, help="frames a second of an animation", check=positive(), section=OUTPUT)
+    fps: float = option(12.0, help="frames a second of an animation", check=between(0.02, 1000), section=OUTPUT)
     output: str = option(
         "interp.png",
         help="a strip or grid FILE.png, an animation FILE.webp or FILE.gif, FOLDER, FILE.npz, FILE.tar or -",
         flag="-o",
         metavar="OUT",
         section=OUTPUT,
+        path=True,
     )
     overwrite: bool = overwrite_option()

@@ -29,6 +29,7 @@ def reference_option(command: str, what: str) -> Any:
         flag="-r",
         metavar="REF",
         required=(f"{command.split()[0]} needs --ref, the images to compare with", example),
+        path=True,
         section=INPUT,
     )
 
@@ -62,6 +63,7 @@ class FidOptions(WalkOptions):
         positional=True,
         metavar="SOURCE",
         shown="the newest run, else the bundled model",
+        path=True,
     )
     ref: str | None = option(
         None,
@@ -70,6 +72,7 @@ class FidOptions(WalkOptions):
         metavar="REF",
         section=INPUT,
         shown="what the model learned from",
+        path=True,
     )
     features: Spec = features_option()
     protocol: str | None = option(
@@ -222,4 +225,6 @@ class InfoOptions(ForeignOptions):
 
     command: ClassVar[str] = "info"
 
-    what: str = option("plugins", help="plugins, presets, a checkpoint or a run", positional=True, metavar="WHAT")
+    what: str = option(
+        "plugins", help="plugins, presets, a checkpoint or a run", positional=True, metavar="WHAT", path=True
+    )

@@ -120,6 +120,7 @@ class SampleOptions(WalkOptions):
         metavar="RULE",
         section=SAMPLING,
         shown="balanced: they take turns",
+        path=True,
     )
     batch: int | str = option(
         "auto",
@@ -143,6 +144,7 @@ class SampleOptions(WalkOptions):
         flag="-o",
         metavar="OUT",
         section=OUTPUT,
+        path=True,
     )
     overwrite: bool = option(
         False,

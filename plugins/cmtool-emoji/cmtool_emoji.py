@@ -86,9 +86,10 @@ def group_of(point: int) -> int:
 
 def folders() -> Iterator[Path]:
     """Where fonts of a user and of the system lie on Linux, BSD and macOS, by the XDG and Apple conventions."""
-    home = Path.home()
-    yield from (Path(os.environ.get("XDG_DATA_HOME") or home / ".local/share") / "fonts", home / ".fonts")
-    yield home / "Library/Fonts"
+    home = Path(os.path.expanduser("~"))
+    if home.is_absolute():  # a user of a container may have none
+        yield from (Path(os.environ.get("XDG_DATA_HOME") or home / ".local/share") / "fonts", home / ".fonts")
+        yield home / "Library/Fonts"
     for shared in (os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share").split(":"):
         yield Path(shared) / "fonts"
     yield from (Path("/usr/local/share/fonts"), Path("/usr/share/fonts"), Path("/Library/Fonts"))
@@ -145,7 +146,7 @@ def emoji(source: str | None = None, *, size: int = 32, background: str = "white
         colour = ImageColor.getrgb(background)[:3]
     except ValueError:
         raise UsageError(f"'{background}' is not a colour", "give a name such as white, or #rrggbb") from None
-    path = Path(source).expanduser() if source else find_font()
+    path = Path(os.path.expanduser(source)) if source else find_font()
     if not path.is_file():
         raise MissingInput(f"there is no font {path}")
     try:

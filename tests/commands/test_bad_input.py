@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from tiny import listing, random_model
 
+from cmtool.cli import run
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, trained, rgb, picture):
@@ -140,3 +142,24 @@ def test_inception_without_its_weights_says_where_to_get_them(cm, place):
     assert told.code == 69
     assert "inception" in told.error[0]
     assert "http" in "".join(told.error)
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "-n", "1", "--class", LONG],
+        ["sample", "-n", "1", "--class", "²"],
+        ["sample", "--seeds", f"0-{LONG}"],
+        ["sample", "--seed", LONG],
+        ["interp", LONG, "3"],
+        ["interp", "1", "3", "--fps", "1e-300"],
+        ["sample", "--device", f"cuda:{LONG}"],
+    ],
+    ids=range(7),
+)
+def test_numbers_of_five_thousand_digits(words, capsys):
+    assert run([*words, "--threads", "1"]) == 2
+    assert capsys.readouterr().err.count("cmtool: error:") == 1

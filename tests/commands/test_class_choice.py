@@ -88,7 +88,7 @@ def test_classes_of_a_file_that_an_editor_saved(called, cm, tmp_path, encoding):
     lines = (tmp_path / "s" / "manifest.jsonl").read_text().splitlines()
     assert [json.loads(line)["class"] for line in lines] == [3, 2, 4, 3]
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe\x00\xd8\r")
-    assert cm("sample", "-m", called(FOLDERS), "--classes", tmp_path / "c.txt").code == 65
+    assert cm("sample", "-m", called(FOLDERS), "--classes", tmp_path / "c.txt").code == 2
 
 
 def test_likelihood_matches_the_folders_of_the_data_by_name(called, cm, tmp_path):

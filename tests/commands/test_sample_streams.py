@@ -99,6 +99,7 @@ def test_parts_and_ranks_make_what_one_process_makes(files, target, monkeypatch)
     for k in (2, 3, 1):
         parts = files("parts", target, "--shard", f"{k}/3")
     assert parts == whole
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     for rank in (1, 0):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "2")
@@ -110,6 +111,7 @@ def test_parts_and_ranks_make_what_one_process_makes(files, target, monkeypatch)
 def test_a_part_through_a_pipe_and_what_ranks_cannot_be(cm, four, tmp_path, monkeypatch):
     told = cm("sample", "-m", four, "-n", "30", "--shard", "4/3", "-o", tmp_path / "s")
     assert told.error == ("--shard must be K/N with K from 1 to N, such as 3/8, not 4/3", "")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
     told = cm("sample", "-m", four, "-n", "30", "-o", tmp_path / "s")
@@ -118,13 +120,14 @@ def test_a_part_through_a_pipe_and_what_ranks_cannot_be(cm, four, tmp_path, monk
 
 def test_a_rank_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert [local_device(name, {"LOCAL_RANK": "6"}) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+    rank = {"LOCAL_RANK": "6", "TORCHELASTIC_RUN_ID": "none"}
+    assert [local_device(name, rank) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
         "cuda:2",
         "cuda:2",
         "cuda:1",
         "cpu",
     ]
-    assert local_device("auto", {}) == "auto"
+    assert local_device("auto", {}) == local_device("auto", {"LOCAL_RANK": "6"}) == "auto"
 
 
 def test_the_same_again_makes_nothing(cm, four, tmp_path):

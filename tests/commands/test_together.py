@@ -48,8 +48,8 @@ def test_a_rank_that_is_left_alone_says_so(monkeypatch):
     def gone(found, thing):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
 
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(together.dist, "is_initialized", lambda: True)
     monkeypatch.setattr(together.dist, "all_gather_object", gone)
     with pytest.raises(CmtoolError, match="rank 0 waited for one that ended early"):

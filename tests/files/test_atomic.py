@@ -102,3 +102,45 @@ def test_devices_and_pipes_are_written_to_and_not_replaced(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
     with pytest.raises(WriteFailed, match="No space left on device"):
         write_bytes("/dev/full", b"x")
+
+
+def linked(tmp_path, name="x"):
+    """A link, through another in a linked folder, to a file on the large disk."""
+    (tmp_path / "big").mkdir()
+    (tmp_path / "disk").symlink_to("big")
+    (tmp_path / "disk" / "middle").symlink_to(name)
+    (tmp_path / "x").symlink_to(tmp_path / "disk" / "middle")
+    return tmp_path / "x", tmp_path / "big" / name
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("place", [None, ".x.part"])
+def test_a_link_stays_and_its_file_is_replaced(tmp_path, there, place):
+    link, file = linked(tmp_path)
+    if there:
+        file.write_bytes(b"old")
+    with replacing(link, place=place and tmp_path / place) as opened:
+        assert [name for name in os.listdir(tmp_path / "big") if name not in ("x", "middle")], "written elsewhere"
+        opened.write(b"new")
+    assert link.is_symlink()
+    assert file.read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path / "big")) == ["middle", "x"]
+
+
+def test_a_folder_behind_a_link_is_made_where_its_disk_is(tmp_path):
+    link, folder = linked(tmp_path)
+    make_folder(link)
+    assert folder.is_dir()
+    (tmp_path / "y").symlink_to("unmounted/y")
+    for write in (make_folder, lambda path: write_bytes(path, b"")):
+        with pytest.raises(WriteFailed, match=r"is a symbolic link to .*unmounted/y, and there is no folder"):
+            write(tmp_path / "y")
+    assert not (tmp_path / "unmounted").exists()
+
+
+def test_a_link_to_itself(tmp_path):
+    (tmp_path / "x").symlink_to("y")
+    (tmp_path / "y").symlink_to("x")
+    with pytest.raises(WriteFailed, match="leads to itself"):
+        write_bytes(tmp_path / "x", b"1")
+    assert (tmp_path / "x").is_symlink()

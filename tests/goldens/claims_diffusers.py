@@ -73,10 +73,11 @@ def wanted(case: Case) -> Tensor:
 
 def nearest(want: Tensor, drawn: Callable[[Tensor], Tensor], classes: int) -> Tensor:
     """The image of the first class that comes near enough, [1, C, H, W]."""
-    for few in torch.arange(classes).split(50):
+    likely = torch.tensor([3, 77])  # of the first recorded case; asked first, for the search takes a minute
+    for few in (likely[likely < classes], *torch.arange(classes).split(125)):
         x = drawn(few)
         gaps = (x - want).abs().flatten(1).amax(1)
-        if gaps.min() < 1e-3:
+        if len(few) and gaps.min() < 1e-3:
             return x[gaps.argmin()][None]
     raise AssertionError("an image is that of no class")
 

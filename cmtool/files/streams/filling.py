@@ -6,18 +6,18 @@ manifest.jsonl.3-of-8      the same of one of eight that fill the folder togethe
 """
 
 import contextlib
-import fcntl
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cmtool.files.atomic import write_bytes, writing
+from cmtool.files.locks import take
 from cmtool.files.streams.folder import FolderSink, read_labels
 from cmtool.files.streams.manifest import MANIFEST, Wanted, entries, forgotten, held
 from cmtool.files.streams.sink import Writer, stem
 from cmtool.label_files import LABELS
+from cmtool.strictjson import dumps
 
 __all__ = ["filling", "known"]
 
@@ -93,7 +93,7 @@ def _merge(root: Path, wanted: Wanted, shards: int) -> None:
         labels = {name: label for name, label in read_labels(root / LABELS).items() if name not in classes}
         told = {name: label for name, label in classes.items() if label is not None}
         names_of = {"class_names": list(wanted.classes)} if wanted.classes else {}
-        _write(root / LABELS, json.dumps({"labels": sorted((labels | told).items()), **names_of}).encode())
+        _write(root / LABELS, dumps({"labels": sorted((labels | told).items()), **names_of}).encode())
     _write(root / MANIFEST, "".join(there.values()).encode())
     for journal in root.glob(f"{MANIFEST}.*"):
         _remove(journal)
@@ -105,6 +105,6 @@ def _write(path: Path, data: bytes) -> None:
 
 def _remove(journal: Path) -> None:
     """Unless another process is writing it."""
-    with contextlib.suppress(FileNotFoundError, BlockingIOError), journal.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), journal.open("r+b") as file:
+        take(file)
         journal.unlink()

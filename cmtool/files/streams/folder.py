@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cmtool.errors import BadFile, MissingInput
+from cmtool.errors import BadFile, MissingInput, check_regular
 from cmtool.files.atomic import make_folder, write_bytes
 from cmtool.files.streams.item import Item
-from cmtool.files.streams.kinds import check_regular
 from cmtool.files.streams.labels import chosen, labels_of
 from cmtool.files.streams.names import Passed, is_picture, told
-from cmtool.files.streams.parsing import whole_label
+from cmtool.files.streams.numbers import whole_label
 from cmtool.files.streams.sink import stem
 from cmtool.filetree import files_below
 from cmtool.label_files import LABELS
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
+from cmtool.strictjson import dumps
 
 __all__ = ["EACH", "LABELS", "MORE", "FolderSink", "keys", "labels_in", "labels_out", "read", "read_labels"]
 
@@ -73,7 +73,7 @@ def labels_in(data: bytes, name: str) -> dict[str, int]:
 
 def labels_out(labels: Mapping[str, int | None] | None) -> bytes:
     """A ``dataset.json`` of labels by file name, or of none."""
-    return json.dumps({"labels": None if labels is None else sorted(labels.items())}).encode()
+    return dumps({"labels": None if labels is None else sorted(labels.items())}).encode()
 
 
 class FolderSink:

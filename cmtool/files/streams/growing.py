@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from cmtool.errors import UsageError
-from cmtool.files.atomic import write_bytes, writing
+from cmtool.files.atomic import sync, write_bytes, writing
 from cmtool.files.streams.manifest import MANIFEST, Wanted, agreement, beside, held, is_complete
 from cmtool.files.streams.sink import GrowingSink, Writer
 from cmtool.files.streams.table import FORMATS
 
-__all__ = ["growing", "shared"]
+__all__ = ["growing", "piece", "shared"]
 
 PIECE = 64  # images that are joined at a time
 
@@ -66,7 +66,7 @@ def growing(target: Path, wanted: Wanted, suffix: str | None = None) -> Iterator
             writer.close()
         with writing(target):
             for one in (file, journal):
-                os.fsync(one.fileno())
+                sync(one.fileno())
             lines.replace(manifest)
             part.replace(target)
 
@@ -101,18 +101,19 @@ def shared(target: Path, wanted: Wanted, shard: int, shards: int) -> Iterator[tu
     if is_complete(target, wanted):
         yield None, ()
     else:
-        with growing(_piece(target, shard, shards), wanted.cut(shard, shards), suffix) as given:
+        with growing(piece(target, shard, shards), wanted.cut(shard, shards), suffix) as given:
             yield given
     _join(target, wanted, shards, suffix)
 
 
-def _piece(target: Path, shard: int, shards: int) -> Path:
+def piece(target: Path, shard: int, shards: int) -> Path:
+    """The file of one part, until the last one joins them."""
     return beside(target, f"{shard}-of-{shards}")
 
 
 def _join(target: Path, wanted: Wanted, shards: int, suffix: str) -> None:
     """Make one file of all parts, unless some are not there yet, or another process is at it."""
-    parts = [(_piece(target, k + 1, shards), wanted.cut(k + 1, shards)) for k in range(shards)]
+    parts = [(piece(target, k + 1, shards), wanted.cut(k + 1, shards)) for k in range(shards)]
     if not is_complete(target, wanted):
         if not all(is_complete(*part) for part in parts):
             return

@@ -1,13 +1,11 @@
 """What a file is by how it begins, to be named where its suffix says something else."""
 
-import os
-from pathlib import Path
 from typing import BinaryIO
 
 from cmtool.errors import BadFile
 from cmtool.pictures import kind_of
 
-__all__ = ["HINTS", "check_kind", "check_regular", "container_of", "starting"]
+__all__ = ["HINTS", "check_kind", "container_of", "starting"]
 
 HINTS = {
     **dict.fromkeys(("gzip file", "bzip2 file", "xz file", "zstd file"), "unpack it: gzip -dc FILE | cmtool ... -"),
@@ -26,12 +24,6 @@ def check_kind(start: bytes, name: str, what: str) -> None:
     kind = container_of(start)
     if kind and kind not in what:
         raise BadFile(f"{name} is not {what}, but of the kind: {kind}", HINTS.get(kind))
-
-
-def check_regular(path: Path) -> None:
-    """BadFile for a named pipe or a device, whose reader would wait for ever."""
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise BadFile(f"{path} is a pipe or a device, not a file", f"pipe it in: cmtool ... - < {path}")
 
 
 def starting(file: BinaryIO, size: int = 512) -> bytes:

@@ -5,7 +5,6 @@ be. A file that appears whole (``out.tar``) has its manifest beside it, ``out.ta
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,8 @@ from typing import Any, BinaryIO
 
 from cmtool.errors import BadFile, UsageError, WriteFailed
 from cmtool.files.atomic import make_folder, writing
+from cmtool.files.locks import take
+from cmtool.strictjson import dumps
 
 __all__ = ["MANIFEST", "Wanted", "agreement", "beside", "entries", "forgotten", "held", "is_complete", "told"]
 
@@ -45,7 +46,7 @@ class Wanted:
         return None if self.labels is None else int(self.labels[i])
 
     def line(self, seed: int, label: int | None) -> str:
-        return json.dumps({"seed": seed, "class": label, **self.facts}) + "\n"
+        return dumps({"seed": seed, "class": label, **self.facts}) + "\n"
 
     def lines(self) -> Iterator[str]:
         return (self.line(seed, self.label(i)) for i, seed in enumerate(self.seeds))
@@ -60,7 +61,7 @@ class Wanted:
     @property
     def plain(self) -> dict[str, Any]:
         """The facts as they are read back."""
-        return json.loads(json.dumps(self.facts))
+        return json.loads(dumps(self.facts))
 
     def cut(self, shard: int, shards: int) -> "Wanted":
         """Part ``shard`` (from 1) of ``shards``: neighbours, and numbers that differ by one at most."""
@@ -99,7 +100,7 @@ def told(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def forgotten(seed: int) -> str:
     """The line of a seed under whose name there may be anything."""
-    return json.dumps({"seed": seed}) + "\n"
+    return dumps({"seed": seed}) + "\n"
 
 
 def entries(path: Path, strict: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -166,7 +167,7 @@ def _lock(path: Path) -> BinaryIO:
         with writing(path):
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take(file)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     return file

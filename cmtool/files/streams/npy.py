@@ -6,11 +6,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cmtool.errors import parsing
 from cmtool.files.streams.arrays import Rows, begins, items, layout, row
 from cmtool.files.streams.item import Item
 from cmtool.files.streams.kinds import check_kind, starting
 from cmtool.files.streams.names import Passed
-from cmtool.files.streams.parsing import parsing
 
 __all__ = ["NpySink", "read", "read_stream"]
 
@@ -24,7 +24,7 @@ def read(path: Path, passed: Passed) -> Iterator[Item]:
 
 def read_stream(file: BinaryIO, name: str) -> Iterator[Item]:
     """The rows of an array that comes through ``file``."""
-    with parsing(name, "an .npy file"):
+    with parsing(name, "is not an .npy file, or is damaged"):
         yield from items(Rows(file, name), None, name)
 
 

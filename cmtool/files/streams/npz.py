@@ -16,7 +16,7 @@ from cmtool.errors import BadFile
 from cmtool.files.streams.arrays import Rows, begins, blocks, header, items, layout, row
 from cmtool.files.streams.item import Item
 from cmtool.files.streams.names import Passed, member
-from cmtool.files.streams.parsing import whole_label
+from cmtool.files.streams.numbers import whole_label
 from cmtool.files.streams.stored import Entry, Stored
 from cmtool.files.streams.zip import PLAIN, check_members, opened
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from cmtool.errors import BadFile, MissingInput, UsageError
+from cmtool.errors import BadFile, MissingInput, UsageError, check_regular
 from cmtool.files.streams import arrays, folder, npy, sheet, tar
 from cmtool.files.streams.item import Batch, Item, batched
-from cmtool.files.streams.kinds import HINTS, check_kind, check_regular, container_of, starting
+from cmtool.files.streams.kinds import HINTS, check_kind, container_of, starting
 from cmtool.files.streams.names import Passed
 from cmtool.files.streams.table import FORMATS, Format
 from cmtool.pictures import MAX_BYTES
@@ -55,7 +55,7 @@ def _format(path: Path) -> Format:
     """How a file is read that is there."""
     if not path.exists():
         raise MissingInput(f"there is no file or folder {path}")
-    check_regular(path)
+    check_regular(path, f"pipe it in: cmtool ... - < {path}")
     if path.suffix.lower() not in FORMATS:
         with path.open("rb") as file:
             kind = container_of(starting(file)) or ""

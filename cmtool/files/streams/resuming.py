@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cmtool.errors import UsageError
+from cmtool.files.atomic import end_of
 from cmtool.files.images import STREAM, check_stream, is_folder, open_writer
+from cmtool.files.locks import unlocked
 from cmtool.files.streams.filling import filling
 from cmtool.files.streams.growing import growing, shared
 from cmtool.files.streams.guard import check_file, check_folder, check_picture
@@ -32,10 +34,13 @@ def check_output(target: str, wanted: Wanted, overwrite: bool = False) -> list[s
     check_stream(target, wanted.shape)
     path = Path(target)
     if is_folder(target):
-        return check_folder(path, wanted, overwrite)
+        return check_folder(path, wanted, overwrite) + unlocked(path)
     if target == STREAM or path.suffix.lower() not in FORMATS or (path.exists() and not path.is_file()):
         return []
-    return (check_file if FORMATS[path.suffix.lower()].grows else check_picture)(path, wanted, overwrite)
+    if not FORMATS[path.suffix.lower()].grows:
+        return check_picture(path, wanted, overwrite)
+    path = end_of(path)
+    return check_file(path, wanted, overwrite) + unlocked(path.parent)
 
 
 @contextlib.contextmanager
@@ -54,6 +59,7 @@ def resuming(
         with filling(path, wanted, shard, shards, overwrite) as given:
             yield given
     elif resumable(target):
+        path = end_of(path)  # the parts of a file are beside it, on the disk where it is to be
         with growing(path, wanted) if shards == 1 else shared(path, wanted, shard, shards) as given:
             yield given
     else:

@@ -10,11 +10,12 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from cmtool.errors import UsageError
+from cmtool.errors import UsageError, parsing
 from cmtool.files.streams.item import Item
 from cmtool.files.streams.names import Passed
-from cmtool.files.streams.parsing import parsing, whole_label
+from cmtool.files.streams.numbers import whole_label
 from cmtool.pictures import MAX_BYTES, MAX_PIXELS, decode, planes
+from cmtool.strictjson import dumps
 
 __all__ = ["LAYOUT", "SheetSink", "is_sheet", "read", "read_bytes"]
 
@@ -71,7 +72,7 @@ def _cut(picture: np.ndarray, data: bytes, name: str, key: str) -> Iterator[Item
     if text is None:
         yield Item(name, picture, key=key)
         return
-    with parsing(name, "a sheet that is laid out as it says"):
+    with parsing(name, "is not a sheet that is laid out as it says, or is damaged"):
         layout = _layout(text, picture, name)
     for i in range(layout.n):
         top, left = layout.corner(i)
@@ -147,6 +148,6 @@ class SheetSink:
 
     def finish(self) -> None:
         text = PngImagePlugin.PngInfo()
-        text.add_text(LAYOUT, json.dumps(self.layout | {"labels": self.labels}))
+        text.add_text(LAYOUT, dumps(self.layout | {"labels": self.labels}))
         pixels = self.sheet[0] if len(self.sheet) == 1 else self.sheet.transpose(1, 2, 0)
         Image.fromarray(np.ascontiguousarray(pixels)).save(self.file, format="PNG", pnginfo=text)

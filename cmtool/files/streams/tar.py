@@ -13,11 +13,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cmtool.errors import BadFile
+from cmtool.errors import BadFile, parsing
 from cmtool.files.streams.item import Item
 from cmtool.files.streams.kinds import check_kind, starting
 from cmtool.files.streams.names import Passed, is_picture, member, told
-from cmtool.files.streams.parsing import parsing, whole_label
+from cmtool.files.streams.numbers import whole_label
 from cmtool.files.streams.sink import Called, stem
 from cmtool.filetree import is_visible
 from cmtool.label_files import LABELS
@@ -81,7 +81,7 @@ def _members(file: BinaryIO, archive: str) -> Iterator[tuple[str, bytes]]:
     seen: set[str] = set()
     renamed = None
     while any(block := _exactly(file, BLOCK, archive)):
-        with parsing(archive, "a tar archive"):
+        with parsing(archive, "is not a tar archive, or is damaged"):
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         if info.type in EXTENSIONS:
             renamed = _long_name(info.type, _contents(file, info, archive, LONG)) or renamed

@@ -11,13 +11,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cmtool.errors import BadFile
+from cmtool.errors import BadFile, parsing
 from cmtool.files.streams.folder import EACH, MORE, labels_in, labels_out
 from cmtool.files.streams.item import Item
 from cmtool.files.streams.kinds import check_kind, starting
 from cmtool.files.streams.labels import chosen, labels_of
 from cmtool.files.streams.names import Passed, is_picture, member, told
-from cmtool.files.streams.parsing import parsing
 from cmtool.files.streams.sink import Called, stem
 from cmtool.files.streams.stored import Stored, encoded
 from cmtool.filetree import is_visible
@@ -51,7 +50,7 @@ def keys(path: Path) -> list[str]:
 @contextlib.contextmanager
 def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
     """The archive; whatever zipfile finds wrong with it becomes a BadFile that calls it ``what``."""
-    with path.open("rb") as file, parsing(str(path), what):
+    with path.open("rb") as file, parsing(path, f"is not {what}, or is damaged"):
         start = starting(file)
         if not zipfile.is_zipfile(file):
             check_kind(start, str(path), what)
