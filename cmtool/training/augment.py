@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cmtool.core.noise import Noise
-from cmtool.training.changes import COLOUR, PIXELS, PLANE, Draws
+from cmtool.training.changes import COLOUR, PIXELS, PLANE, Draws, Spread
 from cmtool.training.warp import warp
 
 __all__ = ["Augment"]
@@ -22,14 +22,16 @@ STREAM = (1 << 32) + 1  # the name of the draw
 
 @dataclass(frozen=True)
 class Augment:
-    """Each change of ``strengths`` is made with probability ``p`` times its strength.
+    """Each change of ``strengths`` is made with probability ``p`` times its strength, as far as ``spread`` says.
 
     ``augment(images [B, C, H, W], u [B, draws])`` gives images and hints [B, hints], 0 where nothing was changed; it is
-    a pure function of the uniform numbers ``u``. Changes are made in the order of ``CHANGES``.
+    a pure function of the uniform numbers ``u``. Changes are made in the order of ``CHANGES``; one of strength 0 takes
+    no number and gives no hint.
     """
 
     p: float = 0.12
     strengths: dict[str, float] = field(default_factory=dict)
+    spread: Spread = field(default_factory=Spread)
 
     @classmethod
     def edm(cls, p: float = 0.12) -> "Augment":
@@ -40,11 +42,11 @@ class Augment:
 
     @property
     def draws(self) -> int:
-        return sum(CHANGES[name].draws for name in self.strengths)
+        return sum(CHANGES[name].draws for name in self._chosen(CHANGES))
 
     @property
     def hints(self) -> int:
-        return sum(CHANGES[name].hints for name in self.strengths)
+        return sum(CHANGES[name].hints for name in self._chosen(CHANGES))
 
     def drawn(self, noise: Noise) -> Tensor:
         """The uniform numbers of the images whose noise this is, [B, draws] float64."""
@@ -52,7 +54,7 @@ class Augment:
         return torch.from_numpy(rows).clamp(2.0**-54, 1 - 2.0**-53)
 
     def __call__(self, images: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        draws, hints = Draws(u.double(), self.p), []
+        draws, hints = Draws(u.double(), self.p, self.spread), []
         for name in self._chosen(PIXELS):
             images, said = PIXELS[name].make(draws, self.strengths[name], images)
             hints += said
@@ -64,10 +66,15 @@ class Augment:
         for name in self._chosen(COLOUR):
             more, said = COLOUR[name].make(draws, self.strengths[name])
             colour, hints = more @ colour, hints + said
-        return paint(warped(images, inverse), colour.to(images)), torch.stack(hints, 1).float()
+        return paint(warped(images, inverse), colour.to(images)), columns(hints, len(images))
 
     def _chosen(self, changes: dict) -> list[str]:
         return [name for name in changes if self.strengths.get(name, 0) > 0]
+
+
+def columns(hints: list[Tensor], n: int) -> Tensor:
+    """[n, hints]; none where no change was chosen."""
+    return torch.stack([torch.zeros(n), *hints], 1).float()[:, 1:]
 
 
 def warped(images: Tensor, inverse: Tensor) -> Tensor:

@@ -15,16 +15,35 @@ from torch import Tensor
 
 from cmtool.training.warp import matrix, rotation, scaling, translation
 
-__all__ = ["COLOUR", "PIXELS", "PLANE", "Change", "Draws"]
+__all__ = ["COLOUR", "PIXELS", "PLANE", "Change", "Draws", "Spread"]
 
 Hints = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the changes of a kind go: standard deviations, and the ends of uniform draws.
+
+    Moves are in parts of the side; scale, stretch, contrast and saturation in powers of two; 1 is a full circle.
+    """
+
+    translate_int_max: float = 0.125
+    scale_std: float = 0.2
+    rotate_frac_max: float = 1.0
+    aniso_std: float = 0.2
+    aniso_rotate_prob: float = 0.5
+    translate_frac_std: float = 0.125
+    brightness_std: float = 0.2
+    contrast_std: float = 0.5
+    hue_max: float = 1.0
+    saturation_std: float = 1.0
 
 
 class Draws:
     """Columns of uniform numbers [B, n], taken one by one and turned into what is asked for."""
 
-    def __init__(self, u: Tensor, p: float):
-        self.columns, self.p = iter(u.unbind(1)), p
+    def __init__(self, u: Tensor, p: float, spread: Spread):
+        self.columns, self.p, self.spread = iter(u.unbind(1)), p, spread
 
     def uniform(self) -> Tensor:
         return next(self.columns)
@@ -75,54 +94,57 @@ def quarter_turns(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor
 
 
 def move_pixels(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, Hints]:
-    """By whole pixels, an eighth of the side at most, to the right and up; mirrored at the edges."""
+    """By whole pixels to the right and up; mirrored at the edges."""
     h, w = images.shape[2:]
+    across, along = w * draws.spread.translate_int_max, h * draws.spread.translate_int_max
     right, up = draws.kept(strength, draws.signed(), draws.signed())
-    right, up = (right * w / 8).round(), (up * h / 8).round()
+    right, up = (right * across).round(), (up * along).round()
     x = w - 1 - (w - 1 - (torch.arange(w) - right[:, None]) % (2 * w - 2)).abs()
     y = h - 1 - (h - 1 - (torch.arange(h) + up[:, None]) % (2 * h - 2)).abs()
     rows = torch.arange(len(images))[:, None, None]
     moved = images.movedim(1, 3)[rows, y.long()[:, :, None], x.long()[:, None, :]].movedim(3, 1)
-    return moved, [right * 8 / w, up * 8 / h]
+    return moved, [right / across, up / along]
 
 
 def scale(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
-    """By ``2^N(0, 0.2^2)``."""
+    """By ``2^N(0, scale_std^2)``."""
     (by,) = draws.kept(strength, draws.normal())
-    factor = (-0.2 * by).exp2()
+    factor = (-draws.spread.scale_std * by).exp2()
     return scaling(factor, factor), [by]
 
 
 def rotate(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
-    (angle,) = draws.kept(strength, math.pi * draws.signed())
+    (angle,) = draws.kept(strength, math.pi * draws.spread.rotate_frac_max * draws.signed())
     return rotation(angle), [angle.cos() - 1, angle.sin()]
 
 
 def stretch(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
-    """By ``2^N(0, 0.2^2)`` along one axis and its inverse along the other; the axes are turned every second time."""
+    """By ``2^N(0, aniso_std^2)`` along one axis and its inverse along the other; some of the axes are turned."""
     by, angle = draws.normal(), math.pi * draws.signed()
     (by,) = draws.kept(strength, by)
-    turned = (draws.uniform() < 0.5) & (by != 0)  # else the turns there and back would leave rounding errors
+    turned = draws.uniform() < draws.spread.aniso_rotate_prob
+    turned &= by != 0  # else the turns there and back would leave rounding errors
     angle = torch.where(turned, angle, torch.zeros_like(angle))
-    factor = (0.2 * by).exp2()
+    factor = (draws.spread.aniso_std * by).exp2()
     return rotation(-angle) @ scaling(1 / factor, factor) @ rotation(angle), [by * angle.cos(), by * angle.sin()]
 
 
 def move(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
-    """By ``N(0, (side/8)^2)``."""
+    """By ``N(0, (translate_frac_std side)^2)``."""
     right, down = draws.kept(strength, draws.normal(), draws.normal())
-    return translation(-right * w / 8, -down * h / 8), [right, down]
+    std = draws.spread.translate_frac_std
+    return translation(-right * w * std, -down * h * std), [right, down]
 
 
 def brightness(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
     (by,) = draws.kept(strength, draws.normal())
-    b = 0.2 * by
+    b = draws.spread.brightness_std * by
     return matrix((1, 0, 0, b), (0, 1, 0, b), (0, 0, 1, b), (0, 0, 0, 1)), [by]
 
 
 def contrast(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
     (by,) = draws.kept(strength, draws.normal())
-    c = (0.5 * by).exp2()
+    c = (draws.spread.contrast_std * by).exp2()
     return matrix((c, 0, 0, 0), (0, c, 0, 0), (0, 0, c, 0), (0, 0, 0, 1)), [by]
 
 
@@ -141,7 +163,7 @@ def negative(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
 
 def hue(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
     """A rotation about the greys."""
-    (angle,) = draws.kept(strength, math.pi * draws.signed())
+    (angle,) = draws.kept(strength, math.pi * draws.spread.hue_max * draws.signed())
     c, s = angle.cos(), angle.sin() / math.sqrt(3)
     m = (1 - c) / 3
     turned = matrix((m + c, m - s, m + s, 0), (m + s, m + c, m - s, 0), (m - s, m + s, m + c, 0), (0, 0, 0, 1))
@@ -150,7 +172,7 @@ def hue(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
 
 def saturation(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
     (by,) = draws.kept(strength, draws.normal())
-    return along_grey(torch.ones_like(by), by.exp2()), [by]
+    return along_grey(torch.ones_like(by), (draws.spread.saturation_std * by).exp2()), [by]
 
 
 PIXELS: dict[str, Change] = {

@@ -95,5 +95,5 @@ def test_what_stands_beside_a_model_may_be_saved_by_windows(tmp_path, encoding):
     with pytest.raises(UsageError, match="unknown checkpoint format 'openia'"):
         cmtool.load(tmp_path / "net.pt")
     (tmp_path / "net.pt.yaml").write_bytes(b"format: {name: \xff\xe9}")
-    with pytest.raises(UsageError, match="is not a text file"):
+    with pytest.raises(UsageError, match="is not a text"):
         cmtool.load(tmp_path / "net.pt")

@@ -1,7 +1,7 @@
 """Losses of score models with their gradients, augmentation, seeds."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from cmtool.objectives.edm import edm
 from cmtool.objectives.ncsn import ncsn
 from cmtool.objectives.objective import Batch
 from cmtool.training.augment import CHANGES, Augment
+from cmtool.training.changes import Spread
 from cmtool.training.ema import Average
 from cmtool.training.loop import State, train
 from cmtool.values import Seeds
@@ -72,9 +73,9 @@ EDM_LOSSES = {"EDMLoss": edm_loss, "VPLoss": vp_loss, "VELoss": ve_loss}
 
 def augmented(case: Case, images: Tensor, calls: list[dict]) -> tuple[Tensor, Tensor]:
     """The recorded draws as the uniform numbers that ours are made from."""
-    strengths = dict(case.spec["augment"])
-    augment = Augment(strengths.pop("p", 1.0), strengths)
-    assert strengths.keys() <= CHANGES.keys(), "how far a change goes is no option of ours"
+    given = case.spec["augment"].options({"p": 1.0, **dict.fromkeys(CHANGES, 0.0), **asdict(Spread())})
+    strengths, spread = ({name: float(given[name]) for name in names} for names in (CHANGES, asdict(Spread())))
+    augment = Augment(float(given["p"]), strengths, Spread(**spread))
     return augment(images, torch.cat([uniforms(case.tape.next().double(), call) for call in calls], 1))
 
 

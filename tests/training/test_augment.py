@@ -8,6 +8,7 @@ from cmtool.core.noise import Noise
 from cmtool.errors import UsageError
 from cmtool.training.augment import CHANGES, Augment
 from cmtool.training.batches import Batches
+from cmtool.training.changes import Spread
 from cmtool.training.warp import rotation, scaling, translation, warp
 
 IMAGES = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -44,6 +45,49 @@ def test_each_change_happens_as_often_as_asked():
         [0.5, 0.125, *[0.25] * 4, 0.125, 0.25, 0.25]
     )  # a coin decides between two flips, and about turned axes
     assert torch.allclose(flips, expected, atol=0.03)
+
+
+def column(*values: float) -> torch.Tensor:
+    """One image's uniform numbers."""
+    return torch.tensor([values], dtype=torch.float64)
+
+
+def test_changes_go_as_far_as_asked():
+    grey = torch.full((1, 3, 8, 8), 0.5)
+    one = float(torch.special.ndtr(torch.tensor(1.0, dtype=torch.float64)))  # of which the normal number is 1
+    brighter, hints = Augment(1.0, {"brightness": 1.0}, Spread(brightness_std=0.3))(grey, column(one, 0.0))
+    assert torch.allclose(brighter, torch.tensor(0.8))
+    assert torch.allclose(hints, torch.ones(1, 1))
+    louder, _ = Augment(1.0, {"contrast": 1.0}, Spread(contrast_std=2.0))(grey, column(one, 0.0))
+    assert torch.allclose(louder, torch.tensor(2.0))
+    quarter, hints = Augment(1.0, {"hue": 1.0}, Spread(hue_max=0.5))(grey, column(1.0, 0.0))
+    assert torch.allclose(quarter, grey, atol=1e-6)  # greys have no hue
+    assert torch.allclose(hints, torch.tensor([[-1.0, 1.0]]), atol=1e-6)
+    moved, hints = Augment(1.0, {"translate_int": 1.0}, Spread(translate_int_max=0.5))(
+        IMAGES[:1], column(1.0, 0.5, 0.0)
+    )
+    assert torch.equal(moved[..., 6:], IMAGES[:1, ..., :-6])
+    assert torch.equal(hints, torch.tensor([[1.0, 0.0]]))
+
+
+def test_axes_are_turned_as_often_as_asked():
+    draws = column(0.9, 0.75, 0.0, 0.4)  # how far, by half a turn, made, and whether turned
+    for share, turned in ((0.3, False), (0.5, True)):
+        augment = Augment(1.0, {"aniso": 1.0}, Spread(aniso_rotate_prob=share))
+        along, across = augment(IMAGES[:1], draws)[1][0].abs().tolist()
+        assert (across > 1 > 0.1 > along) if turned else (along > 1 > 0.1 > across)
+
+
+def test_a_change_of_strength_0_is_none():
+    without, zero = (
+        Augment(1.0, strengths) for strengths in ({"yflip": 1.0}, {"xflip": 0.0, "yflip": 1.0, "hue": 0.0})
+    )
+    u = zero.drawn(Noise(range(6)))
+    assert (zero.draws, zero.hints) == (without.draws, without.hints) == (2, 1)
+    assert torch.equal(zero(IMAGES, u)[0], without(IMAGES, u)[0])
+    images, hints = Augment(1.0, {})(IMAGES, u)
+    assert torch.equal(images, IMAGES)
+    assert hints.shape == (6, 0)
 
 
 class Data:
