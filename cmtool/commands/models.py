@@ -42,6 +42,8 @@ def open_model(
     average = f", its average '{track}'" if track else ""
     seen = f", {header.images:,} images seen" if header.images else ""
     console.say(printable(f"model: {found} ({header.kind}, {header.method}{average}{seen})"))
+    for remark in model.remarks:
+        console.say(remark)
     return model, found
 
 

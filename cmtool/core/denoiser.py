@@ -155,6 +155,7 @@ class Denoiser(nn.Module):
     """
 
     header: Any = None  # what the file says of a loaded model
+    remarks: tuple[str, ...] = ()  # what a user should know of how it was read
 
     def __init__(self, net: nn.Module, preconditioning: Preconditioning):
         super().__init__()

@@ -40,7 +40,7 @@ __all__ = ["diffusers"]
 
 PIPELINE, NETWORK = "ConsistencyModelPipeline", "UNet2DModel"
 NUMBERED = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
-ASSUMED = "diffusers, taken to predict what OpenAI's networks do"  # where nothing says what a score model predicts
+ASSUMED = "nothing says what the network predicts: it is taken to be as OpenAI's are; of DDPM's say format.schedule"
 PUBLISHED = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}  # also diffusers' own, where it says nothing
 FREE = {"dropout", "half"}  # options of the network that may be chosen
 
@@ -95,8 +95,11 @@ def diffusers(
     usual = Preconditioning(float(meant["sigma_data"]), boundary, "log-1000")
     model = Denoiser(net, steps.preconditioning() if steps else usual)
     model.header = header(meant, shown, shape, model, seal(path), before)
-    if before is None and not steps and meant["kind"] == "score":
-        model.header = replace(model.header, method=ASSUMED)
+    if steps:
+        what = f"the network predicts {steps.predicts} of {steps.count:,} {steps.schedule} steps"
+        model.remarks = (what if schedule else f"{what}, as its scheduler says",)
+    elif before is None and meant["kind"] == "score":
+        model.remarks = (ASSUMED,)
     return model
 
 
@@ -114,7 +117,8 @@ def opened(path: Path) -> tuple[Path, dict[str, Any], Steps | None]:
     check(path / UNET / CONFIG, NETWORK)
     if class_of(path / INDEX) == PIPELINE:
         check(path / SCHEDULER, CONSISTENCY)
-    return path / UNET, *scheduled(path / SCHEDULER)
+    said, steps = scheduled(path / SCHEDULER)
+    return path / UNET, said, steps
 
 
 def scheduled(path: Path) -> tuple[dict[str, Any], Steps | None]:

@@ -120,3 +120,13 @@ def test_convert_writes_for_diffusers_and_takes_it_back(well, cm, student, tmp_p
     assert np.array_equal(a, b)
     told = cm("convert", ours, "-o", tmp_path / "c", "--to", "diffuser")
     assert (told.code, told.error) == (2, ("unknown format to write 'diffuser'", "did you mean 'diffusers'?"))
+
+
+def test_the_average_that_a_file_gave_is_named(cm, student, tmp_path):
+    state = torch.load(student, weights_only=True)
+    torch.save({"model": state, "ema": {name: value + 1 for name, value in state.items()}}, tmp_path / "both.pt")
+    options = [*SAID, "--set", "format.kind=consistency", "-n", "1", "-k", "1"]
+    told = cm("sample", "-m", tmp_path / "both.pt", *options, "-o", tmp_path / "a.npz")
+    assert f"model: {tmp_path / 'both.pt'} (consistency, openai, its average 'ema')" in told.err
+    told = cm("sample", "-m", tmp_path / "both.pt", *options, "-o", tmp_path / "b.npz", "--set", "format.ema=false")
+    assert f"model: {tmp_path / 'both.pt'} (consistency, openai)" in told.err

@@ -71,9 +71,10 @@ def test_without_our_header_a_pipeline_says_enough_and_a_network_alone_does_not(
         cmtool.load(unet)
     alone = cmtool.load(unet, format={"kind": "score", "side": 16, "sigma_data": 0.3})
     assert alone.preconditioning == Preconditioning(0.3, 0.0, "log-1000")
-    assert alone.header.method == "diffusers, taken to predict what OpenAI's networks do"
+    assert "nothing says what the network predicts" in alone.remarks[0]
     steps = cmtool.load(unet, format={"side": 16, "schedule": "cosine"})
     assert (steps.header.kind, steps.preconditioning) == ("score", Preconditioning.named("ddpm-cosine-1000"))
+    assert steps.remarks == ("the network predicts noise of 1,000 cosine steps",)
     with pytest.raises(UsageError, match=r"format.kind=consistency contradicts"):
         cmtool.load(unet, format={"side": 16, "schedule": "linear", "kind": "consistency"})
     torch.save(plain, unet / "diffusion_pytorch_model.bin")

@@ -77,6 +77,9 @@ def test_a_network_of_numbered_steps_predicts_what_its_scheduler_says(tmp_path, 
     made.save_pretrained(tmp_path / "scheduler")
     model = cmtool.load(tmp_path / place)
     assert (model.header.kind, model.header.method) == ("score", "diffusers")
+    predicted = "v" if "prediction_type" in options else "noise"
+    count = options.get("num_train_timesteps", 1000)
+    assert f"the network predicts {predicted} of {count:,}" in model.remarks[0]
     kept = made.alphas_cumprod.double()
     for step in (0, 57, len(kept) - 1):
         alpha, sigma = kept[step].sqrt(), ((1 - kept[step]) / kept[step]).sqrt()
