@@ -5,7 +5,7 @@ Source: Karras et al. 2024, arXiv 2312.02696, config G.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ class Style:
     """What all blocks of a network have in common.
 
     The residual path has the share ``res_balance``, attention ``attn_balance``, what comes across ``concat_balance``
-    and the class ``label_balance``; no activation leaves a block louder than ``clip_act``, if that is given.
+    and the class ``label_balance``; no activation leaves a block louder than ``clip_act``, if that is given. Levels of
+    more than ``dropout_res`` positions a side, if that is given, have no dropout.
     """
 
     head: int
@@ -34,6 +35,10 @@ class Style:
     res_balance: float
     attn_balance: float
     clip_act: float | None
+    dropout_res: int | None = None
+
+    def at(self, side: int) -> "Style":
+        return replace(self, dropout=0.0) if self.dropout_res and side > self.dropout_res else self
 
 
 class Block(nn.Module):
@@ -145,10 +150,11 @@ def encoder(
     layers[named(levels[0][0], "conv")] = Conv(channels + 1, here, 3)
     for level, (side, outputs) in enumerate(levels):
         if level:
-            layers[named(side, "down")] = Block(here, here, wide, style, 0.5)
+            layers[named(side, "down")] = Block(here, here, wide, style.at(side), 0.5)
             across.append(here)
         for i in range(blocks):
-            layers[named(side, f"block{i}")] = Block(here, outputs, wide, style, attention=side in attention)
+            looks = side in attention
+            layers[named(side, f"block{i}")] = Block(here, outputs, wide, style.at(side), attention=looks)
             here = outputs
             across.append(here)
     return layers, across
@@ -159,14 +165,14 @@ def decoder(
 ) -> nn.ModuleDict:
     """The way up, which takes what came across, the last of it first."""
     layers, (lowest, here), left = nn.ModuleDict(), levels[-1], list(across)
-    layers[named(lowest, "in0")] = Block(here, here, wide, style, up=True, attention=True)
-    layers[named(lowest, "in1")] = Block(here, here, wide, style, up=True)
+    layers[named(lowest, "in0")] = Block(here, here, wide, style.at(lowest), up=True, attention=True)
+    layers[named(lowest, "in1")] = Block(here, here, wide, style.at(lowest), up=True)
     for side, outputs in reversed(levels):
         if side != lowest:
-            layers[named(side, "up")] = Block(here, here, wide, style, 2.0, up=True)
+            layers[named(side, "up")] = Block(here, here, wide, style.at(side), 2.0, up=True)
         for i in range(blocks + 1):
-            inputs = here + left.pop()
-            layers[named(side, f"block{i}")] = Block(inputs, outputs, wide, style, up=True, attention=side in attention)
+            inputs, looks = here + left.pop(), side in attention
+            layers[named(side, f"block{i}")] = Block(inputs, outputs, wide, style.at(side), up=True, attention=looks)
             here = outputs
     return layers
 
@@ -202,6 +208,7 @@ def edm2(
     attn_balance: float = 0.3,
     clip_act: float | None = 256.0,
     dropout: float = 0.0,
+    dropout_res: int | None = None,
 ) -> nn.Module:
     """EDM2's U-Net for square images ``shape`` = (C, H, W) whose side is a multiple of ``2^(levels - 1)``.
 
@@ -210,8 +217,8 @@ def edm2(
     and fewer when left out, in heads of ``head`` channels: levels narrower than a head have none. The noise level
     enters as ``channel_mult_noise`` and is embedded as ``channel_mult_emb`` times ``width`` numbers, or as many as the
     first and the widest level have channels. The balances are the shares of the class in the embedding, of what comes
-    across, of the residual path and of attention; ``clip_act`` bounds activations. The published networks have 3
-    ``blocks`` a level.
+    across, of the residual path and of attention; ``clip_act`` bounds activations. Levels of more than ``dropout_res``
+    positions a side have no ``dropout``. The published networks have 3 ``blocks`` a level.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
         raise UsageError(f"edm2 needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
@@ -231,7 +238,7 @@ def edm2(
     shares = (label_balance, concat_balance, res_balance, attn_balance)
     if not all(0 <= share <= 1 for share in shares):
         raise UsageError(f"the balances of edm2 lie between 0 and 1, and these are {', '.join(map(str, shares))}")
-    style = Style(head, dropout, *shares, clip_act)
+    style = Style(head, dropout, *shares, clip_act, dropout_res)
     return EDM2(channels, classes, levels, blocks, tuple(attention), waves, wide, style)
 
 

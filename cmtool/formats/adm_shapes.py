@@ -15,7 +15,6 @@ NAMES = (  # in every network of the family, and together in no other
     "time_embed.0.weight",
     "input_blocks.0.0.weight",
     "middle_block.1.qkv.weight",
-    "output_blocks.0.0.in_layers.0.weight",
 )
 
 WAYS = ("output", "input")
@@ -40,6 +39,10 @@ class Shown:
 
 def read_off(path: Path, tensors: Mapping[str, Tensor]) -> Shown:
     """Width, levels, blocks and classes, from names and shapes; BadFile where they make no network."""
+    if not any(name.startswith(f"{WAYS[0]}_blocks.") for name in tensors):
+        raise BadFile(
+            f"{path} holds a network without a way up, as a classifier is", "cmtool reads networks that make images"
+        )
     try:
         return _read_off(tensors)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:

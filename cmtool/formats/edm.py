@@ -33,7 +33,8 @@ LICENCE = "CC BY-NC-SA 4.0"  # of the code that writes such files, and of all th
 class Kind:
     """What a class around a network means: a name of ``Preconditioning``, the levels that its authors used it for.
 
-    A file may say that its network knows fewer levels than those.
+    A file may say that its network knows fewer levels than those. A ``bounded`` network gives back its input at the
+    lowest of them, the others at 0.
     """
 
     family: str
@@ -42,6 +43,7 @@ class Kind:
     sigma_max: float = 80.0
     consistency: bool = False
     levels: tuple[float, ...] = ()
+    bounded: bool = False
 
 
 KINDS = {
@@ -49,9 +51,11 @@ KINDS = {
     "VPPrecond": Kind("edm", "vp-999"),
     "VEPrecond": Kind("edm", "ve-1"),
     "iDDPMPrecond": Kind("edm", "iddpm"),
-    "ECMPrecond": Kind("ect", "edm", 0.003, 80.0, True, (0.821,)),
+    "ECMPrecond": Kind("ect", "edm", 0.003, 80.0, True, (0.821,), bounded=True),
     "Precond": Kind("edm2", "edm"),
 }
+HEAD = "logvar_"  # begins the names of what EDM2 learns its uncertainty with; ECT takes that off the same class
+TUNED = Kind("ect", "edm", 0.002, 80.0, True, (1.526,))
 
 
 def recognised(path: Path) -> bool:
@@ -77,35 +81,41 @@ def edm(
     """A network of EDM, ECT or EDM2 as a denoiser, with a header.
 
     Everything is in the file: ``backbone`` may only repeat it, except for the dropout. ``sigma_min`` and ``sigma_max``
-    are the levels to sample between, where they should be others than published; of a consistency model, ``sigma_min``
+    are the levels to sample between, where they should be others than published; of a bounded network, ``sigma_min``
     is that at which it gives back its input, and is the file's. BadFile for a damaged file or one that holds more than
     a network; UsageError for what contradicts it.
     """
     told = described(path)
     if told["kind"] not in KINDS:
         raise BadFile(f"{path} holds a '{told['kind']}', which is no network of EDM, ECT or EDM2", known())
-    kind = ranged(path, KINDS[told["kind"]], told["attributes"], sigma_min, sigma_max)
+    kind = ranged(path, kind_of(told), told["attributes"], sigma_min, sigma_max)
     shape, classes, spec = spec_of(path, told)
     contradicts(path, spec, backbone or {})
     spec |= backbone or {}
 
-    inside = "unet." if kind.family == "edm2" else "model."
+    inside = "unet." if told["kind"] == "Precond" else "model."
     table = {name.removeprefix(inside): at for name, at in told["tensors"].items() if name.startswith(inside)}
     net = empty(path, spec, shape, classes)
     fill(path, net, read(path, table))
     data = positive(path, told["attributes"], "sigma_data", 0.5)
-    boundary = kind.sigma_min if kind.consistency else 0.0
+    boundary = kind.sigma_min if kind.bounded else 0.0
     process = process_of(path, told)
     model = Denoiser(net, replace(Preconditioning.named(kind.preconditioning, data), sigma_min=boundary, **process))
     model.header = header(path, kind, spec, model, shape, classes)
     return model
 
 
+def kind_of(told: Mapping[str, Any]) -> Kind:
+    """Of a class that is known; EDM2's without its learned uncertainty is a consistency model that ECT made of one."""
+    tuned = told["kind"] == "Precond" and not any(name.startswith(HEAD) for name in told["tensors"])
+    return TUNED if tuned else KINDS[told["kind"]]
+
+
 def ranged(
     path: Path, kind: Kind, attributes: Mapping[str, Any], sigma_min: float | None, sigma_max: float | None
 ) -> Kind:
-    """With the levels that the caller wants, or the network knows; a consistency model's boundary is the file's."""
-    if not kind.consistency:
+    """With the levels that the caller wants, or the network knows; a bounded network's lowest is the file's."""
+    if not kind.bounded:
         low, high = (known_level(path, attributes, name, getattr(kind, name)) for name in ("sigma_min", "sigma_max"))
         kind = replace(kind, sigma_min=max(low, kind.sigma_min), sigma_max=min(high, kind.sigma_max))
     else:

@@ -57,6 +57,7 @@ FAMILIES = {
             "attn_resolutions": ("attention", [16, 8]),
             "channels_per_head": ("head", 64),
             "dropout": ("dropout", 0.0),
+            "dropout_res": ("dropout_res", None),
             "channel_mult_noise": ("channel_mult_noise", None),
             "channel_mult_emb": ("channel_mult_emb", None),
             "label_balance": ("label_balance", 0.5),
@@ -68,7 +69,7 @@ FAMILIES = {
     ),
 }
 
-NONE = {"channel_mult_noise", "channel_mult_emb", "clip_act"}  # of EDM2, which may be None
+NONE = {"channel_mult_noise", "channel_mult_emb", "clip_act", "dropout_res"}  # of EDM2, which may be None
 
 # Of the class around the network: read elsewhere, or without effect on what it computes.
 OUTER = {"img_resolution", "img_channels", "label_dim", "model_type", "use_fp16", "label_dropout", "logvar_channels"}

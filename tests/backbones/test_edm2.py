@@ -21,6 +21,13 @@ def test_edm2_keeps_the_contract_of_a_backbone(shape, classes, options):
     check_backbone(edm2, shape, classes, **options)
 
 
+def test_dropout_is_left_out_where_sides_are_large():
+    net = edm2((3, 16, 16), 0, width=8, mults=(1, 1, 1), blocks=1, attention=(), dropout=0.3, dropout_res=8)
+    dropped = {name: layer.style.dropout for name, layer in [*net.enc.items(), *net.dec.items()][1:]}
+    assert {name.split("x")[0] for name, share in dropped.items() if share == 0.3} == {"8", "4"}
+    assert {name.split("x")[0] for name, share in dropped.items() if share == 0} == {"16"}
+
+
 def test_a_new_network_is_the_zero_function():
     net = edm2((1, 8, 8), 2, width=8, head=8)
     assert not net(torch.randn(2, 1, 8, 8), torch.randn(2), torch.tensor([0, 1])).any()

@@ -10,6 +10,7 @@ from torch import nn
 
 from cmtool.backbones.dhariwal import dhariwal
 from cmtool.backbones.edm2 import edm2
+from cmtool.backbones.magnitude import Conv, Fourier
 from cmtool.backbones.songunet import songunet
 from cmtool.testing import wake
 
@@ -52,10 +53,11 @@ def network(factory, shape=(3, 8, 8), classes=0, **options):
         return wake(factory(shape, classes, **options))
 
 
-def outer(net, kind, arguments, trap, inside="SongUNet", at="model", **attributes):
-    """The class around a network, as training keeps it."""
+def outer(net, kind, arguments, trap, inside="SongUNet", at="model", beside=(), **attributes):
+    """The class around a network and what is ``beside`` it, as training keeps it."""
     around = nn.Module()
-    around.add_module(at, net)
+    for name, module in ((at, net), *beside):
+        around.add_module(name, module)
     object = stored(around, kind, trap, _init_args=(), _init_kwargs=arguments, **attributes)
     object.meta["state"]["_modules"][at].meta["class_name"] = inside
     return object
@@ -74,10 +76,12 @@ def narrow_adm(trap, **more):
     return outer(net, "iDDPMPrecond", arguments, trap, "DhariwalUNet")
 
 
-def magnitudes(trap, **more):
+def magnitudes(trap, uncertain=True, **more):
+    """A small network of EDM2 with the head of its loss, or without it, as ECT tunes one."""
     arguments = {**IMAGES, **SONG, "channel_mult": [1], "channels_per_head": 8, "use_fp16": True, **more}
     net = network(edm2, width=8, mults=(1,), blocks=1, attention=(4,), head=8).half()
-    return outer(net, "Precond", arguments, trap, "UNet", "unet", sigma_data=0.5)
+    head = (("logvar_fourier", Fourier(8)), ("logvar_linear", Conv(8, 1))) if uncertain else ()
+    return outer(net, "Precond", arguments, trap, "UNet", "unet", head, sigma_data=0.5)
 
 
 def text(top, protocol=4):

@@ -115,6 +115,19 @@ def test_ect_is_a_consistency_model(written, trap):
     assert model.header.levels == [0.821]
 
 
+def test_ect_of_edm2_is_a_consistency_model_too(written, trap):
+    """It has EDM2's class without the head of the loss, and its boundary is at 0."""
+    tuned = cmtool.load(written(magnitudes(trap, uncertain=False, dropout=0.4, dropout_res=4)))
+    assert (tuned.header.kind, tuned.header.method, tuned.header.levels) == ("consistency", "ect", [1.526])
+    assert (tuned.header.sigma_min, tuned.preconditioning.sigma_min) == (0.002, 0.0)
+    assert (tuned.header.backbone["dropout"], tuned.header.backbone["dropout_res"]) == (0.4, 4)
+    other = cmtool.load(written(magnitudes(trap)))
+    assert (other.header.kind, other.header.method, other.header.levels) == ("score", "edm2", [])
+    x, sigma = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(1)
+    assert torch.equal(tuned(x, sigma), other(x, sigma))
+    torch.testing.assert_close(tuned(x, 1e-6 * sigma), x, atol=1e-4, rtol=0)
+
+
 def test_a_network_that_also_predicts_its_variance(written, trap):
     model = cmtool.load(written(narrow_adm(trap)))
     assert model(torch.randn(1, 3, 8, 8), torch.ones(1)).shape == (1, 3, 8, 8)

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from score_sde_files import SPEC, network, write
 
 import cmtool
+from cmtool import registry
 from cmtool.core.process import VP, SubVP
 from cmtool.core.rungs import ddpm
 from cmtool.errors import BadFile, UsageError
@@ -53,6 +54,37 @@ def test_the_tensors_tell_the_architecture(tmp_path, name, options):
         expected.setdefault("combine", "sum")
     assert found == expected
     assert shown.channels == 3
+
+
+HIGH = {"width": 128, "mults": (1, 1, 2, 2, 2, 2, 2), "attention": (4,)}
+LOW = {"width": 128, "mults": (1, 2, 2, 2), "attention": (1,)}
+TALL = {"width": 16, "mults": (1, 2, 4, 8, 16, 32, 32, 32), "attention": (6,), "blocks": 1}
+PYRAMID = {"encoder": "skip", "decoder": "skip"}
+PLAIN = {"encoder": "standard", "embedding": "positional"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "side", "tensors", "parameters"),
+    [
+        ("ncsnpp", {**LOW, "blocks": 4}, 32, 571, 62_758_915),  # of 128 frequencies, which are not learnt
+        ("ncsnpp", {**LOW, "blocks": 8}, 32, 963, 107_587_075),
+        ("ncsnpp", {**LOW, "blocks": 4, "embedding": "positional"}, 32, 570, 62_693_251),
+        ("ncsnpp", {**LOW, "blocks": 4, **PLAIN}, 32, 564, 61_804_419),
+        ("ncsnpp", {**LOW, "blocks": 8, **PLAIN}, 32, 956, 106_632_579),
+        ("ncsnpp", {**HIGH, "blocks": 2, **PYRAMID}, 256, 645, 65_574_549),
+        ("ncsnpp", {**TALL, **PYRAMID}, 1024, 553, 105_785_896),
+        ("ddpm", {**LOW, "blocks": 2}, 32, 308, 35_218_947),
+        ("ddpm", {**HIGH, "mults": (1, 1, 2, 2, 4, 4), "blocks": 2}, 256, 430, 111_569_923),
+    ],
+)
+def test_published_networks_are_known_by_their_tensors(tmp_path, name, options, side, tensors, parameters):
+    with torch.device("meta"):
+        state = registry.build("backbones", {"name": name, **options}, (3, side, side), 0).state_dict()
+    assert (len(state), sum(value.numel() for value in state.values())) == (tensors, parameters)
+    shown = read_off(tmp_path, state)
+    found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
+    assert options.items() <= found.items()
+    assert module.SIDES[shown.layers] == side
 
 
 @pytest.mark.parametrize("before", ["", "module.", "_orig_mod.module."])

@@ -118,11 +118,17 @@ def levels(case: Case) -> None:
 @claim("manifest_edm")
 @claim("manifest_ect")
 def published(case: Case) -> None:
-    """The networks of the released files, made as the format makes them: without memory for the weights."""
+    """The networks of the released files, made as the format makes them: without memory for the weights.
+
+    ``u`` is the ladder of iDDPM and the step below it, which is no part of our networks.
+    """
     for model in case.expected.values():
-        flags = model["flags"]
+        flags, theirs = model["flags"], dict(model["state"])
+        inside, usual = ("unet.", "Precond") if "unet.out_gain" in theirs else ("model.", "ECMPrecond")
         with torch.device("meta"):
-            made = built(case, flags.get("precond", "ECMPrecond"), flags.get("net", flags)).net
-        state = {f"model.{name}": [list(value.shape), "float32"] for name, value in made.state_dict().items()}
-        assert state == model["state"]
-        assert sum(p.numel() for p in made.parameters()) == model["n_params"]
+            made = built(case, flags.get("precond", usual), flags.get("net", flags))
+        state = {f"{inside}{name}": [list(value.shape), "float32"] for name, value in made.net.state_dict().items()}
+        if "u" in theirs:
+            assert theirs.pop("u") == [[made.preconditioning.steps + 1], "float32"]
+        assert state == theirs
+        assert sum(p.numel() for p in made.net.parameters()) == model["n_params"]
