@@ -85,7 +85,8 @@ def uniforms(draw: Tensor, call: dict) -> Tensor:
         draw = (draw + 0.5) / call["high"]
     elif call["call"] == "randn":
         draw = torch.special.ndtr(draw)
-    return draw.reshape(draw.shape[0], -1).T if draw.shape[0] <= 2 else draw.reshape(-1, 1)
+    one = draw.dim() in (1, 3, 4)  # theirs are [B], [B, 1, 1] and [B, 1, 1, 1], or two of them behind one another
+    return draw.reshape(-1, 1) if one else draw.flatten(1).T
 
 
 @claim("edm_augment")
@@ -190,8 +191,10 @@ def next_batch(case: Case) -> Batch:
 def score_matching(case: Case) -> None:
     """Without their ``reduce_mean`` the loss of an image is half the sum over its pixels, where ours is the mean."""
     model, objective, batch = score_model(case), score_loss(case), next_batch(case)
-    size = 1 if case.spec["reduce_mean"] else batch.x[0].numel() / 2
-    loss = size * objective.loss(model, batch, 0.0).mean()
+    if not case.spec["reduce_mean"]:
+        half, weight = batch.x[0].numel() / 2, objective.weight
+        objective.weight = lambda t: half * weight(t)
+    loss = objective.loss(model, batch, 0.0).mean()
     case.check("loss", loss)
     loss.backward()
     for name, gradient in gradients(model).items():
@@ -231,10 +234,12 @@ def training(case: Case, objective: Denoising) -> None:
     state.average.rate = of["ema_rate"]
 
     def rate(n: int) -> float:
-        return of["lr"] * min(n / size / of["warmup"], 1)
+        return of["lr"] * (min(n / size / of["warmup"], 1) if of["warmup"] > 0 else 1)
 
-    reports = list(train(state, batches(), case.spec["steps"] * size, rate, clip=of["grad_clip"]))
+    clip = max(of["grad_clip"], 0)  # theirs is switched off by a negative number, ours by 0
+    reports = list(train(state, batches(), case.spec["steps"] * size, rate, clip=clip))
     case.check("train_losses", torch.stack([report.loss for report in reports]))
     for name, averaged in state.average.model.net.state_dict().items():
-        case.check(f"train_param.{name}", model.net.state_dict()[name])
-        case.check(f"train_ema.{name}", averaged)
+        theirs = name.removeprefix("net.")
+        case.check(f"train_param.{theirs}", model.net.state_dict()[name])
+        case.check(f"train_ema.{theirs}", averaged)

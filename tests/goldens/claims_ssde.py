@@ -185,33 +185,35 @@ class Short:
 
 def predictor_of(case: Case) -> Update:
     """Reverse diffusion on no ladder is a step of Euler's, as their equation's own discretisation is."""
-    of, ladder = sde_of(case), ladder_of(case)
+    of, name = sde_of(case), case.spec["predictor"]
     noise = 0.0 if case.spec.get("pf", case.spec.get("probability_flow", False)) else 1.0
-    match case.spec["predictor"]:
-        case "none":
-            return Stay()
-        case "euler_maruyama":
-            return Short(EulerMaruyama(noise), of["N"])
+    if name == "none":
+        return Stay()
+    if name == "euler_maruyama":
+        return Short(EulerMaruyama(noise), of["N"])
+    ladder = ladder_of(case)
+    match name:
         case "reverse_diffusion":
             return OnRungs(ReverseDiffusion(noise), ladder) if ladder else Short(EulerMaruyama(noise), of["N"])
         case "ancestral_sampling":
             assert ladder and noise
             return OnRungs(Ancestral(isinstance(ladder, DDPM)), ladder)
-        case name:
+        case _:
             raise AssertionError(f"no predictor of theirs: {name}")
 
 
 def corrector_of(case: Case) -> Update | None:
     """The scale of a step comes from the ladder, and is 1 on the one without a scale."""
-    snr, steps, ladder = case.spec["snr"], case.spec["n_steps"], ladder_of(case)
-    match case.spec["corrector"]:
-        case "none":
-            return None
+    snr, steps, name = case.spec["snr"], case.spec["n_steps"], case.spec["corrector"]
+    if name == "none":
+        return None
+    ladder = ladder_of(case)
+    match name:
         case "ald":
             update: Update = ALD(snr, steps)
         case "langevin":
             update = Langevin(snr, steps, pooled=True)
-        case name:
+        case _:
             raise AssertionError(f"no corrector of theirs: {name}")
     assert ladder, "a corrector of theirs needs the alphas of a ladder"
     return OnScale(update, ladder) if isinstance(ladder, DDPM) else update
@@ -252,7 +254,11 @@ def walk(case: Case) -> None:
     mended = Held(corrector or Stay(), operator, stays=True)
     tape = Tape(in_task(case, operator, spec["n_steps"] if corrector else 0))
     walked = predictor_corrector(model, x, below, process, tape, held, mended, denoise=False)
-    case.check("x", operator.impose(last(walked)))
+    x = last(walked)
+    if denoise:  # theirs is the known part of this time without its noise, beside an unknown part with all of its own
+        known = like(process.scale(times[-1]), x) * operator.reference
+        x = replace(operator, reference=known).impose(x)
+    case.check("x", x)
 
 
 def in_task(case: Case, operator: Operator, corrections: int) -> list[Tensor]:

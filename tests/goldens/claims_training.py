@@ -60,8 +60,9 @@ def edm_gradients(case: Case, model: Denoiser) -> None:
 def tuning(case: Case) -> None:
     """Training mode: EDM's scalings without the boundary, so the target is the network at every r > 0."""
     assert case.spec["loss"] == "ECMLoss" and case.spec["precond"] == "ECMPrecond"
-    ((call, stage),) = case.spec["calls"]
-    assert call == "update_schedule"
+    calls = case.spec["calls"]
+    assert {call for call, _ in calls} <= {"update_schedule"}
+    stage = calls[-1][1] if calls else 0  # each replaces the one before it
     given = case.spec["loss_kwargs"].options(TUNING)
     levels = {"mean": float(given["P_mean"]), "std": float(given["P_std"]), "sigma_data": float(given["sigma_data"])}
     objective = ect(**levels, c=float(given["c"]), **choices(given), stages=stage + 1, sigma_min=0.0)
