@@ -87,6 +87,7 @@ def coordinates(case: Case, objective: Continuous, model: Denoiser, batch: Batch
     case.check("x0_pred", model(tangent.x, sigma))
     objective.slope = of_noise  # along which the reference checks itself, with a teacher too
     secant = case.outputs["F_jvp_finite_diff"]
-    assert torch.allclose(objective.tangent(model, batch).dy.double(), secant, rtol=0, atol=2e-3)
+    apart = (objective.tangent(model, batch).dy.double() - secant).abs().flatten(1).amax(1)
+    assert (apart <= 2e-3 + 2.0**-20 / (1e-3 * (sigma / data).atan())).all()  # what rounding does to steps of t/1000
     case.leave("F_jvp_finite_diff", "a difference of float32 values, which is no closer; compared above")
     case.check("logvar", objective.head(sigma.log() / 4)[:, None])
