@@ -99,8 +99,8 @@ def openai_rate(levels: int, first: int, rate: float, convention: str = "paper")
 
 
 def doubling_steps(progress: float, first: int, last: int) -> int:
-    """``N = min(s0 2^floor(p (log2(s1/s0) + 1)), s1) + 1`` (Song and Dhariwal 2023, arXiv 2310.14189)."""
-    stages = math.floor(math.log2(last / first)) + 1
+    """``N = min(s0 2^floor(p (log2 floor(s1/s0) + 1)), s1) + 1`` (Song and Dhariwal 2023, arXiv 2310.14189, eq. 12)."""
+    stages = math.log2(last // first) + 1
     return min(first * 2 ** math.floor(progress * stages), last) + 1
 
 

@@ -80,7 +80,7 @@ def test_images_come_back_along_the_flow_of_a_score_model(well, trained, tmp_pat
     ends = [tmp_path / "s" / f"{seed:08d}.png" for seed in (3, 17)]
     argv = [*ends, "-n", "3", "--steps", "40", "--class", "3", "-m", trained["teacher"]]
     document = json.loads(well("interp", *argv, "-o", tmp_path / "i", "--json"))
-    assert min(document["returned"].values()) > 30
+    assert all(found is None or found > 30 for found in document["returned"].values()), "null: to the last bit"
     frames = [pixels(tmp_path / "i" / f"0000000{i}.png").astype(int) for i in range(3)]
     assert np.abs(frames[0] - pixels(ends[0])).max() <= 16
     assert np.abs(frames[1] - frames[0]).max() > 16

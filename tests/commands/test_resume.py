@@ -185,7 +185,9 @@ def test_data_may_have_moved(cm, stopped, pets, tmp_path, monkeypatch):
     pets.rename(tmp_path / "animals")
     told = cm("train-ct", "--resume", "../run")
     assert (told.code, told.error[0]) == (66, f"there is no folder or file {pets}")
-    assert told.error[1] == "if the data have moved: cmtool train-ct --resume ../run --data WHERE"
+    moved, source = told.error[1].split("; ")
+    assert moved == "if the data have moved: cmtool train-ct --resume ../run --data WHERE"
+    assert source == "--data was set by 'data' in ../run/config.yaml, line 4"
     told = cm("train-ct", "--resume", "../run", "--data", "../animals")
     assert told.code == 0, told.err
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))

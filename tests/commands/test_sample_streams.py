@@ -110,7 +110,7 @@ def test_parts_and_ranks_make_what_one_process_makes(files, target, monkeypatch)
 
 def test_a_part_through_a_pipe_and_what_ranks_cannot_be(cm, four, tmp_path, monkeypatch):
     told = cm("sample", "-m", four, "-n", "30", "--shard", "4/3", "-o", tmp_path / "s")
-    assert told.error == ("--shard must be K/N with K from 1 to N, such as 3/8, not 4/3", "")
+    assert told.error == ("--shard must be K/N with K from 1 to N and N at most 10,000, such as 3/8, not 4/3", "")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")

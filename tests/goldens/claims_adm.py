@@ -55,6 +55,7 @@ def distillation(case: Case) -> None:
         back=along_teacher(adm_model(case, "teacher"), heun()) if "teacher" in case.weights else along_noise,
         metric=metric(case.spec["norm"]),
         weight=pair_weight(case.spec["weight"], of["sigma_data"]),
+        sigma_min=of["sigma_min"],
     )
     objective.target = target
     batch = Batch(case.inputs["x_start"], case.inputs["noise"], uniform_of(case.tape.next(), n), case.inputs.get("y"))

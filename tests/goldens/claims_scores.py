@@ -1,10 +1,11 @@
 """Losses of score models with their gradients, augmentation, seeds."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
+from augmentation import augmented
 from claims_edm_files import arguments, scaled
 from claims_training import edm_gradients
 from harness import SDE, Case, claim, classes_of, edm_model, gradients, tiny_net
@@ -20,8 +21,6 @@ from cmtool.objectives.dsm import dsm
 from cmtool.objectives.edm import edm
 from cmtool.objectives.ncsn import ncsn
 from cmtool.objectives.objective import Batch
-from cmtool.training.augment import CHANGES, Augment
-from cmtool.training.changes import Spread
 from cmtool.training.ema import Average
 from cmtool.training.loop import State, train
 from cmtool.values import Seeds
@@ -69,24 +68,6 @@ def ve_loss(case: Case, first: Tensor) -> tuple[Denoising, Tensor]:
 
 
 EDM_LOSSES = {"EDMLoss": edm_loss, "VPLoss": vp_loss, "VELoss": ve_loss}
-
-
-def augmented(case: Case, images: Tensor, calls: list[dict]) -> tuple[Tensor, Tensor]:
-    """The recorded draws as the uniform numbers that ours are made from."""
-    given = case.spec["augment"].options({"p": 1.0, **dict.fromkeys(CHANGES, 0.0), **asdict(Spread())})
-    strengths, spread = ({name: float(given[name]) for name in names} for names in (CHANGES, asdict(Spread())))
-    augment = Augment(float(given["p"]), strengths, Spread(**spread))
-    return augment(images, torch.cat([uniforms(case.tape.next().double(), call) for call in calls], 1))
-
-
-def uniforms(draw: Tensor, call: dict) -> Tensor:
-    """[B, 1], or [B, 2] where two numbers an image were drawn at once."""
-    if call["call"] == "randint":
-        draw = (draw + 0.5) / call["high"]
-    elif call["call"] == "randn":
-        draw = torch.special.ndtr(draw)
-    one = draw.dim() in (1, 3, 4)  # theirs are [B], [B, 1, 1] and [B, 1, 1, 1], or two of them behind one another
-    return draw.reshape(-1, 1) if one else draw.flatten(1).T
 
 
 @claim("edm_augment")

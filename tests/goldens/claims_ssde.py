@@ -17,7 +17,7 @@ from cmtool.core.coordinates import process_called
 from cmtool.core.denoiser import Denoise, like
 from cmtool.core.ladders import DDPM, NCSN
 from cmtool.core.langevin import ALD, Langevin
-from cmtool.core.likelihood import adaptive, bits_per_dim, every_axis, log_likelihood, log_normal
+from cmtool.core.likelihood import Walk, adaptive, bits_per_dim, every_axis, log_likelihood, log_normal
 from cmtool.core.operators import Operator, inpaint
 from cmtool.core.predictor_corrector import Held, predictor_corrector
 from cmtool.core.process import Process
@@ -220,14 +220,17 @@ def corrector_of(case: Case) -> Update | None:
 
 
 def network(case: Case, process: Process) -> Denoise:
-    """Theirs predicts a score from sigma (VE), or noise from 999 t."""
-    golden, kind = case.golden, case.spec["model"]
+    """Theirs predicts a score from sigma (VE), or noise from 999 t, or from the number of the rung that t is on."""
+    golden, kind, n = case.golden, case.spec["model"], sde_of(case)["N"]
+    ladder = None if case.spec.get("continuous", True) or kind == "subvp" else ladder_of(case)
     net = golden.GaussTinyVE() if kind == "ve" else golden.GaussTinyVP(sub=kind == "subvp")
     net.load_state_dict(case.weights["net"])
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         if kind == "ve":
-            return net(x, process.level(t))
+            return net(x, process.level(t) if ladder is None else ((n - 1) * (1 - t)).round())
+        if ladder:
+            return -net(x, (n - 1) * t) / like(ladder.deviation(rung(t, n)), x)
         return -net(x, 999 * t) / like(process.deviation(t), x)
 
     return denoiser_of(score, process)
@@ -237,7 +240,7 @@ def network(case: Case, process: Process) -> Denoise:
 @torch.no_grad()
 def walk(case: Case) -> None:
     spec, process, n = case.spec, process_of(case), sde_of(case)["N"]
-    assert PROCESSES[spec["sde"]["name"]] == spec["model"] and spec.get("continuous", True)
+    assert PROCESSES[spec["sde"]["name"]] == spec["model"]
     model, shape = network(case, process), tuple(spec["shape"][1:])
     times = torch.linspace(1.0, spec["eps"], n).double()
     x = native_start(case.tape, shape, process, times[0])
@@ -310,14 +313,20 @@ def likelihood(case: Case) -> None:
     case.check("z_exact", bits(case, "bpd", field, prior, probes))
     case.check("z", bits(case, "bpd_exact", field, prior, every_axis(len(data_of), tuple(data_of.shape[1:]))))
     z = case.inputs["z"]
-    x = adaptive(1.0, eps)(lambda y, t: field(y.view_as(z), t).flatten(1), z.flatten(1)).view_as(z)
+    x = solver(case, 1.0, eps)(lambda y, t: field(y.view_as(z), t).flatten(1), z.flatten(1)).view_as(z)
     case.check("x", x)
     case.check("x_exact", x)
 
 
+def solver(case: Case, begin: float, end: float) -> Walk:
+    """Theirs has two tolerances, ours one."""
+    tolerance = min(float(case.spec.get(key, 1e-5)) for key in ("rtol", "atol"))
+    return adaptive(begin, end, tolerance, case.spec.get("method", "RK45"))
+
+
 def bits(case: Case, name: str, field: Field, prior: Tensor, probes: Tensor) -> Tensor:
     """Check the bits per dimension that the probes find, and return the noise of the images."""
-    walk = adaptive(case.spec["eps"], 1.0)
+    walk = solver(case, case.spec["eps"], 1.0)
     log_density, z = log_likelihood(field, case.inputs["data"], walk, probes, prior)
     width = 1 / 128 if case.spec.get("centered", True) else 1 / 256
     case.check(name, bits_per_dim(log_density, z[0].numel(), width))

@@ -27,7 +27,8 @@ class Head(nn.Module):
 
 
 # What FastGen's configuration has by default: the method, its loss, and the warm-up of the tangent in iterations.
-DEFAULTS = {"sigma_data": 0.5, "tangent_warmup_steps": 10_000, "norm_const": 0.1, "tscale": 1.0, "prior": 1.0}
+DEFAULTS = {"sigma_data": 0.5, "tangent_warmup_steps": 10_000, "tangent_warmup_const": 0.1, "tscale": 1.0}
+DEFAULTS |= {"prior_weighting_enabled": True, "g_norm_spatial_invariance": True, "divide_x_0_spatial_dim": True}
 RUN = 100_000  # iterations, as long as the warm-up fits in
 
 
@@ -44,7 +45,9 @@ def network(case: Case, name: str) -> Denoiser:
 
 def objective_of(case: Case) -> Continuous:
     """The recipe with FastGen's choices: the rms norm, and the weight 1/sigma, which the paper does not have."""
-    given: dict[str, Any] = {"c": of(case, "norm_const"), "norm": "rms", "adaptive": True, "prior": of(case, "prior")}
+    given: dict[str, Any] = {"c": of(case, "tangent_warmup_const"), "adaptive": True}
+    given |= {"norm": "rms" if of(case, "g_norm_spatial_invariance") else "l2"}
+    given |= {"prior": of(case, "prior_weighting_enabled")}
     given |= {"warmup": of(case, "tangent_warmup_steps") / RUN, "sigma_data": of(case, "sigma_data")}
     objective = scd(network(case, "teacher"), **given) if case.spec["cd"] else sct(**given)
     objective.levels = lambda u: case.inputs["t"]
@@ -61,8 +64,10 @@ def simplified(case: Case) -> None:
     coordinates(case, objective_of(case), model, batch)
 
     unweighted = objective.error
-    case.check("loss_unweighted", unweighted(objective.tangent(model, batch), progress) * sigma)
-    objective.error = lambda tangent, progress: unweighted(tangent, progress) / x[0].numel()
+    weight = sigma ** -of(case, "prior_weighting_enabled")
+    case.check("loss_unweighted", unweighted(objective.tangent(model, batch), progress) / weight)
+    size = x[0].numel() if of(case, "divide_x_0_spatial_dim") else 1
+    objective.error = lambda tangent, progress: unweighted(tangent, progress) / size
     loss = objective.loss(model, batch, progress)
     case.check("loss", loss)
     loss.mean().backward()
@@ -87,6 +92,7 @@ def coordinates(case: Case, objective: Continuous, model: Denoiser, batch: Batch
     case.check("x0_pred", model(tangent.x, sigma))
     objective.slope = of_noise  # along which the reference checks itself, with a teacher too
     secant = case.outputs["F_jvp_finite_diff"]
-    assert torch.allclose(objective.tangent(model, batch).dy.double(), secant, rtol=0, atol=2e-3)
+    apart = (objective.tangent(model, batch).dy.double() - secant).abs().flatten(1).amax(1)
+    assert (apart <= 2e-3 + 2.0**-20 / (1e-3 * (sigma / data).atan())).all()  # what rounding does to steps of t/1000
     case.leave("F_jvp_finite_diff", "a difference of float32 values, which is no closer; compared above")
     case.check("logvar", objective.head(sigma.log() / 4)[:, None])

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from augmentation import augmented
 from claims_edm import TUNING, choices
 from harness import Case, claim, classes_of, edm_model, gradients, openai_model, scalings
 from torch import Tensor, nn
@@ -68,8 +69,10 @@ def tuning(case: Case) -> None:
     objective = ect(**levels, c=float(given["c"]), **choices(given), stages=stage + 1, sigma_min=0.0)
     u = torch.special.ndtr(case.tape.next().double().flatten())
     assert len(u) == case.spec["batch"]
-    model = edm_model(case)
-    batch = Batch(case.inputs["images"], case.tape.next(), u, classes_of(case.inputs.get("labels")))
+    model, images, hints = edm_model(case), case.inputs["images"], None
+    if "augment" in case.spec:
+        images, hints = augmented(case, images, case.settings["noise_calls"][1:-1])
+    batch = Batch(images, case.tape.next(), u, classes_of(case.inputs.get("labels")), hints)
     loss = objective.loss(model, batch, progress=1.0)  # the last of stage + 1 stages
     case.check("loss", loss)
     loss.mean().backward()

@@ -54,6 +54,8 @@ def test_levels_double_as_published():
     stages = [doubling_steps(k / 400_000, 10, 1280) for k in range(0, 400_001, 50_000)]
     assert stages == [11, 21, 41, 81, 161, 321, 641, 1281, 1281]
     assert doubling_steps(49_999 / 400_000, 10, 1280) == 11
+    assert [doubling_steps(p, 10, 1000) for p in (0.13, 0.132, 0.99, 1)] == [11, 21, 1001, 1001]  # log2(100) + 1 stages
+    assert doubling_steps(0.5, 10, 29) == doubling_steps(0.5, 10, 20) == 21  # s1 / s0 is rounded down
 
 
 def test_ratio_of_tuning_is_the_published_table():
