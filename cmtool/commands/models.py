@@ -41,7 +41,8 @@ def open_model(
     track = "" if holds(found, KEY) else header.average.get("track", "")  # which of its networks a foreign file gave
     average = f", its average '{track}'" if track else ""
     seen = f", {header.images:,} images seen" if header.images else ""
-    console.say(printable(f"model: {found} ({header.kind}, {header.method}{average}{seen})"))
+    method = f", {header.method}" if header.method else ""
+    console.say(printable(f"model: {found} ({header.kind}{method}{average}{seen})"))
     for remark in model.remarks:
         console.say(remark)
     return model, found

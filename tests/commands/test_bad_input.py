@@ -119,7 +119,7 @@ def test_a_full_disk_keeps_the_old_files(cm, well, place, monkeypatch, output):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    told = cm("sample", "-m", "rgb.safetensors", "-n", "3", "--seed", "9", "-o", output)
+    told = cm("sample", "-m", "rgb.safetensors", "-n", "3", "--seed", "9", "-o", output, "--overwrite")
     assert told.code == 74
     assert told.error[0].endswith(": No space left on device")
     assert told.error[1] == "free some space, or write elsewhere"

@@ -52,7 +52,7 @@ def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
     """The archive; whatever zipfile finds wrong with it becomes a BadFile that calls it ``what``."""
     with path.open("rb") as file, parsing(path, f"is not {what}, or is damaged"):
         start = starting(file)
-        if not zipfile.is_zipfile(file):
+        if not start.startswith(b"PK") and not zipfile.is_zipfile(file):
             check_kind(start, str(path), what)
         with zipfile.ZipFile(file) as archive:
             yield archive
