@@ -135,8 +135,9 @@ def test_interp_and_fid_are_guided_too(well, models, tmp_path):
 
 def test_dropping_is_in_the_file_and_silences_the_warning(cm, trained, dropped, tmp_path):
     assert read_header(dropped / "model.safetensors").options["drop_labels"] == 0.3
-    draw = ["sample", *DRAW, "--guidance", "2", "-o", tmp_path / "o.npz"]
-    warned, quiet = cm(*draw, "-m", trained["teacher"]), cm(*draw, "-m", dropped)
+    draw = ["sample", *DRAW, "--guidance", "2"]
+    warned = cm(*draw, "-m", trained["teacher"], "-o", tmp_path / "warned.npz")
+    quiet = cm(*draw, "-m", dropped, "-o", tmp_path / "quiet.npz")
     assert warned.code == quiet.code == 0
     assert "warning" in warned.err and "--drop-labels 0.1" in warned.err
     assert "warning" not in quiet.err
