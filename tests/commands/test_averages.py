@@ -173,4 +173,6 @@ def test_what_cannot_be_rebuilt(cm, trained, run, tmp_path):
     assert cm("convert", run).error[0] == "convert needs a file to write to"
     told = cm("train-ct", "--ema", "power:0.5")
     assert told.code == 2
-    assert told.error[0].startswith("--ema must be half-lives in images (0: no average), decays such as 0.9999, power:WIDTH")
+    assert told.error[0].startswith(
+        "--ema must be half-lives in images (0: no average), decays such as 0.9999, power:WIDTH"
+    )

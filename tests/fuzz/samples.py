@@ -83,7 +83,7 @@ def ours(root: Path) -> list[Form]:
     ]
     made = root / "made"
     options = ["--data", "digits[:16]", "-b", "8", "--backbone", "mlp", *sets("backbone.width=4")]
-    quiet("train-score", *options, "-n", "32", "--snapshots", "0", "--run", str(made))
+    quiet("train-score", *options, "-n", "32", "--snapshots", "0", "--run-dir", str(made))
     going = (made / "config.yaml").read_text().replace("images: 32", "images: 40")
     for file, changes in {
         "status.json": (document, words, bytes_of),
@@ -138,7 +138,6 @@ def pictures(root: Path) -> list[Form]:
     quiet("sample", "-n", "4", "-o", str(images), "--device", "cpu")
     pngs = sorted(images.glob("**/*.png"))
     reference = root / "ref.npz"
-    np.savez(reference, mu=np.zeros(64), sigma=np.eye(64))
     quiet("fid", "shapes[:8]", "--make-ref", "--features", "small", "-o", str(reference))
     fid = ["fid", "{}", "--ref", "ref.npz", "--features", "small", "--threads", "1"]
     forms = []

@@ -44,7 +44,7 @@ def spread(data: Oracle, n: int) -> Batch:
     return Batch(x, z, (torch.arange(n, dtype=torch.float64) + 0.5) / n)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", sorted({*METRICS} - {"l2-32"}))  # which compares images, not points
 @pytest.mark.parametrize("name", ALL)
 def test_the_loss_between_two_ends_of_an_exact_walk_is_zero(name, metric):
     data, levels = ALL[name]

@@ -60,7 +60,7 @@ def trajectory(data, metric: str, balance: float = 0.0) -> Trajectory:
     )
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", sorted({*METRICS} - {"l2-32"}))  # which compares images, not points
 @pytest.mark.parametrize("name", ALL)
 def test_two_ways_to_one_image_agree_for_the_exact_map(name, metric):
     data = ALL[name]
