@@ -151,7 +151,7 @@ def test_without_the_files_training_ends_with_the_command_that_fetches_them(caps
     assert run([*words, str(tmp_path / "run")]) == 69
     text = capsys.readouterr().err
     assert text.count("cmtool: error: ") == 1 and "Traceback" not in text
-    assert "curl -L --create-dirs -o '" in text and "vgg16-397923af.pth' https://download.pytorch.org/" in text
+    assert "curl -L --create-dirs -o /" in text and "vgg16-397923af.pth https://download.pytorch.org/" in text
     assert "pseudo-huber needs no file" in text
 
 
