@@ -90,9 +90,9 @@ class Interrupted(CmtoolError):
     code = 130
 
 
-def closest(word: str, words: Iterable[str]) -> str | None:
-    """The word that was probably meant, or None."""
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+def closest(word: object, words: Iterable[str]) -> str | None:
+    """The word that was probably meant, or None; what a file has in the place of a word may be a number."""
+    near = difflib.get_close_matches(str(word), list(words), n=1, cutoff=0.6)
     return near[0] if near else None
 
 
@@ -139,7 +139,7 @@ def check_regular(path: str | os.PathLike[str], hint: str = "give the name of a 
         raise BadFile(f"{os.fspath(path)} is a pipe or a device, not a file", hint)
 
 
-def unknown(what: str, word: str, words: Iterable[str]) -> UsageError:
+def unknown(what: str, word: object, words: Iterable[str]) -> UsageError:
     """``unknown option 'stpes'``, with the nearest name as the hint, or the list of them all."""
     words = sorted(words)
     near = closest(word, words)

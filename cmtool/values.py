@@ -278,6 +278,8 @@ def _spec(value: Any) -> Spec:
         return Spec(name=value)
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise Expected("a name or a mapping of options")
+    if not isinstance(value.get("name") or "", str):
+        raise Expected("a name or a mapping of options, with a word for its name")
     return Spec({key.replace("-", "_"): item for key, item in value.items()})
 
 

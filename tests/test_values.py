@@ -69,6 +69,8 @@ MISFITS = [
     (Spec, 3, "a name or a mapping of options"),
     (Spec, "", "a name or a mapping of options"),
     (Spec, {1: 2}, "a name or a mapping of options"),
+    (Spec, {"name": 5}, "a name or a mapping of options, with a word for its name"),
+    (Spec, {"name": ["adam"]}, "a name or a mapping of options, with a word for its name"),
 ]
 
 

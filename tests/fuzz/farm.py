@@ -86,7 +86,7 @@ def attempt(form: Form | None, seed: int, root: Path, base: tuple[float, int] = 
         "traceback": "Traceback" in text or "internal error" in text,
         "errors": code not in (0, None) and text.count("cmtool: error:") != 1,
         "control characters": bool(re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", text.replace("\x1b[K", ""))),
-        "time": seconds > base[0] + SECONDS,
+        "time": seconds > base[0] + SECONDS and (form is not None or code != 0),  # a sound command may have work to do
         "memory": bool(base[1]) and memory > base[1] + MEMORY,
     }
     wrong = ", ".join(reason for reason, so in reasons.items() if so)
