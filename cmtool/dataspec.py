@@ -9,9 +9,9 @@ from cmtool import registry
 from cmtool.errors import UsageError
 from cmtool.home import expanded
 
-__all__ = ["data_spec"]
+__all__ = ["SLICE", "data_spec"]
 
-
+SLICE = re.compile(r"-?\d{0,18}:-?\d{0,18}(:(-?[1-9]\d{0,17})?)?")
 ARCHIVES = (".zip", ".tar", ".npz", ".npy")
 
 
@@ -45,7 +45,7 @@ def _cut(text: str) -> tuple[str, str | None]:
     match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", text)
     if not match:
         return text, None
-    if not re.fullmatch(r"-?\d*:-?\d*(:(-?[1-9]\d*)?)?", match[2]):
+    if not SLICE.fullmatch(match[2]):
         if _is_path(text):  # it may be the name of a folder; that there is none is said where it is opened
             return text, None
         raise UsageError(f"[{match[2]}] is no part of a data set", "write digits[0:100] or digits[0::2]")

@@ -117,7 +117,10 @@ def _value(d: Declaration, item: Given) -> Any:
 
 
 def _quoted(value: Any, plain: bool = False) -> str:
-    text = repr(value) if isinstance(value, str) and not plain else str(value)
+    try:
+        text = repr(value) if isinstance(value, str) and not plain else str(value)
+    except ValueError:  # Python writes out no number of thousands of digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

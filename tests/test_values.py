@@ -71,6 +71,7 @@ MISFITS = [
     (Spec, {1: 2}, "a name or a mapping of options"),
     (Spec, {"name": 5}, "a name or a mapping of options, with a word for its name"),
     (Spec, {"name": ["adam"]}, "a name or a mapping of options, with a word for its name"),
+    (Spec, {"width": [1, 10**5000]}, "a name or a mapping of options, with numbers below 2^63"),
 ]
 
 

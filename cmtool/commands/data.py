@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from cmtool import registry
 from cmtool.class_names import some_names
 from cmtool.datasets.slices import Slice
+from cmtool.dataspec import SLICE
 from cmtool.errors import UsageError
 from cmtool.home import expanded
 from cmtool.settings import TrainOptions
@@ -31,7 +32,9 @@ def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda li
         say(f"'{spec['name']}' is the data set of this name; for the folder of this name write ./{spec['name']}")
     dataset = registry.build("datasets", spec, source)
     if cut is not None:
-        start, stop, step = ([int(part) if part else None for part in cut.split(":")] + [None])[:3]
+        if not SLICE.fullmatch(str(cut)[:60]):
+            raise UsageError(f"slice: {str(cut)[:60]} is no part of a data set", "write slice: '0:100' or '0::2'")
+        start, stop, step = ([int(part) if part else None for part in str(cut).split(":")] + [None])[:3]
         dataset = Slice(dataset, start, stop, step or 1)
     if not len(dataset):
         raise UsageError(f"the data set '{spec['name']}' has no images" + (f" in [{cut}]" if cut else ""))

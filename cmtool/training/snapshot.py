@@ -46,6 +46,8 @@ def _check(state: State, moments: dict[int, dict[str, Tensor]]) -> None:
     for i, given in moments.items():
         if not 0 <= i < len(shapes) or any(value.ndim and value.shape != shapes[i] for value in given.values()):
             raise ValueError(f"moments of parameter {i} have another shape")
+    if len({frozenset(given) for given in moments.values()}) > 1:
+        raise ValueError("a moment of a parameter is missing")
 
 
 def _count(value: Any) -> int:
