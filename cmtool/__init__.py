@@ -18,7 +18,7 @@ def load(path, device="cpu", format=None, backbone=None):
     """
     from pathlib import Path
 
-    from cmtool.bundled import named
-    from cmtool.files.opening import open_any
+    from cmtool.bundled import find_bundled
+    from cmtool.files.model_files import open_any
 
-    return open_any(named(Path(path)), device, format, backbone)
+    return open_any(find_bundled(Path(path)), device, format, backbone)

@@ -3,11 +3,11 @@
 import os
 import sys
 
-from cmtool.startup import ending, starting
+from cmtool.startup import end_process, start_process
 
 
 def main() -> None:
-    starting()
+    start_process()
     # Threads that spin at a barrier make two cores slower than one on a busy machine. This is read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from cmtool.cli import run
@@ -16,7 +16,7 @@ def main() -> None:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # another one, while the first was being reported
         code = 130
-    ending(code)
+    end_process(code)
     sys.exit(code)
 
 

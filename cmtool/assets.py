@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from cmtool.errors import BadFile, MissingAsset, MissingInput, UsageError
-from cmtool.home import cache_folder, expanded
+from cmtool.user_paths import cache_folder, expand_home
 
-__all__ = ["Asset", "folders", "found", "locate", "own_folder", "verify"]
+__all__ = ["Asset", "find", "folders", "locate", "own_folder", "verify"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def folders() -> list[Path]:
 
     The last two are missing for a user without a home.
     """
-    own = [Path(expanded(os.environ["CMTOOL_ASSETS"]))] if os.environ.get("CMTOOL_ASSETS") else []
+    own = [Path(expand_home(os.environ["CMTOOL_ASSETS"]))] if os.environ.get("CMTOOL_ASSETS") else []
     cache, hub = cache_folder(), torch.hub.get_dir()
     return [*own, *([cache / "assets"] if cache else []), *([] if hub[0] == "~" else [Path(hub) / "checkpoints"])]
 
@@ -68,12 +68,12 @@ def locate(asset: Asset, given: str | Path | None = None) -> Path:
     MissingInput when ``given`` is not there, MissingAsset when no folder has the file, BadFile when its sha256 is
     another one.
     """
-    path = _given(Path(expanded(given)), asset) if given is not None else _found(asset)
+    path = _find_given(Path(expand_home(given)), asset) if given is not None else _find(asset)
     verify(path, asset)
     return path
 
 
-def found(asset: Asset) -> Path | None:
+def find(asset: Asset) -> Path | None:
     """The first file of ``folders()`` that has the asset's name; its contents are not looked at."""
     paths = (folder / name for folder in folders() for name in (asset.filename, *asset.also))
     return next((path for path in paths if path.is_file()), None)
@@ -90,14 +90,14 @@ def verify(path: Path, asset: Asset) -> None:
         )
 
 
-def _given(path: Path, asset: Asset) -> Path:
+def _find_given(path: Path, asset: Asset) -> Path:
     if not path.is_file():
         raise MissingInput(f"there is no file {path}", f"{asset} comes with: {asset.fetching()}")
     return path
 
 
-def _found(asset: Asset) -> Path:
-    path = found(asset)
+def _find(asset: Asset) -> Path:
+    path = find(asset)
     if path is None:
         raise MissingAsset(
             f"{asset} is in none of {', '.join(map(str, folders())) or '$CMTOOL_ASSETS'}",

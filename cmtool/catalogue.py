@@ -1,7 +1,7 @@
 """The commands: the options of each, where it lives, what it is for, and lines to try."""
 
 from cmtool import settings
-from cmtool.pages import Command
+from cmtool.help_pages import Command
 
 __all__ = ["COMMANDS"]
 
@@ -103,13 +103,13 @@ COMMANDS = {
             ("cmtool convert runs/mine out.safetensors --ema-width 0.08", "a power average that was not kept"),
         ),
     ),
-    "levels": Command(
-        settings.LevelsOptions,
-        "cmtool.commands.levels:run",
+    "search-sigmas": Command(
+        settings.SearchSigmasOptions,
+        "cmtool.commands.search_sigmas:run",
         "Find the noise levels at which a consistency model does best in a few steps",
         (
             (
-                "cmtool levels model.safetensors --ref digits --features small -n 1000",
+                "cmtool search-sigmas model.safetensors --ref digits --features small -n 1000",
                 "two steps, into tuned.safetensors",
             ),
         ),

@@ -37,7 +37,7 @@ def match_classes(
     """
     if tuple(ours) == tuple(theirs):
         return list(range(len(ours)))
-    found = _matched(ours, theirs, our, their)
+    found = _match(ours, theirs, our, their)
     missing = [name for name, index in zip(ours, found, strict=True) if index is None]
     if missing and not (partial and len(missing) < len(ours)):
         raise UsageError(
@@ -67,9 +67,9 @@ def some_names(names: Sequence[str], most: int = 6) -> str:
     return ", ".join([*shown, *(["..."] if len(names) > most else [])])
 
 
-def _matched(ours: Sequence[str], theirs: Sequence[str], our: str, their: str) -> list[int | None]:
+def _match(ours: Sequence[str], theirs: Sequence[str], our: str, their: str) -> list[int | None]:
     if are_numbers(ours) and are_numbers(theirs):
-        return _found([str(_number(name)) for name in ours], [str(_number(name)) for name in theirs])
+        return _find([str(_number(name)) for name in ours], [str(_number(name)) for name in theirs])
     if are_numbers(ours):
         numbers = [_number(name) for name in ours]
         return [number if number is not None and number < len(theirs) else None for number in numbers]
@@ -80,12 +80,12 @@ def _matched(ours: Sequence[str], theirs: Sequence[str], our: str, their: str) -
                 "name the classes of the data by their numbers: 0, 1, 2, ...",
             )
         return list(range(len(ours)))
-    exact = _found(ours, theirs)
-    alike = _found([_plain(name) for name in ours], [_plain(name) for name in theirs])
+    exact = _find(ours, theirs)
+    alike = _find([_plain(name) for name in ours], [_plain(name) for name in theirs])
     return [second if first is None else first for first, second in zip(exact, alike, strict=True)]
 
 
-def _found(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
+def _find(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
     """Where each name stands; one that stands there twice is not found, since nothing says which is meant."""
     count, places = Counter(theirs), {name: k for k, name in enumerate(theirs)}
     return [places[name] if count[name] == 1 else None for name in ours]

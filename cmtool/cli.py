@@ -18,16 +18,16 @@ from typing import Annotated, Any
 
 import typer
 
-from cmtool import __version__, failures, pages, presets, registry, startup
-from cmtool.blame import blaming
+from cmtool import __version__, failures, help_pages, presets, startup
 from cmtool.catalogue import COMMANDS
 from cmtool.commands.console import Console
-from cmtool.declarations import Declaration, Options, declarations, long_flag
-from cmtool.errors import MissingInput, UsageError, closest, unknown
-from cmtool.home import config_folder, expanded
-from cmtool.options import dump, gathered, resolved
-from cmtool.pages import Command
-from cmtool.sources import normal
+from cmtool.errors import MissingInput, UsageError, closest, unknown_name
+from cmtool.help_pages import Command
+from cmtool.options import registry
+from cmtool.options.fields import OptionField, Options, long_flag, option_fields
+from cmtool.options.load import dump_options, gather, resolve
+from cmtool.options.sources import name_sources, normal
+from cmtool.user_paths import config_folder, expand_home
 
 __all__ = ["COMMANDS", "reference", "run"]
 
@@ -45,17 +45,17 @@ class Call:
 
 def reference() -> str:
     """The text of ``docs/commands.md``."""
-    return pages.markdown(COMMANDS)
+    return help_pages.markdown(COMMANDS)
 
 
 def run(argv: Sequence[str]) -> int:
     """Do what the arguments say; the exit code."""
-    return failures.guarded(lambda: _run(list(argv)), argv)
+    return failures.run_guarded(lambda: _run(list(argv)), argv)
 
 
 def _run(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
-        raise unknown("command", argv[0], COMMANDS)
+        raise unknown_name("command", argv[0], COMMANDS)
     typed = _parse(argv)
     if isinstance(typed, Call):
         _execute(typed)
@@ -66,21 +66,21 @@ def _run(argv: list[str]) -> None:
 def _execute(call: Call) -> None:
     command, shared = COMMANDS[call.command], call.shared
     sets, configs = shared["sets"] or (), [*_stored(call), *(shared["configs"] or ())]
-    given = gathered(command.options, call.flags, sets, configs, shared["preset"], user=_user_file())
-    with blaming(command.options, given):
-        _do(call, resolved(command.options, given))
+    given = gather(command.options, call.flags, sets, configs, shared["preset"], user=_user_file())
+    with name_sources(command.options, given):
+        _do(call, resolve(command.options, given))
 
 
 def _do(call: Call, options: Options) -> None:
     command, shared = COMMANDS[call.command], call.shared
     if shared["print_config"]:
-        print(dump(options), end="")
+        print(dump_options(options), end="")
         return
     _look_around()
     module, function = command.target.split(":")
     console = Console(call.command, json=bool(shared["json"]), quiet=bool(shared["quiet"]))
     work = getattr(import_module(module), function)
-    startup.begun()
+    startup.mark_started()
     work(options, console)
 
 
@@ -97,7 +97,7 @@ def _stored(call: Call) -> list[Path]:
     run = call.flags.get("resume")
     if run is None:
         return []
-    path = Path(expanded(run)) / "config.yaml"
+    path = Path(expand_home(run)) / "config.yaml"
     if not path.is_file():
         raise MissingInput(f"there is no run {run}", "a run is the folder that training made, with a config.yaml in it")
     with path.open("rb") as file:
@@ -143,7 +143,7 @@ def _usage(error: Any, name: str | None) -> UsageError:
 def _meant(extra: str, name: str) -> str | None:
     """How arguments are written that other programs take without a flag: ``steps=2``, or a second side of FID."""
     key, equals, value = extra.split()[0].partition("=")
-    declared = declarations(COMMANDS[name].options)
+    declared = option_fields(COMMANDS[name].options)
     d = declared.get(normal(key))
     if equals and d and not d.yaml_only:
         return f"options are written with a flag: {d.long} {shlex.quote(value)}"
@@ -153,7 +153,7 @@ def _meant(extra: str, name: str) -> str | None:
 
 
 def _width() -> int:
-    return min(pages.WIDTH, max(60, shutil.get_terminal_size().columns)) if _is_terminal() else pages.WIDTH
+    return min(help_pages.WIDTH, max(60, shutil.get_terminal_size().columns)) if _is_terminal() else help_pages.WIDTH
 
 
 def _is_terminal() -> bool:
@@ -182,7 +182,7 @@ def _page(make: Callable[[], str]) -> Callable[[bool], None]:
 
 def _app() -> typer.Typer:
     app = typer.Typer(add_help_option=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    show_root = _page(lambda: pages.root_page(COMMANDS, _width()))
+    show_root = _page(lambda: help_pages.root_page(COMMANDS, _width()))
     show_version = _page(lambda: f"cmtool {__version__}\n")
 
     @app.callback(invoke_without_command=True)
@@ -200,8 +200,8 @@ def _app() -> typer.Typer:
 
 
 def _function(name: str, command: Command) -> Callable[..., Call]:
-    declared = [d for d in declarations(command.options).values() if not d.yaml_only]
-    show = _page(lambda: pages.command_page(name, command, _width()))
+    declared = [d for d in option_fields(command.options).values() if not d.yaml_only]
+    show = _page(lambda: help_pages.command_page(name, command, _width()))
 
     def typed(**given: Any) -> Call:
         flags = {d.key: given.pop(d.name) for d in declared}
@@ -223,7 +223,7 @@ def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _typed(d: Declaration) -> tuple[Any, Any]:
+def _typed(d: OptionField) -> tuple[Any, Any]:
     def complete(incomplete: str) -> Iterable[str]:
         words = registry.names(d.group) if d.group else d.choices
         return [word for word in words if word.startswith(incomplete)]
@@ -254,8 +254,8 @@ def _presets(incomplete: str) -> list[str]:
 
 def _flags(name: str | None) -> list[str]:
     """Every long and short flag of a command, for did-you-mean."""
-    shared = [word for left, _ in (pages.SHARED if name else pages.ROOT) for word in _words(left)]
-    declared = declarations(COMMANDS[name].options).values() if name else []
+    shared = [word for left, _ in (help_pages.SHARED if name else help_pages.ROOT) for word in _words(left)]
+    declared = option_fields(COMMANDS[name].options).values() if name else []
     return shared + [flag for d in declared if not d.positional for flag in (d.long, d.flag) if flag]
 
 

@@ -35,9 +35,9 @@ __all__ = [
     "check_regular",
     "closest",
     "encodable",
-    "parsing",
     "printable",
-    "unknown",
+    "report_damage",
+    "unknown_name",
 ]
 
 
@@ -110,7 +110,9 @@ def encodable(text: str) -> str:
 
 
 @contextmanager
-def parsing(place: object, wrong: str = "is damaged", hint: str | None = "copy or make it again") -> Iterator[None]:
+def report_damage(
+    place: object, wrong: str = "is damaged", hint: str | None = "copy or make it again"
+) -> Iterator[None]:
     """Whatever a parser meets in a broken file becomes a BadFile, ``PLACE is damaged: ...``.
 
     No list of it exists: lzma and zlib have errors of their own, and a header of zeros divides by zero. MissingInput
@@ -139,7 +141,7 @@ def check_regular(path: str | os.PathLike[str], hint: str = "give the name of a 
         raise BadFile(f"{os.fspath(path)} is a pipe or a device, not a file", hint)
 
 
-def unknown(what: str, word: object, words: Iterable[str]) -> UsageError:
+def unknown_name(what: str, word: object, words: Iterable[str]) -> UsageError:
     """``unknown option 'stpes'``, with the nearest name as the hint, or the list of them all."""
     words = sorted(words)
     near = closest(word, words)

@@ -9,15 +9,15 @@ from contextlib import suppress
 from typing import TextIO
 
 from cmtool.errors import CmtoolError, Interrupted, MissingInput, OutOfMemory, WriteFailed, printable
-from cmtool.strictjson import dumps
+from cmtool.text_files import dump_json
 
-__all__ = ["guarded", "is_memory"]
+__all__ = ["is_memory", "run_guarded"]
 
 CLOSED_PIPE = 141
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
-def guarded(work: Callable[[], None], argv: Sequence[str]) -> int:
+def run_guarded(work: Callable[[], None], argv: Sequence[str]) -> int:
     """Run ``work`` and return the exit code; ``--json`` and ``--debug`` are looked up in ``argv``."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may hold what the locale cannot say
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -70,7 +70,7 @@ def _report(error: BaseException, argv: Sequence[str]) -> int:
     lines = [f"cmtool: error: {printable(failure.message)}", *hints]
     if "--json" in argv:
         document = {"code": failure.code, "message": failure.message, "hint": failure.hint}
-        lines.append(dumps({"error": document}))
+        lines.append(dump_json({"error": document}))
     if "--debug" in argv or os.environ.get("CMTOOL_DEBUG"):
         import traceback
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from posixpath import basename, dirname, splitext
 from typing import TypeVar
 
-__all__ = ["LABELS", "label_file", "pair", "shared_folder"]
+__all__ = ["LABELS", "label_file", "match_labels", "shared_folder"]
 
 LABELS = "dataset.json"
 DEEPEST = 16  # folders
@@ -26,7 +26,7 @@ def label_file(files: Sequence[str], pictures: Sequence[str]) -> tuple[str | Non
     return chosen, [file for file in found if file != chosen]
 
 
-def pair(said: Mapping[str, T], pictures: Sequence[str], folder: str = "") -> list[T | None]:
+def match_labels(said: Mapping[str, T], pictures: Sequence[str], folder: str = "") -> list[T | None]:
     """For each picture what is ``said`` of its name in a list that lies in ``folder``; None where nothing is.
 
     Names are those of files below that folder. ``\\`` counts as ``/``, letters count in each of the ways that Unicode
@@ -35,13 +35,13 @@ def pair(said: Mapping[str, T], pictures: Sequence[str], folder: str = "") -> li
     """
     names = [_plain(name) for name in said]
     plain = [_plain(name.removeprefix(f"{folder}/") if folder else name) for name in pictures]
-    values, found = list(said.values()), _found(names, plain)
+    values, found = list(said.values()), _find(names, plain)
     for above in _folders(names):
         if not any(index is not None for index in found):
-            found = _found([name.removeprefix(above) for name in names], plain)
+            found = _find([name.removeprefix(above) for name in names], plain)
     for above in _folders(plain):
         if not any(index is not None for index in found):
-            found = _found(names, [name.removeprefix(above) for name in plain])
+            found = _find(names, [name.removeprefix(above) for name in plain])
     return [None if index is None else values[index] for index in found]
 
 
@@ -66,16 +66,16 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("./")
 
 
-def _found(names: Sequence[str], pictures: Sequence[str]) -> list[int | None]:
+def _find(names: Sequence[str], pictures: Sequence[str]) -> list[int | None]:
     """Where each picture stands among the names."""
     exact = {name: k for k, name in enumerate(names)}
     found = [exact.get(name) for name in pictures]
     taken = {index for index in found if index is not None}
     free = {name: k for name, k in exact.items() if k not in taken}
-    alone = _unique(free, _without_ending)
-    others = _unique([name for name, index in zip(pictures, found, strict=True) if index is None], _without_ending)
+    alone = _unique(free, _strip_suffix)
+    others = _unique([name for name, index in zip(pictures, found, strict=True) if index is None], _strip_suffix)
     for place, (name, index) in enumerate(zip(pictures, found, strict=True)):
-        key = _without_ending(name)
+        key = _strip_suffix(name)
         if index is None and others.get(key) == name and key in alone:
             found[place] = free[alone[key]]
     return found
@@ -87,5 +87,5 @@ def _unique(names: Sequence[str] | Mapping[str, int], key: Callable[[str], str])
     return {key(name): name for name in names if count[key(name)] == 1}
 
 
-def _without_ending(name: str) -> str:
+def _strip_suffix(name: str) -> str:
     return splitext(name)[0].casefold()

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-__all__ = ["READ", "SUFFIXES", "kind_of", "unread_kinds"]
+__all__ = ["READABLE_KINDS", "SUFFIXES", "kind_of", "unread_kinds"]
 
-READ = ("PNG", "JPEG", "WebP", "BMP")
+READABLE_KINDS = ("PNG", "JPEG", "WebP", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")  # .jfif and .jpe are other names of JPEG
 UNREAD = {
     *(".tif", ".tiff", ".gif", ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jxr", ".wdp"),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cmtool import png
 from cmtool.errors import BadFile, MissingInput
-from cmtool.picture_kinds import READ, SUFFIXES, kind_of, unread_kinds
+from cmtool.picture_kinds import READABLE_KINDS, SUFFIXES, kind_of, unread_kinds
 
 __all__ = [
     "FORMATS",
@@ -147,13 +147,13 @@ def _read(path: Path) -> bytes:
 
 
 def _decoded(data: bytes, name: str) -> np.ndarray:
-    data = png.lean(data) if data.startswith(png.SIGNATURE) else data
+    data = png.drop_large_chunks(data) if data.startswith(png.SIGNATURE) else data
     with _open(data, name) as image:
         if image.format == "PNG":  # Pillow decodes a PNG that ends early without a word; verify() reads to the end
             _open(data, name).verify()
-            if (values := png.deep(data)) is not None:
+            if (values := png.decode_16_bit(data)) is not None:
                 return _rounded(values)
-        png.upright(image)
+        png.apply_orientation(image)
         return _pixels(image)
 
 
@@ -169,7 +169,7 @@ def _not_read(data: bytes, name: str) -> BadFile:
     kind, known = kind_of(data), f"formats that are read: {', '.join(FORMATS)}"
     if not data:
         return BadFile(f"{name} is not a picture: it is empty", known)
-    if kind in READ:
+    if kind in READABLE_KINDS:
         return BadFile(f"{name} is damaged: it begins as a {kind}, and is none")
     if kind is None:
         return BadFile(f"{name} is not a picture", known)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["SIGNATURE", "deep", "lean", "size_and_kind", "upright"]
+__all__ = ["SIGNATURE", "apply_orientation", "decode_16_bit", "drop_large_chunks", "size_and_kind"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -18,7 +18,7 @@ LARGEST = 1 << 20  # of a text, as in Pillow
 GREY, COLOUR, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 4, 6
 
 
-def lean(data: bytes) -> bytes:
+def drop_large_chunks(data: bytes) -> bytes:
     """The file without texts and profiles, which change no pixel and may be larger than Pillow reads.
 
     A chunk whose checksum is wrong stays, so that the damage is found.
@@ -40,7 +40,7 @@ def size_and_kind(start: bytes) -> tuple[int, int, bool] | None:
     return width, height, kind in (GREY, GREY_ALPHA)
 
 
-def deep(data: bytes) -> np.ndarray | None:
+def decode_16_bit(data: bytes) -> np.ndarray | None:
     """Values of 16 bits and their opacity, uint16 [H, W, 2 or 4]; None for a file of 8 bits or fewer.
 
     Pillow keeps the upper 8 bits of colours. The lower ones are read as if the bytes stood in the other order, and
@@ -59,7 +59,7 @@ def deep(data: bytes) -> np.ndarray | None:
     return values if kind == COLOUR_ALPHA else np.dstack([values, _opacity(data, values)])
 
 
-def upright(image: Image.Image) -> None:
+def apply_orientation(image: Image.Image) -> None:
     """Turn a picture as its EXIF says; what EXIF cannot be read says nothing."""
     with contextlib.suppress(SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error):
         image.getexif()
@@ -70,7 +70,7 @@ def _pixels(data: bytes, swapped: bool = False) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         if swapped:
             image.tile = [tile._replace(args=_swapped(tile.args)) for tile in image.tile]
-        upright(image)
+        apply_orientation(image)
         return np.asarray(image)
 
 

@@ -10,14 +10,15 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-__all__ = ["begun", "ending", "starting"]
+__all__ = ["end_process", "mark_started", "start_process"]
 
 STREAMS = (0, 1, 2)
 Handler = Callable[[int, FrameType | None], None]
 
 
-def starting() -> None:
-    """Until ``begun``, Ctrl-C ends the process with one line and the code 130; a shell that has it ignored is heeded.
+def start_process() -> None:
+    """Until ``mark_started``, Ctrl-C ends the process with one line and the code 130; a shell that has it ignored is
+    heeded.
 
     Standard streams that are closed become ``/dev/null``, or the first file to be opened would take their number, and
     what is meant for them.
@@ -31,13 +32,13 @@ def starting() -> None:
         signal.signal(signal.SIGINT, _leave)
 
 
-def begun() -> None:
+def mark_started() -> None:
     """From here on Ctrl-C is an exception, so that what was made is kept."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def ending(code: int) -> None:
+def end_process(code: int) -> None:
     """The work is over: Ctrl-C can but cut the clearing up short, and does not change the code."""
     if signal.getsignal(signal.SIGINT) in (_leave, signal.default_int_handler):
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cmtool import cli, registry
+from cmtool import cli
 from cmtool.bundled import bundled
-from cmtool.core.masks import box
+from cmtool.core.editing.masks import box
 from cmtool.core.pixels import to_model, to_pixels
 from cmtool.files.header import read_header
 from cmtool.files.images import open_writer
-from cmtool.files.pictures import write_picture
-from cmtool.files.sheets import Cell, labelled
+from cmtool.files.picture_files import Cell, labelled_sheet, write_picture
+from cmtool.options import registry
 
 N = int(os.environ.get("CMTOOL_PICTURES", "200"))
 SHOWN = 3  # pictures of each task on the sheet
@@ -120,7 +120,7 @@ def main() -> None:
             for name in names:
                 shown[name].append((picture(out / name), []))
         rows += shown.values()
-    write_picture(folder / "editing.png", labelled(["truth", "known", *SHORT], rows))
+    write_picture(folder / "editing.png", labelled_sheet(["truth", "known", *SHORT], rows))
 
 
 if __name__ == "__main__":

@@ -9,20 +9,19 @@ import torch
 
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.grids import karras, to_zero
 from cmtool.core.noise import Noise
-from cmtool.core.samplers import last, multistep, probability_flow, start
+from cmtool.core.sampling.loops import initial_noise, last, multistep, probability_flow
+from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.core.solvers import heun
 from cmtool.datasets.toy import gaussians
-from cmtool.evaluation.frechet import frechet_distance
-from cmtool.evaluation.moments import Moments
-from cmtool.objectives.cd import cd
+from cmtool.evaluation.frechet import Moments, frechet_distance
+from cmtool.objectives.consistency_2023 import cd
 from cmtool.objectives.edm import edm
 from cmtool.objectives.objective import Objective
 from cmtool.training.batches import Batches
-from cmtool.training.ema import Average
+from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
-from cmtool.training.optimisers import learning_rate
+from cmtool.training.optimizers import learning_rate
 
 IMAGES = int(os.environ.get("CMTOOL_IMAGES", "200000"))
 
@@ -31,7 +30,7 @@ def fit(model: Denoiser, objective: Objective, batches: Batches) -> Denoiser:
     """Train, and return the averaged model."""
     objective.begin(model)
     optimiser = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99))
-    state = State(model, objective, optimiser, Average(model, half_life=IMAGES / 20))
+    state = State(model, objective, optimiser, EMA(model, half_life=IMAGES / 20))
     for _ in train(state, batches.since(0), IMAGES, lambda n: learning_rate(2e-3, n, IMAGES, 2000, "cosine")):
         pass
     return state.average.model
@@ -56,8 +55,8 @@ def main() -> None:
     student = fit(student, cd(teacher), batches)
 
     noise, levels = Noise(range(20_000)), karras(18)
-    x = start(noise, data.shape, levels[0])
-    walked = last(probability_flow(teacher, x, to_zero(levels), heun()))
+    x = initial_noise(noise, data.shape, levels[0])
+    walked = last(probability_flow(teacher, x, append_zero(levels), heun()))
     jumped = last(multistep(student, x, levels[:1], noise))
     print(f"teacher, 35 evaluations: Frechet distance {frechet_distance(moments(walked), truth):.4f}")
     print(f"student,  1 evaluation:  Frechet distance {frechet_distance(moments(jumped), truth):.4f}")

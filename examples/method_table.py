@@ -15,12 +15,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from cmtool import cli, registry
+from cmtool import cli
+from cmtool.options import registry
 
 IMAGES = {"digits": 16_000, "shapes": 12_000}
 TEACHER = {"digits": 120_000, "shapes": 36_000}
 PRESET = {"digits": ["--preset", "digits-cpu"], "shapes": []}
-NARROW = ["--set", "backbone.width=16"]  # students have their teacher's network
+NARROW = ["--set", "backbone.model_channels=16"]  # students have their teacher's network
 REFERENCE = {"digits": "digits", "shapes": "shapes[:2000]"}
 SAMPLES = os.environ.get("CMTOOL_N", "2000")
 IMAGES_SAID = os.environ.get("CMTOOL_IMAGES")
@@ -29,11 +30,11 @@ ONLY = os.environ.get("CMTOOL_ONLY", "").split(";") if os.environ.get("CMTOOL_ON
 
 # As OpenAI ran the two methods of 2023: l2 in place of LPIPS, which needs files, and the numbers of their scripts.
 PUBLISHED = {
-    "cd, as in 2023": ("distill", "cd", ["--set", "method.decay=0", "--lr", "4e-4", "--set", "decay=constant"]),
+    "cd, as in 2023": ("distill", "cd", ["--set", "method.decay=0", "--lr", "4e-4", "--set", "lr_schedule=constant"]),
     "ct, as in 2023, from random weights": (
         "train-ct",
         "ct",
-        ["--set", "method.convention=openai", "--lr", "4e-4", "--set", "decay=constant"],
+        ["--set", "method.convention=openai", "--lr", "4e-4", "--set", "lr_schedule=constant"],
     ),
 }
 

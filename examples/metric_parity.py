@@ -18,15 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmtool import registry
-from cmtool.evaluation.frechet import frechet_distance
+from cmtool.evaluation.frechet import Moments, frechet_distance
 from cmtool.evaluation.inception_score import InceptionScore
-from cmtool.evaluation.kernel import squared_mmd
-from cmtool.evaluation.moments import Moments
-from cmtool.evaluation.neighbours import prdc
+from cmtool.evaluation.kid import squared_mmd
+from cmtool.evaluation.precision_recall import prdc
 from cmtool.features.inception import PORT, Inception
 from cmtool.features.inception_net import InceptionNet
 from cmtool.features.resizing import resizer
+from cmtool.options import registry
 
 warnings.simplefilter("ignore")
 Row = tuple[str, str, float, float]

@@ -16,7 +16,7 @@ from typing import Any
 
 from cmtool import cli
 from cmtool.files.charts import curves
-from cmtool.files.pictures import write_picture
+from cmtool.files.picture_files import write_picture
 
 SAMPLES = os.environ.get("CMTOOL_N", "1000")
 IMAGES = os.environ.get("CMTOOL_IMAGES", "120000")
@@ -47,7 +47,7 @@ SAMPLERS = {  # each at 33 to 36 evaluations, but for those that decide by thems
     "`sde-ancestral`": ["--solver", "sde-ancestral", "--steps", "36"],
     "`predictor-corrector`": ["--solver", "predictor-corrector", "--steps", "18"],
     "`langevin`, 10 levels": [
-        *("--solver", "langevin", "--spacing", "log", "--steps", "9", "--set", "solver.each=10"),
+        *("--solver", "langevin", "--schedule", "log", "--steps", "9", "--set", "solver.each=10"),
         *("--set", "solver.rate=0.2"),
     ],
 }
@@ -82,7 +82,7 @@ def kept(path: Path, *words: str) -> dict[str, Any]:
 
 def train(folder: Path, name: str) -> str:
     run = folder / name
-    preset = ["--preset", "digits-cpu", "--set", "backbone.width=16", "--images", IMAGES]
+    preset = ["--preset", "digits-cpu", "--set", "backbone.model_channels=16", "--images", IMAGES]
     return kept(folder / f"{name}.json", "train-score", *preset, *MODELS[name], "--run-dir", str(run))["checkpoint"]
 
 
@@ -91,7 +91,7 @@ def judge(folder: Path, name: str, model: str, words: list[str]) -> tuple[float,
     slug = "".join(c for c in "-".join([name, *words]) if c.isalnum() or c in "-.")
     fid = ["fid", model, "--ref", "digits", "--features", "small", "-n", SAMPLES]
     found = kept(folder / f"{slug}.json", *fid, *words)
-    return found["source"]["evaluations"], found["value"], found["seconds"]
+    return found["source"]["nfe"], found["value"], found["seconds"]
 
 
 def main() -> None:

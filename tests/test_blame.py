@@ -2,15 +2,15 @@
 
 import pytest
 
-from cmtool.blame import blaming
 from cmtool.errors import MissingInput, UsageError, WriteFailed
-from cmtool.options import gathered
+from cmtool.options.load import gather
+from cmtool.options.sources import name_sources
 from cmtool.settings import SampleOptions
 
 
 def hint(error, flags=None, sets=(), configs=(), environment=None):
-    given = gathered(SampleOptions, flags or {}, sets, configs, environment=environment or {})
-    with pytest.raises(type(error)) as caught, blaming(SampleOptions, given):
+    given = gather(SampleOptions, flags or {}, sets, configs, environment=environment or {})
+    with pytest.raises(type(error)) as caught, name_sources(SampleOptions, given):
         raise error
     return caught.value.hint
 

@@ -13,8 +13,8 @@ from cmtool import bundled as shipped
 from cmtool import load
 from cmtool.bundled import SHA256, bundled
 from cmtool.cli import run
-from cmtool.commands.judged import is_model
-from cmtool.commands.models import checkpoint
+from cmtool.commands.inputs import checkpoint_path
+from cmtool.commands.scoring.fid_inputs import is_model
 from cmtool.datasets.shapes import shapes
 from cmtool.errors import BadFile, MissingInput
 from cmtool.features.small import small
@@ -26,8 +26,8 @@ def test_they_are_small_and_what_they_say():
     assert sum(path.stat().st_size for path in paths.values()) < 6_000_000
     for kind, path in paths.items():
         header = read_header(path, whole=True)
-        assert (header.kind, header.shape, header.conditional) == (kind, (3, 32, 32), 10)
-        assert checkpoint(shipped.Path(f"shapes-{kind}")) == path
+        assert (header.kind, header.shape, header.num_classes) == (kind, (3, 32, 32), 10)
+        assert checkpoint_path(shipped.Path(f"shapes-{kind}")) == path
         assert all(not parent["path"].startswith("/") for parent in header.parents)
 
 
@@ -40,7 +40,7 @@ def test_info_knows_them_by_name(capsys):
 def test_nearly_their_names_are_told(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingInput) as caught:
-        checkpoint(shipped.Path(name))
+        checkpoint_path(shipped.Path(name))
     assert caught.value.hint == "did you mean shapes-score, which comes with cmtool?"
 
 
@@ -49,7 +49,7 @@ def test_every_command_and_load_know_their_names(tmp_path, monkeypatch):
     assert is_model("shapes-score")
     assert load("shapes-consistency").header.kind == "consistency"
     (tmp_path / "shapes-score").write_bytes(b"a file of this name comes first")
-    assert checkpoint(shipped.Path("shapes-score")) == shipped.Path("shapes-score")
+    assert checkpoint_path(shipped.Path("shapes-score")) == shipped.Path("shapes-score")
 
 
 def test_another_file_in_their_place_is_refused(tmp_path, monkeypatch):

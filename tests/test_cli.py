@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cmtool import cli, errors, failures, pages, settings
+from cmtool import cli, errors, failures, help_pages, settings
 from cmtool.cli import COMMANDS, reference, run
-from cmtool.declarations import declarations
-from cmtool.options import load
+from cmtool.options.fields import option_fields
+from cmtool.options.load import load_options
 
 ROOT = Path(__file__).parents[1]
 ERROR = re.compile(r"cmtool: error: [^\n]+\n(  hint: [^\n]+\n)?")
@@ -40,7 +40,7 @@ def command(monkeypatch):
     def install(function):
         monkeypatch.setitem(sys.modules, "fake_command", types.SimpleNamespace(run=function))
         for name, known in COMMANDS.items():
-            fake = pages.Command(known.options, "fake_command:run", known.summary, known.examples)
+            fake = help_pages.Command(known.options, "fake_command:run", known.summary, known.examples)
             monkeypatch.setitem(COMMANDS, name, fake)
 
     return install
@@ -126,7 +126,7 @@ def test_printed_options_are_a_config(name, capsys, tmp_path):
         "edit": "denoise in.png",
         "fid": "a -r b",
         "convert": "a -o b",
-        "levels": "a -r b",
+        "search-sigmas": "a -r b",
     }.get(name, "")
     assert run([name, *required.split(), "--print-config"]) == 0
     printed = capsys.readouterr().out
@@ -152,8 +152,8 @@ def test_every_option_is_on_the_page_examples_first(name, capsys):
     assert err == ""
     assert out.index("Examples:") < out.index("For every command:")
     assert "\033" not in out
-    assert all(len(line) <= pages.WIDTH for line in out.splitlines())
-    for d in declarations(COMMANDS[name].options).values():
+    assert all(len(line) <= help_pages.WIDTH for line in out.splitlines())
+    for d in option_fields(COMMANDS[name].options).values():
         assert (d.metavar if d.positional else d.key if d.yaml_only else d.long) in out
 
 
@@ -191,7 +191,7 @@ def test_every_exit_code_is_documented():
     codes = {
         kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.CmtoolError)
     }
-    assert {code for code, _ in pages.exit_codes()} == codes | {0, failures.CLOSED_PIPE}
+    assert {code for code, _ in help_pages.exit_codes()} == codes | {0, failures.CLOSED_PIPE}
 
 
 class OutOfMemoryError(RuntimeError):
@@ -263,7 +263,9 @@ def test_no_locale_is_too_small(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = process("train-ct", "--run-dir", "naïve→", "--print-config", env=environment)
     (tmp_path / "a.yaml").write_text(done.stdout, encoding="ascii")
-    assert load(settings.TrainCtOptions, {}, configs=[tmp_path / "a.yaml"], environment={}).run_dir == Path("naïve→")
+    assert load_options(settings.TrainCtOptions, {}, configs=[tmp_path / "a.yaml"], environment={}).run_dir == Path(
+        "naïve→"
+    )
     done = process("info", "naïve→", env=environment)
     assert (done.returncode, done.stderr.splitlines()[0]) == (66, "cmtool: error: there is no file na\\xefve\\u2192")
 
@@ -292,7 +294,7 @@ def complete(words, capsys, monkeypatch):
         ("cmtool sa", ["sample"]),
         ("cmtool sample --st", ["--steps"]),
         ("cmtool train-ct --data dig", ["digits"]),
-        ("cmtool train-ct --decay co", ["constant", "cosine"]),
+        ("cmtool train-ct --lr-schedule co", ["constant", "cosine"]),
         ("cmtool train-ct --preset dig", ["digits-cpu", "digits-ecd", "digits-ect"]),
         ("cmtool edit inp", ["inpaint"]),
     ],

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cmtool import registry
 from cmtool.errors import MissingAsset
+from cmtool.options import registry
 from cmtool.testing import (
     check_backbone,
     check_dataset,
@@ -76,7 +76,7 @@ def test_operator(name):
 @pytest.mark.parametrize("name", registry.names("solvers"))
 def test_solver(name):
     solver = registry.build("solvers", name)
-    if hasattr(solver, "down"):
+    if hasattr(solver, "build_sampler"):
         check_sampler(solver)
     else:
         check_solver(solver)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cmtool.dataspec import data_spec
+from cmtool.options.data_spec import data_spec
 
 
 @pytest.mark.parametrize(

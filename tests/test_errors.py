@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from cmtool.errors import BadFile, UsageError, check_regular, parsing, printable
+from cmtool.errors import BadFile, UsageError, check_regular, printable, report_damage
 
 
 @pytest.mark.parametrize(
     "kind", [KeyError, OverflowError, RecursionError, MemoryError, UnicodeError, ZeroDivisionError]
 )
 def test_whatever_a_parser_raises_is_a_bad_file(kind):
-    with pytest.raises(BadFile) as caught, parsing(Path("a.pt"), "is no network", "get it again"):
+    with pytest.raises(BadFile) as caught, report_damage(Path("a.pt"), "is no network", "get it again"):
         raise kind("odd\nvalue")
     assert caught.value.message.startswith(f"a.pt is no network: {kind.__name__}, ")
     assert "\n" not in caught.value.message
@@ -20,9 +20,9 @@ def test_whatever_a_parser_raises_is_a_bad_file(kind):
 
 
 def test_our_own_errors_and_memory_that_is_gone_pass():
-    with pytest.raises(UsageError, match="a hint"), parsing("a"):
+    with pytest.raises(UsageError, match="a hint"), report_damage("a"):
         raise UsageError("a hint")
-    with pytest.raises(RuntimeError), parsing("a"):
+    with pytest.raises(RuntimeError), report_damage("a"):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from cmtool.errors import MissingInput
-from cmtool.filetree import files_below, is_visible
+from cmtool.user_paths import files_below, is_visible
 
 
 def put(root, *names):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cmtool.label_files import label_file, pair
+from cmtool.label_files import label_file, match_labels
 
 PICTURES = ["00000/img1.png", "00000/img2.png", "00001/img1.png"]
 
@@ -19,21 +19,29 @@ PICTURES = ["00000/img1.png", "00000/img2.png", "00001/img1.png"]
     ],
 )
 def test_names_are_recognised_however_they_are_written(names):
-    assert pair(dict(zip(names, [3, 4, 5], strict=True)), PICTURES) == [3, 4, 5]
-    assert pair(dict(zip(names, [3, 4, 5], strict=True)), [f"top/{name}" for name in PICTURES], "top") == [3, 4, 5]
-    assert pair(dict(zip(names[:2], [3, 4], strict=True)), PICTURES) == [3, 4, None]
+    assert match_labels(dict(zip(names, [3, 4, 5], strict=True)), PICTURES) == [3, 4, 5]
+    assert match_labels(dict(zip(names, [3, 4, 5], strict=True)), [f"top/{name}" for name in PICTURES], "top") == [
+        3,
+        4,
+        5,
+    ]
+    assert match_labels(dict(zip(names[:2], [3, 4], strict=True)), PICTURES) == [3, 4, None]
 
 
 def test_letters_count_in_either_way_of_unicode():
-    assert pair({"ete\u0301.png": 1}, ["et\u00e9.png"]) == pair({"et\u00e9.png": 1}, ["ete\u0301.png"]) == [1]
+    assert (
+        match_labels({"ete\u0301.png": 1}, ["et\u00e9.png"])
+        == match_labels({"et\u00e9.png": 1}, ["ete\u0301.png"])
+        == [1]
+    )
 
 
 def test_what_is_not_sure_is_not_taken():
-    assert pair({"a.jpg": 1, "a.webp": 2}, ["a.png"]) == [None]
-    assert pair({"a.jpg": 1}, ["a.png", "a.bmp"]) == [None, None]
-    assert pair({"a.jpg": 1, "a.png": 2}, ["a.png"]) == [2]
-    assert pair({"train/1.png": 1, "train/2.png": 2}, ["val/1.png", "val/2.png"]) == [None, None]
-    assert pair({}, ["a.png"]) == [None]
+    assert match_labels({"a.jpg": 1, "a.webp": 2}, ["a.png"]) == [None]
+    assert match_labels({"a.jpg": 1}, ["a.png", "a.bmp"]) == [None, None]
+    assert match_labels({"a.jpg": 1, "a.png": 2}, ["a.png"]) == [2]
+    assert match_labels({"train/1.png": 1, "train/2.png": 2}, ["val/1.png", "val/2.png"]) == [None, None]
+    assert match_labels({}, ["a.png"]) == [None]
 
 
 @pytest.mark.parametrize(

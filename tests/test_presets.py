@@ -4,43 +4,46 @@ import math
 
 import pytest
 
-from cmtool import presets, registry
-from cmtool.commands.recipes import COMMANDS, facts, missing
-from cmtool.declarations import declarations
+from cmtool import presets
+from cmtool.commands.info import TRAINING_COMMANDS, missing_for_preset, preset_facts
 from cmtool.errors import UsageError
-from cmtool.options import load
-from cmtool.sources import preset_commands
-from cmtool.training.optimisers import OPTIMISERS
+from cmtool.options import registry
+from cmtool.options.fields import option_fields
+from cmtool.options.load import load_options
+from cmtool.options.sources import preset_commands
+from cmtool.training.optimizers import OPTIMIZERS
 
 NAMES = presets.names()
-PUBLISHED = [name for name in NAMES if "source" in facts(name)]
+PUBLISHED = [name for name in NAMES if "source" in preset_facts(name)]
 PAIRS = [(name, command) for name in NAMES for command in preset_commands(name)]
 TEACHER = {"teacher": "t.safetensors"}
 SETS = ("cifar10", "imagenet64", "bedroom256", "cat256")
 
 
 def loaded(name, command):
-    return load(COMMANDS[command], TEACHER if command == "distill" else {}, preset=name, environment={})
+    return load_options(
+        TRAINING_COMMANDS[command], TEACHER if command == "distill" else {}, preset=name, environment={}
+    )
 
 
 @pytest.mark.parametrize(("name", "command"), PAIRS)
 def test_a_preset_loads_or_names_the_plugin_that_is_not_there(name, command):
-    if absent := missing(name):
+    if absent := missing_for_preset(name):
         with pytest.raises(UsageError) as caught:
             loaded(name, command)
         assert any(caught.value.message == f"unknown {plugin}" for plugin in absent)
         return
     options = loaded(name, command)
-    assert options.images == facts(name)["cost"]["images"]
-    assert options.optimizer.get("name") in OPTIMISERS
+    assert options.images == preset_facts(name)["cost"]["images"]
+    assert options.optimizer.get("name") in OPTIMIZERS
 
 
 @pytest.mark.parametrize(("name", "command"), PAIRS)
 def test_options_of_plugins_exist_and_have_the_right_type(name, command, monkeypatch):
     """Also of presets that wait for another plugin, for each plugin that is there."""
-    monkeypatch.setattr("cmtool.options._in_registry", lambda d, spec: spec)
+    monkeypatch.setattr("cmtool.options.load._in_registry", lambda d, spec: spec)
     options = loaded(name, command)
-    for d in declarations(type(options)).values():
+    for d in option_fields(type(options)).values():
         spec = getattr(options, d.name)
         if d.group and spec and spec.name in registry.names(d.group) and d.key != "data":
             factory = registry.get(d.group, spec.name)
@@ -52,13 +55,13 @@ def test_options_of_plugins_exist_and_have_the_right_type(name, command, monkeyp
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_says_what_it_is_for(name):
-    assert facts(name)["about"].endswith(".")
-    assert facts(name)["command"] and set(facts(name)["command"]) <= set(COMMANDS)
+    assert preset_facts(name)["about"].endswith(".")
+    assert preset_facts(name)["command"] and set(preset_facts(name)["command"]) <= set(TRAINING_COMMANDS)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_one_carries_source_cost_and_fid(name):
-    found = facts(name)
+    found = preset_facts(name)
     assert name.split("-")[0] in SETS
     assert "arXiv" in found["source"]
     assert found["cost"]["counted"]
@@ -89,12 +92,12 @@ def test_cost_is_made_of_the_counted_passes():
         "cat256-cd": 6 * lsun + 3 * large,
     }
     for name, gflop in expected.items():
-        assert facts(name)["cost"]["gflop"] == pytest.approx(gflop, rel=2e-3), name
+        assert preset_facts(name)["cost"]["gflop"] == pytest.approx(gflop, rel=2e-3), name
 
 
 @pytest.mark.parametrize(("name", "steps"), [("cifar10-ct", 800_000), ("imagenet64-cd", 600_000), ("cat256-ct", 10**6)])
 def test_lengths_are_those_of_table_3(name, steps, monkeypatch):
-    monkeypatch.setattr("cmtool.options._in_registry", lambda d, spec: spec)
+    monkeypatch.setattr("cmtool.options.load._in_registry", lambda d, spec: spec)
     options = loaded(name, preset_commands(name)[0])
     assert options.images == steps * options.batch
 
@@ -107,5 +110,5 @@ def test_the_middle_levels_are_the_published_indices_of_the_grid():
         "bedroom256-cd": (17, 40), "bedroom256-ct": (67, 151), "cat256-ct": (62, 151),
     }  # fmt: skip
     for name, (i, n) in grid.items():
-        assert facts(name)["middle"] == pytest.approx((high + i / (n - 1) * (low - high)) ** 7, rel=1e-3), name
-    assert facts("cifar10-sct")["middle"] == pytest.approx(0.5 * math.tan(1.1), rel=1e-3)
+        assert preset_facts(name)["middle"] == pytest.approx((high + i / (n - 1) * (low - high)) ** 7, rel=1e-3), name
+    assert preset_facts("cifar10-sct")["middle"] == pytest.approx(0.5 * math.tan(1.1), rel=1e-3)

@@ -9,9 +9,9 @@ import pytest
 
 HOOKS = {  # where the process sends itself a signal
     "import of typer": ("import", "typer"),
-    "import of the options": ("import", "cmtool.options"),
+    "import of the options": ("import", "cmtool.options.load"),
     "import of torch": ("import", "torch"),
-    "import of the command": ("import", "cmtool.commands.models"),
+    "import of the command": ("import", "cmtool.commands.inputs"),
     "while the arguments are parsed": ("call", "make_context"),
 }
 IMPORT = """
@@ -78,7 +78,7 @@ def test_a_scheduler_at_the_start_leaves_nothing_half_made(tmp_path, which):
 
 
 def test_no_file_takes_the_number_of_a_stream_that_is_closed(tmp_path):
-    code = "from cmtool.startup import starting; starting(); import os; print(os.open('/dev/null', 0), flush=True)"
+    code = "from cmtool.startup import start_process as s; s(); import os; print(os.open('/dev/null', 0), flush=True)"
     call = f"'{sys.executable}' -c \"{code}\" 0<&- 2>&-"
     done = subprocess.run(call, shell=True, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert int(done.stdout) > 2

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cmtool.backbones.mlp import MLP, mlp
-from cmtool.core import operators
+from cmtool.core.editing import operators
 from cmtool.core.solvers import RungeKutta, heun
 from cmtool.objectives.denoising import Denoising
 from cmtool.objectives.edm import edm

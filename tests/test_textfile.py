@@ -6,7 +6,7 @@ import pytest
 
 from cmtool.cli import run
 from cmtool.errors import BadFile, MissingInput, UsageError
-from cmtool.textfile import read_text
+from cmtool.text_files import read_text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -12,29 +12,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmtool.backbones.adm_blocks import QKV, Attention, Block, Down, Norm, Up, zero
-from cmtool.backbones.unet import default_mults
-from cmtool.errors import UsageError, unknown
+from cmtool.backbones.unet import default_channel_mult
+from cmtool.errors import UsageError, unknown_name
 
-__all__ = ["ADM", "Plan", "adm", "waves"]
+__all__ = ["ADM", "ADMConfig", "adm", "sinusoidal_embedding"]
 
-MULTS: dict[int, tuple[float, ...]] = {  # of the published networks, by the side of their images
+CHANNEL_MULT: dict[int, tuple[float, ...]] = {  # of the published networks, by the side of their images
     64: (1, 2, 3, 4),
     128: (1, 1, 2, 3, 4),
     256: (1, 1, 2, 2, 4, 4),
     512: (0.5, 1, 1, 2, 2, 4, 4),
 }
-ATTENDED = (32, 16, 8)  # sides of the grids at which positions look at each other, unless told otherwise
+ATTN_RESOLUTIONS = (32, 16, 8)  # sides of the grids at which positions look at each other, unless told otherwise
 
 
 @dataclass(frozen=True)
-class Plan:
+class ADMConfig:
     """What all blocks have in common, and how they are stacked."""
 
     channels: int
     classes: int
-    width: int
-    mults: tuple[float, ...]
-    blocks: int
+    model_channels: int
+    channel_mult: tuple[float, ...]
+    num_blocks: int
     attention: tuple[int, ...]
     heads: int | None
     heads_upsample: int | None
@@ -47,7 +47,7 @@ class Plan:
     dropout: float
 
     def block(self, inputs: int, outputs: int, resize: str = "") -> Block:
-        return Block(inputs, outputs, 4 * self.width, self.dropout, self.scale_shift, resize)
+        return Block(inputs, outputs, 4 * self.model_channels, self.dropout, self.scale_shift, resize)
 
     def look(self, channels: int, up: bool = False) -> Attention:
         return Attention(channels, self.heads_of(channels, up), self.qkv)
@@ -63,7 +63,7 @@ class Plan:
 
     def at(self, level: int) -> int:
         """Channels of a level."""
-        return int(self.mults[level] * self.width)
+        return int(self.channel_mult[level] * self.model_channels)
 
     def down(self, channels: int) -> nn.Module:
         return self.block(channels, channels, "down") if self.updown else Down(channels, self.resample_conv)
@@ -78,17 +78,17 @@ class ADM(nn.Module):
     The published networks were told the level as ``250 ln sigma`` or as the number of a step, 0 to 1000.
     """
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: ADMConfig):
         super().__init__()
-        self.plan, wide = plan, 4 * plan.width
-        self.time_embed = nn.Sequential(nn.Linear(plan.width, wide), nn.SiLU(), nn.Linear(wide, wide))
+        self.plan, wide = plan, 4 * plan.model_channels
+        self.time_embed = nn.Sequential(nn.Linear(plan.model_channels, wide), nn.SiLU(), nn.Linear(wide, wide))
         if plan.classes:
             self.label_emb = nn.Embedding(plan.classes, wide)
         here = plan.at(0)
         entries, across = [nn.ModuleList([nn.Conv2d(plan.channels, here, 3, padding=1)])], [here]
-        levels = range(len(plan.mults))
+        levels = range(len(plan.channel_mult))
         for level in levels:
-            for _ in range(plan.blocks):
+            for _ in range(plan.num_blocks):
                 entries.append(nn.ModuleList(plan.stage(here, level)))
                 here = plan.at(level)
                 across.append(here)
@@ -99,10 +99,10 @@ class ADM(nn.Module):
         self.middle_block = nn.ModuleList([plan.block(here, here), plan.look(here), plan.block(here, here)])
         exits = []
         for level in reversed(levels):
-            for i in range(plan.blocks + 1):
+            for i in range(plan.num_blocks + 1):
                 parts = plan.stage(here + across.pop(), level, up=True)
                 here = plan.at(level)
-                exits.append(nn.ModuleList([*parts, *([plan.up(here)] if level and i == plan.blocks else [])]))
+                exits.append(nn.ModuleList([*parts, *([plan.up(here)] if level and i == plan.num_blocks else [])]))
         self.output_blocks = nn.ModuleList(exits)
         results = plan.channels * (2 if plan.learn_variance else 1)
         self.out = nn.Sequential(Norm(here), nn.SiLU(), zero(nn.Conv2d(here, results, 3, padding=1)))
@@ -115,29 +115,29 @@ class ADM(nn.Module):
         embedding = F.silu(self.embed(c_noise, labels))
         h, across = x.to(self.input_blocks[0][0].weight.dtype), []  # type: ignore[index, union-attr]
         for parts in self.input_blocks:
-            h = through(parts, h, embedding)
+            h = run_blocks(parts, h, embedding)
             across.append(h)
-        h = through(self.middle_block, h, embedding)
+        h = run_blocks(self.middle_block, h, embedding)
         for parts in self.output_blocks:
-            h = through(parts, torch.cat([h, across.pop()], 1), embedding)
+            h = run_blocks(parts, torch.cat([h, across.pop()], 1), embedding)
         return self.out(h.to(x.dtype))
 
     def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
         """Level and class, [B, 4 width]; "no class" adds nothing."""
-        embedding = self.time_embed(waves(c_noise, self.plan.width))
+        embedding = self.time_embed(sinusoidal_embedding(c_noise, self.plan.model_channels))
         if labels is None or not self.plan.classes:
             return embedding
         return embedding + self.label_emb(labels.clamp(min=0)) * (labels >= 0)[:, None]
 
 
-def through(parts: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+def run_blocks(parts: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
     """One entry of a list of blocks; only residual blocks are told level and class."""
     for part in parts:  # type: ignore[attr-defined]
         h = part(h, embedding) if isinstance(part, Block) else part(h)
     return h
 
 
-def in_half(net: ADM) -> ADM:
+def to_half(net: ADM) -> ADM:
     """Convolutions of the torso in float16; what is added up, normalised or given out stays in float32."""
     for part in (net.input_blocks, net.middle_block, net.output_blocks):
         for module in part.modules():
@@ -146,7 +146,7 @@ def in_half(net: ADM) -> ADM:
     return net
 
 
-def waves(c: Tensor, width: int) -> Tensor:
+def sinusoidal_embedding(c: Tensor, width: int) -> Tensor:
     """``(cos w_i c, sin w_i c)`` with ``w_i = 10000^(-i / n)``, i = 0 .. n - 1 and n = width / 2, [B] -> [B, width].
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5, cosines first and without the lowest frequency.
@@ -161,9 +161,9 @@ def adm(
     shape: tuple[int, ...],
     classes: int,
     *,
-    width: int = 64,
-    mults: tuple[float, ...] | None = None,
-    blocks: int = 2,
+    model_channels: int = 64,
+    channel_mult: tuple[float, ...] | None = None,
+    num_blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     heads: int | None = None,
     heads_upsample: int | None = None,
@@ -178,8 +178,8 @@ def adm(
 ) -> nn.Module:
     """The published U-Net for square images ``shape`` = (C, H, W) whose side is a multiple of 2^(levels - 1).
 
-    ``width`` channels times ``mults`` at each level, ``attention`` lists the levels that have it (the middle always
-    does) with ``heads`` heads, on the way up ``heads_upsample`` where those are others, or as many as are
+    ``model_channels`` channels times ``channel_mult`` at each level, ``attention`` lists the levels that have it (the
+    middle always does) with ``heads`` heads, on the way up ``heads_upsample`` where those are others, or as many as are
     ``head_width`` wide; ``qkv`` is how its weights are laid out: "flash" (OpenAI's consistency models), "new" or
     "legacy" (guided-diffusion). ``scale_shift`` lets the embedding scale and shift the second normalisation instead of
     being added; ``updown`` resizes in residual blocks instead of in convolutions, or without ``resample_conv`` by means
@@ -189,34 +189,35 @@ def adm(
     if len(shape) != 3 or shape[1] != shape[2]:
         raise UsageError(f"adm needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
     channels, side, _ = shape
-    mults = tuple(mults or MULTS.get(side) or default_mults(side))
+    channel_mult = tuple(channel_mult or CHANNEL_MULT.get(side) or default_channel_mult(side))
     if attention is None:
-        attention = tuple(level for level in range(len(mults)) if side >> level in ATTENDED)
-    stack = (width, mults, blocks, tuple(attention))
+        attention = tuple(level for level in range(len(channel_mult)) if side >> level in ATTN_RESOLUTIONS)
+    stack = (model_channels, channel_mult, num_blocks, tuple(attention))
     hidden = heads, heads_upsample, head_width, qkv
-    plan = Plan(channels, classes, *stack, *hidden, scale_shift, updown, resample_conv, learn_variance, dropout)
+    plan = ADMConfig(channels, classes, *stack, *hidden, scale_shift, updown, resample_conv, learn_variance, dropout)
     check(plan, side)
-    return in_half(ADM(plan)) if half else ADM(plan)
+    return to_half(ADM(plan)) if half else ADM(plan)
 
 
-def check(plan: Plan, side: int) -> None:
+def check(plan: ADMConfig, side: int) -> None:
     """UsageError for numbers that no such network can have."""
-    multiple = 2 ** (len(plan.mults) - 1)
+    multiple = 2 ** (len(plan.channel_mult) - 1)
     if side % multiple:
         raise UsageError(
-            f"adm with {len(plan.mults)} levels needs a side that is a multiple of {multiple}, and {side} is not",
-            "set fewer levels: backbone.mults=[1,2]",
+            f"adm with {len(plan.channel_mult)} levels needs a side that is a multiple of {multiple},"
+            f" and {side} is not",
+            "set backbone.channel_mult=[1,2]",
         )
     if plan.qkv not in QKV:
-        raise unknown("layout of qkv", plan.qkv, QKV)
-    for level in range(len(plan.mults)):
+        raise unknown_name("layout of qkv", plan.qkv, QKV)
+    for level in range(len(plan.channel_mult)):
         channels = plan.at(level)
         if channels < 32 or channels % 32:
             raise UsageError(
                 f"adm needs levels of a multiple of 32 channels, and one would have {channels}",
-                "try backbone.width=64",
+                "try backbone.model_channels=64",
             )
-        if not (level in plan.attention or level == len(plan.mults) - 1):
+        if not (level in plan.attention or level == len(plan.channel_mult) - 1):
             continue
         for heads in (plan.heads, plan.heads_upsample if level in plan.attention else None):
             if channels % (heads or plan.heads or plan.head_width):

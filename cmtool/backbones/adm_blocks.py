@@ -112,22 +112,22 @@ class Up(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1) if convolves else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(doubled(x))
+        return self.conv(upsample(x))
 
 
-def doubled(x: Tensor) -> Tensor:
+def upsample(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def halved(x: Tensor) -> Tensor:
+def downsample(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2)
 
 
-def same(x: Tensor) -> Tensor:
+def unchanged(x: Tensor) -> Tensor:
     return x
 
 
-RESIZE = {"": same, "down": halved, "up": doubled}
+RESIZE = {"": unchanged, "down": downsample, "up": upsample}
 
 
 def zero(module: M) -> M:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmtool.backbones.adm import waves
-from cmtool.backbones.edm_blocks import Block, Conv, Style, named, norm, one_hot, sides
-from cmtool.backbones.unet import default_mults
+from cmtool.backbones.adm import sinusoidal_embedding
+from cmtool.backbones.edm_blocks import Block, BlockOptions, Conv, layer_name, norm, one_hot, resolutions
+from cmtool.backbones.unet import default_channel_mult
 from cmtool.errors import UsageError
 
 __all__ = ["DhariwalUNet", "dhariwal"]
@@ -34,7 +34,7 @@ class DhariwalUNet(nn.Module):
         levels: Levels,
         blocks: int,
         attention: tuple[int, ...],
-        style: Style,
+        style: BlockOptions,
     ):
         super().__init__()
         self.width, self.classes, first = width, classes, levels[0][1]
@@ -62,7 +62,7 @@ class DhariwalUNet(nn.Module):
 
     def embed(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
         """Level, hints and class, [B, 4 width]; "no class" adds nothing."""
-        embedding = waves(c_noise, self.width)
+        embedding = sinusoidal_embedding(c_noise, self.width)
         if self.map_augment is not None and hints is not None:
             embedding = embedding + self.map_augment(hints)
         embedding = self.map_layer1(F.silu(self.map_layer0(embedding)))
@@ -72,33 +72,37 @@ class DhariwalUNet(nn.Module):
 
 
 def encoder(
-    channels: int, levels: Levels, blocks: int, attention: tuple[int, ...], style: Style
+    channels: int, levels: Levels, blocks: int, attention: tuple[int, ...], style: BlockOptions
 ) -> tuple[nn.ModuleDict, list[int]]:
     """The way down, and how many channels each of its layers hands across."""
     layers, here = nn.ModuleDict(), levels[0][1]
     across = [here]
-    layers[named(levels[0][0], "conv")] = Conv(channels, here, 3)
+    layers[layer_name(levels[0][0], "conv")] = Conv(channels, here, 3)
     for level, (side, outputs) in enumerate(levels):
         if level:
-            layers[named(side, "down")] = Block(here, here, style, "down")
+            layers[layer_name(side, "down")] = Block(here, here, style, "down")
             across.append(here)
         for i in range(blocks):
-            layers[named(side, f"block{i}")] = Block(here, outputs, style, attention=side in attention)
+            layers[layer_name(side, f"block{i}")] = Block(here, outputs, style, attention=side in attention)
             here = outputs
             across.append(here)
     return layers, across
 
 
-def decoder(levels: Levels, blocks: int, attention: tuple[int, ...], across: list[int], style: Style) -> nn.ModuleDict:
+def decoder(
+    levels: Levels, blocks: int, attention: tuple[int, ...], across: list[int], style: BlockOptions
+) -> nn.ModuleDict:
     """The way up, which takes what came across, the last of it first."""
     layers, (lowest, here), left = nn.ModuleDict(), levels[-1], list(across)
-    layers[named(lowest, "in0")] = Block(here, here, style, attention=True)
-    layers[named(lowest, "in1")] = Block(here, here, style)
+    layers[layer_name(lowest, "in0")] = Block(here, here, style, attention=True)
+    layers[layer_name(lowest, "in1")] = Block(here, here, style)
     for side, outputs in reversed(levels):
         if side != lowest:
-            layers[named(side, "up")] = Block(here, here, style, "up")
+            layers[layer_name(side, "up")] = Block(here, here, style, "up")
         for i in range(blocks + 1):
-            layers[named(side, f"block{i}")] = Block(here + left.pop(), outputs, style, attention=side in attention)
+            layers[layer_name(side, f"block{i}")] = Block(
+                here + left.pop(), outputs, style, attention=side in attention
+            )
             here = outputs
     return layers
 
@@ -107,9 +111,9 @@ def dhariwal(
     shape: tuple[int, ...],
     classes: int,
     *,
-    width: int = 64,
-    mults: tuple[int, ...] | None = None,
-    blocks: int = 2,
+    model_channels: int = 64,
+    channel_mult: tuple[int, ...] | None = None,
+    num_blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     head: int = 64,
     channel_mult_emb: int = 4,
@@ -125,15 +129,15 @@ def dhariwal(
     [B, augment], tells of changes made to a training image; ``learn_variance`` doubles the outputs, of which the first
     half is returned. The published network, of ImageNet at 64 pixels, has width 192, mults 1, 2, 3, 4 and 3 blocks.
     """
-    if width % 2:
-        raise UsageError("dhariwal needs an even width", "take a backbone.width that is a multiple of 32")
-    mults = tuple(mults or default_mults(shape[-1]))
-    all_sides = sides("dhariwal", shape, len(mults))
+    if model_channels % 2:
+        raise UsageError("dhariwal needs an even width", "take a backbone.model_channels that is a multiple of 32")
+    channel_mult = tuple(channel_mult or default_channel_mult(shape[-1]))
+    all_sides = resolutions("dhariwal", shape, len(channel_mult))
     attention = tuple(side for side in all_sides if side <= 32) if attention is None else tuple(attention)
-    levels = tuple((side, width * mult) for side, mult in zip(all_sides, mults, strict=True))
+    levels = tuple((side, model_channels * mult) for side, mult in zip(all_sides, channel_mult, strict=True))
     uneven = next((n for side, n in levels if side in attention and n >= head and n % (n // head)), None)
     if uneven:
         raise UsageError(f"{uneven} channels cannot be shared by {uneven // head} heads", "set another backbone.head")
-    style = Style(channel_mult_emb * width, dropout, True, False, 1.0, 1e-5, head)
+    style = BlockOptions(channel_mult_emb * model_channels, dropout, True, False, 1.0, 1e-5, head)
     outputs = shape[0] * (2 if learn_variance else 1)
-    return DhariwalUNet(shape[0], outputs, classes, augment, width, levels, blocks, attention, style)
+    return DhariwalUNet(shape[0], outputs, classes, augment, model_channels, levels, num_blocks, attention, style)

@@ -147,14 +147,14 @@ def encoder(
     """The way down, and how many channels each of its layers hands across."""
     layers, here = nn.ModuleDict(), levels[0][1]
     across = [here]
-    layers[named(levels[0][0], "conv")] = Conv(channels + 1, here, 3)
+    layers[layer_name(levels[0][0], "conv")] = Conv(channels + 1, here, 3)
     for level, (side, outputs) in enumerate(levels):
         if level:
-            layers[named(side, "down")] = Block(here, here, wide, style.at(side), 0.5)
+            layers[layer_name(side, "down")] = Block(here, here, wide, style.at(side), 0.5)
             across.append(here)
         for i in range(blocks):
             looks = side in attention
-            layers[named(side, f"block{i}")] = Block(here, outputs, wide, style.at(side), attention=looks)
+            layers[layer_name(side, f"block{i}")] = Block(here, outputs, wide, style.at(side), attention=looks)
             here = outputs
             across.append(here)
     return layers, across
@@ -165,19 +165,21 @@ def decoder(
 ) -> nn.ModuleDict:
     """The way up, which takes what came across, the last of it first."""
     layers, (lowest, here), left = nn.ModuleDict(), levels[-1], list(across)
-    layers[named(lowest, "in0")] = Block(here, here, wide, style.at(lowest), up=True, attention=True)
-    layers[named(lowest, "in1")] = Block(here, here, wide, style.at(lowest), up=True)
+    layers[layer_name(lowest, "in0")] = Block(here, here, wide, style.at(lowest), up=True, attention=True)
+    layers[layer_name(lowest, "in1")] = Block(here, here, wide, style.at(lowest), up=True)
     for side, outputs in reversed(levels):
         if side != lowest:
-            layers[named(side, "up")] = Block(here, here, wide, style.at(side), 2.0, up=True)
+            layers[layer_name(side, "up")] = Block(here, here, wide, style.at(side), 2.0, up=True)
         for i in range(blocks + 1):
             inputs, looks = here + left.pop(), side in attention
-            layers[named(side, f"block{i}")] = Block(inputs, outputs, wide, style.at(side), up=True, attention=looks)
+            layers[layer_name(side, f"block{i}")] = Block(
+                inputs, outputs, wide, style.at(side), up=True, attention=looks
+            )
             here = outputs
     return layers
 
 
-def named(side: int, what: str) -> str:
+def layer_name(side: int, what: str) -> str:
     return f"{side}x{side}_{what}"
 
 
@@ -195,9 +197,9 @@ def edm2(
     shape: tuple[int, ...],
     classes: int,
     *,
-    width: int = 64,
-    mults: tuple[int, ...] | None = None,
-    blocks: int = 2,
+    model_channels: int = 64,
+    channel_mult: tuple[int, ...] | None = None,
+    num_blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     head: int = 64,
     channel_mult_noise: int | None = None,
@@ -223,26 +225,26 @@ def edm2(
     if len(shape) != 3 or shape[1] != shape[2]:
         raise UsageError(f"edm2 needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
     channels, side, _ = shape
-    mults = tuple(mults or default_mults(side))
-    multiple = 2 ** (len(mults) - 1)
+    channel_mult = tuple(channel_mult or default_channel_mult(side))
+    multiple = 2 ** (len(channel_mult) - 1)
     if side % multiple:
         raise UsageError(
-            f"edm2 with {len(mults)} levels needs a side that is a multiple of {multiple}, and {side} is not",
-            f"resize the images to {max(side // multiple, 1) * multiple}, or set fewer levels: backbone.mults=[1,2]",
+            f"edm2 with {len(channel_mult)} levels needs a side that is a multiple of {multiple}, and {side} is not",
+            f"resize the images to {max(side // multiple, 1) * multiple}, or set backbone.channel_mult=[1,2]",
         )
     if attention is None:
-        attention = tuple(side >> level for level in range(len(mults)) if side >> level <= 16)
-    levels = [(side >> level, width * mult) for level, mult in enumerate(mults)]
-    waves = width * channel_mult_noise if channel_mult_noise else levels[0][1]
-    wide = width * channel_mult_emb if channel_mult_emb else max(channels for _, channels in levels)
+        attention = tuple(side >> level for level in range(len(channel_mult)) if side >> level <= 16)
+    levels = [(side >> level, model_channels * mult) for level, mult in enumerate(channel_mult)]
+    waves = model_channels * channel_mult_noise if channel_mult_noise else levels[0][1]
+    wide = model_channels * channel_mult_emb if channel_mult_emb else max(channels for _, channels in levels)
     shares = (label_balance, concat_balance, res_balance, attn_balance)
     if not all(0 <= share <= 1 for share in shares):
         raise UsageError(f"the balances of edm2 lie between 0 and 1, and these are {', '.join(map(str, shares))}")
     style = Style(head, dropout, *shares, clip_act, dropout_res)
-    return EDM2(channels, classes, levels, blocks, tuple(attention), waves, wide, style)
+    return EDM2(channels, classes, levels, num_blocks, tuple(attention), waves, wide, style)
 
 
-def default_mults(side: int) -> tuple[int, ...]:
+def default_channel_mult(side: int) -> tuple[int, ...]:
     """1, 2, 3, 4: a level for every halving that leaves at least 4 positions a side, 4 at the most."""
     mults = [1]
     while side % 2 == 0 and side // 2 >= 4 and len(mults) < 4:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from cmtool.errors import UsageError
 
-__all__ = ["Block", "Conv", "Style", "named", "norm", "one_hot", "sides"]
+__all__ = ["Block", "BlockOptions", "Conv", "layer_name", "norm", "one_hot", "resolutions"]
 
 
 class Conv(nn.Module):
@@ -65,7 +65,7 @@ class Conv(nn.Module):
 
 
 @dataclass(frozen=True)
-class Style:
+class BlockOptions:
     """What all blocks of a network have in common.
 
     The ``embedding`` [B, embedding] scales and shifts the second norm if ``modulates``, and is else added before it.
@@ -90,7 +90,7 @@ class Style:
 class Block(nn.Module):
     """Two convolutions and a way around them, at one side or to the next, and attention where asked."""
 
-    def __init__(self, inputs: int, outputs: int, style: Style, resize: str = "", attention: bool = False):
+    def __init__(self, inputs: int, outputs: int, style: BlockOptions, resize: str = "", attention: bool = False):
         super().__init__()
         self.style, self.inputs, self.heads = style, inputs, style.heads(outputs) if attention else 0
         self.norm0 = norm(inputs, style.eps)
@@ -131,7 +131,8 @@ def norm(channels: int, eps: float) -> nn.GroupNorm:
     groups = max(min(32, channels // 4), 1)
     if channels % groups:
         raise UsageError(
-            f"{channels} channels cannot be shared by {groups} groups", "take a backbone.width that is a multiple of 32"
+            f"{channels} channels cannot be shared by {groups} groups",
+            "take a backbone.model_channels that is a multiple of 32",
         )
     return nn.GroupNorm(groups, channels, eps)
 
@@ -142,11 +143,11 @@ def one_hot(labels: Tensor | None, c_noise: Tensor, classes: int) -> Tensor:
     return (labels[:, None] == torch.arange(classes, device=labels.device)).to(c_noise)
 
 
-def named(side: int, what: str) -> str:
+def layer_name(side: int, what: str) -> str:
     return f"{side}x{side}_{what}"
 
 
-def sides(what: str, shape: tuple[int, ...], levels: int) -> tuple[int, ...]:
+def resolutions(what: str, shape: tuple[int, ...], levels: int) -> tuple[int, ...]:
     """The side of the image at each level; UsageError when it cannot be halved so often, or is no square."""
     if len(shape) != 3 or shape[1] != shape[2]:
         raise UsageError(f"{what} needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
@@ -154,6 +155,6 @@ def sides(what: str, shape: tuple[int, ...], levels: int) -> tuple[int, ...]:
     if side % multiple:
         raise UsageError(
             f"{what} with {levels} levels needs a side that is a multiple of {multiple}, and {side} is not",
-            f"resize the images to {max(side // multiple, 1) * multiple}, or set fewer levels: backbone.mults=[1,2]",
+            f"resize the images to {max(side // multiple, 1) * multiple}, or set backbone.channel_mult=[1,2]",
         )
     return tuple(side >> level for level in range(levels))

@@ -33,7 +33,7 @@ class Fourier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ImageV1Config:
     """``wide`` numbers tell of the level; ``depths`` blocks at each level have ``widths`` channels."""
 
     channels: int
@@ -73,7 +73,7 @@ class ImageV1(nn.Module):
     The published networks know no classes; ``label`` is of those that are trained here.
     """
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: ImageV1Config):
         super().__init__()
         self.plan = plan
         pixels, wide, levels = plan.channels * plan.patch**2, plan.wide, range(len(plan.widths))
@@ -95,11 +95,11 @@ class ImageV1(nn.Module):
         told = self.embed(c_noise, labels, hints)
         h, across = self.proj_in(F.pixel_unshuffle(x, self.plan.patch)), []
         for parts in self.u_net["d_blocks"]:  # type: ignore[union-attr]
-            h = through(parts, h, told)
+            h = run_blocks(parts, h, told)
             across.append(h)
         h = across.pop()
         for i, parts in enumerate(self.u_net["u_blocks"]):  # type: ignore[arg-type]
-            h = through(parts, torch.cat([h, across.pop()], 1) if i else h, told)
+            h = run_blocks(parts, torch.cat([h, across.pop()], 1) if i else h, told)
         return self.proj_out(h)
 
     def embed(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
@@ -112,7 +112,7 @@ class ImageV1(nn.Module):
         return self.mapping(told)
 
 
-def through(parts: nn.Module, h: Tensor, told: Tensor) -> Tensor:
+def run_blocks(parts: nn.Module, h: Tensor, told: Tensor) -> Tensor:
     """The parts of one level, in their order."""
     for part in parts:  # type: ignore[attr-defined]
         h = part(h, told) if not isinstance(part, nn.Identity) else h
@@ -143,7 +143,7 @@ def image_v1(
     attention = tuple(range(1, len(widths))) if attention is None else tuple(attention)
     stack = (wide, tuple(widths), depths, attention, patch)
     check(shape, *stack)
-    return ImageV1(Plan(shape[0], classes, *stack, dropout, augment, learn_variance))
+    return ImageV1(ImageV1Config(shape[0], classes, *stack, dropout, augment, learn_variance))
 
 
 def check(

@@ -18,7 +18,7 @@ TAPS = (1.0, 3.0, 3.0, 1.0)  # of linear interpolation, at half the side and at 
 M = TypeVar("M", bound=nn.Module)
 
 
-class Told(nn.Module):
+class AdaGN(nn.Module):
     """A group norm that is scaled and shifted by what the network is told, ``(1 + a) norm(x) + b``."""
 
     def __init__(self, channels: int, wide: int):
@@ -38,9 +38,9 @@ class Block(nn.Module):
         super().__init__()
         self.dropout = dropout
         parts = {
-            "0": Told(inputs, wide),
+            "0": AdaGN(inputs, wide),
             "2": nn.Conv2d(inputs, inner, 3, padding=1),
-            "4": Told(inner, wide),
+            "4": AdaGN(inner, wide),
             "6": zero(nn.Conv2d(inner, outputs, 3, padding=1)),
         }
         self.main = nn.ModuleDict(parts)  # the numbers between belong to parts without weights
@@ -60,7 +60,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, wide: int, dropout: float):
         super().__init__()
         self.heads, self.dropout = max(1, channels // HEAD), dropout
-        self.norm_in = Told(channels, wide)
+        self.norm_in = AdaGN(channels, wide)
         self.qkv_proj = nn.Conv2d(channels, 3 * channels, 1)
         self.out_proj = zero(nn.Conv2d(channels, channels, 1))
 

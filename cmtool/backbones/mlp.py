@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from cmtool.errors import UsageError
 
-__all__ = ["MLP", "Waves", "mlp"]
+__all__ = ["MLP", "SinusoidalEmbedding", "mlp"]
 
 
-class Waves(nn.Module):
+class SinusoidalEmbedding(nn.Module):
     """``c -> (cos w_k c, sin w_k c)`` with ``w_k`` geometric from 0.5 to 8, [B] -> [B, 2 n].
 
     The frequencies are low on purpose: c_noise spans about 4 (log sigma / 4) or 1.6 (an angle), and the derivative with
@@ -61,7 +61,7 @@ class MLP(nn.Module):
     def __init__(self, shape: tuple[int, ...], classes: int, width: int, depth: int, dropout: float, augment: int):
         super().__init__()
         size, waves = math.prod(shape), 8
-        self.waves = Waves(waves)
+        self.waves = SinusoidalEmbedding(waves)
         self.level = nn.Sequential(nn.Linear(2 * waves, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None  # the last row is "no class"
         self.hints = nn.Linear(augment, width, bias=False) if augment else None

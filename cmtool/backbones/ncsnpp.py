@@ -16,16 +16,16 @@ from cmtool.backbones.ncsnpp_blocks import (
     NONLINEARITIES,
     Attention,
     Block,
+    BlockOptions,
     Fourier,
-    Style,
     conv,
     linear,
-    resized,
+    resample,
 )
-from cmtool.backbones.ncsnpp_plan import WORDS, Plan, stack
-from cmtool.errors import UsageError, unknown
+from cmtool.backbones.ncsnpp_config import CHOICES, NCSNppConfig, make_config
+from cmtool.errors import UsageError, unknown_name
 
-__all__ = ["NCSNpp", "ddpm", "ddpmpp", "ncsnpp", "waves"]
+__all__ = ["NCSNpp", "ddpm", "ddpmpp", "ncsnpp", "sinusoidal_embedding"]
 
 
 class NCSNpp(nn.Module):
@@ -35,7 +35,7 @@ class NCSNpp(nn.Module):
     the filter alone is no member of it. The published networks know no classes.
     """
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: NCSNppConfig):
         super().__init__()
         self.plan, wide = plan, plan.style.embedding
         fourier = plan.embedding == "fourier"
@@ -74,13 +74,13 @@ class NCSNpp(nn.Module):
         embedding = None if embedding is None else self.plan.style.act(embedding)
         h, across = self._entered(parts, x, embedding)
         for _ in range(3):
-            h = step(parts, h, embedding)
+            h = run_block(parts, h, embedding)
         return self._left(parts, h, across, embedding)
 
     def _told(self, parts: Iterator[nn.Module], c_noise: Tensor, labels: Tensor | None) -> Tensor | None:
         """Level and class, [B, 4 width]; "no class" adds nothing. None in a network that is told neither."""
         fourier = self.plan.embedding == "fourier"
-        told = next(parts)(c_noise) if fourier else waves(c_noise, self.plan.width)
+        told = next(parts)(c_noise) if fourier else sinusoidal_embedding(c_noise, self.plan.width)
         if not self.plan.conditional:
             return None
         embedding = next(parts)(told)
@@ -95,14 +95,14 @@ class NCSNpp(nn.Module):
         across = [h]
         for level in range(plan.last + 1):
             for _ in range(plan.blocks):
-                h = step(parts, h, embedding)
+                h = run_block(parts, h, embedding)
                 if level in plan.attention:
-                    h = step(parts, h, embedding)
+                    h = run_block(parts, h, embedding)
                 across.append(h)
             if level < plan.last:
-                h = step(parts, h, embedding)
+                h = run_block(parts, h, embedding)
                 if plan.encoder == "skip":
-                    beside = resized(beside, "down", plan.style.taps)
+                    beside = resample(beside, "down", plan.style.taps)
                     h = next(parts)(beside, h)
                 elif plan.encoder == "residual":
                     h = beside = plan.style.joined(next(parts)(beside), h)
@@ -115,18 +115,18 @@ class NCSNpp(nn.Module):
         act = plan.style.act
         for level in reversed(range(plan.last + 1)):
             for _ in range(plan.blocks + 1):
-                h = step(parts, torch.cat([h, across.pop()], 1), embedding)
+                h = run_block(parts, torch.cat([h, across.pop()], 1), embedding)
             if level in plan.attention:
-                h = step(parts, h, embedding)
+                h = run_block(parts, h, embedding)
             if plan.decoder == "skip":
-                image = resized(image, "up", plan.style.taps) if level < plan.last else image
+                image = resample(image, "up", plan.style.taps) if level < plan.last else image
                 image = image + out(parts, h, act)
             if level:
-                h = step(parts, h, embedding)
+                h = run_block(parts, h, embedding)
         return image if plan.decoder == "skip" else out(parts, h, act)
 
 
-def step(parts: Iterator[nn.Module], h: Tensor, embedding: Tensor | None) -> Tensor:
+def run_block(parts: Iterator[nn.Module], h: Tensor, embedding: Tensor | None) -> Tensor:
     """The next module; only residual blocks are told level and class."""
     part = next(parts)
     return part(h, embedding) if isinstance(part, Block) else part(h)
@@ -138,7 +138,7 @@ def out(parts: Iterator[nn.Module], h: Tensor, act: Callable[[Tensor], Tensor]) 
     return next(parts)(h)
 
 
-def waves(c: Tensor, width: int) -> Tensor:
+def sinusoidal_embedding(c: Tensor, width: int) -> Tensor:
     """``(sin w_i c, cos w_i c)`` with ``w_i = 10000^(-i / (n - 1))``, i = 0 .. n - 1, n = width / 2, [B] -> [B, width].
 
     Source: Ho et al. 2020, arXiv 2006.11239, appendix B, sines first and with the lowest frequency.
@@ -153,9 +153,9 @@ def ncsnpp(
     shape: tuple[int, ...],
     classes: int,
     *,
-    width: int = 64,
-    mults: tuple[int, ...] | None = None,
-    blocks: int = 2,
+    model_channels: int = 64,
+    channel_mult: tuple[int, ...] | None = None,
+    num_blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     embedding: str = "fourier",
     fourier: float = 16.0,
@@ -180,20 +180,20 @@ def ncsnpp(
     """
     given: dict[str, Any] = {"embedding": embedding, "encoder": encoder, "decoder": decoder, "combine": combine}
     for word, value in given.items():
-        if value not in WORDS[word]:
-            raise unknown(word, value, WORDS[word])
+        if value not in CHOICES[word]:
+            raise unknown_name(word, value, CHOICES[word])
     if len(taps) % 2 or list(taps) != list(taps)[::-1]:
         raise UsageError("backbone.taps are not an even number of weights that read alike from both ends")
     check(classes, nonlinearity, conditional)
-    style = Style(4 * width, dropout, rescale, 4, tuple(taps), nonlinearity=nonlinearity)
-    stacked = stack("ncsnpp", shape, classes, width, mults, blocks, attention)
-    return NCSNpp(Plan(*stacked, style, fourier=fourier, conditional=conditional, **given))
+    style = BlockOptions(4 * model_channels, dropout, rescale, 4, tuple(taps), nonlinearity=nonlinearity)
+    stacked = make_config("ncsnpp", shape, classes, model_channels, channel_mult, num_blocks, attention)
+    return NCSNpp(NCSNppConfig(*stacked, style, fourier=fourier, conditional=conditional, **given))
 
 
 def check(classes: int, nonlinearity: str, conditional: bool) -> None:
     """UsageError for a nonlinearity that is none, and for classes that a network would not be told."""
     if nonlinearity not in NONLINEARITIES:
-        raise unknown("nonlinearity", nonlinearity, NONLINEARITIES)
+        raise unknown_name("nonlinearity", nonlinearity, NONLINEARITIES)
     if classes and not conditional:
         raise UsageError("a network that is not conditional cannot be told classes", "set backbone.conditional=true")
 
@@ -202,24 +202,26 @@ def ddpmpp(
     shape: tuple[int, ...],
     classes: int,
     *,
-    width: int = 64,
-    mults: tuple[int, ...] | None = None,
-    blocks: int = 2,
+    model_channels: int = 64,
+    channel_mult: tuple[int, ...] | None = None,
+    num_blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     dropout: float = 0.0,
 ) -> nn.Module:
     """DDPM++: ``ncsnpp`` with a positional embedding, no image beside the blocks, and means and repetition."""
-    style = Style(4 * width, dropout, True, 4, MEAN)
-    return NCSNpp(Plan(*stack("ddpmpp", shape, classes, width, mults, blocks, attention), style))
+    style = BlockOptions(4 * model_channels, dropout, True, 4, MEAN)
+    return NCSNpp(
+        NCSNppConfig(*make_config("ddpmpp", shape, classes, model_channels, channel_mult, num_blocks, attention), style)
+    )
 
 
 def ddpm(
     shape: tuple[int, ...],
     classes: int,
     *,
-    width: int = 64,
-    mults: tuple[int, ...] | None = None,
-    blocks: int = 2,
+    model_channels: int = 64,
+    channel_mult: tuple[int, ...] | None = None,
+    num_blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     nonlinearity: str = "swish",
     conditional: bool = True,
@@ -232,7 +234,13 @@ def ddpm(
     those of ``ncsnpp``.
     """
     check(classes, nonlinearity, conditional)
-    style = Style(
-        4 * width, dropout, False, 1, MEAN, plain=True, nonlinearity=nonlinearity, resample_conv=resample_conv
+    style = BlockOptions(
+        4 * model_channels, dropout, False, 1, MEAN, plain=True, nonlinearity=nonlinearity, resample_conv=resample_conv
     )
-    return NCSNpp(Plan(*stack("ddpm", shape, classes, width, mults, blocks, attention), style, conditional=conditional))
+    return NCSNpp(
+        NCSNppConfig(
+            *make_config("ddpm", shape, classes, model_channels, channel_mult, num_blocks, attention),
+            style,
+            conditional=conditional,
+        )
+    )

@@ -19,16 +19,16 @@ __all__ = [
     "NONLINEARITIES",
     "Attention",
     "Block",
+    "BlockOptions",
     "Combine",
     "Filtered",
     "Fourier",
     "Resize",
     "Strided",
-    "Style",
     "Up",
     "conv",
     "linear",
-    "resized",
+    "resample",
     "zero",
 ]
 
@@ -43,7 +43,7 @@ MEAN = (1.0, 1.0)  # taps with which a side is halved by means of 2x2 pixels, an
 
 
 @dataclass(frozen=True)
-class Style:
+class BlockOptions:
     """What all blocks of a network have in common.
 
     ``embedding`` is how many numbers tell the noise level. Sums of two ways are divided by sqrt 2 if ``rescale``. Norms
@@ -70,7 +70,7 @@ class Style:
         if channels % groups:
             raise UsageError(
                 f"{channels} channels cannot be shared by {groups} groups",
-                "take a backbone.width that is a multiple of 32",
+                "take a backbone.model_channels that is a multiple of 32",
             )
         return nn.GroupNorm(groups, channels, 1e-6)
 
@@ -78,7 +78,7 @@ class Style:
         return (x + h) / math.sqrt(2) if self.rescale else x + h
 
 
-def resized(x: Tensor, resize: str, taps: tuple[float, ...]) -> Tensor:
+def resample(x: Tensor, resize: str, taps: tuple[float, ...]) -> Tensor:
     """Half the side by a filter of sum 1, or twice by one of sum 4 over pixels with zeros between, each channel alone.
 
     ``resize`` is "down", "up" or "", which leaves it; pixels outside the image are zero.
@@ -100,7 +100,7 @@ def kernel(x: Tensor, taps: tuple[float, ...]) -> Tensor:
 class Block(nn.Module):
     """Two convolutions, the noise level added between them, and a way around; at one side or to the next."""
 
-    def __init__(self, inputs: int, outputs: int, style: Style, resize: str = ""):
+    def __init__(self, inputs: int, outputs: int, style: BlockOptions, resize: str = ""):
         super().__init__()
         self.style, self.resize = style, resize
         self.GroupNorm_0 = style.norm(inputs)
@@ -114,11 +114,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         """``x`` [B, C, H, W]; ``embedding`` [B, E] comes activated, or is None where no noise level is told."""
-        h = self.Conv_0(resized(self.style.act(self.GroupNorm_0(x)), self.resize, self.style.taps))
+        h = self.Conv_0(resample(self.style.act(self.GroupNorm_0(x)), self.resize, self.style.taps))
         if embedding is not None:
             h = h + self.Dense_0(embedding)[:, :, None, None]
         h = F.dropout(self.style.act(self.GroupNorm_1(h)), self.style.dropout, self.training)
-        x = resized(x, self.resize, self.style.taps)
+        x = resample(x, self.resize, self.style.taps)
         return self.style.joined(getattr(self, self.around)(x) if self.around else x, self.Conv_1(h))
 
 
@@ -138,7 +138,7 @@ class NIN(nn.Module):
 class Attention(nn.Module):
     """Every position looks at every other one with one head; written out, since the fused kernels have no jvp."""
 
-    def __init__(self, channels: int, style: Style):
+    def __init__(self, channels: int, style: BlockOptions):
         super().__init__()
         self.style = style
         self.GroupNorm_0 = style.norm(channels)
@@ -160,7 +160,7 @@ class Resize(nn.Module):
         self.resize, self.taps = resize, taps
 
     def forward(self, x: Tensor) -> Tensor:
-        return resized(x, self.resize, self.taps)
+        return resample(x, self.resize, self.taps)
 
 
 class Filtered(nn.Module):
@@ -195,7 +195,7 @@ class Up(nn.Module):
         self.Conv_0 = conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.Conv_0(resized(x, "up", MEAN))
+        return self.Conv_0(resample(x, "up", MEAN))
 
 
 class Combine(nn.Module):
@@ -226,14 +226,14 @@ class Fourier(nn.Module):
 
 def conv(inputs: int, outputs: int, size: int = 3, pad: int | None = None, stride: int = 1) -> nn.Conv2d:
     """With the padding that keeps the side, unless told otherwise."""
-    return started(nn.Conv2d(inputs, outputs, size, stride, size // 2 if pad is None else pad))
+    return default_init(nn.Conv2d(inputs, outputs, size, stride, size // 2 if pad is None else pad))
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    return started(nn.Linear(inputs, outputs))
+    return default_init(nn.Linear(inputs, outputs))
 
 
-def started(layer: M) -> M:
+def default_init(layer: M) -> M:
     nn.init.xavier_uniform_(layer.get_parameter("weight"))
     nn.init.zeros_(layer.get_parameter("bias"))
     return layer

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmtool.backbones.edm_blocks import Block, Conv, Style, named, norm, one_hot, sides
-from cmtool.backbones.unet import default_mults
-from cmtool.errors import UsageError, unknown
+from cmtool.backbones.edm_blocks import Block, BlockOptions, Conv, layer_name, norm, one_hot, resolutions
+from cmtool.backbones.unet import default_channel_mult
+from cmtool.errors import UsageError, unknown_name
 
 __all__ = ["SongUNet", "songunet"]
 
@@ -48,7 +48,7 @@ class Fourier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Plan:
+class SongUNetConfig:
     """``levels`` are (side, channels), the finest first; ``attention`` holds the sides that have it."""
 
     channels: int
@@ -63,7 +63,7 @@ class Plan:
     embedding: str
     encoder: str
     decoder: str
-    style: Style
+    style: BlockOptions
 
 
 class SongUNet(nn.Module):
@@ -73,7 +73,7 @@ class SongUNet(nn.Module):
     "skip", the sum of images made at each side.
     """
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: SongUNetConfig):
         super().__init__()
         self.plan, wide = plan, plan.waves * plan.width
         self.map_noise = (Fourier if plan.embedding == "fourier" else Positional)(wide // 2)
@@ -137,52 +137,52 @@ class SongUNet(nn.Module):
         return image
 
 
-def encoder(plan: Plan) -> tuple[nn.ModuleDict, list[int]]:
+def encoder(plan: SongUNetConfig) -> tuple[nn.ModuleDict, list[int]]:
     """The way down, and how many channels each of its layers hands across."""
     layers, here, beside = nn.ModuleDict(), plan.width, plan.channels
     across = [here]
-    layers[named(plan.levels[0][0], "conv")] = Conv(plan.channels, here, 3)
+    layers[layer_name(plan.levels[0][0], "conv")] = Conv(plan.channels, here, 3)
     for level, (side, outputs) in enumerate(plan.levels):
         if level:
-            layers[named(side, "down")] = Block(here, here, plan.style, "down")
+            layers[layer_name(side, "down")] = Block(here, here, plan.style, "down")
             layers.update(beside_down(plan, side, here, beside))
             beside = here if plan.encoder == "residual" else beside
             across.append(here)
         for i in range(plan.blocks):
-            layers[named(side, f"block{i}")] = Block(here, outputs, plan.style, attention=side in plan.attention)
+            layers[layer_name(side, f"block{i}")] = Block(here, outputs, plan.style, attention=side in plan.attention)
             here = outputs
             across.append(here)
     return layers, across
 
 
-def beside_down(plan: Plan, side: int, here: int, beside: int) -> dict[str, nn.Module]:
+def beside_down(plan: SongUNetConfig, side: int, here: int, beside: int) -> dict[str, nn.Module]:
     """How the image itself reaches a lower side, and the main path there."""
     taps = plan.style.taps
     if plan.encoder == "skip":
         down = Conv(beside, beside, 0, "down", taps)
-        return {named(side, "aux_down"): down, named(side, "aux_skip"): Conv(beside, here, 1)}
+        return {layer_name(side, "aux_down"): down, layer_name(side, "aux_skip"): Conv(beside, here, 1)}
     if plan.encoder == "residual":
-        return {named(side, "aux_residual"): Conv(beside, here, 3, "down", taps, late=True)}
+        return {layer_name(side, "aux_residual"): Conv(beside, here, 3, "down", taps, late=True)}
     return {}
 
 
-def decoder(plan: Plan, across: list[int]) -> nn.ModuleDict:
+def decoder(plan: SongUNetConfig, across: list[int]) -> nn.ModuleDict:
     """The way up, which takes what came across, the last of it first."""
     layers, (lowest, here), left = nn.ModuleDict(), plan.levels[-1], list(across)
-    layers[named(lowest, "in0")] = Block(here, here, plan.style, attention=True)
-    layers[named(lowest, "in1")] = Block(here, here, plan.style)
+    layers[layer_name(lowest, "in0")] = Block(here, here, plan.style, attention=True)
+    layers[layer_name(lowest, "in1")] = Block(here, here, plan.style)
     for side, outputs in reversed(plan.levels):
         if side != lowest:
-            layers[named(side, "up")] = Block(here, here, plan.style, "up")
+            layers[layer_name(side, "up")] = Block(here, here, plan.style, "up")
         for i in range(plan.blocks + 1):
             looks = i == plan.blocks and side in plan.attention
-            layers[named(side, f"block{i}")] = Block(here + left.pop(), outputs, plan.style, attention=looks)
+            layers[layer_name(side, f"block{i}")] = Block(here + left.pop(), outputs, plan.style, attention=looks)
             here = outputs
         if plan.decoder == "skip" and side != lowest:
-            layers[named(side, "aux_up")] = Conv(plan.outputs, plan.outputs, 0, "up", plan.style.taps)
+            layers[layer_name(side, "aux_up")] = Conv(plan.outputs, plan.outputs, 0, "up", plan.style.taps)
         if plan.decoder == "skip" or side == plan.levels[0][0]:
-            layers[named(side, "aux_norm")] = norm(here, plan.style.eps)
-            layers[named(side, "aux_conv")] = Conv(here, plan.outputs, 3, zero=True)
+            layers[layer_name(side, "aux_norm")] = norm(here, plan.style.eps)
+            layers[layer_name(side, "aux_conv")] = Conv(here, plan.outputs, 3, zero=True)
     return layers
 
 
@@ -190,9 +190,9 @@ def songunet(
     shape: tuple[int, ...],
     classes: int,
     *,
-    width: int = 64,
-    mults: tuple[int, ...] | None = None,
-    blocks: int = 2,
+    model_channels: int = 64,
+    channel_mult: tuple[int, ...] | None = None,
+    num_blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     embedding: str = "positional",
     waves: int = 1,
@@ -220,14 +220,20 @@ def songunet(
         ("decoder", decoder, DECODERS),
     ):
         if given not in words:
-            raise unknown(word, given, words)
-    if width * waves % 2:
-        raise UsageError("songunet needs an even number of waves", "take a backbone.width that is a multiple of 32")
-    mults = tuple(mults or default_mults(shape[-1]))
-    all_sides = sides("songunet", shape, len(mults))
+            raise unknown_name(word, given, words)
+    if model_channels * waves % 2:
+        raise UsageError(
+            "songunet needs an even number of waves", "take a backbone.model_channels that is a multiple of 32"
+        )
+    channel_mult = tuple(channel_mult or default_channel_mult(shape[-1]))
+    all_sides = resolutions("songunet", shape, len(channel_mult))
     attention = tuple(side for side in all_sides if side <= 16) if attention is None else tuple(attention)
-    style = Style(channel_mult_emb * width, dropout, False, True, math.sqrt(0.5), 1e-6, None, tuple(taps))
-    levels = tuple((side, width * mult) for side, mult in zip(all_sides, mults, strict=True))
+    style = BlockOptions(
+        channel_mult_emb * model_channels, dropout, False, True, math.sqrt(0.5), 1e-6, None, tuple(taps)
+    )
+    levels = tuple((side, model_channels * mult) for side, mult in zip(all_sides, channel_mult, strict=True))
     outputs = shape[0] * (2 if learn_variance else 1)
-    told = (classes, augment, width, waves)
-    return SongUNet(Plan(shape[0], outputs, *told, levels, blocks, attention, embedding, encoder, decoder, style))
+    told = (classes, augment, model_channels, waves)
+    return SongUNet(
+        SongUNetConfig(shape[0], outputs, *told, levels, num_blocks, attention, embedding, encoder, decoder, style)
+    )

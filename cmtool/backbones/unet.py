@@ -166,9 +166,9 @@ def unet(
     shape: tuple[int, ...],
     classes: int,
     *,
-    width: int = 64,
-    mults: tuple[int, ...] | None = None,
-    blocks: int = 2,
+    model_channels: int = 64,
+    channel_mult: tuple[int, ...] | None = None,
+    num_blocks: int = 2,
     attention: tuple[int, ...] | None = None,
     patch: int | None = None,
     dropout: float = 0.0,
@@ -185,20 +185,20 @@ def unet(
     channels, side, _ = shape
     patch = patch or (2 if side >= 32 and side % 8 == 0 else 1)
     grid = side // patch
-    mults = tuple(mults or default_mults(grid))
-    multiple = patch * 2 ** (len(mults) - 1)
+    channel_mult = tuple(channel_mult or default_channel_mult(grid))
+    multiple = patch * 2 ** (len(channel_mult) - 1)
     if side % multiple:
         raise UsageError(
-            f"unet with {len(mults)} levels and patches of {patch} needs a side that is a multiple of {multiple},"
-            f" and {side} is not",
-            f"resize the images to {max(side // multiple, 1) * multiple}, or set fewer levels: backbone.mults=[1,2]",
+            f"unet with {len(channel_mult)} levels and patches of {patch} needs a side that is a multiple of {multiple}"
+            f", and {side} is not",
+            f"resize the images to {max(side // multiple, 1) * multiple}, or set backbone.channel_mult=[1,2]",
         )
     if attention is None:
-        attention = tuple(level for level in range(len(mults)) if grid >> level <= 8)
-    return UNet(channels, classes, width, mults, blocks, tuple(attention), patch, dropout, augment)
+        attention = tuple(level for level in range(len(channel_mult)) if grid >> level <= 8)
+    return UNet(channels, classes, model_channels, channel_mult, num_blocks, tuple(attention), patch, dropout, augment)
 
 
-def default_mults(grid: int) -> tuple[int, ...]:
+def default_channel_mult(grid: int) -> tuple[int, ...]:
     """1, 2, 2, ...: a level for every halving that leaves at least 4 positions a side."""
     levels = 1
     while grid % 2 == 0 and grid // 2 >= 4 and levels < 5:

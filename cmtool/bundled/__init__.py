@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from cmtool.errors import BadFile
-from cmtool.files.envelope import digest
+from cmtool.files.container import digest
 
-__all__ = ["NAMES", "SHA256", "bundled", "named"]
+__all__ = ["NAMES", "SHA256", "bundled", "find_bundled"]
 
 SHA256 = {
     "score": "f81803f7a847f66651f384b5c8194dabbefdf5f18822ecf9b3040cc98a95c048",
@@ -30,7 +30,7 @@ def bundled(kind: str) -> Path:
     return path
 
 
-def named(path: Path) -> Path:
+def find_bundled(path: Path) -> Path:
     """The bundled model that ``shapes-score`` or ``shapes-consistency`` names, unless a file of that name is there."""
     kind = str(path).removeprefix("shapes-")
     return bundled(kind) if str(path) == f"shapes-{kind}" and kind in SHA256 and not path.exists() else path

@@ -8,9 +8,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO
 
 from cmtool.errors import printable
-from cmtool.strictjson import dumps
+from cmtool.text_files import dump_json
 
-__all__ = ["Console", "Track"]
+__all__ = ["Console", "ProgressBar"]
 
 SECONDS, SHARE = 30.0, 0.01  # off a terminal a line has to wait for both
 REFRESH = 0.1
@@ -49,21 +49,21 @@ class Console:
         """The outcome on standard output: one JSON document with --json, otherwise the text, line by line."""
         schema = {"schema": f"cmtool.{self.command}/1"}
         shown = "\n".join(map(printable, text.split("\n")))
-        _write(sys.stdout, dumps(schema | dict(document), default=str) if self.json else shown)
+        _write(sys.stdout, dump_json(schema | dict(document), default=str) if self.json else shown)
 
     @contextmanager
-    def track(self, total: int | None, unit: str, label: str) -> Iterator["Track"]:
+    def progress(self, total: int | None, unit: str, label: str) -> Iterator["ProgressBar"]:
         """Progress towards ``total`` units (None where nobody knows): call ``update`` on what this yields."""
         live = self.terminal
         with _live_line() if live else nullcontext(self.say) as show:
-            track = Track(total, unit, label, show, self.clock, (REFRESH, 0.0) if live else (SECONDS, SHARE))
+            track = ProgressBar(total, unit, label, show, self.clock, (REFRESH, 0.0) if live else (SECONDS, SHARE))
             try:
                 yield track
             finally:
                 track.finish()
 
 
-class Track:
+class ProgressBar:
     """Work done so far, shown when ``pause`` = (seconds, share of the total) has passed since it was shown last."""
 
     def __init__(self, total: int | None, unit: str, label: str, show: Show, clock: Clock, pause: tuple[float, float]):

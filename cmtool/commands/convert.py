@@ -1,4 +1,4 @@
-"""``cmtool convert``: a model of another program as ours or back, in another precision, or with an average not kept."""
+"""``convert``: a checkpoint in another format or precision, or with an EMA width that the run did not keep."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,31 +7,33 @@ from typing import Any
 
 import torch
 
-from cmtool import registry
 from cmtool.commands.console import Console
-from cmtool.commands.models import checkpoint
-from cmtool.commands.rebuild import rebuilt
+from cmtool.commands.inputs import checkpoint_path
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, UsageError
-from cmtool.files.checkpoint import DTYPES
+from cmtool.files.checkpoint import DTYPES, load
 from cmtool.files.header import Header, read_header
-from cmtool.files.opening import check_weights, format_of, open_any, parent, writer
-from cmtool.files.places import check_place
+from cmtool.files.model_files import check_weights, format_of, open_any, parent_record, writer
+from cmtool.files.output_check import check_place
+from cmtool.files.runs import stored_averages
+from cmtool.options import registry
+from cmtool.options.ema_spec import EMASpec, parse_ema_specs
 from cmtool.settings import ConvertOptions
+from cmtool.training.posthoc_ema import EMAMix, solve_mix
 
-__all__ = ["run"]
+__all__ = ["rebuild_ema", "run"]
 
 
 def run(options: ConvertOptions, console: Console) -> None:
     """Write the checkpoint that was asked for."""
     write = writer(options.to)
     if options.ema_width is None:
-        sources, about = [checkpoint(options.source)], {}
+        sources, about = [checkpoint_path(options.source)], {}
         model = open_any(sources[0], format=options.format, backbone=options.backbone)
     else:
-        model, sources, about = rebuilt(options.source, options.ema_width, console)
+        model, sources, about = rebuild_ema(options.source, options.ema_width, console)
     check_range(model, options.dtype, options.place)
-    header = replace(model.header, parents=model.header.parents + [parent(path) for path in sources])
+    header = replace(model.header, parents=model.header.parents + [parent_record(path) for path in sources])
     check_output(options, sources, header)
     header = write(options.place, model, header, DTYPES[options.dtype])
     if header.noncommercial:
@@ -66,7 +68,7 @@ def is_copy(path: Path, header: Header) -> bool:
 def facts(header: Header) -> tuple[Any, ...]:
     """What is the same of a model and its copy in another precision."""
     lines = [each.get("sha256") for each in header.parents]
-    return lines, header.kind, header.method, header.images, list(header.levels), header.average.get("track")
+    return lines, header.kind, header.method, header.images, list(header.sigmas), header.average.get("track")
 
 
 def check_range(model: Denoiser, dtype: str, path: Path) -> None:
@@ -75,3 +77,62 @@ def check_range(model: Denoiser, dtype: str, path: Path) -> None:
     most = max(float(p.detach().abs().max()) for p in model.net.parameters())
     if most > torch.finfo(DTYPES[dtype]).max:
         raise UsageError(f"{path} cannot be {dtype}: the largest weight is {most:.3g}", "use --dtype bf16 or fp32")
+
+
+MAX_RESIDUAL = 0.05  # of the residual: beyond it the profile is another one
+
+
+def rebuild_ema(run: Path, width: float, console: Console) -> tuple[Denoiser, list[Path], dict[str, Any]]:
+    """The model with the power average of ``width`` at the last stored moment, the files it is made of, and how well.
+
+    MissingInput or UsageError where the run holds nothing to make it of; BadFile when a file is damaged.
+    """
+    parts = stored_power_emas(run)
+    times = [header.images for _, header, _ in parts]
+    mix = solve_mix(times, [track.value for _, _, track in parts], max(times), width)
+    if mix.residual > MAX_RESIDUAL:
+        text = f"the stored averages cannot make width {width:g} well: what they make is {mix.residual:.0%} off"
+        console.warn(f"{text}; more of them, or of other widths, would (--ema, --ema-snapshots)")
+    paths = [path for path, _, _ in parts]
+    model = blend(paths, mix, times.index(max(times)))
+    about = description(width, parts, mix)
+    model.header = replace(model.header, average=about, images=max(times))
+    console.say(f"made of {len(parts)} stored averages, residual {mix.residual:.2g}")
+    return model, paths, {"average": about}
+
+
+def stored_power_emas(run: Path) -> list[tuple[Path, Header, EMASpec]]:
+    """The power averages of a run, each moment and width once."""
+    if not run.is_dir():
+        raise UsageError(f"--ema-width needs a run directory, and {run} is none", "name the folder that training made")
+    known: dict[tuple[int, EMASpec], tuple[Path, Header, EMASpec]] = {}
+    for path, header in stored_averages(run):
+        for track in parse_ema_specs(header.average["track"]) if header.average else ():
+            if track.form == "power" and header.images:
+                known.setdefault((header.images, track), (path, header, track))
+    if not known:
+        raise MissingInput(f"{run} holds no power averages", "train with --ema 1500,power:0.05,power:0.1")
+    return [known[key] for key in sorted(known, key=lambda key: (key[0], key[1].value))]
+
+
+def blend(paths: list[Path], mix: EMAMix, newest: int) -> Denoiser:
+    """The sum of the parameters, in float64, in the place of those of the newest; buffers are that one's."""
+    model = load(paths[newest])
+    sums = [torch.zeros_like(p, dtype=torch.float64) for p in model.parameters()]
+    for path, weight in zip(paths, mix.weights.tolist(), strict=True):
+        for total, part in zip(sums, load(path).parameters(), strict=True):
+            total.add_(part.detach(), alpha=weight)
+    with torch.no_grad():
+        for parameter, total in zip(model.parameters(), sums, strict=True):
+            parameter.copy_(total)
+    return model
+
+
+def description(width: float, parts: list[tuple[Path, Header, EMASpec]], mix: EMAMix) -> dict[str, Any]:
+    """What the header says about it."""
+    made_of = [
+        {"path": str(path), "track": str(track), "images": header.images, "weight": weight}
+        for (path, header, track), weight in zip(parts, mix.weights.tolist(), strict=True)
+    ]
+    figures = {"residual": mix.residual, "condition": mix.condition, "gain": mix.gain}
+    return {"track": str(EMASpec("power", width)), **figures, "made_of": made_of}

@@ -2,15 +2,15 @@
 
 import time
 
-from cmtool import registry
 from cmtool.commands.console import Console
-from cmtool.commands.edit_stream import Edits
-from cmtool.commands.models import describe, open_model
-from cmtool.commands.results import checked, writing_results
+from cmtool.commands.editing.edit_stream import Edits
+from cmtool.commands.editing.output import check_results, writing_results
+from cmtool.commands.inputs import describe_model, open_model
 from cmtool.errors import UsageError
-from cmtool.files.streams.reading import STREAM
+from cmtool.files.streams.reader import STREAM
+from cmtool.options import registry
 from cmtool.settings import EditOptions
-from cmtool.training.devices import device, use_threads
+from cmtool.training.devices import choose_device, use_threads
 
 __all__ = ["run"]
 
@@ -19,12 +19,12 @@ OF_MASKS = ("box", "random", "feather")  # what becomes the option ``mask`` of a
 
 def run(options: EditOptions, console: Console) -> None:
     """Edit pictures, as they come, with as many variants of each as were asked for."""
-    output = checked(options)
+    output = check_results(options)
     if [options.input, str(options.mask), str(options.truth)].count(STREAM) > 1:
         raise UsageError("standard input is the picture or the mask", "give one of them as a file")
     refuse_unused(options)
     use_threads(options.threads)
-    model, path = open_model(options.model, device(options.device), console, options.format, options.backbone)
+    model, path = open_model(options.model, choose_device(options.device), console, options.format, options.backbone)
     if len(model.header.shape) != 3:
         raise UsageError(f"edit works on images, and {path} makes points")
     edits, began = Edits(model, options, console), time.monotonic()
@@ -34,7 +34,7 @@ def run(options: EditOptions, console: Console) -> None:
     seconds = time.monotonic() - began
     console.say(edits.told())
     document = {
-        "model": describe(model, path),
+        "model": describe_model(model, path),
         "task": options.operator.name,
         "input": options.input,
         "output": output,

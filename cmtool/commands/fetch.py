@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from cmtool import registry
-from cmtool.assets import Asset, found, own_folder, verify
+from cmtool.assets import Asset, find, own_folder, verify
 from cmtool.commands.console import Console
 from cmtool.errors import MissingAsset
-from cmtool.files.fetching import download, forbidden
+from cmtool.files.download import download, forbidden
+from cmtool.options import registry
 from cmtool.settings import FetchOptions
 
 __all__ = ["run"]
@@ -16,18 +16,18 @@ __all__ = ["run"]
 def run(options: FetchOptions, console: Console) -> None:
     """Download what was named, or list what there is."""
     if options.name is None:
-        listed = [_told(name, registry.get("assets", name)) for name in registry.names("assets")]
+        listed = [_describe(name, registry.get("assets", name)) for name in registry.names("assets")]
         console.result({"assets": listed}, "\n".join(map(_line, listed)))
         return
     names = registry.names("assets") if options.name == "all" else [options.name]
-    documents = [_fetched(registry.get("assets", name), options.folder, console) for name in names]
+    documents = [_fetch(registry.get("assets", name), options.folder, console) for name in names]
     console.result({"fetched": documents}, "\n".join(document["path"] for document in documents))
 
 
-def _fetched(asset: Asset, folder: Path | None, console: Console) -> dict[str, Any]:
+def _fetch(asset: Asset, folder: Path | None, console: Console) -> dict[str, Any]:
     """The file where it is already, else downloaded; always verified."""
     path = (folder or own_folder()) / asset.filename
-    there = path if path.is_file() else None if folder else found(asset)
+    there = path if path.is_file() else None if folder else find(asset)
     if there:
         verify(there, asset)
         console.say(f"{there} is here already, and its sha256 is right")
@@ -38,14 +38,14 @@ def _fetched(asset: Asset, folder: Path | None, console: Console) -> dict[str, A
             f"unset it, or copy the file from a machine with internet to {path}: {asset.url}",
         )
     console.say(f"{asset} from {asset.url} to {path}")
-    with console.track(asset.size, "bytes", f"fetch {asset.name}") as progress:
+    with console.progress(asset.size, "bytes", f"fetch {asset.name}") as progress:
         for done in download(asset, path):
             progress.update(done)
     return {"name": asset.name, "path": str(path), "bytes": asset.size, "downloaded": True}
 
 
-def _told(name: str, asset: Asset) -> dict[str, Any]:
-    path = found(asset)
+def _describe(name: str, asset: Asset) -> dict[str, Any]:
+    path = find(asset)
     return {
         "name": name,
         "file": asset.filename,

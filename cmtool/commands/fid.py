@@ -9,31 +9,39 @@ from typing import Any
 
 import numpy as np
 
-from cmtool import registry
 from cmtool.class_names import match_classes
-from cmtool.commands import curve
-from cmtool.commands.canvas import SMOOTH, resized
 from cmtool.commands.console import Console
-from cmtool.commands.judged import Side, few, find, is_model, of_dataset, picked, seen, unmeasured
-from cmtool.commands.protocols import features_of
-from cmtool.commands.shards import stray
-from cmtool.commands.together import leads
-from cmtool.declarations import declarations
+from cmtool.commands.distributed import has_stray_rank, is_main_rank
+from cmtool.commands.editing.canvas import SMOOTH, resize
+from cmtool.commands.scoring import curve
+from cmtool.commands.scoring.fid_inputs import (
+    FIDInput,
+    expected_statistics,
+    find_input,
+    is_model,
+    observe,
+    of_dataset,
+    pick,
+    warn_of_few,
+)
+from cmtool.commands.scoring.protocols import features_of
 from cmtool.errors import CmtoolError, UsageError, check_regular
-from cmtool.evaluation.memory import Memory
-from cmtool.evaluation.metrics import MEMORY, needs, values
-from cmtool.evaluation.observation import check
-from cmtool.evaluation.references import Statistics, comparable, write_statistics
-from cmtool.files.atomic import replacing, writing
-from cmtool.files.pictures import check_target, grid, write_picture
-from cmtool.files.places import check_place, made_by
+from cmtool.evaluation.accumulator import check
+from cmtool.evaluation.memorization import Memorization
+from cmtool.evaluation.metrics import MEMORIZATION, needs, values
+from cmtool.evaluation.reference_statistics import Statistics, comparable, write_statistics
+from cmtool.files.atomic import replace_folder, write_file
+from cmtool.files.output_check import check_place, made_by
+from cmtool.files.picture_files import check_target, grid, write_picture
 from cmtool.files.streams.npz import keys
-from cmtool.files.streams.reading import STREAM
+from cmtool.files.streams.reader import STREAM
+from cmtool.options import registry
+from cmtool.options.fields import option_fields
 from cmtool.pictures import with_channels
 from cmtool.settings import FidOptions
-from cmtool.settings.machine import MachineOptions
 from cmtool.settings.sampling import WalkOptions
-from cmtool.training.devices import device, use_threads
+from cmtool.settings.shared import MachineOptions
+from cmtool.training.devices import choose_device, use_threads
 
 __all__ = ["run"]
 
@@ -48,11 +56,11 @@ def run(options: FidOptions, console: Console) -> None:
     for target in filter(None, (options.source, options.ref)):
         if target != STREAM:
             check_regular(target)
-    if remark := stray():
+    if remark := has_stray_rank():
         console.warn(remark)
     use_threads(options.threads)
     spec = features_of(options, console)
-    features = registry.build("features", spec, device=str(device(options.device)))
+    features = registry.build("features", spec, device=str(choose_device(options.device)))
     ours, theirs = needs(options.metrics)
     check(features, ours | theirs)
     began = time.monotonic()
@@ -65,15 +73,15 @@ def run(options: FidOptions, console: Console) -> None:
     reference = _reference(options, sources[0], features, console)
     for side in (reference, *sources):
         if side.statistics:
-            comparable(side.statistics, unmeasured(features))
+            comparable(side.statistics, expected_statistics(features))
     _compare_classes(sources[0], reference, options, console)
-    known = seen(reference, features, None, console, theirs)
-    few(known.data, known.n, features.dim, console)
-    judged = [_judged(options, side, reference, known, features, console) for side in sources]
+    known = observe(reference, features, None, console, theirs)
+    warn_of_few(known.data, known.n, features.dim, console)
+    judged = [_score(options, side, reference, known, features, console) for side in sources]
     documents = [document for document, _ in judged]
     document = {**documents[0], "seconds": round(time.monotonic() - began, 3)}
     text = "\n".join(_line(row) for row in document["metrics"])
-    if not leads():
+    if not is_main_rank():
         return
     if len(sources) > 1:
         document |= {"checkpoints": curve.table(sources, documents), "chart": str(curve.place(options))}
@@ -93,28 +101,28 @@ def make_reference(options: FidOptions, features: Any, console: Console) -> None
         raise UsageError(f"cannot write statistics to {options.output}", "statistics are written as .npz")
     check_place(options.output, [options.source], overwrite=options.overwrite, ours=_is_reference)
     further = getattr(features, "further", ())
-    side = find(options.source, features.name, options, console)
-    found = seen(side, features, options.n, console, frozenset({"spatial"} & set(further)))
-    few(found.data, found.n, features.dim, console)
-    if not leads():
+    side = find_input(options.source, features.name, options, console)
+    found = observe(side, features, options.n, console, frozenset({"spatial"} & set(further)))
+    warn_of_few(found.data, found.n, features.dim, console)
+    if not is_main_rank():
         return
-    with replacing(options.output) as file, writing(options.output):
+    with replace_folder(options.output) as file, write_file(options.output):
         write_statistics(file, found)
     document = {"output": str(options.output), "features": _features(features), "source": side.facts(found)}
     console.result(document, str(options.output))
 
 
-def _judged(
-    options: FidOptions, side: Side, reference: Side, known: Statistics, features: Any, console: Console
-) -> tuple[dict[str, Any], Memory | None]:
+def _score(
+    options: FidOptions, side: FIDInput, reference: FIDInput, known: Statistics, features: Any, console: Console
+) -> tuple[dict[str, Any], Memorization | None]:
     """The document of one source, and what the metric memorised found."""
     ours, _ = needs(options.metrics)
-    training = known.rows if MEMORY in ours else None
-    made = seen(side, features, options.n, console, ours, training)
-    few(made.data, made.n, features.dim, console)
+    training = known.rows if MEMORIZATION in ours else None
+    made = observe(side, features, options.n, console, ours, training)
+    warn_of_few(made.data, made.n, features.dim, console)
     comparable(made, known)
     rows = values(options.metrics, made, known, features.label, options.seed)
-    rows = [_named(row, made.n) for row in rows]
+    rows = [_label(row, made.n) for row in rows]
     if features.label == "FID" and min(made.n or 0, FEW) < FEW:
         console.warn(f"{made.n} images: this is no FID-50k, and it is biased upwards")
     if known.fingerprint is None:
@@ -133,11 +141,11 @@ def _judged(
 
 def _check(options: FidOptions) -> None:
     """UsageError for options that could not do what they say."""
-    if options.sheet and MEMORY not in needs(options.metrics)[0]:
+    if options.sheet and MEMORIZATION not in needs(options.metrics)[0]:
         raise UsageError("--sheet shows what the metric memorised found", "add --metrics memorised")
     if options.source is None or any(is_model(target) for target in (options.source, options.ref) if target):
         return
-    for key, declared in declarations(FidOptions).items():
+    for key, declared in option_fields(FidOptions).items():
         ours = declared.name in {f.name for f in fields(WalkOptions)} - {f.name for f in fields(MachineOptions)}
         if ours and key not in ("batch", "seed") and getattr(options, declared.name) != declared.default:
             flag = declared.long if not declared.yaml_only else f"--set {key}"
@@ -153,7 +161,7 @@ def _check_places(options: FidOptions) -> None:
         check_place(place, [options.source, options.ref], overwrite=options.overwrite, ours=made_by("fid"))
 
 
-def _compare_classes(source: Side, reference: Side, options: FidOptions, console: Console) -> None:
+def _compare_classes(source: FIDInput, reference: FIDInput, options: FidOptions, console: Console) -> None:
     """Say that a model knows other classes than its images are compared with."""
     if options.klass is None and source.header and source.header.classes and reference.classes:
         try:
@@ -170,10 +178,10 @@ def _is_reference(path: Path) -> bool:
         return False
 
 
-def _reference(options: FidOptions, source: Side, features: Any, console: Console) -> Side:
+def _reference(options: FidOptions, source: FIDInput, features: Any, console: Console) -> FIDInput:
     """What was named, else the data that the model learned from."""
     if options.ref:
-        return find(options.ref, features.name, options, console)
+        return find_input(options.ref, features.name, options, console)
     header = source.header
     if header is None:
         raise UsageError("fid needs --ref, the images to compare with", EXAMPLE)
@@ -183,7 +191,7 @@ def _reference(options: FidOptions, source: Side, features: Any, console: Consol
     return of_dataset(spec, options.batch)
 
 
-def _named(row: dict[str, Any], n: int | None) -> dict[str, Any]:
+def _label(row: dict[str, Any], n: int | None) -> dict[str, Any]:
     """With the name under which the number may be told: FID-50k is one of 50,000 images, and of no fewer."""
     if n is None or row["metric"] not in ("FID", "sFID"):
         return {**row, "name": row["metric"]}
@@ -200,9 +208,9 @@ def _features(features: Any) -> dict[str, Any]:
     return {"name": features.name, "fingerprint": features.fingerprint, "dim": features.dim}
 
 
-def _pairs(memory: Memory, reference: Side) -> np.ndarray:
+def _pairs(memory: Memorization, reference: FIDInput) -> np.ndarray:
     """The closest images in the upper row of each two, their nearest training images in the lower."""
-    training = picked(reference, [pair.training for pair in memory.pairs])
+    training = pick(reference, [pair.training for pair in memory.pairs])
     half = len(memory.pairs) // 2 or 1
     rows = []
     for start in range(0, len(training), half):
@@ -214,5 +222,5 @@ def _alike(images: Sequence[np.ndarray]) -> np.ndarray:
     """Images uint8 [C, H, W] of one shape as they are; else coloured, at the size of the largest."""
     if len({image.shape for image in images}) > 1:
         size = max((image.shape[1:] for image in images), key=math.prod)
-        images = [with_channels(resized(image, size, SMOOTH), 3) for image in images]
+        images = [with_channels(resize(image, size, SMOOTH), 3) for image in images]
     return np.stack(images)

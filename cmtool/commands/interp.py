@@ -9,25 +9,23 @@ import torch
 from torch import Tensor
 
 from cmtool.commands.console import Console
-from cmtool.commands.ends import End, ends_of
-from cmtool.commands.generate import draw, sheet
-from cmtool.commands.guide import evaluations, guided
-from cmtool.commands.models import class_index, describe, open_model
-from cmtool.commands.plan import Plan, plan
+from cmtool.commands.generation.endpoints import Endpoint, find_endpoints
+from cmtool.commands.generation.generate import draw, sheet
+from cmtool.commands.generation.guided_model import apply_guidance, nfe
+from cmtool.commands.generation.sampler_setup import SamplerSetup, set_up_sampler
+from cmtool.commands.inputs import class_index, describe_model, open_model
 from cmtool.commands.sample import facts
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
-from cmtool.core.noise import Blend
+from cmtool.core.noise import SlerpNoise
 from cmtool.errors import UsageError
-from cmtool.evaluation.similarity import psnr
-from cmtool.files.animation import MOVING, moved_by, write_animation
-from cmtool.files.images import STREAM, check_stream
-from cmtool.files.pictures import write_picture
-from cmtool.files.places import check_place, made_by
-from cmtool.files.streams.manifest import Wanted
-from cmtool.files.streams.resuming import check_output, resuming
+from cmtool.evaluation.psnr_ssim import psnr
+from cmtool.files.images import STREAM, check_output, check_stream, resuming_writer
+from cmtool.files.output_check import check_place, made_by
+from cmtool.files.picture_files import MOVING, moved_by, write_animation, write_picture
+from cmtool.files.streams.manifest import ImageSettings
 from cmtool.settings import InterpOptions
-from cmtool.training.devices import device, use_threads
+from cmtool.training.devices import choose_device, use_threads
 
 __all__ = ["run"]
 
@@ -38,30 +36,30 @@ def run(options: InterpOptions, console: Console) -> None:
     check(options, words)
     check_place_of(options, words)
     use_threads(options.threads)
-    model, path = open_model(options.model, device(options.device), console, options.format, options.backbone)
+    model, path = open_model(options.model, choose_device(options.device), console, options.format, options.backbone)
     check_suffix(options, model.header.shape)
-    header, model = model.header, guided(model, path, options, console.warn)
-    walk = plan(header, options)
+    header, model = model.header, apply_guidance(model, path, options, console.warn)
+    walk = set_up_sampler(header, options)
     if walk.grid:
         console.say(f"levels {walk.told}")
-    ends = ends_of(words, model, walk, options, class_index(header, options.klass), console)
+    ends = find_endpoints(words, model, walk, options, class_index(header, options.klass), console)
     rows = (options.rows or options.frames) if len(ends) == 4 else 1
-    blend = Blend([end.seed for end in ends], options.frames, rows, [end.noise for end in ends])
-    labels = labels_between(ends, options.frames, rows) if header.conditional else None
+    blend = SlerpNoise([end.seed for end in ends], options.frames, rows, [end.noise for end in ends])
+    labels = labels_between(ends, options.frames, rows) if header.num_classes else None
     told = None if labels is None else labels.tolist()
-    wanted = Wanted(range(len(blend)), told, header.shape, frame_facts(model, walk, options, ends, rows))
+    wanted = ImageSettings(range(len(blend)), told, header.shape, frame_facts(model, walk, options, ends, rows))
     if is_stream(options.output):
         for remark in check_output(options.output, wanted, options.overwrite):
             console.warn(remark)
     images = draw(model, walk, blend, labels)
     write(options, images, labels, wanted)
     document = {
-        "model": describe(model, path),
+        "model": describe_model(model, path),
         "ends": words,
         "frames": options.frames,
         "rows": rows,
-        "evaluations": evaluations(walk, model),
-        "returned": returned(ends, images, options.frames, console) or None,
+        "nfe": nfe(walk, model),
+        "returned": measure_inversion(ends, images, options.frames, console) or None,
         "output": options.output,
     }
     if options.output != STREAM:
@@ -94,7 +92,7 @@ def check_place_of(options: InterpOptions, words: list[str]) -> None:
 
 
 def frame_facts(
-    model: Denoiser | Guided, walk: Plan, options: InterpOptions, ends: list[End], rows: int
+    model: Denoiser | Guided, walk: SamplerSetup, options: InterpOptions, ends: list[Endpoint], rows: int
 ) -> dict[str, Any]:
     """What a manifest says of the frames, as of images of ``sample``; with a digest of what they go between."""
     found, digest = facts(model, walk, options), hashlib.sha256(json.dumps([options.frames, rows]).encode())
@@ -112,7 +110,7 @@ def check_suffix(options: InterpOptions, shape: tuple[int, ...]) -> None:
         check_stream(options.output, shape)
 
 
-def labels_between(ends: list[End], frames: int, rows: int) -> Tensor:
+def labels_between(ends: list[Endpoint], frames: int, rows: int) -> Tensor:
     """The class of every frame, int64 [rows frames]: that of the nearest end."""
     labels = torch.tensor([end.label for end in ends]).view(-1, 2)
     across = (torch.arange(frames) * 2 >= frames).long()
@@ -120,7 +118,7 @@ def labels_between(ends: list[End], frames: int, rows: int) -> Tensor:
     return labels[down][:, across].flatten()
 
 
-def returned(ends: list[End], images: Tensor, frames: int, console: Console) -> dict[str, Any]:
+def measure_inversion(ends: list[Endpoint], images: Tensor, frames: int, console: Console) -> dict[str, Any]:
     """How near each image that was turned into noise comes back, PSNR in dB."""
     corners = [0, frames - 1, len(images) - frames, len(images) - 1]
     found = {}
@@ -131,7 +129,7 @@ def returned(ends: list[End], images: Tensor, frames: int, console: Console) -> 
     return found
 
 
-def write(options: InterpOptions, images: Tensor, labels: Tensor | None, wanted: Wanted) -> None:
+def write(options: InterpOptions, images: Tensor, labels: Tensor | None, wanted: ImageSettings) -> None:
     """A strip or grid, an animation, or a stream of frames."""
     suffix = Path(options.output).suffix.lower()
     if suffix in MOVING:
@@ -139,7 +137,7 @@ def write(options: InterpOptions, images: Tensor, labels: Tensor | None, wanted:
     elif suffix == ".png":
         write_picture(options.output, sheet(images, options.frames), "interp")
     else:
-        with resuming(options.output, wanted, overwrite=options.overwrite) as (writer, places):
+        with resuming_writer(options.output, wanted, overwrite=options.overwrite) as (writer, places):
             if writer:
                 some = list(places)
                 writer.write(some, images[some], None if labels is None else labels[some])

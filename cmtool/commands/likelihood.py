@@ -11,31 +11,30 @@ from torch import Tensor
 
 from cmtool.class_names import known_names, match_classes
 from cmtool.commands.console import Console
-from cmtool.commands.data import open_dataset
-from cmtool.commands.generate import piece, threads
-from cmtool.commands.models import class_name, describe, open_model
+from cmtool.commands.generation.generate import chunk_size, num_threads
+from cmtool.commands.inputs import class_name, describe_model, open_dataset, open_model
 from cmtool.core.denoiser import Denoiser
-from cmtool.core.finite import check_finite
-from cmtool.core.grids import log_uniform
+from cmtool.core.deterministic import worker_pool
 from cmtool.core.likelihood import (
-    Walk,
+    Integrator,
+    axis_probes,
     bits_per_dim,
-    dequantised,
-    every_axis,
+    dequantize,
     gaussian_probes,
     log_likelihood,
     rademacher_probes,
 )
 from cmtool.core.noise import Noise
-from cmtool.core.samplers import flow
+from cmtool.core.pixels import check_finite
+from cmtool.core.sampling.loops import ode_field
+from cmtool.core.sigma_schedules import log_uniform
 from cmtool.core.solvers import Field, Solver, integrate
-from cmtool.core.solvers.library import rk4
-from cmtool.core.workers import workers
+from cmtool.core.solvers.runge_kutta import rk4
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.settings import LikelihoodOptions
 from cmtool.training.batches import Cache
-from cmtool.training.devices import device, use_threads
+from cmtool.training.devices import choose_device, use_threads
 
 __all__ = ["run"]
 
@@ -46,7 +45,7 @@ def run(options: LikelihoodOptions, console: Console) -> None:
     """Walk images of the data to noise, adding up how the volume changes, and print the mean in bits per dimension."""
     use_threads(options.threads)
     model, path = open_model(
-        options.model, device(options.device), console, options.format, options.backbone, kind="score"
+        options.model, choose_device(options.device), console, options.format, options.backbone, kind="score"
     )
     header = model.header
     if header.kind != "score":
@@ -60,9 +59,9 @@ def run(options: LikelihoodOptions, console: Console) -> None:
         sides = ["x".join(map(str, shape)) for shape in (header.shape, tuple(dataset.shape))]
         raise UsageError(f"{path} knows images of {sides[0]}, and the data are {sides[1]}")
     n, began = min(options.n, len(dataset)), time.monotonic()
-    classes = matched(dataset.classes, header, path, console)
-    with console.track(n, "images", "likelihood") as progress:
-        found = torch.cat(list(measured(model, dataset, n, options, progress.update, classes)))
+    classes = match_names(dataset.classes, header, path, console)
+    with console.progress(n, "images", "likelihood") as progress:
+        found = torch.cat(list(measure(model, dataset, n, options, progress.update, classes)))
     mean, error = float(found.mean()), float(found.std() / math.sqrt(n)) if n > 1 else 0.0
     document = {
         "metric": "bits/dim",
@@ -70,28 +69,28 @@ def run(options: LikelihoodOptions, console: Console) -> None:
         "standard_error": error,
         "images": n,
         "data": spec["name"],
-        "model": describe(model, path),
+        "model": describe_model(model, path),
         "steps": options.steps,
-        "probes": options.probes or math.prod(header.shape),
-        "evaluations": 4 * options.steps,
+        "probes": options.hutchinson_probes or math.prod(header.shape),
+        "nfe": 4 * options.steps,
         "seconds": round(time.monotonic() - began, 3),
     }
     console.result(document, f"bits/dim  {mean:.4f} +- {error:.4f}")
 
 
-def matched(names: Sequence[str], header: Header, path: Path, console: Console) -> Tensor | None:
+def match_names(names: Sequence[str], header: Header, path: Path, console: Console) -> Tensor | None:
     """The model's label for each class of the data, int64 [K]; None where the images are measured without a class.
 
     UsageError where a class of the data is none of the model's.
     """
-    if not header.conditional:
+    if not header.num_classes:
         return None
     if not names:
         console.warn(
             f"{path} knows classes, and the data have none: the likelihood is that of images without their class"
         )
         return None
-    ours = known_names(header.classes, header.conditional)
+    ours = known_names(header.classes, header.num_classes)
     found = match_classes(names, ours, "the data", str(path))
     if list(names) != list(ours):
         some = [f"{name} is {class_name(header, k)}" for name, k in zip(names, found, strict=True) if k is not None]
@@ -101,7 +100,7 @@ def matched(names: Sequence[str], header: Header, path: Path, console: Console) 
     return torch.tensor(found)
 
 
-def measured(
+def measure(
     model: Denoiser,
     dataset: Any,
     n: int,
@@ -115,7 +114,7 @@ def measured(
     """
     where, cache = next(model.parameters()).device, Cache(dataset)
     shape = model.header.shape
-    size = piece(shape, where)
+    size = chunk_size(shape, where)
     levels = log_uniform(options.steps + 1, model.header.sigma_min, model.header.sigma_max).log().flip(0)
     prior = torch.tensor(math.hypot(model.header.sigma_max, model.preconditioning.sigma_data))
 
@@ -123,13 +122,13 @@ def measured(
         numbers = [min(first + i, n - 1) for i in range(size)]  # the last piece is filled up, so that bits stay
         images, labels = cache.read(numbers)
         noise = Noise([options.seed + i for i in numbers])
-        x = dequantised(images, noise).to(where)
+        x = dequantize(images, noise).to(where)
         labels = classes[labels].to(where) if labels is not None and classes is not None else None
-        field = in_logarithm(flow(model, labels))
-        log_density, _ = log_likelihood(field, x, along(levels, rk4()), probes(options, noise, shape), prior)
+        field = in_log_sigma(ode_field(model, labels))
+        log_density, _ = log_likelihood(field, x, integrate_along(levels, rk4()), probes(options, noise, shape), prior)
         return bits_per_dim(log_density, math.prod(shape))[: n - first].cpu()
 
-    with workers(threads(where)) as work:
+    with worker_pool(num_threads(where)) as work:
         done = 0
         for bits in work(one, range(0, n, size)):
             check_finite(bits, f"of images {done} to {done + len(bits) - 1}")
@@ -140,18 +139,18 @@ def measured(
 
 def probes(options: LikelihoodOptions, noise: Noise, shape: tuple[int, ...]) -> Tensor:
     """What the trace is estimated with; every axis for ``probes`` 0."""
-    if options.probes == 0:
-        return every_axis(len(noise), shape)
+    if options.hutchinson_probes == 0:
+        return axis_probes(len(noise), shape)
     kinds = {"rademacher": rademacher_probes, "gaussian": gaussian_probes}
-    return kinds[options.probe](noise, shape, options.probes)
+    return kinds[options.probe](noise, shape, options.hutchinson_probes)
 
 
-def in_logarithm(field: Field) -> Field:
+def in_log_sigma(field: Field) -> Field:
     """``dx/d ln sigma = sigma dx/dsigma``, which is smooth down to the lowest level."""
     return lambda x, t: t.exp().to(x) * field(x, t.exp())
 
 
-def along(grid: Tensor, solver: Solver) -> Walk:
+def integrate_along(grid: Tensor, solver: Solver) -> Integrator:
     """A walk with the same steps for every image, so that none depends on what is beside it."""
 
     def walk(field: Field, y: Tensor) -> Tensor:

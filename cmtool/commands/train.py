@@ -10,34 +10,32 @@ from typing import Any, cast
 
 import torch
 
-from cmtool.commands.assemble import Job, assemble
 from cmtool.commands.console import Console
-from cmtool.commands.data import anchored, open_dataset, portrait
-from cmtool.commands.generate import draw, labels_of, sheet
-from cmtool.commands.plan import plan
-from cmtool.commands.resuming import again, check_data, is_done, take_up, unchanged
-from cmtool.commands.shards import stray
-from cmtool.commands.stopping import Stop
+from cmtool.commands.distributed import has_stray_rank
+from cmtool.commands.generation.generate import draw, labels_of, sheet
+from cmtool.commands.generation.sampler_setup import set_up_sampler
+from cmtool.commands.inputs import anchor_paths, dataset_facts, open_dataset
+from cmtool.commands.signals import Stop
+from cmtool.commands.training.build import TrainingJob, build_training
+from cmtool.commands.training.resume import check_data, check_unchanged, is_done, resume_command, resume_run
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
 from cmtool.errors import BadFile, CmtoolError, Diverged, Interrupted, MissingInput, Preempted, WriteFailed
-from cmtool.files import averages, runs
-from cmtool.files.atomic import write_bytes
+from cmtool.files import runs
+from cmtool.files.atomic import has_no_locks, write_bytes
 from cmtool.files.checkpoint import DTYPES, check_header, save
+from cmtool.files.data_fingerprint import write_inventory
 from cmtool.files.header import Header, read_header
-from cmtool.files.inventory import write_inventory
-from cmtool.files.locks import unlocked
-from cmtool.files.pictures import write_picture
+from cmtool.files.picture_files import write_picture
 from cmtool.files.runs import CHECKPOINT
-from cmtool.files.state import save_state
-from cmtool.options import dump, load
+from cmtool.files.sealed import save_state
+from cmtool.options.ema_spec import EMASpec, parse_ema_specs
+from cmtool.options.load import dump_options, load_options
 from cmtool.settings import TrainOptions
-from cmtool.tracks import Track, tracks
 from cmtool.training.batches import ahead
-from cmtool.training.devices import device, piece, precision, use_threads
-from cmtool.training.loop import Report, train
-from cmtool.training.optimisers import learning_rate
-from cmtool.training.snapshot import pack
+from cmtool.training.devices import choose_device, micro_batch_size, precision, use_threads
+from cmtool.training.loop import Report, pack, train
+from cmtool.training.optimizers import learning_rate
 
 __all__ = ["run"]
 
@@ -47,21 +45,21 @@ PATIENCE = 5  # steps in a row without a finite gradient
 
 def run(options: TrainOptions, console: Console) -> None:
     """Train, keeping a run directory; stop on a signal at the end of a step, with everything saved."""
-    if remark := stray():
+    if remark := has_stray_rank():
         console.warn(remark)
     use_threads(options.threads)
-    where = device(options.device)
+    where = choose_device(options.device)
     resume = options.resume
     if resume:
-        options = unchanged(options, resume)
+        options = check_unchanged(options, resume)
         if is_done(options, resume):
             console.say(f"{resume} has finished already; to go on give more --images than {options.images:,}")
-            return conclude(resume, options.command, console)
-    dataset = opened(options, console)
-    console.say(f"data: {portrait(options.data['name'], dataset, options.conditional)}")
+            return finish(resume, options.command, console)
+    dataset = open_data(options, console)
+    console.say(f"data: {dataset_facts(options.data['name'], dataset, options.conditional)}")
     if resume:
         check_data(dataset, resume)
-    job = assemble(options, where, dataset)
+    job = build_training(options, where, dataset)
     check_header(job.header, cast(Denoiser, job.state.average.model))
     parameters = sum(p.numel() for p in job.state.model.parameters())
     for remark in job.remarks:
@@ -72,37 +70,37 @@ def run(options: TrainOptions, console: Console) -> None:
         return preview(options, job, console, parameters)
 
     folder = resume or runs.create(options.run_dir, options.command, options.data["name"])
-    for remark in unlocked(folder):
+    for remark in has_no_locks(folder):
         console.warn(remark)
     with runs.locked(folder), Stop() as stop:
         if resume:
-            take_up(job, folder, options.command)
+            resume_run(job, folder, options.command)
             console.say(f"going on with {folder} at {job.state.images:,} images")
         keep_options(options, folder)
         write_inventory(folder, dataset)
-        seconds = Walk(options, job, folder, console, stop).run(precision(options.precision, where))
-    return conclude(folder, options.command, console, seconds)
+        seconds = TrainingRun(options, job, folder, console, stop).run(precision(options.precision, where))
+    return finish(folder, options.command, console, seconds)
 
 
-def opened(options: TrainOptions, console: Console) -> Any:
+def open_data(options: TrainOptions, console: Console) -> Any:
     """The data; MissingInput says how to name those of a run that have moved."""
     try:
         return open_dataset(options.data, console.say)
     except MissingInput as error:
-        moved = f"if the data have moved: {again(options.command, options.resume)} --data WHERE"
+        moved = f"if the data have moved: {resume_command(options.command, options.resume)} --data WHERE"
         raise MissingInput(error.message, moved if options.resume else error.hint) from error
 
 
 def keep_options(options: TrainOptions, folder: Path) -> None:
     """What the run goes on with when it is taken up; of one that was, its length alone changes."""
-    kept = anchored(replace(options, run_dir=None, resume=None, dry_run=False))
+    kept = anchor_paths(replace(options, run_dir=None, resume=None, dry_run=False))
     if options.resume:
-        stored = load(type(options), {}, configs=[folder / "config.yaml"], environment={})
+        stored = load_options(type(options), {}, configs=[folder / "config.yaml"], environment={})
         kept = replace(stored, images=options.images)
-    write_bytes(folder / "config.yaml", dump(kept).encode())
+    write_bytes(folder / "config.yaml", dump_options(kept).encode())
 
 
-def conclude(folder: Path, command: str, console: Console, seconds: float = 0.0) -> None:
+def finish(folder: Path, command: str, console: Console, seconds: float = 0.0) -> None:
     """Say what a finished run has made."""
     path = folder / CHECKPOINT
     header, status = read_header(path), runs.read_status(folder)
@@ -120,10 +118,10 @@ def conclude(folder: Path, command: str, console: Console, seconds: float = 0.0)
     console.result(document, str(path))
 
 
-def preview(options: TrainOptions, job: Job, console: Console, parameters: int) -> None:
+def preview(options: TrainOptions, job: TrainingJob, console: Console, parameters: int) -> None:
     """What a run would cost: a few steps in memory, nothing written."""
     steps, began = 3, time.monotonic()
-    micro = options.micro_batch or piece(options.batch, job.header.shape, device(options.device))
+    micro = options.micro_batch or micro_batch_size(options.batch, job.header.shape, choose_device(options.device))
     some, threads = job.batches.since(0), torch.get_num_threads()
     for _ in train(job.state, some, steps * options.batch, lambda n: 0.0, micro=micro, threads=threads):
         pass
@@ -143,15 +141,15 @@ def preview(options: TrainOptions, job: Job, console: Console, parameters: int) 
     console.result(document, text + "\nnothing was written; leave out --dry-run to train")
 
 
-class Walk:
+class TrainingRun:
     """The steps of one run, and what is written and said on the way."""
 
-    def __init__(self, options: TrainOptions, job: Job, folder: Path, console: Console, stop: Stop):
+    def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, console: Console, stop: Stop):
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
         self.model = cast(Denoiser, job.state.average.model)
         self.model.header = job.header
         models = [average.model for average in (job.state.average, *job.state.others.values())]
-        self.tracks = dict(zip(tracks(options.ema), cast(list[Denoiser], models), strict=True))
+        self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
         self.cores = torch.get_num_threads()
         self.began = time.monotonic()
         self.losses: list[torch.Tensor] = []
@@ -167,10 +165,11 @@ class Walk:
             state,
             batches,
             options.images,
-            lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.decay, options.hold),
+            lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.lr_schedule, options.hold),
             seed=options.seed,
-            clip=options.clip,
-            micro=options.micro_batch or piece(options.batch, self.job.header.shape, device(options.device)),
+            clip=options.grad_clip,
+            micro=options.micro_batch
+            or micro_batch_size(options.batch, self.job.header.shape, choose_device(options.device)),
             threads=self.cores,
             autocast=autocast,
         )
@@ -178,7 +177,7 @@ class Walk:
             with (
                 closing(batches),
                 closing(steps),
-                self.console.track(options.images, "images", options.command) as progress,
+                self.console.progress(options.images, "images", options.command) as progress,
             ):
                 for report in steps:
                     self.step(report, first, progress)
@@ -202,7 +201,7 @@ class Walk:
             self.keep("failed")
             raise Diverged(
                 f"the last {PATIENCE} gradients were not finite; the weights before them are in {self.folder}",
-                f"start again with a lower learning rate, --lr {self.options.lr / 3:.1g}, or with --clip 1",
+                f"start again with a lower learning rate, --lr {self.options.lr / 3:.1g}, or with --grad-clip 1",
             )
         if self.due(report.images, LINES):
             loss = float(torch.stack(self.losses).mean())
@@ -238,10 +237,12 @@ class Walk:
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
         header = self.model.header = replace(self.job.header, levels=self.job.state.objective.sampling)
-        seeds = range(max(header.conditional, 8) * (4 if header.conditional else 8))
-        labels = labels_of(seeds, header.conditional)
-        made = draw(self.model, plan(header), Noise(seeds), labels, self.cores)  # torch itself has one core in training
-        write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.conditional, 8)))
+        seeds = range(max(header.num_classes, 8) * (4 if header.num_classes else 8))
+        labels = labels_of(seeds, header.num_classes)
+        made = draw(
+            self.model, set_up_sampler(header), Noise(seeds), labels, self.cores
+        )  # torch itself has one core in training
+        write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.num_classes, 8)))
 
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:
         """What is told of a picture that ended the run, when what was learned is saved."""
@@ -252,7 +253,7 @@ class Walk:
         self.keep("failed", reason=reason)
         return type(error)(
             f"{error.message}; stopped at {images:,} of {self.options.images:,} images, all is saved in {self.folder}",
-            f"mend it, then go on with: {again(self.options.command, self.folder)}",
+            f"mend it, then go on with: {resume_command(self.options.command, self.folder)}",
         )
 
     def status(self, word: str, **facts: Any) -> None:
@@ -262,7 +263,7 @@ class Walk:
         """Save the checkpoint, the state to go on from, and how the run stands."""
         state = self.job.state
         for track, model in self.tracks.items():
-            place = averages.place(self.folder, track.name) if model is not self.model else self.folder / CHECKPOINT
+            place = runs.average_path(self.folder, track.name) if model is not self.model else self.folder / CHECKPOINT
             save(place, model, self.header(track))
         save_state(self.folder, *pack(state))
         self.status(word, **facts)
@@ -271,10 +272,10 @@ class Walk:
         """Checkpoints of the power averages as they are now, from which others can be rebuilt."""
         for track, model in self.tracks.items():
             if track.form == "power":
-                place = averages.place(self.folder, track.name, images)
+                place = runs.average_path(self.folder, track.name, images)
                 save(place, model, self.header(track), DTYPES[self.options.ema_dtype])
 
-    def header(self, track: Track) -> Header:
+    def header(self, track: EMASpec) -> Header:
         """As things stand: a method may change on the way what its samples want."""
         state = self.job.state
         levels, average = state.objective.sampling, {"track": str(track)}
@@ -285,5 +286,5 @@ class Walk:
         kind = Preempted if self.stop.preempted else Interrupted
         raise kind(
             f"stopped at {self.job.state.images:,} of {self.options.images:,} images; all is saved in {self.folder}",
-            f"go on with: {again(self.options.command, self.folder)}",
+            f"go on with: {resume_command(self.options.command, self.folder)}",
         )

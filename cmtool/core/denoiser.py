@@ -8,30 +8,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cmtool.core.discrete_processes import ddpm_sigmas, interpolated_step, nearest_step
 from cmtool.core.process import VP, FlowMatching, SubVP
-from cmtool.core.rungs import ddpm, nearest, rung
-from cmtool.errors import unknown
+from cmtool.errors import unknown_name
 
-__all__ = ["FORMS", "NAMED", "TIMES", "Denoise", "Denoiser", "Preconditioning", "like"]
+__all__ = ["FORMS", "PARAMETERIZATIONS", "TIMES", "Denoise", "Denoiser", "Preconditioning", "broadcast_like"]
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x [B, ...], sigma [B], labels [B] or None) -> x_0
 
 
-def like(value: Tensor, x: Tensor) -> Tensor:
+def broadcast_like(value: Tensor, x: Tensor) -> Tensor:
     """A number per sample [B], or one for all [], shaped and typed to multiply ``x`` [B, ...]."""
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value.to(x)
 
 
 @cache
-def ladder(steps: int, beta_min: float, beta_max: float) -> Tensor:
+def ddpm_linear_sigmas(steps: int, beta_min: float, beta_max: float) -> Tensor:
     """The levels of the linear ladder, of the networks that were told the number of the step."""
-    return ddpm(steps, beta_min=beta_min, beta_max=beta_max)
+    return ddpm_sigmas(steps, beta_min=beta_min, beta_max=beta_max)
 
 
 @cache
-def cosine(steps: int, shift: float, most: float) -> Tensor:
+def ddpm_cosine_sigmas(steps: int, shift: float, most: float) -> Tensor:
     """The same of the cosine ladder."""
-    return ddpm(steps, "cosine", shift=shift, most=most)
+    return ddpm_sigmas(steps, "cosine", shift=shift, most=most)
 
 
 # c_noise: what a network is told of the noise level; times ``time_scale`` and plus ``time_shift``.
@@ -44,9 +44,9 @@ TIMES: dict[str, Callable[[Tensor, "Preconditioning"], Tensor]] = {
     "vp": lambda sigma, p: VP(p.beta_min, p.beta_max).time(sigma),
     "subvp": lambda sigma, p: SubVP(p.beta_min, p.beta_max).time(sigma),
     "flow": lambda sigma, _: FlowMatching().time(sigma),
-    "ddpm": lambda sigma, p: rung(sigma, ladder(p.steps, p.beta_min, p.beta_max)),
-    "ddpm-cosine": lambda sigma, p: rung(sigma, cosine(p.steps, p.cosine_shift, p.beta_limit)),
-    "iddpm": lambda sigma, p: nearest(sigma, cosine(p.steps, p.cosine_shift, p.beta_limit)).to(sigma),
+    "ddpm": lambda sigma, p: interpolated_step(sigma, ddpm_linear_sigmas(p.steps, p.beta_min, p.beta_max)),
+    "ddpm-cosine": lambda sigma, p: interpolated_step(sigma, ddpm_cosine_sigmas(p.steps, p.cosine_shift, p.beta_limit)),
+    "iddpm": lambda sigma, p: nearest_step(sigma, ddpm_cosine_sigmas(p.steps, p.cosine_shift, p.beta_limit)).to(sigma),
     "log-vp": lambda sigma, p: VP(p.beta_min, p.beta_max).time(sigma).log(),
     "log-subvp": lambda sigma, p: SubVP(p.beta_min, p.beta_max).time(sigma).log(),
 }
@@ -67,7 +67,7 @@ FORMS: dict[str, Form] = {
 }
 
 # The parameterisations of the field, by the name of the process that they belong to.
-NAMED: dict[str, dict[str, Any]] = {
+PARAMETERIZATIONS: dict[str, dict[str, Any]] = {
     "edm": {},
     "trigflow": {"time": "angle", "sign": -1.0},
     "vp": {"form": "noise", "time": "vp", "time_scale": 4.0},
@@ -106,7 +106,7 @@ class Preconditioning:
     ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song et al. 2023, arXiv 2303.01469, app. C).
     TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024, arXiv 2410.11081, eq. 5).
 
-    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flowmap.py``). ``beta_min``
+    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flow_map.py``). ``beta_min``
     and ``beta_max`` are those of the times of VP, sub-VP and the linear ladder, ``cosine_shift`` and ``beta_limit`` of
     the cosine ladder; both ladders have ``steps`` rungs.
     """
@@ -132,9 +132,9 @@ class Preconditioning:
         ``time_scale`` brings c_noise to the range of a few units that our backbones' embeddings resolve; that of
         "vp-999", "subvp-999", "ve-1", "ddpm-1000", "ddpm-cosine-1000" and "iddpm" is the published networks' own.
         """
-        if name not in NAMED:
-            raise unknown("preconditioning", name, NAMED)
-        return cls(sigma_data, **NAMED[name])
+        if name not in PARAMETERIZATIONS:
+            raise unknown_name("preconditioning", name, PARAMETERIZATIONS)
+        return cls(sigma_data, **PARAMETERIZATIONS[name])
 
     @classmethod
     def trigflow(cls, sigma_data: float = 0.5) -> "Preconditioning":
@@ -169,9 +169,9 @@ class Denoiser(nn.Module):
         else need know of them.
         """
         c_skip, c_out, _, _ = self.preconditioning(sigma.to(x.device))
-        return like(c_skip, x) * x + like(c_out, x) * self.inside(x, sigma, labels, hints)
+        return broadcast_like(c_skip, x) * x + broadcast_like(c_out, x) * self.raw_output(x, sigma, labels, hints)
 
-    def inside(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def raw_output(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
         """``F(c_in x, c_noise)``, what the network itself predicts, in the precision of ``x``.
 
         Of a network that also predicts its variance, and so gives twice the channels, the first half is taken.
@@ -180,5 +180,5 @@ class Denoiser(nn.Module):
         _, _, c_in, c_noise = self.preconditioning(sigma)
         weights = next(self.net.parameters(), x).dtype
         told = (labels,) if hints is None else (labels, hints.to(weights))
-        inside = self.net((like(c_in, x) * x).to(weights), c_noise.to(weights), *told)
+        inside = self.net((broadcast_like(c_in, x) * x).to(weights), c_noise.to(weights), *told)
         return inside[:, : x.shape[1]].to(x.dtype)

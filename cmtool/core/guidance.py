@@ -39,19 +39,19 @@ class Guided(nn.Module):
         self.header: Any = getattr(model, "header", None)
         self.preconditioning: Any = getattr(model, "preconditioning", None)
 
-    def inside(self, sigma: Tensor) -> Tensor:
+    def is_active(self, sigma: Tensor) -> Tensor:
         """Which levels are guided."""
         low, high = self.interval
         return (sigma > low) & (sigma <= high) & (self.weight != 1)
 
     def cost(self, sigma: Tensor) -> int:
         """The network evaluations of a call at these levels."""
-        return 2 if self.inside(sigma).any() else 1
+        return 2 if self.is_active(sigma).any() else 1
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         plain = self.model(x, sigma, labels)
         sigma = sigma.expand(len(x))
-        rows = self.inside(sigma).nonzero()[:, 0]
+        rows = self.is_active(sigma).nonzero()[:, 0]
         if not len(rows):
             return plain
         there = rows.to(x.device)

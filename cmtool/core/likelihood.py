@@ -11,43 +11,43 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cmtool.core.noise import START, STEP, Blend, Noise
+from cmtool.core.noise import START, STEP, Noise, SlerpNoise
 from cmtool.core.solvers import Field
 from cmtool.errors import MissingAsset
 
 __all__ = [
-    "Walk",
+    "Integrator",
     "adaptive",
+    "axis_probes",
     "bits_per_dim",
-    "dequantised",
-    "every_axis",
+    "dequantize",
     "gaussian_probes",
     "log_likelihood",
     "log_normal",
     "rademacher_probes",
-    "with_volume",
+    "with_divergence",
 ]
 
-Walk = Callable[[Field, Tensor], Tensor]  # (field, y [B, n]) -> y at the other end
+Integrator = Callable[[Field, Tensor], Tensor]  # (field, y [B, n]) -> y at the other end
 
 
-def gaussian_probes(noise: Noise | Blend, shape: tuple[int, ...], n: int = 1) -> Tensor:
+def gaussian_probes(noise: Noise | SlerpNoise, shape: tuple[int, ...], n: int = 1) -> Tensor:
     """N(0, 1), [n, B, *shape]; draw k is stream STEP + k (Hutchinson 1989)."""
     return torch.stack([noise.normal(shape, STEP + k) for k in range(n)])
 
 
-def rademacher_probes(noise: Noise | Blend, shape: tuple[int, ...], n: int = 1) -> Tensor:
+def rademacher_probes(noise: Noise | SlerpNoise, shape: tuple[int, ...], n: int = 1) -> Tensor:
     """-1 or 1, [n, B, *shape]: of all probes those of least variance, none where the Jacobian is diagonal."""
     return torch.where(gaussian_probes(noise, shape, n) < 0, -1.0, 1.0)
 
 
-def every_axis(rows: int, shape: tuple[int, ...]) -> Tensor:
+def axis_probes(rows: int, shape: tuple[int, ...]) -> Tensor:
     """``sqrt(D) e_k``, [D, rows, *shape]: probes that give the trace itself, for points and very small images."""
     size = math.prod(shape)
     return (size**0.5 * torch.eye(size)).view(size, 1, *shape).expand(size, rows, *shape)
 
 
-def with_volume(field: Field, probes: Tensor) -> Field:
+def with_divergence(field: Field, probes: Tensor) -> Field:
     """The field of ``y = (x, log-volume)``, flat [B, D + 1]; its last slope is ``mean_k e_k^T (d field/dx) e_k``."""
     shape = probes.shape[2:]
 
@@ -62,7 +62,7 @@ def with_volume(field: Field, probes: Tensor) -> Field:
     return both
 
 
-def adaptive(t: float, s: float, tolerance: float = 1e-5, method: str = "RK45") -> Walk:
+def adaptive(t: float, s: float, tolerance: float = 1e-5, method: str = "RK45") -> Integrator:
     """From time t to s with ``scipy.integrate.solve_ivp``, relative and absolute error ``tolerance``.
 
     All rows share their steps, so a row may change by about the tolerance with what is beside it.
@@ -90,14 +90,14 @@ def log_normal(x: Tensor, deviation: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def log_likelihood(field: Field, x: Tensor, walk: Walk, probes: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+def log_likelihood(field: Field, x: Tensor, walk: Integrator, probes: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
     """``log p(x)`` in nats, [B], and the noise [B, ...] that x [B, ...] becomes at the end of the walk.
 
     ``probes`` [n, B, ...] estimate the divergence and stay the same along the way, so that the field is smooth;
     ``prior`` [] is the standard deviation at the end. Everything is float64.
     """
     y = torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], 1).double()
-    end = walk(with_volume(field, probes), y)
+    end = walk(with_divergence(field, probes), y)
     z = end[:, :-1].unflatten(1, x.shape[1:])
     return log_normal(z, prior.to(z)) + end[:, -1], z
 
@@ -110,7 +110,7 @@ def bits_per_dim(log_density: Tensor, dimensions: int, width: float = 1 / 127.5)
     return -log_density / (dimensions * math.log(2)) - math.log2(width)
 
 
-def dequantised(images: Tensor, noise: Noise | Blend) -> Tensor:
+def dequantize(images: Tensor, noise: Noise | SlerpNoise) -> Tensor:
     """Grey levels uint8 [B, C, H, W] as densities need them: ``(u + U(-1/2, 1/2))/127.5 - 1``, float64.
 
     Source: Theis et al. 2016, arXiv 1511.01844, section 3.1.

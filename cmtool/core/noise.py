@@ -1,4 +1,9 @@
-"""Noise that belongs to samples: row i depends on seeds[i] and the name of the draw, on nothing else."""
+"""Noise that belongs to samples: row i depends on seeds[i] and the name of the draw, on nothing else.
+
+At the end, the noise of OpenAI's and EDM's samplers. Theirs knows a draw by how many came before it, so it must be
+asked in the order of the published sampler. torch's generators differ between processor and GPU: take the ``device``
+that was used then.
+"""
 
 from collections.abc import Sequence
 
@@ -6,7 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["AUGMENT", "LABEL", "LEVEL", "START", "STEP", "Blend", "Noise", "spherical"]
+__all__ = [
+    "AUGMENT",
+    "LABEL",
+    "LEVEL",
+    "START",
+    "STEP",
+    "Noise",
+    "PerSampleNoise",
+    "SharedNoise",
+    "SlerpNoise",
+    "slerp",
+]
+
 
 # The names of the draws. STEP is the first of many: draw k of a walk is STEP + k.
 START, LEVEL, LABEL, AUGMENT, STEP = 0, 1, 2, 3, 1 << 16
@@ -57,7 +74,7 @@ class Noise:
         return torch.tensor(draws, dtype=torch.float64).clamp(2.0**-54, 1 - 2.0**-53)
 
 
-class Blend:
+class SlerpNoise:
     """Noise between seeds: ``frames`` from one to the other, or ``rows`` of them between four, the corners of a grid.
 
     In every draw it is the spherical blend, along the rows first and then down. An end may bring its own noise for
@@ -76,14 +93,14 @@ class Blend:
         z = self.ends.normal(shape, stream).double()
         for i, own in self.starts.items() if stream == START else ():
             z[i] = own
-        edges = [spherical(z[i], z[i + 1], self.frames) for i in range(0, len(z), 2)]
+        edges = [slerp(z[i], z[i + 1], self.frames) for i in range(0, len(z), 2)]
         if len(edges) == 1:
             return edges[0].float()
-        columns = [spherical(above, below, self.rows) for above, below in zip(*edges, strict=True)]
+        columns = [slerp(above, below, self.rows) for above, below in zip(*edges, strict=True)]
         return torch.stack(columns, 1).flatten(0, 1).float()
 
 
-def spherical(z0: Tensor, z1: Tensor, n: int) -> Tensor:
+def slerp(z0: Tensor, z1: Tensor, n: int) -> Tensor:
     """``n`` points [n, ...] from z0 to z1 along the great circle, a = 0 .. 1; the ends exactly.
 
     z = sin((1 - a) psi)/sin(psi) z_0 + sin(a psi)/sin(psi) z_1,    psi the angle between z_0 and z_1
@@ -93,3 +110,52 @@ def spherical(z0: Tensor, z1: Tensor, n: int) -> Tensor:
         return z0.expand(n, *z0.shape)
     a = torch.linspace(0, 1, n, dtype=torch.float64).view(-1, *[1] * z0.ndim)
     return ((1 - a) * angle).sin() / angle.sin() * z0 + (a * angle).sin() / angle.sin() * z1
+
+
+class PerSampleNoise:
+    """A generator for each sample: EDM's seeds, and OpenAI's ``--generator determ-indiv``.
+
+    EDM draws in double precision after the start: ``steps=torch.float64``.
+    """
+
+    def __init__(self, seeds: Sequence[int], steps: torch.dtype = torch.float32, device: str | torch.device = "cpu"):
+        self.generators = [torch.Generator(device).manual_seed(seed % (1 << 32)) for seed in seeds]
+        self.steps, self.device = steps, device
+
+    @classmethod
+    def openai(cls, samples: Sequence[int], total: int, seed: int = 42) -> "PerSampleNoise":
+        """The given ones of ``total`` samples: number i has the seed ``i + total * seed``."""
+        return cls([i + total * seed for i in samples])
+
+    def __len__(self) -> int:
+        return len(self.generators)
+
+    def normal(self, shape: Sequence[int], stream: int = START) -> Tensor:
+        """The next N(0, 1), [B, *shape]."""
+        dtype = torch.float32 if stream == START else self.steps
+        draws = [torch.randn(*shape, generator=g, dtype=dtype, device=self.device) for g in self.generators]
+        return torch.stack(draws)
+
+    def integers(self, high: int, shape: Sequence[int] = ()) -> Tensor:
+        """The next whole numbers from 0 to high - 1, int64 [B, *shape]."""
+        draws = [torch.randint(high, tuple(shape), generator=g, device=self.device) for g in self.generators]
+        return torch.stack(draws)
+
+
+class SharedNoise:
+    """OpenAI's ``--generator determ``: at every draw one generator fills all ``total`` samples, and these rows stay."""
+
+    def __init__(self, samples: Sequence[int], total: int, seed: int = 42, device: str | torch.device = "cpu"):
+        self.rows, self.total, self.device = list(samples), total, device
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def normal(self, shape: Sequence[int], stream: int = START) -> Tensor:
+        """The next N(0, 1), float32 [B, *shape]."""
+        return torch.randn(self.total, *shape, generator=self.generator, device=self.device)[self.rows]
+
+    def integers(self, high: int, shape: Sequence[int] = ()) -> Tensor:
+        """The next whole numbers from 0 to high - 1, int64 [B, *shape]."""
+        return torch.randint(high, (self.total, *shape), generator=self.generator, device=self.device)[self.rows]

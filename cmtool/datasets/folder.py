@@ -11,18 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cmtool.datasets.archives import TarPlace, ZipPlace
-from cmtool.datasets.arrays import ArrayPlace
-from cmtool.datasets.labels import Labelled, labelled
-from cmtool.datasets.places import FolderPlace, Place, shown, some
-from cmtool.errors import BadFile, MissingInput, UsageError, closest, unknown
-from cmtool.home import expanded
+from cmtool.datasets.archive_storage import TarStorage, ZipStorage
+from cmtool.datasets.array_storage import ArrayStorage
+from cmtool.datasets.labels import LabelledPictures, find_labels
+from cmtool.datasets.storage import FolderStorage, ImageStorage, list_some, show_path
+from cmtool.errors import BadFile, MissingInput, UsageError, closest, unknown_name
 from cmtool.pictures import kind_of, planes, with_channels
+from cmtool.user_paths import expand_home
 
 __all__ = ["Folder", "folder", "square"]
 
 CROPS = ("center", "squeeze")
-ARCHIVES = {".zip": ZipPlace, ".tar": TarPlace, ".npz": ArrayPlace, ".npy": ArrayPlace}
+ARCHIVES = {".zip": ZipStorage, ".tar": TarStorage, ".npz": ArrayStorage, ".npy": ArrayStorage}
 LARGE = 1 << 24  # pixels of a picture between resizing and cutting, above which it is cut first
 
 
@@ -33,7 +33,7 @@ class Folder:
     one for the labels.
     """
 
-    def __init__(self, place: Place, known: Labelled, shape: tuple[int, int, int], crop: str):
+    def __init__(self, place: ImageStorage, known: LabelledPictures, shape: tuple[int, int, int], crop: str):
         self.place, self.shape, self.crop = place, shape, crop
         self.labels, self.classes = known.labels, known.classes
         self.remarks = (*known.remarks, *([f"{place.name}: {place.remark}"] if place.remark else []))
@@ -96,31 +96,31 @@ def folder(
     are any, and else the folders, if there are several.
     """
     if crop not in CROPS:
-        raise unknown("crop", crop, CROPS)
+        raise unknown_name("crop", crop, CROPS)
     if (size is not None and size < 1) or channels not in (None, 1, 3):
         raise UsageError("a folder of images needs a size of 1 or more, and 1 or 3 channels")
     place = _place(_existing(source))
-    known = labelled(place, labels)
+    known = find_labels(place, labels)
     sizes = [place.size(i) for i in range(len(place.names))]  # also finds what cannot be read before training begins
     size = size or _common([min(one.width, one.height) for one in sizes])
     channels = channels or (1 if all(one.grey for one in sizes) else 3)
     return Folder(place, known, (channels, size, size), crop)
 
 
-def _place(path: Path) -> Place:
+def _place(path: Path) -> ImageStorage:
     if path.is_dir():
-        return FolderPlace(path)
+        return FolderStorage(path)
     kind = ARCHIVES.get(path.suffix.lower())
     if kind is None:
         what = _begins(path)
         raise BadFile(
-            f"{shown(str(path))} is {'a ' + what if what else 'a file'}, not a folder or an archive that is read",
-            f"what works: a folder, {', '.join(ARCHIVES)}; its folder is {shown(str(path.parent))}",
+            f"{show_path(str(path))} is {'a ' + what if what else 'a file'}, not a folder or an archive that is read",
+            f"what works: a folder, {', '.join(ARCHIVES)}; its folder is {show_path(str(path.parent))}",
         )
     try:
         return kind(path)
     except OSError as error:
-        raise MissingInput(f"cannot read {shown(str(path))}: {error.strerror}") from error
+        raise MissingInput(f"cannot read {show_path(str(path))}: {error.strerror}") from error
 
 
 def _begins(path: Path) -> str | None:
@@ -128,13 +128,13 @@ def _begins(path: Path) -> str | None:
         with path.open("rb") as file:
             return kind_of(file.read(64))
     except OSError as error:
-        raise MissingInput(f"cannot read {shown(str(path))}: {error.strerror}") from error
+        raise MissingInput(f"cannot read {show_path(str(path))}: {error.strerror}") from error
 
 
 def _existing(source: str | Path | None) -> Path:
     if source is None:
         raise UsageError("the data set 'folder' needs the path of a folder with images, or of an archive")
-    root = Path(expanded(source))
+    root = Path(expand_home(source))
     if root.is_dir() or root.is_file():
         return root
     if root.exists():
@@ -142,8 +142,8 @@ def _existing(source: str | Path | None) -> Path:
     above = next(parent for parent in root.absolute().parents if parent.is_dir())
     there = sorted(entry.name for entry in above.iterdir() if _can_be_data(entry))
     near = closest(root.absolute().relative_to(above).parts[0], there)
-    hint = f"did you mean '{above / near}'?" if near else f"in {above} there are: {some(there)}"
-    raise MissingInput(f"there is no folder or file {shown(str(root))}", hint)
+    hint = f"did you mean '{above / near}'?" if near else f"in {above} there are: {list_some(there)}"
+    raise MissingInput(f"there is no folder or file {show_path(str(root))}", hint)
 
 
 def _can_be_data(entry: Path) -> bool:

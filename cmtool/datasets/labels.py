@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cmtool.datasets.places import Place, shown, some
-from cmtool.errors import BadFile, UsageError, encodable, unknown
+from cmtool.datasets.storage import ImageStorage, list_some, show_path
+from cmtool.errors import BadFile, UsageError, encodable, unknown_name
 from cmtool.label_files import LABELS as LIST
-from cmtool.label_files import pair
+from cmtool.label_files import match_labels
 
-__all__ = ["EACH", "LABELS", "MORE", "Labelled", "labelled"]
+__all__ = ["EACH", "LABELS", "MORE", "LabelledPictures", "find_labels"]
 
 LABELS = ("auto", "filename-prefix", "folder", "none")
 WITHOUT = "or learn without classes: --set data.labels=none"
@@ -23,7 +23,7 @@ EDM_PART = re.compile(r"\d{5}/img\d{8}\.\w+")
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledPictures:
     """The label of each picture, or None for all; the names of the classes; what there is to say about them."""
 
     labels: list[int] | None = None
@@ -31,38 +31,38 @@ class Labelled:
     remarks: list[str] = field(default_factory=list)
 
 
-def labelled(place: Place, way: str) -> Labelled:
+def find_labels(place: ImageStorage, way: str) -> LabelledPictures:
     """``auto`` takes ``dataset.json``, then what the place says of itself, then the first folders.
 
     BadFile for labels that are damaged or belong to other files; UsageError where some pictures lie in folders of
     classes and others beside them, or have no label where all should have one.
     """
     if way not in LABELS:
-        raise unknown("way to label", way, LABELS)
+        raise unknown_name("way to label", way, LABELS)
     if way == "none":
-        return Labelled()
+        return LabelledPictures()
     if way == "filename-prefix":
-        return _named([_before(place, i, "_") for i in range(len(place.names))])
+        return _name_classes([_before(place, i, "_") for i in range(len(place.names))])
     if way == "folder":
-        return _named([_before(place, i, "/") for i in range(len(place.names))], _empty(place))
+        return _name_classes([_before(place, i, "/") for i in range(len(place.names))], _empty(place))
     if place.text is not None:
         return _from_json(place, place.text)
     if place.labels:
         numbers = [place.labels.get(i) for i in range(len(place.names))]
-        return _numbered(place, numbers, {}, place.name)
+        return _number(place, numbers, {}, place.name)
     return _from_folders(place)
 
 
-def _named(names: Sequence[str], remarks: Sequence[str] = ()) -> Labelled:
+def _name_classes(names: Sequence[str], remarks: Sequence[str] = ()) -> LabelledPictures:
     """Classes in the order of their names; 10 comes after 9."""
     names = [unicodedata.normalize("NFC", name) for name in names]  # macOS takes letters apart
     plain = all(name.isascii() and name.isdigit() for name in names)
     classes = tuple(sorted(set(names), key=lambda name: (int(name[:18]) if plain else 0, name)))
     numbers = {name: k for k, name in enumerate(classes)}
-    return Labelled([numbers[name] for name in names], tuple(_distinct(list(classes))), list(remarks))
+    return LabelledPictures([numbers[name] for name in names], tuple(_distinct(list(classes))), list(remarks))
 
 
-def _before(place: Place, index: int, mark: str) -> str:
+def _before(place: ImageStorage, index: int, mark: str) -> str:
     name = place.names[index]
     text = name if mark == "/" else name.rpartition("/")[2]
     if mark not in text:
@@ -71,59 +71,62 @@ def _before(place: Place, index: int, mark: str) -> str:
     return text.split(mark)[0]
 
 
-def _from_folders(place: Place) -> Labelled:
+def _from_folders(place: ImageStorage) -> LabelledPictures:
     inside = {name.partition("/")[0] for name in place.names if "/" in name}
     beside = [i for i, name in enumerate(place.names) if "/" not in name]
-    remarks = [*_unused(place), *_empty(place)]
+    remarks = [*_note_unused(place), *_empty(place)]
     if len(inside) < 2:
-        return Labelled(remarks=remarks)
+        return LabelledPictures(remarks=remarks)
     if beside:
         count = f"{len(beside):,} images lie" if len(beside) > 1 else f"{place.call(beside[0])} lies"
         raise UsageError(
-            f"{count} beside the folders of {len(inside)} classes ({some(sorted(inside), 4)}) and would have no label",
+            f"{count} beside the folders of {len(inside)} classes ({list_some(sorted(inside), 4)})"
+            " and would have no label",
             f"move what is of no class elsewhere, {WITHOUT}",
         )
     if all(EDM_PART.fullmatch(name) for name in place.names):
-        parts = f"no labels: {some(sorted(inside), 3)} are EDM's numbered parts, no classes"
-        return Labelled(remarks=[*_unused(place), parts])
-    return _named([_before(place, i, "/") for i in range(len(place.names))], remarks)
+        parts = f"no labels: {list_some(sorted(inside), 3)} are EDM's numbered parts, no classes"
+        return LabelledPictures(remarks=[*_note_unused(place), parts])
+    return _name_classes([_before(place, i, "/") for i in range(len(place.names))], remarks)
 
 
-def _empty(place: Place) -> list[str]:
+def _empty(place: ImageStorage) -> list[str]:
     """What to say of folders that would be classes if pictures lay in them."""
     if not place.empty:
         return []
     those = "the folder has" if len(place.empty) == 1 else f"{len(place.empty):,} folders have"
-    return [f"{place.name}: {those} no images, and no class of that name: {some(place.empty)}"]
+    return [f"{place.name}: {those} no images, and no class of that name: {list_some(place.empty)}"]
 
 
-def _unused(place: Place) -> list[str]:
+def _note_unused(place: ImageStorage) -> list[str]:
     if not place.unused:
         return []
-    which = f"{some(place.unused, 3)} is not" if len(place.unused) == 1 else f"{some(place.unused, 3)} are not"
+    which = (
+        f"{list_some(place.unused, 3)} is not" if len(place.unused) == 1 else f"{list_some(place.unused, 3)} are not"
+    )
     return [f"{place.name}: {which} read: a {LIST} counts where every image lies in its folder"]
 
 
-def _from_json(place: Place, text: bytes) -> Labelled:
+def _from_json(place: ImageStorage, text: bytes) -> LabelledPictures:
     title = f"{LIST} of {place.name}"
     if len(text) > MORE + EACH * len(place.names):
         raise BadFile(f"{title} is larger than labels of {len(place.names):,} images can be", f"remove it, {WITHOUT}")
-    pairs, names = _parsed(text, title)
+    pairs, names = _parse(text, title)
     if pairs is None:
-        return Labelled()
-    known = pair(pairs, place.names, place.labels_in)
+        return LabelledPictures()
+    known = match_labels(pairs, place.names, place.labels_in)
     if not any(label is not None for label in known):
-        example = shown(next(iter(pairs), "nothing"))
+        example = show_path(next(iter(pairs), "nothing"))
         raise BadFile(
             f"{title} names other files: {example} is not here",
             f"give the folder that it was made for, {WITHOUT}",
         )
     gone = sum(label is not None for label in pairs.values()) - sum(label is not None for label in known)
     remarks = [f"{title} names {gone:,} files that are not here"] if gone else []
-    return _numbered(place, known, names, title, remarks)
+    return _number(place, known, names, title, remarks)
 
 
-def _parsed(text: bytes, title: str) -> tuple[dict[str, Any] | None, dict[int, str]]:
+def _parse(text: bytes, title: str) -> tuple[dict[str, Any] | None, dict[int, str]]:
     """Labels by file and names by label; None where it says that there are no labels."""
     try:
         document = json.loads(text.removeprefix(b"\xef\xbb\xbf"))
@@ -142,9 +145,9 @@ def _parsed(text: bytes, title: str) -> tuple[dict[str, Any] | None, dict[int, s
     return found or None, listed
 
 
-def _numbered(
-    place: Place, numbers: Sequence[Any], names: dict[int, str], title: str, remarks: Sequence[str] = ()
-) -> Labelled:
+def _number(
+    place: ImageStorage, numbers: Sequence[Any], names: dict[int, str], title: str, remarks: Sequence[str] = ()
+) -> LabelledPictures:
     """Classes 0 to the highest label; those without a name are called by their number."""
     missing = [i for i, label in enumerate(numbers) if label is None]
     if missing:
@@ -154,14 +157,14 @@ def _numbered(
         )
     wrong = [i for i, label in enumerate(numbers) if type(label) is not int or not 0 <= label < MOST]
     if wrong:
-        label = shown(str(numbers[wrong[0]])[:40])
+        label = show_path(str(numbers[wrong[0]])[:40])
         raise BadFile(
             f"{place.call(wrong[0])} has the label {label} in {title}, which is no number of a class",
             f"classes are numbered from 0, {WITHOUT}",
         )
     count = max(max(numbers), *(k for k in names if k < MOST), 0) + 1
     classes = [unicodedata.normalize("NFC", names.get(k, str(k))) for k in range(count)]
-    return Labelled(list(numbers), tuple(_distinct(classes)), list(remarks))
+    return LabelledPictures(list(numbers), tuple(_distinct(classes)), list(remarks))
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -7,17 +7,17 @@ from typing import Any
 from torch import Tensor
 
 from cmtool.errors import UsageError
+from cmtool.evaluation.fid_infinity import extrapolate
 from cmtool.evaluation.frechet import frechet_distance
 from cmtool.evaluation.inception_score import InceptionScore
-from cmtool.evaluation.infinity import extrapolate
-from cmtool.evaluation.kernel import kernel_distance
-from cmtool.evaluation.memory import Memory
-from cmtool.evaluation.neighbours import DENSE, prdc
-from cmtool.evaluation.references import Statistics
+from cmtool.evaluation.kid import kernel_distance
+from cmtool.evaluation.memorization import Memorization
+from cmtool.evaluation.precision_recall import DENSE, prdc
+from cmtool.evaluation.reference_statistics import Statistics
 
 __all__ = ["METRICS", "Metric", "lacking", "needs", "values"]
 
-ROWS, SPATIAL, PROBABILITIES, MEMORY = "rows", "spatial", "probabilities", "memory"
+ROWS, SPATIAL, PROBABILITIES, MEMORIZATION = "rows", "spatial", "probabilities", "memory"
 SCORES = {"sFID": SPATIAL, "IS": PROBABILITIES}  # what some features do not tell
 Row = dict[str, Any]
 Values = Iterator[Row]
@@ -67,9 +67,9 @@ def infinity(made: Statistics, reference: Statistics, label: str, seed: int) -> 
     yield {"metric": f"{label}-infinity", "value": found.value, "low": found.low, "high": found.high}
 
 
-def memorised(made: Statistics, reference: Statistics, label: str, seed: int) -> Values:
+def memorization(made: Statistics, reference: Statistics, label: str, seed: int) -> Values:
     memory = made.memory
-    assert isinstance(memory, Memory)
+    assert isinstance(memory, Memorization)
     close = [{"image": pair.made, "training": pair.training, "distance": pair.distance} for pair in memory.pairs]
     yield {"metric": "memorised", "value": memory.share, "nearest": close}
 
@@ -81,7 +81,7 @@ METRICS = {
     "sfid": Metric(spatial, frozenset({SPATIAL}), frozenset({SPATIAL})),
     "prdc": Metric(neighbourhoods, frozenset({ROWS}), frozenset({ROWS})),
     "infinity": Metric(infinity, frozenset({ROWS})),
-    "memorised": Metric(memorised, frozenset({MEMORY}), frozenset({ROWS})),
+    "memorised": Metric(memorization, frozenset({MEMORIZATION}), frozenset({ROWS})),
 }
 
 

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 from cmtool.assets import Asset, locate
-from cmtool.errors import unknown
+from cmtool.errors import unknown_name
 from cmtool.features.inception_net import InceptionNet
-from cmtool.features.pieces import in_pieces
-from cmtool.features.resizing import resizer, tensorflow
-from cmtool.features.rgb import rgb
-from cmtool.features.torchscript import Scripted
+from cmtool.features.inputs import in_pieces, rgb
+from cmtool.features.resizing import ScriptedInception, resize_tensorflow, resizer
 
 __all__ = ["MODES", "NETWORKS", "PORT", "TORCHSCRIPT", "Inception", "inception"]
 
@@ -53,10 +51,10 @@ class Inception:
 
     name, label, dim = "inception", "FID", 2048
 
-    def __init__(self, network: Scripted | InceptionNet, asset: Asset, mode: str, device: torch.device):
+    def __init__(self, network: ScriptedInception | InceptionNet, asset: Asset, mode: str, device: torch.device):
         self.network, self.mode, self.device = network.to(device).eval(), mode, device
         self.resize: Callable[[Tensor], Tensor] = resizer(mode)
-        self.further = network.further if isinstance(network, Scripted) else ("probabilities", "spatial")
+        self.further = network.further if isinstance(network, ScriptedInception) else ("probabilities", "spatial")
         self.fingerprint = f"{asset.filename} {asset.sha256[:16]} {mode}"
 
     def __call__(self, images: Tensor, /) -> Tensor:
@@ -70,10 +68,10 @@ class Inception:
 
     @torch.inference_mode()
     def _some(self, x: Tensor) -> dict[str, Tensor]:
-        if isinstance(self.network, Scripted):
+        if isinstance(self.network, ScriptedInception):
             return self.network(x, self.mode == "legacy_tensorflow")
         # clean-fid and pytorch-fid map [0, 255] to [-1, 1], TensorFlow's graph and its other ports do not quite
-        x = x / 127.5 - 1 if self.mode == "legacy_pytorch" else (tensorflow(x) - 128) / 128
+        x = x / 127.5 - 1 if self.mode == "legacy_pytorch" else (resize_tensorflow(x) - 128) / 128
         return self.network(x)._asdict()
 
 
@@ -88,14 +86,14 @@ def inception(
     MissingAsset when the weights are nowhere, BadFile when they are not the published ones.
     """
     if mode not in MODES:
-        raise unknown("mode of the features 'inception'", mode, MODES)
+        raise unknown_name("mode of the features 'inception'", mode, MODES)
     ported = mode == "legacy_pytorch" or Path(weights or "").suffix == ".pth"
     network = network or ("pth" if ported else "torchscript")
     if network not in NETWORKS:
-        raise unknown("network of the features 'inception'", network, NETWORKS)
+        raise unknown_name("network of the features 'inception'", network, NETWORKS)
     asset = NETWORKS[network]
     path, where = locate(asset, weights), torch.device(device)
-    return Inception(_port(path) if network == "pth" else Scripted(path), asset, mode, where)
+    return Inception(_port(path) if network == "pth" else ScriptedInception(path), asset, mode, where)
 
 
 def _port(path: Path) -> InceptionNet:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CLASSES", "InceptionNet", "Seen"]
+__all__ = ["CLASSES", "InceptionNet", "InceptionOutputs"]
 
 POOLS = {
     "average": partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False),
@@ -97,7 +97,7 @@ def coarse(inputs: int, pool: str) -> Mixed:
     return Mixed(inputs, [("1x1", 320, 1, 1)], three, double, [pool, ("_pool", 192, 1, 1)])
 
 
-class Seen(NamedTuple):
+class InceptionOutputs(NamedTuple):
     """What the network says of images: pooled features [B, 2048], probabilities [B, 1008], spatial features [B, 2023].
 
     The probabilities leave out the bias of the last layer, as the Inception Score does; the spatial features are
@@ -110,7 +110,7 @@ class Seen(NamedTuple):
 
 
 class InceptionNet(nn.Module):
-    """float32 [B, 3, 299, 299] in [-1, 1] -> ``Seen``.
+    """float32 [B, 3, 299, 299] in [-1, 1] -> ``InceptionOutputs``.
 
     Szegedy et al. 2015, arXiv:1512.00567, as the TensorFlow file of 2015-12-05 has it: 1008 classes, averages that do
     not count the padding, and a maximum instead of the average in the last block.
@@ -128,7 +128,7 @@ class InceptionNet(nn.Module):
         self.Mixed_7b, self.Mixed_7c = coarse(1280, "average"), coarse(2048, "largest")
         self.fc = nn.Linear(2048, CLASSES)
 
-    def forward(self, x: Tensor) -> Seen:
+    def forward(self, x: Tensor) -> InceptionOutputs:
         x = POOLS["halved"](self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))))
         x = POOLS["halved"](self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)))
         x = self.Mixed_6a(self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x))))
@@ -136,4 +136,4 @@ class InceptionNet(nn.Module):
         spatial = self.Mixed_6d.get_submodule("branch1x1")(x)[:, :SPATIAL].permute(0, 2, 3, 1).flatten(1)
         x = self.Mixed_6e(self.Mixed_6d(x))
         features = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))).mean(dim=(2, 3))
-        return Seen(features, F.linear(features, self.fc.weight).softmax(1), spatial)
+        return InceptionOutputs(features, F.linear(features, self.fc.weight).softmax(1), spatial)

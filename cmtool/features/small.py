@@ -8,8 +8,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from cmtool.errors import BadFile
-from cmtool.features.pieces import in_pieces
-from cmtool.features.rgb import rgb
+from cmtool.features.inputs import in_pieces, rgb
 
 __all__ = ["SHA256", "WEIGHTS", "Net", "Small", "small"]
 

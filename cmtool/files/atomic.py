@@ -1,16 +1,29 @@
-"""Files that are either the old one or the new one, never half of either."""
+"""Files that are written whole or not at all, and locks by which one process at a time writes."""
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from cmtool.errors import WriteFailed
 
-__all__ = ["end_of", "make_folder", "replacing", "sweep", "sync", "write_bytes", "writing"]
+__all__ = [
+    "end_of",
+    "has_no_locks",
+    "make_folder",
+    "replace_folder",
+    "sweep",
+    "sync",
+    "take_lock",
+    "write_bytes",
+    "write_file",
+]
+
 
 PREFIX = ".tmp-"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -19,7 +32,7 @@ UNSYNCED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 @contextlib.contextmanager
-def writing(path: str | Path) -> Iterator[None]:
+def write_file(path: str | Path) -> Iterator[None]:
     """What the system refuses inside the block becomes a WriteFailed that names ``path``; a closed pipe stays one."""
     try:
         yield
@@ -33,24 +46,24 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, durable: bool = True, place: Path | None = None) -> Iterator[BinaryIO]:
+def replace_folder(path: str | Path, durable: bool = True, place: Path | None = None) -> Iterator[BinaryIO]:
     """A binary file that takes the place of ``path`` when the block ends, and vanishes when the block fails.
 
     It is written beside ``path`` (at ``place``, which is written over when a killed writer left it), forced to the disk
     (unless not ``durable``: one picture of thousands) and renamed. A symbolic link stays, and the file that it names is
     replaced. A pipe or a device is written to directly; folders on the way are made. WriteFailed when the system
-    refuses; errors of the block itself pass, so what it writes goes inside ``writing``.
+    refuses; errors of the block itself pass, so what it writes goes inside ``write_file``.
     """
     path, named = end_of(path), Path(path)
     place = place and path.with_name(place.name) if path != named else place
-    with writing(named):
+    with write_file(named):
         direct = _is_direct(path)
         fresh = not direct and place is None
         place = path if direct else place or _beside(path)
         file = place.open("xb" if fresh else "wb")
     try:
         yield file
-        with writing(named):
+        with write_file(named):
             _close(file, durable and not direct)
             if not direct:
                 place.replace(path)
@@ -61,19 +74,19 @@ def replacing(path: str | Path, durable: bool = True, place: Path | None = None)
             place.unlink(missing_ok=True)
         raise
     if durable and not direct:
-        with writing(named):
+        with write_file(named):
             _sync_folder(path.parent)
 
 
 def write_bytes(path: str | Path, data: bytes, durable: bool = True, place: Path | None = None) -> None:
-    """Put ``data`` at ``path``, as ``replacing`` does."""
-    with replacing(path, durable, place) as file, writing(path):
+    """Put ``data`` at ``path``, as ``replace_folder`` does."""
+    with replace_folder(path, durable, place) as file, write_file(path):
         file.write(data)
 
 
 def make_folder(path: str | Path) -> Path:
     """The folder, made with its parents where it was not there; WriteFailed when it cannot be."""
-    with writing(path):
+    with write_file(path):
         end_of(path).mkdir(parents=True, exist_ok=True)
     return Path(path)
 
@@ -137,3 +150,35 @@ def _sync_folder(folder: Path) -> None:
         sync(handle)
     finally:
         os.close(handle)
+
+
+# What NFS without its daemon, Lustre mounted without flock, and some of FUSE say.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+def take_lock(file: IO[Any]) -> bool:
+    """Hold ``file``, opened for writing, until it is closed; False where the file system has no locks.
+
+    BlockingIOError when another process holds it, OSError for whatever else the system refuses.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return False
+        raise
+    return True
+
+
+def has_no_locks(folder: Path) -> list[str]:
+    """What there is to be told of a folder, or of the one it will be made in, whose file system has no locks."""
+    folder = folder.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    try:
+        with tempfile.NamedTemporaryFile(prefix=PREFIX, dir=folder) as file:
+            if take_lock(file):
+                return []
+    except OSError:
+        return []  # whoever writes there says why it cannot be
+    return [f"the file system of {folder} has no locks: see to it that no other process writes the same there"]

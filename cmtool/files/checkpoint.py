@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from cmtool import registry
 from cmtool.core.denoiser import FORMS, TIMES, Denoiser, Preconditioning
-from cmtool.errors import BadFile, UsageError, parsing
-from cmtool.files.envelope import digest, pack
+from cmtool.errors import BadFile, UsageError, report_damage
+from cmtool.files.container import digest, pack
 from cmtool.files.header import KEY, Header, parse
 from cmtool.files.sealed import read_sealed, table_of, write_sealed
+from cmtool.options import registry
 
-__all__ = ["DTYPES", "check_header", "described", "digest", "fill", "load", "save", "without_memory"]
+__all__ = ["DTYPES", "check_header", "complete_header", "digest", "load", "load_weights", "save", "without_memory"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 STEPS = 100_000  # of a ladder of noise levels
@@ -32,7 +32,7 @@ def save(path: str | Path, model: Denoiser, header: Header, dtype: torch.dtype |
     theirs, and ``load`` returns all in that of the network. The preconditioning is the model's own. The file appears
     whole or not at all; WriteFailed when it cannot be written.
     """
-    header = described(header, model)
+    header = complete_header(header, model)
     document = _document(path, header)
     weights = model.net.state_dict()
     if dtype:
@@ -42,7 +42,7 @@ def save(path: str | Path, model: Denoiser, header: Header, dtype: torch.dtype |
 
 def check_header(header: Header, model: Denoiser) -> None:
     """BadFile or UsageError where ``save`` would refuse, or ``load`` not read back; to be asked before training."""
-    pack(table_of(model.net.state_dict()), KEY, _document("the model", described(header, model)))
+    pack(table_of(model.net.state_dict()), KEY, _document("the model", complete_header(header, model)))
 
 
 def _document(path: str | Path, header: Header) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _document(path: str | Path, header: Header) -> dict[str, Any]:
     return document
 
 
-def described(header: Header, model: Denoiser) -> Header:
+def complete_header(header: Header, model: Denoiser) -> Header:
     """The header with what only the model itself knows, and without the seal of another file."""
     size = sum(parameter.numel() for parameter in model.net.parameters())
     return replace(header, preconditioning=asdict(model.preconditioning), parameters=size, sha256="")
@@ -69,7 +69,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     header = parse(path, document)
     preconditioning = _preconditioning(path, header.preconditioning)
     net = _backbone(path, header, tensors)
-    fill(path, net, tensors)
+    load_weights(path, net, tensors)
     model = Denoiser(net, preconditioning).eval().to(device)
     model.header = header
     return model
@@ -77,10 +77,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
 
 def _backbone(path: str | Path, header: Header, tensors: dict[str, Tensor]) -> nn.Module:
     """The network, made only after it was seen without memory that it is no larger than the tensors."""
-    spec = header.backbone, header.shape, header.conditional
+    spec = header.backbone, header.shape, header.num_classes
     wrong = f"cannot be used: the network '{header.backbone.get('name')}' refuses its options"
     try:
-        with parsing(path, wrong), torch.random.fork_rng(devices=[]):  # the caller's randomness is not ours
+        with report_damage(path, wrong), torch.random.fork_rng(devices=[]):  # the caller's randomness is not ours
             with without_memory():
                 shown = registry.build("backbones", *spec)
             compare(path, shown.state_dict(), tensors)
@@ -131,7 +131,7 @@ def _preconditioning(path: str | Path, given: dict[str, Any]) -> Preconditioning
     return found
 
 
-def fill(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
+def load_weights(path: str | Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Give a network its weights, in its own precision; BadFile names one that has no place, no weight or no fit.
 
     A network on the device "meta" takes the tensors themselves.

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from cmtool.errors import BadFile
-from cmtool.files.envelope import read_envelope, verify
-from cmtool.strictjson import dumps
+from cmtool.files.container import read_envelope, verify
+from cmtool.text_files import dump_json
 
 __all__ = ["FORMAT", "KEY", "Header", "parse", "read_header"]
 
-FORMAT = 1
+FORMAT = 2
 KEY = "cmtool"  # of the safetensors metadata
 KINDS = ("score", "consistency")
 DEEPEST, LARGEST, MOST_PIXELS = 12, 1 << 63, 1 << 28
@@ -25,11 +25,11 @@ class Header:
     """All that is needed to use a model, and where it came from.
 
     ``kind``             "score" (returns the mean of x_0) or "consistency" (returns the end of the ODE)
-    ``backbone``         the spec exactly as the factory got it: ``{"name": "unet", "width": 64, ...}``
+    ``backbone``         the spec exactly as the factory got it: ``{"name": "unet", "model_channels": 64, ...}``
     ``preconditioning``  the fields of ``core.denoiser.Preconditioning``
     ``data``             ``{"name", "shape": [C, H, W] or [D], "classes": [names], "notice"}``
-    ``conditional``      the number of classes the network takes, 0 for none
-    ``levels``           descending noise levels: for a consistency model those of the steps after the first that
+    ``num_classes``      the number of classes the network takes, 0 for none
+    ``sigmas``           descending noise levels: for a consistency model those of the steps after the first that
                          multistep sampling works best with, one fewer than the steps it takes when none are asked for;
                          for a score model that was distilled to a walk of a few of Euler's steps, where each begins
     ``method``           what trained it, ``images`` how many it has seen, ``options`` with which resolved options
@@ -44,10 +44,10 @@ class Header:
     backbone: dict[str, Any]
     preconditioning: dict[str, Any]
     data: dict[str, Any]
-    conditional: int
+    num_classes: int
     sigma_min: float
     sigma_max: float
-    levels: list[float] = field(default_factory=list)
+    sigmas: list[float] = field(default_factory=list)
     method: str = ""
     images: int = 0
     options: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Header:
 
     def document(self) -> dict[str, Any]:
         """The header as JSON holds it: a dict of strings, numbers, lists and dicts."""
-        return json.loads(dumps(asdict(self)))
+        return json.loads(dump_json(asdict(self)))
 
 
 def read_header(path: str | Path, whole: bool = False) -> Header:
@@ -90,8 +90,31 @@ def read_header(path: str | Path, whole: bool = False) -> Header:
     return parse(path, envelope.document)
 
 
+# Format 1 called them otherwise.
+NAMES_OF_1 = {"conditional": "num_classes", "levels": "sigmas"}
+BACKBONE_OF_1 = {"width": "model_channels", "mults": "channel_mult", "blocks": "num_blocks"}
+OPTIONS_OF_1 = {"drop_labels": "label_dropout", "clip": "grad_clip", "decay": "lr_schedule", "guide": "guidance_model"}
+KEPT_WIDTH = {"mlp", "dit"}  # networks whose option is still called ``width``
+
+
+def current(document: dict[str, Any]) -> dict[str, Any]:
+    """A header of format 1 in the words of format 2; any other as it is."""
+    if document.get("format") != 1:
+        return document
+    found = {NAMES_OF_1.get(key, key): value for key, value in document.items()} | {"format": FORMAT}
+    options = found.get("options")
+    if isinstance(options, dict):
+        found["options"] = {OPTIONS_OF_1.get(key, key): value for key, value in options.items()}
+    for place in (found, found.get("options")):
+        backbone = place.get("backbone") if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(backbone, dict) and backbone.get("name") not in KEPT_WIDTH:
+            place["backbone"] = {BACKBONE_OF_1.get(key, key): value for key, value in backbone.items()}
+    return found
+
+
 def parse(path: str | Path, document: dict[str, Any]) -> Header:
     """Check a JSON document and make a Header of it; BadFile names what is wrong with the file at ``path``."""
+    document = current(document)
     if document.get("format") != FORMAT:
         raise BadFile(
             f"{path} has header format {document.get('format')}, but this cmtool reads format {FORMAT}",
@@ -123,13 +146,13 @@ def _contents(header: Header) -> Iterator[tuple[str, bool]]:
     data, names = header.data, header.data.get("classes", [])
     yield from ((f.name, _plain(getattr(header, f.name))) for f in fields(Header))
     yield "data.shape", _is_shape(data.get("shape"))
-    yield "data.classes", _are(str, names) and (not names or header.conditional in (0, len(names)))
+    yield "data.classes", _are(str, names) and (not names or header.num_classes in (0, len(names)))
     yield "data.name", all(isinstance(data.get(key, ""), str) for key in ("name", "notice"))
     yield "backbone.name", isinstance(header.backbone.get("name", ""), str)
-    yield "conditional", 0 <= header.conditional < LARGEST
+    yield "conditional", 0 <= header.num_classes < LARGEST
     yield "images", header.images >= 0 and header.parameters >= 0
     yield "sigma_max", 0 < header.sigma_min < header.sigma_max
-    yield "levels", _are(int | float, header.levels) and all(level > 0 for level in header.levels)
+    yield "sigmas", _are(int | float, header.sigmas) and all(level > 0 for level in header.sigmas)
     yield "parents", _are(dict, header.parents) and all(_are(str, list(parent.values())) for parent in header.parents)
     yield "versions", _are(str, list(header.versions.values()))
     yield "average.track", isinstance(header.average.get("track", ""), str)

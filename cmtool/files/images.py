@@ -1,29 +1,35 @@
-"""Streams of images in and out: a folder, a file of any format, or ``-`` (a tar through a pipe).
+"""Writing image streams: a folder, a file of any format, or ``-`` (a tar through a pipe), from the start or resumed.
 
 Neither side ever holds more than two batches.
 """
 
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from cmtool.errors import UsageError
-from cmtool.files.atomic import replacing
+from cmtool.files.atomic import end_of, has_no_locks, replace_folder
+from cmtool.files.streams.archive_writer import archive_writer, shared_archive_writer
 from cmtool.files.streams.folder import FolderSink
-from cmtool.files.streams.item import Batch
+from cmtool.files.streams.folder_writer import folder_writer
+from cmtool.files.streams.formats import FORMATS, WRITTEN
+from cmtool.files.streams.item import ItemBatch
+from cmtool.files.streams.manifest import ImageSettings
 from cmtool.files.streams.npz import keys
-from cmtool.files.streams.reading import STREAM, images_of, items_of, stdin
-from cmtool.files.streams.reading import images_of as open_reader
+from cmtool.files.streams.overwrite import check_file, check_folder, check_picture
+from cmtool.files.streams.reader import STREAM, images_of, items_of, stdin
+from cmtool.files.streams.reader import images_of as open_reader
 from cmtool.files.streams.sink import Called, Writer
-from cmtool.files.streams.table import FORMATS, WRITTEN
 from cmtool.files.streams.tar import TarSink
 
 __all__ = [
     "STREAM",
-    "Batch",
+    "ItemBatch",
     "Writer",
+    "check_output",
     "check_stream",
     "images_of",
     "is_folder",
@@ -31,6 +37,8 @@ __all__ = [
     "keys",
     "open_reader",
     "open_writer",
+    "resumable",
+    "resuming_writer",
     "stdin",
     "stdout",
 ]
@@ -105,7 +113,7 @@ def _whole(path: Path, n: int, shape: tuple[int, ...], labelled: bool, called: C
     format = FORMATS[path.suffix.lower()]
     assert format.sink
     names = (called,) if format.named else ()
-    with replacing(path) as file:
+    with replace_folder(path) as file:
         sink = format.sink(file, shape, n, labelled, *names)
         with _open(Writer(sink, str(path), file.flush)) as writer:
             yield writer
@@ -119,3 +127,56 @@ def _open(writer: Writer) -> Iterator[Writer]:
         yield writer
     finally:
         writer.close()
+
+
+def resumable(target: str) -> bool:
+    """Whether what was written at ``target`` is taken up again; a pipe, and a picture of all images, begin anew."""
+    path = Path(target)
+    grows = target != STREAM and path.suffix.lower() in FORMATS and FORMATS[path.suffix.lower()].grows
+    return is_folder(target) or (grows and (path.is_file() or not path.exists()))
+
+
+def check_output(target: str, wanted: ImageSettings, overwrite: bool = False) -> list[str]:
+    """What is to be told about ``target`` before images are made for it.
+
+    UsageError where something would be lost or mixed in that this command did not make, unless it may ``overwrite``;
+    WriteFailed where nothing can be written.
+    """
+    check_stream(target, wanted.shape)
+    path = Path(target)
+    if is_folder(target):
+        return check_folder(path, wanted, overwrite) + has_no_locks(path)
+    if target == STREAM or path.suffix.lower() not in FORMATS or (path.exists() and not path.is_file()):
+        return []
+    if not FORMATS[path.suffix.lower()].grows:
+        return check_picture(path, wanted, overwrite)
+    path = end_of(path)
+    return check_file(path, wanted, overwrite) + has_no_locks(path.parent)
+
+
+@contextlib.contextmanager
+def resuming_writer(
+    target: str, wanted: ImageSettings, shard: int = 1, shards: int = 1, overwrite: bool = False
+) -> Iterator[tuple[Writer | None, Sequence[int]]]:
+    """A writer for what is missing at ``target``, or None; and the places of these images in ``wanted.cut(...)``.
+
+    Killed and called again, with any number of ``shards``, it ends with the bytes of an uninterrupted, single run. A
+    pipe, and a picture of all images, always begin anew; a picture has no shards. With ``overwrite`` images of other
+    models or settings that are not wanted are removed from a folder. Errors as of ``open_writer``.
+    """
+    check_stream(target, wanted.shape)
+    path, part = Path(target), wanted.cut(shard, shards)
+    if is_folder(target):
+        with folder_writer(path, wanted, shard, shards, overwrite) as given:
+            yield given
+    elif resumable(target):
+        path = end_of(path)  # the parts of a file are beside it, on the disk where it is to be
+        with (
+            archive_writer(path, wanted) if shards == 1 else shared_archive_writer(path, wanted, shard, shards) as given
+        ):
+            yield given
+    else:
+        if target != STREAM and shards > 1:
+            raise UsageError(f"{target} cannot be written in parts", "write a folder/, .zip, .tar or .npz")
+        with open_writer(target, len(part), part.shape, part.labels is not None) as writer:
+            yield writer, range(len(part))

@@ -1,4 +1,4 @@
-"""Run directories: one folder a training run, written by one process at a time.
+"""Run directories: one folder a training run, written by one process at a time, and the EMAs it keeps.
 
     runs/COMMAND/DATE-DATA-HEX/
       config.yaml        the resolved options
@@ -6,10 +6,15 @@
       metrics.jsonl      one JSON object a line
       model.safetensors  the checkpoint
       state.safetensors  what the run goes on from
-      ema/               checkpoints of further averages, and of power averages on the way (files/averages.py)
+      ema/               checkpoints of further averages, and of power averages on the way (files/runs.py)
       samples/           pictures drawn on the way
 
 Everything but metrics.jsonl is replaced as a whole: a killed run leaves the old file or the new one.
+
+Below ema/ stand
+
+    NAME.safetensors            a further EMA as it is now, such as half-life-6000
+    NAME-00012000.safetensors   a power EMA as it was at 12,000 images
 """
 
 import contextlib
@@ -25,12 +30,24 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, TextIO
 
-from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed, check_regular, closest, parsing
-from cmtool.files.atomic import make_folder, sweep, write_bytes, writing
-from cmtool.files.locks import take
-from cmtool.strictjson import dumps
+from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed, check_regular, closest, report_damage
+from cmtool.files.atomic import make_folder, sweep, take_lock, write_bytes, write_file
+from cmtool.files.header import Header, read_header
+from cmtool.text_files import dump_json
 
-__all__ = ["append", "create", "latest_checkpoint", "locked", "read_status", "rewind", "write_status"]
+__all__ = [
+    "append",
+    "average_path",
+    "create",
+    "latest_checkpoint",
+    "locked",
+    "read_status",
+    "rewind",
+    "rewind_averages",
+    "stored_averages",
+    "write_status",
+]
+
 
 ROOT = Path("runs")
 LARGEST = 1 << 20  # bytes of a status
@@ -65,7 +82,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingInput(f"there is no run {folder}", _nearby(folder))
-    with writing(folder):
+    with write_file(folder):
         file = (folder / LOCK).open("a+")
     with file:
         _acquire(folder, file)
@@ -76,7 +93,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 def write_status(folder: str | Path, state: str, **facts: Any) -> None:
     """Say how a run stands, in ``status.json``; written whole, with the time."""
     document = {"state": state, **facts, "updated": datetime.now(UTC).isoformat(timespec="microseconds")}
-    write_bytes(Path(folder) / STATUS, dumps(document, indent=2).encode() + b"\n")
+    write_bytes(Path(folder) / STATUS, dump_json(document, indent=2).encode() + b"\n")
 
 
 def read_status(folder: str | Path) -> dict[str, Any]:
@@ -88,7 +105,7 @@ def read_status(folder: str | Path) -> dict[str, Any]:
             text = file.read(LARGEST + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInput(f"{folder} is not a run: it has no {STATUS}") from None
-    with parsing(path):
+    with report_damage(path):
         found = json.loads(text if len(text) <= LARGEST else b"")
     counts = isinstance(found, dict) and [found.get(key, 0) for key in ("images", "skipped")]
     if not counts or not all(type(n) is int and 0 <= n < 1 << 63 for n in counts):
@@ -101,8 +118,8 @@ def read_status(folder: str | Path) -> dict[str, Any]:
 def append(folder: str | Path, record: dict[str, Any]) -> None:
     """Add a line to ``metrics.jsonl``; a number that is not finite becomes null, which JSON can hold."""
     path = Path(folder) / METRICS
-    with writing(path), path.open("a") as file:
-        file.write(dumps(record) + "\n")
+    with write_file(path), path.open("a") as file:
+        file.write(dump_json(record) + "\n")
 
 
 def rewind(folder: str | Path, images: int) -> None:
@@ -114,7 +131,7 @@ def rewind(folder: str | Path, images: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     kept = []
     for number, line in enumerate(lines, 1):
-        with parsing(f"{path}, line {number},", hint="mend the line, or take it out"):
+        with report_damage(f"{path}, line {number},", hint="mend the line, or take it out"):
             if line.endswith(b"\n") and json.loads(line)["images"] <= images:
                 kept.append(line)
     if kept != lines:
@@ -134,7 +151,7 @@ def latest_checkpoint(here: Path = Path()) -> Path | None:
 
 def _acquire(folder: Path, file: TextIO) -> None:
     try:
-        take(file)
+        take_lock(file)
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
@@ -150,3 +167,27 @@ def _nearby(folder: Path) -> str | None:
     names = os.listdir(folder.parent) if folder.parent.is_dir() else []
     near = closest(folder.name, names)
     return f"did you mean {folder.parent / near}?" if near else None
+
+
+AVERAGES = "ema"
+
+
+def average_path(folder: Path, name: str, images: int | None = None) -> Path:
+    """The file of an average, as it is now or as it was at ``images``."""
+    at = "" if images is None else f"-{images:08d}"
+    return folder / AVERAGES / f"{name}{at}.safetensors"
+
+
+def stored_averages(folder: Path) -> list[tuple[Path, Header]]:
+    """Every average of a run with its header, the run's own checkpoint first; BadFile when a header is damaged."""
+    paths = [folder / CHECKPOINT, *sorted((folder / AVERAGES).glob("*.safetensors"))]
+    return [(path, read_header(path)) for path in paths]
+
+
+def rewind_averages(folder: Path, images: int) -> None:
+    """Drop what was stored beyond ``images``, where the run goes on from, and what a killed writer left."""
+    sweep(folder / AVERAGES)
+    for path in (folder / AVERAGES).glob("power-*-*.safetensors"):
+        at = re.search(r"-(\d{8,})$", path.stem)
+        if at and int(at[1]) > images:
+            path.unlink()

@@ -13,13 +13,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.errors import BadFile, CmtoolError, UsageError, unknown
-from cmtool.files.checkpoint import fill, without_memory
+from cmtool.errors import BadFile, CmtoolError, UsageError, unknown_name
+from cmtool.files.checkpoint import load_weights, without_memory
 from cmtool.files.header import KINDS, Header
-from cmtool.files.opening import detected
-from cmtool.formats.diffusers_config import Told, told
+from cmtool.files.model_files import detect_with
+from cmtool.formats.diffusers_config import UNetConfig, parse_config
 from cmtool.formats.diffusers_files import (
     CONFIG,
     INDEX,
@@ -33,8 +32,9 @@ from cmtool.formats.diffusers_files import (
     weights_of,
 )
 from cmtool.formats.diffusers_names import inwards, table
-from cmtool.formats.diffusers_out import write
-from cmtool.formats.diffusers_schedulers import CONSISTENCY, SCHEDULES, Steps, beside, steps_of
+from cmtool.formats.diffusers_schedulers import CONSISTENCY, SCHEDULES, SchedulerSteps, beside, steps_of
+from cmtool.formats.diffusers_writer import write
+from cmtool.options import registry
 
 __all__ = ["diffusers"]
 
@@ -45,13 +45,13 @@ PUBLISHED = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}  # also d
 FREE = {"dropout", "half"}  # options of the network that may be chosen
 
 
-def recognised(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """A folder whose index or configuration names a class, or a file in it; of those not read, the reader says so."""
     folder = folder_of(path)
     return folder.is_dir() and bool(class_of(folder / INDEX) or class_of(folder / CONFIG))
 
 
-@detected(recognised, seal, write)
+@detect_with(recognize, seal, write)
 def diffusers(
     path: Path,
     *,
@@ -73,12 +73,12 @@ def diffusers(
     """
     for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, SCHEDULES)):
         if word is not None and word not in words:
-            raise unknown(what, word, words)
-    place, known, steps = opened(folder_of(path))
-    shown, weights = told(place / CONFIG, document(place / CONFIG)), weights_of(path)
+            raise unknown_name(what, word, words)
+    place, known, steps = open_folder(folder_of(path))
+    shown, weights = parse_config(place / CONFIG, document(place / CONFIG)), weights_of(path)
     state, before = tensors(weights)
     if schedule and not known and before is None:
-        steps, known = Steps(schedule), of_steps(Steps(schedule))
+        steps, known = SchedulerSteps(schedule), of_steps(SchedulerSteps(schedule))
     known = {"schedule": None} | noted(before) | known | ({"side": shown.side} if shown.side else {})
     given = {"kind": kind, "side": side, "sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
     said = {key: value for key, value in (given | {"schedule": schedule}).items() if value is not None}
@@ -90,7 +90,7 @@ def diffusers(
 
     shown = replace(shown, backbone=shown.backbone | chosen)
     shape = (shown.channels, meant["side"], meant["side"])
-    net = filled(weights, state, shown, shape)
+    net = fill_backbone(weights, state, shown, shape)
     boundary = meant["sigma_min"] if meant["kind"] == "consistency" else 0.0
     usual = Preconditioning(float(meant["sigma_data"]), boundary, "log-1000")
     model = Denoiser(net, steps.preconditioning() if steps else usual)
@@ -103,7 +103,7 @@ def diffusers(
     return model
 
 
-def opened(path: Path) -> tuple[Path, dict[str, Any], Steps | None]:
+def open_folder(path: Path) -> tuple[Path, dict[str, Any], SchedulerSteps | None]:
     """The folder of the network, what its scheduler says, and its numbered steps, if it has such.
 
     BadFile for classes that are not read.
@@ -121,7 +121,7 @@ def opened(path: Path) -> tuple[Path, dict[str, Any], Steps | None]:
     return path / UNET, said, steps
 
 
-def scheduled(path: Path) -> tuple[dict[str, Any], Steps | None]:
+def scheduled(path: Path) -> tuple[dict[str, Any], SchedulerSteps | None]:
     """The kind of model and the noise levels that a scheduler's configuration says."""
     said = document(path)
     if said.get("_class_name") != CONSISTENCY:
@@ -129,7 +129,7 @@ def scheduled(path: Path) -> tuple[dict[str, Any], Steps | None]:
     return {"kind": "consistency", **{key: said.get(key, value) for key, value in PUBLISHED.items()}}, None
 
 
-def of_steps(steps: Steps) -> dict[str, Any]:
+def of_steps(steps: SchedulerSteps) -> dict[str, Any]:
     low, high = steps.span()
     told = {"kind": "score", "sigma_min": low, "sigma_max": high, "schedule": steps.schedule}
     return told | {"sigma_data": steps.preconditioning().sigma_data}
@@ -171,7 +171,7 @@ def require(path: Path, meant: Mapping[str, Any]) -> None:
         raise BadFile(f"{path} has noise levels that cannot be: {', '.join(map(str, numbers))[:60]}")
 
 
-def filled(weights: Path, state: Mapping[str, Tensor], shown: Told, shape: tuple[int, ...]) -> nn.Module:
+def fill_backbone(weights: Path, state: Mapping[str, Tensor], shown: UNetConfig, shape: tuple[int, ...]) -> nn.Module:
     """The network with its weights; BadFile when there is none such, or they are not its."""
     if f"down_blocks.0.resnets.{shown.stack.blocks - 1}.norm1.weight" not in state:  # before a billion are made
         raise BadFile(f"{weights} has not the {shown.stack.blocks} blocks in a level that {CONFIG} says")
@@ -182,24 +182,29 @@ def filled(weights: Path, state: Mapping[str, Tensor], shown: Told, shape: tuple
         raise BadFile(f"{weights} cannot be used: {error.message}", error.hint) from error
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadFile(f"{weights} has beside it a {CONFIG} of a network that cannot be") from error
-    fill(weights, net, inwards(weights, state, table(shown.stack)))
+    load_weights(weights, net, inwards(weights, state, table(shown.stack)))
     return net
 
 
 def header(
-    meant: Mapping[str, Any], shown: Told, shape: tuple[int, ...], model: Denoiser, seal: str, before: Header | None
+    meant: Mapping[str, Any],
+    shown: UNetConfig,
+    shape: tuple[int, ...],
+    model: Denoiser,
+    seal: str,
+    before: Header | None,
 ) -> Header:
     """What the folder says; the rest, such as names of classes and parents, from the header that we wrote into it."""
     facts = {
         "kind": meant["kind"],
         "backbone": shown.backbone,
         "preconditioning": asdict(model.preconditioning),
-        "conditional": shown.classes,
+        "num_classes": shown.classes,
         "sigma_min": float(meant["sigma_min"]),
         "sigma_max": float(meant["sigma_max"]),
         "sha256": seal,
     }
-    if before and before.shape == shape and before.conditional == shown.classes:
+    if before and before.shape == shape and before.num_classes == shown.classes:
         return replace(before, **facts)
     data = {"name": "unknown", "shape": list(shape), "classes": [], "notice": ""}
     return Header(**facts, data=data, method="diffusers")

@@ -8,7 +8,7 @@ from typing import Any
 from cmtool.errors import BadFile
 from cmtool.formats.diffusers_names import Stack
 
-__all__ = ["Told", "config_of", "told"]
+__all__ = ["UNetConfig", "config_of", "parse_config"]
 
 # What every ADM network has, first as it is written and when it is not said.
 FIXED: dict[str, tuple[Any, ...]] = {
@@ -49,7 +49,7 @@ UP = {"conv": "UpBlock2D", "resnet": "ResnetUpsampleBlock2D"}
 
 
 @dataclass(frozen=True)
-class Told:
+class UNetConfig:
     """A network as its ``config.json`` describes it; ``side`` is that of its images, where it says."""
 
     backbone: dict[str, Any]
@@ -60,10 +60,10 @@ class Told:
     @property
     def stack(self) -> Stack:
         spec = self.backbone
-        return Stack(len(spec["mults"]), spec["blocks"], tuple(spec["attention"]), spec["updown"])
+        return Stack(len(spec["channel_mult"]), spec["num_blocks"], tuple(spec["attention"]), spec["updown"])
 
 
-def told(path: Path, config: Mapping[str, Any]) -> Told:
+def parse_config(path: Path, config: Mapping[str, Any]) -> UNetConfig:
     """The network of a ``config.json`` at ``path``; BadFile names what our backbone has no counterpart for."""
     said = {key: config.get(key, default) for key, default in DEFAULTS.items()}
     for key, meant in FIXED.items():
@@ -73,9 +73,9 @@ def told(path: Path, config: Mapping[str, Any]) -> Told:
     attention, updown = levels(path, said, len(widths))
     backbone = {
         "name": "adm",
-        "width": widths[0],
-        "mults": [width // widths[0] if width % widths[0] == 0 else width / widths[0] for width in widths],
-        "blocks": positive(path, "layers_per_block", said["layers_per_block"]),
+        "model_channels": widths[0],
+        "channel_mult": [width // widths[0] if width % widths[0] == 0 else width / widths[0] for width in widths],
+        "num_blocks": positive(path, "layers_per_block", said["layers_per_block"]),
         "attention": attention,
         **heads(path, said),
         "qkv": "flash",
@@ -87,7 +87,7 @@ def told(path: Path, config: Mapping[str, Any]) -> Told:
     if said["out_channels"] != channels:
         raise strange(path, "out_channels", said["out_channels"])
     classes = 0 if classes is None else positive(path, "num_class_embeds", classes)
-    return Told(backbone, channels, classes, side(path, said))
+    return UNetConfig(backbone, channels, classes, side(path, said))
 
 
 def levels(path: Path, said: Mapping[str, Any], n: int) -> tuple[list[int], bool]:
@@ -158,17 +158,20 @@ def strange(path: Path, key: str, value: Any) -> BadFile:
 
 
 def config_of(backbone: Mapping[str, Any], channels: int, classes: int, side: int) -> dict[str, Any]:
-    """The inverse of ``told``; ``backbone`` holds every option, and ``head_width`` for the heads unless it is one."""
-    width, way = backbone["width"], "resnet" if backbone["updown"] else "conv"
-    attended = [level in backbone["attention"] for level in range(len(backbone["mults"]))]
+    """The inverse of ``parse_config``.
+
+    ``backbone`` holds every option, and ``head_width`` for the heads unless it is one.
+    """
+    width, way = backbone["model_channels"], "resnet" if backbone["updown"] else "conv"
+    attended = [level in backbone["attention"] for level in range(len(backbone["channel_mult"]))]
     config = {
         "sample_size": side,
         "in_channels": channels,
         "out_channels": channels,
         "down_block_types": ["AttnDownBlock2D" if has else DOWN[way] for has in attended],
         "up_block_types": ["AttnUpBlock2D" if has else UP[way] for has in reversed(attended)],
-        "block_out_channels": [int(mult * width) for mult in backbone["mults"]],
-        "layers_per_block": backbone["blocks"],
+        "block_out_channels": [int(mult * width) for mult in backbone["channel_mult"]],
+        "layers_per_block": backbone["num_blocks"],
         "downsample_type": way,
         "upsample_type": way,
         "dropout": backbone["dropout"],

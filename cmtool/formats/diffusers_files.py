@@ -6,14 +6,14 @@ from typing import Any
 from torch import Tensor
 
 from cmtool.errors import BadFile, MissingInput
-from cmtool.files.contents import refuse
-from cmtool.files.envelope import holds
+from cmtool.files.container import holds
+from cmtool.files.file_kinds import refuse_other_kinds
 from cmtool.files.header import Header, parse
+from cmtool.files.safe_pickle.torch_archive import state_dict
 from cmtool.files.sealed import read_sealed
-from cmtool.formats.archive import state_dict
-from cmtool.formats.weights import json_object, read_weights, shards
-from cmtool.formats.weights import seal as sealed
-from cmtool.formats.wrapped import bare, unwrap
+from cmtool.formats.weight_files import json_object, read_weights, shards
+from cmtool.formats.weight_files import seal as sealed
+from cmtool.formats.wrappers import strip_prefixes, unwrap
 
 __all__ = [
     "CONFIG",
@@ -43,7 +43,7 @@ LARGEST = 1 << 20  # bytes of a document
 
 def document(path: Path) -> dict[str, Any]:
     """A JSON object; MissingInput where there is none, BadFile where it cannot be read."""
-    refuse(path)
+    refuse_other_kinds(path)
     return json_object(path, LARGEST)
 
 
@@ -89,8 +89,8 @@ def seal(path: Path) -> str:
 def tensors(path: Path) -> tuple[dict[str, Tensor], Header | None]:
     """The tensors of a file or of all shards, and the header where we wrote it; BadFile where they are damaged."""
     for file in shards(path):
-        refuse(file)
+        refuse_other_kinds(file)
     if holds(path, KEY):
         found, header = read_sealed(path, KEY)
         return state_dict(path, found), parse(path, header)
-    return bare(unwrap(path, read_weights(path), NAMES).tensors), None
+    return strip_prefixes(unwrap(path, read_weights(path), NAMES).tensors), None

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from cmtool.core.denoiser import Preconditioning
-from cmtool.core.rungs import ddpm
+from cmtool.core.discrete_processes import ddpm_sigmas
 from cmtool.errors import BadFile
 from cmtool.formats.diffusers_files import CONFIG, INDEX, SCHEDULER, UNET, document
 
-__all__ = ["CONSISTENCY", "SCHEDULES", "Steps", "beside", "steps_of"]
+__all__ = ["CONSISTENCY", "SCHEDULES", "SchedulerSteps", "beside", "steps_of"]
 
 CONSISTENCY = "CMStochasticIterativeScheduler"
 NUMBERED = (
@@ -30,7 +30,7 @@ OTHERS: dict[str, Any] = {"trained_betas": None, "rescale_betas_zero_snr": False
 
 
 @dataclass(frozen=True)
-class Steps:
+class SchedulerSteps:
     """A ladder of numbered steps, ``linear`` or ``cosine``, and whether the network predicts ``noise`` or ``v``."""
 
     schedule: str
@@ -48,7 +48,7 @@ class Steps:
     def span(self) -> tuple[float, float]:
         """The lowest and the highest level."""
         told = {"beta_min": self.beta_min, "beta_max": self.beta_max} if self.schedule == "linear" else {}
-        ladder = ddpm(self.count, self.schedule, **told)
+        ladder = ddpm_sigmas(self.count, self.schedule, **told)
         return float(ladder[0]), float(ladder[-1])
 
 
@@ -60,7 +60,7 @@ def beside(unet: Path) -> Path | None:
     return place if belongs and place.is_file() and (real / CONFIG).is_file() else None
 
 
-def steps_of(path: Path) -> Steps:
+def steps_of(path: Path) -> SchedulerSteps:
     """The steps of a scheduler's configuration; BadFile for one that cmtool has no counterpart for."""
     said = document(path)
     name = said.get("_class_name")
@@ -78,7 +78,7 @@ def steps_of(path: Path) -> Steps:
     if type(count) is not int or not 20 < count <= MOST:
         raise strange(path, "num_train_timesteps", count, f"21 to {MOST}")
     low, high = betas(path, said)
-    return Steps(SPELT[schedule], "noise" if kind == "epsilon" else "v", count, low * count, high * count)
+    return SchedulerSteps(SPELT[schedule], "noise" if kind == "epsilon" else "v", count, low * count, high * count)
 
 
 def betas(path: Path, said: Mapping[str, Any]) -> tuple[float, float]:

@@ -13,15 +13,14 @@ from typing import Any
 
 import torch
 
-from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.errors import BadFile, CmtoolError, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill, without_memory
+from cmtool.errors import BadFile, CmtoolError, UsageError, unknown_name
+from cmtool.files.checkpoint import digest, load_weights, without_memory
 from cmtool.files.header import Header
-from cmtool.files.opening import detected
-from cmtool.formats.apart import described
+from cmtool.files.model_files import detect_with
+from cmtool.files.safe_pickle.sandbox import describe, read_tensors
 from cmtool.formats.edm_arguments import process_of, spec_of
-from cmtool.formats.tensors import read
+from cmtool.options import registry
 
 __all__ = ["edm"]
 
@@ -58,7 +57,7 @@ HEAD = "logvar_"  # begins the names of what EDM2 learns its uncertainty with; E
 TUNED = Kind("ect", "edm", 0.002, 80.0, True, (1.526,))
 
 
-def recognised(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """A pickle that soon names the function by which EDM's programs restore objects."""
     if not path.is_file():
         return False
@@ -70,7 +69,7 @@ def recognised(path: Path) -> bool:
     return start[:1] == b"\x80" and b"_reconstruct_persistent_obj" in start
 
 
-@detected(recognised)
+@detect_with(recognize)
 def edm(
     path: Path,
     *,
@@ -85,10 +84,10 @@ def edm(
     is that at which it gives back its input, and is the file's. BadFile for a damaged file or one that holds more than
     a network; UsageError for what contradicts it.
     """
-    told = described(path)
+    told = describe(path)
     if told["kind"] not in KINDS:
-        raise BadFile(f"{path} holds a '{told['kind']}', which is no network of EDM, ECT or EDM2", known())
-    kind = ranged(path, kind_of(told), told["attributes"], sigma_min, sigma_max)
+        raise BadFile(f"{path} holds a '{told['kind']}', which is no network of EDM, ECT or EDM2", published_kinds())
+    kind = sigma_range(path, kind_of(told), told["attributes"], sigma_min, sigma_max)
     shape, classes, spec = spec_of(path, told)
     contradicts(path, spec, backbone or {})
     spec |= backbone or {}
@@ -96,7 +95,7 @@ def edm(
     inside = "unet." if told["kind"] == "Precond" else "model."
     table = {name.removeprefix(inside): at for name, at in told["tensors"].items() if name.startswith(inside)}
     net = empty(path, spec, shape, classes)
-    fill(path, net, read(path, table))
+    load_weights(path, net, read_tensors(path, table))
     data = positive(path, told["attributes"], "sigma_data", 0.5)
     boundary = kind.sigma_min if kind.bounded else 0.0
     process = process_of(path, told)
@@ -111,7 +110,7 @@ def kind_of(told: Mapping[str, Any]) -> Kind:
     return TUNED if tuned else KINDS[told["kind"]]
 
 
-def ranged(
+def sigma_range(
     path: Path, kind: Kind, attributes: Mapping[str, Any], sigma_min: float | None, sigma_max: float | None
 ) -> Kind:
     """With the levels that the caller wants, or the network knows; a bounded network's lowest is the file's."""
@@ -147,7 +146,7 @@ def known_level(path: Path, attributes: Mapping[str, Any], name: str, otherwise:
     return float(value)
 
 
-def known() -> str:
+def published_kinds() -> str:
     return f"cmtool reads: {', '.join(KINDS)}"
 
 
@@ -156,7 +155,7 @@ def contradicts(path: Path, spec: Mapping[str, Any], given: Mapping[str, Any]) -
     allowed = registry.options(registry.get("backbones", spec["name"]))
     for key, value in given.items():
         if key not in allowed:
-            raise unknown(f"option of network architecture '{spec['name']}'", key, allowed)
+            raise unknown_name(f"option of network architecture '{spec['name']}'", key, allowed)
         if key != "dropout" and key in spec and (list(value) if isinstance(value, tuple) else value) != spec[key]:
             raise UsageError(f"backbone.{key}={value} contradicts {path}, whose is {spec[key]}", "leave it out")
 
@@ -181,10 +180,10 @@ def header(
         backbone=spec,
         preconditioning=asdict(model.preconditioning),
         data={"name": "unknown", "shape": list(shape), "classes": [], "notice": ""},
-        conditional=classes,
+        num_classes=classes,
         sigma_min=kind.sigma_min,
         sigma_max=kind.sigma_max,
-        levels=list(kind.levels),
+        sigmas=list(kind.levels),
         method=kind.family,
         licence=LICENCE,
         sha256=digest(path),

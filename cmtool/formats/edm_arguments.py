@@ -22,9 +22,9 @@ class Family:
 
 
 STACK = {
-    "model_channels": ("width", 192),
-    "channel_mult": ("mults", [1, 2, 3, 4]),
-    "num_blocks": ("blocks", 3),
+    "model_channels": ("model_channels", 192),
+    "channel_mult": ("channel_mult", [1, 2, 3, 4]),
+    "num_blocks": ("num_blocks", 3),
     "attn_resolutions": ("attention", [32, 16, 8]),
     "dropout": ("dropout", 0.1),
 }
@@ -33,9 +33,9 @@ FAMILIES = {
     "SongUNet": Family(
         "songunet",
         {
-            "model_channels": ("width", 128),
-            "channel_mult": ("mults", [1, 2, 2, 2]),
-            "num_blocks": ("blocks", 4),
+            "model_channels": ("model_channels", 128),
+            "channel_mult": ("channel_mult", [1, 2, 2, 2]),
+            "num_blocks": ("num_blocks", 4),
             "attn_resolutions": ("attention", [16]),
             "dropout": ("dropout", 0.1),
             "embedding_type": ("embedding", "positional"),
@@ -91,7 +91,7 @@ def spec_of(path: Path, told: dict[str, Any]) -> tuple[tuple[int, int, int], int
         if not (key in OUTER or key in process or key in family.names):
             raise BadFile(f"{path} has a network with {key}={str(value)[:40]}, which cmtool's cannot have")
     spec: dict[str, Any] = {"name": family.backbone}
-    spec |= {ours: sane(path, key, arguments.get(key, default)) for key, (ours, default) in family.names.items()}
+    spec |= {ours: check_value(path, key, arguments.get(key, default)) for key, (ours, default) in family.names.items()}
     if told["kind"] == "iDDPMPrecond":
         spec["learn_variance"] = True
     side, channels, classes = (arguments.get(key, 0) for key in ("img_resolution", "img_channels", "label_dim"))
@@ -120,7 +120,7 @@ def process_of(path: Path, told: dict[str, Any]) -> dict[str, Any]:
     return {"steps": int(steps), "cosine_shift": float(said["C_2"]), "beta_limit": 1.0 - said["C_1"]}
 
 
-def sane(path: Path, key: str, value: Any) -> Any:
+def check_value(path: Path, key: str, value: Any) -> Any:
     """The value, unless a network of it could not be imagined: BadFile."""
     if value is None and key in NONE:
         return None

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import digest, fill, without_memory
+from cmtool.errors import BadFile, UsageError, unknown_name
+from cmtool.files.checkpoint import digest, load_weights, without_memory
 from cmtool.files.header import KINDS, Header
-from cmtool.files.opening import detected
-from cmtool.formats.flaxpack import holds, unpacked
+from cmtool.files.model_files import detect_with
+from cmtool.formats.flax_msgpack import holds, unpack
+from cmtool.options import registry
 
 __all__ = ["jcm"]
 
@@ -39,12 +39,12 @@ NAMES = {  # of flax's modules, which are numbered within each kind in the order
 TEACHER = "edm_cifar10_ema"  # the one published file that is no consistency model
 
 
-def recognised(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """MessagePack with an average and the blocks of NCSN++."""
     return path.is_file() and holds(path, "params_ema", f"{BLOCK}_0")
 
 
-@detected(recognised)
+@detect_with(recognize)
 def jcm(
     path: Path,
     *,
@@ -60,8 +60,8 @@ def jcm(
     may hold what the tensors do not show, such as ``attention``. BadFile for a damaged file.
     """
     if kind is not None and kind not in KINDS:
-        raise unknown("kind of model", kind, KINDS)
-    state = unpacked(path)
+        raise unknown_name("kind of model", kind, KINDS)
+    state = unpack(path)
     tree = state.get("params_ema") if isinstance(state, dict) else None
     if not isinstance(tree, dict):
         raise BadFile(f"{path} holds no average of a network")
@@ -72,21 +72,21 @@ def jcm(
             f"write what is true of it into {path}.yaml, or give it: such as --set format.kind=consistency",
         )
     try:
-        shown = read_off(tree)
+        shown = read_architecture(tree)
     except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError, AttributeError) as error:
         raise BadFile(f"{path} is no whole network: {error} is not there or has another shape") from error
     spec = {**shown, **(backbone or {})}
     shape = (3, side, side)
     with without_memory():
         net = registry.build("backbones", spec, shape, 0)
-    fill(path, net, renamed(path, net, tree))
+    load_weights(path, net, rename_tensors(path, net, tree))
     model = Denoiser(net, Preconditioning(0.5, sigma_min if kind == "consistency" else 0.0))
     model.header = Header(
         kind=kind,
         backbone=spec,
         preconditioning=asdict(model.preconditioning),
         data={"name": "unknown", "shape": list(shape), "classes": [], "notice": ""},
-        conditional=0,
+        num_classes=0,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         method="jcm",
@@ -96,7 +96,7 @@ def jcm(
     return model
 
 
-def read_off(tree: Mapping[str, Any]) -> dict[str, Any]:
+def read_architecture(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Width, levels and blocks, from the shapes of the residual blocks in their order."""
     width = len(tree["GaussianFourierProjection_0"]["W"])
     count = sum(name.startswith(f"{BLOCK}_") for name in tree)
@@ -109,7 +109,7 @@ def read_off(tree: Mapping[str, Any]) -> dict[str, Any]:
     if min(mults) < 1 or width < 2:
         raise ValueError("a level")
     taps = [1.0, 3.0, 3.0, 1.0] if filtered else [1.0, 1.0]
-    return {"name": "ncsnpp", "width": width, "mults": mults, "blocks": each, "taps": taps}
+    return {"name": "ncsnpp", "model_channels": width, "channel_mult": mults, "num_blocks": each, "taps": taps}
 
 
 def resizing(block: Mapping[str, Any]) -> bool:
@@ -117,7 +117,7 @@ def resizing(block: Mapping[str, Any]) -> bool:
     return "Conv_2" in block and block["Conv_2"]["kernel"].shape[2] == block["Conv_2"]["kernel"].shape[3]
 
 
-def renamed(path: Path, net: nn.Module, tree: Mapping[str, Any]) -> dict[str, Tensor]:
+def rename_tensors(path: Path, net: nn.Module, tree: Mapping[str, Any]) -> dict[str, Tensor]:
     """flax's arrays under the names of ``net``; BadFile for one that is missing or has no place."""
     counts: Counter[str] = Counter()
     tensors, used = {}, 0

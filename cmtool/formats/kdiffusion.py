@@ -14,15 +14,15 @@ from torch import Tensor
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import CmtoolError, UsageError
-from cmtool.files.checkpoint import digest, fill
-from cmtool.files.envelope import metadata
+from cmtool.files.checkpoint import digest, load_weights
+from cmtool.files.container import metadata
 from cmtool.files.header import Header
-from cmtool.files.opening import detected
+from cmtool.files.model_files import detect_with
+from cmtool.files.safe_pickle.torch_archive import find_pickle, mentions, read, state_dict
 from cmtool.files.sealed import read_tensors
-from cmtool.formats.archive import mentions, pickled, read, state_dict
 from cmtool.formats.edm import contradicts, empty
-from cmtool.formats.kdiffusion_config import Shown, read_off
-from cmtool.formats.wrapped import bare
+from cmtool.formats.kdiffusion_config import KDiffusionConfig, read_architecture
+from cmtool.formats.wrappers import strip_prefixes
 
 __all__ = ["kdiffusion"]
 
@@ -30,11 +30,11 @@ WRAPPED = "inner_model."  # before each name of a network that was told how its 
 USUAL = {"format.sigma_min": 0.01, "format.sigma_max": 80}
 
 
-def recognised(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """A configuration in the metadata of a safetensors file; in a ``.pth``, the average and its schedule."""
     if not path.is_file():
         return False
-    return configuration(path) is not None or mentions(pickled(path), "model", "model_ema", "ema_sched")
+    return configuration(path) is not None or mentions(find_pickle(path), "model", "model_ema", "ema_sched")
 
 
 def configuration(path: Path) -> dict[str, Any] | None:
@@ -47,7 +47,7 @@ def configuration(path: Path) -> dict[str, Any] | None:
     return found if isinstance(model, dict) and "type" in model else None
 
 
-@detected(recognised)
+@detect_with(recognize)
 def kdiffusion(
     path: Path,
     *,
@@ -62,13 +62,13 @@ def kdiffusion(
     ``backbone`` may only repeat what the file says, except for the dropout. BadFile for a damaged file, or one of a
     network that is not ours; UsageError for what must be said, or what contradicts the file.
     """
-    config, tensors = opened(path, ema)
-    shown = read_off(path, config)
+    config, tensors = open_file(path, ema)
+    shown = read_architecture(path, config)
     contradicts(path, shown.backbone, backbone or {})
     spec = shown.backbone | dict(backbone or {})
     low, high = between(path, sigma_min or shown.sigma_min, sigma_max or shown.sigma_max)
     net = empty(path, spec, shown.shape, 0)
-    fill(path, net, {name.removeprefix(WRAPPED): tensor for name, tensor in bare(tensors).items()})
+    load_weights(path, net, {name.removeprefix(WRAPPED): tensor for name, tensor in strip_prefixes(tensors).items()})
     model = Denoiser(net, Preconditioning(shown.sigma_data))
     model.header = header(path, spec, shown, model, low, high)
     if ema and configuration(path) is None:  # a training's file, which holds both
@@ -76,7 +76,7 @@ def kdiffusion(
     return model
 
 
-def opened(path: Path, ema: bool) -> tuple[Any, dict[str, Tensor]]:
+def open_file(path: Path, ema: bool) -> tuple[Any, dict[str, Tensor]]:
     """The configuration and the weights."""
     config = configuration(path)
     if config is None:
@@ -100,14 +100,16 @@ def between(path: Path, low: float | None, high: float | None) -> tuple[float, f
     return low, high
 
 
-def header(path: Path, spec: dict[str, Any], shown: Shown, model: Denoiser, low: float, high: float) -> Header:
+def header(
+    path: Path, spec: dict[str, Any], shown: KDiffusionConfig, model: Denoiser, low: float, high: float
+) -> Header:
     """What a converted file will say of it."""
     return Header(
         kind="score",
         backbone=spec,
         preconditioning=asdict(model.preconditioning),
         data={"name": "unknown", "shape": list(shown.shape), "classes": [], "notice": ""},
-        conditional=0,
+        num_classes=0,
         sigma_min=low,
         sigma_max=high,
         method="kdiffusion",

@@ -7,7 +7,7 @@ from typing import Any
 
 from cmtool.errors import BadFile
 
-__all__ = ["Shown", "read_off"]
+__all__ = ["KDiffusionConfig", "read_architecture"]
 
 KIND = "image_v1"
 HINTS = 9  # numbers that say how a training image was changed
@@ -17,7 +17,7 @@ GROWN = "skip_stages"  # levels that a network which is still growing does not u
 
 
 @dataclass(frozen=True)
-class Shown:
+class KDiffusionConfig:
     """What a configuration says; a level that it leaves out is None."""
 
     backbone: dict[str, Any]
@@ -27,7 +27,7 @@ class Shown:
     sigma_max: float | None
 
 
-def read_off(path: Path, config: Any) -> Shown:
+def read_architecture(path: Path, config: Any) -> KDiffusionConfig:
     """The model of a configuration; BadFile where it is none, or one that ours cannot be."""
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict):
@@ -40,9 +40,9 @@ def read_off(path: Path, config: Any) -> Shown:
     for key in (*OTHERS, GROWN):
         if model.get(key):
             raise BadFile(f"{path} has a network with {key}={str(model[key])[:40]}, which cmtool's cannot have")
-    said = Said(path, model)
+    said = ConfigReader(path, model)
     sides = said.numbers("input_size", 2)
-    return Shown(
+    return KDiffusionConfig(
         backbone(said),
         (said.number("input_channels"), sides[0], sides[-1]),
         said.level("sigma_data") or 1.0,
@@ -52,7 +52,7 @@ def read_off(path: Path, config: Any) -> Shown:
 
 
 @dataclass(frozen=True)
-class Said:
+class ConfigReader:
     """A configuration's model; each of these raises BadFile for a value that no network could have."""
 
     path: Path
@@ -87,7 +87,7 @@ class Said:
         raise BadFile(f"{self.path} describes a network that cannot be: {key}={str(self.model.get(key))[:40]}")
 
 
-def backbone(said: Said) -> dict[str, Any]:
+def backbone(said: ConfigReader) -> dict[str, Any]:
     """Our options of the network."""
     widths = said.numbers("channels")
     depths, looks = said.numbers("depths", len(widths), DEEPEST), said.flags("self_attn_depths")

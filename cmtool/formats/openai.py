@@ -12,18 +12,25 @@ from typing import Any
 
 import torch
 
-from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.grids import karras
-from cmtool.core.rungs import SCHEDULES, ddpm
-from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import fill, without_memory
+from cmtool.core.discrete_processes import BETA_SCHEDULES, ddpm_sigmas
+from cmtool.core.sigma_schedules import karras
+from cmtool.errors import BadFile, UsageError, unknown_name
+from cmtool.files.checkpoint import load_weights, without_memory
 from cmtool.files.header import KINDS, Header
-from cmtool.files.opening import detected
-from cmtool.formats.adm_shapes import NAMES, Shown, read_off
-from cmtool.formats.released import ARCHITECTURES, FILES, File, Hidden
-from cmtool.formats.weights import holding, read_weights, seal
-from cmtool.formats.wrapped import unwrap
+from cmtool.files.model_files import detect_with
+from cmtool.formats.openai_networks import (
+    ARCHITECTURES,
+    FILES,
+    NAMES,
+    ADMShape,
+    HiddenOptions,
+    PublishedFile,
+    read_architecture,
+)
+from cmtool.formats.weight_files import read_weights, seal, shard_of
+from cmtool.formats.wrappers import unwrap
+from cmtool.options import registry
 
 __all__ = ["openai"]
 
@@ -34,13 +41,13 @@ UPSAMPLER = 6  # channels that one takes of colour images
 STEPS = {"linear": "ddpm-1000", "cosine": "ddpm-cosine-1000"}
 
 
-def recognised(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """A file of torch.save or of safetensors has the names of ADM's weights, whatever was put around them."""
-    return path.is_file() and holding(path, *NAMES)
+    return path.is_file() and shard_of(path, *NAMES)
 
 
 @dataclass(frozen=True)
-class Meant:
+class OpenAIModel:
     """All that is needed to use the tensors; ``schedule`` is None for consistency_models."""
 
     kind: str
@@ -50,7 +57,7 @@ class Meant:
     schedule: str | None
     sigma_min: float
     sigma_max: float
-    file: File | None
+    file: PublishedFile | None
 
     def preconditioning(self) -> Preconditioning:
         """What the network predicts."""
@@ -67,7 +74,7 @@ class Meant:
         return [float(grid[i]) for i in self.file.jumps]
 
 
-@detected(recognised, seal)
+@detect_with(recognize, seal)
 def openai(
     path: Path,
     *,
@@ -88,20 +95,20 @@ def openai(
     file need not be given. Of a trainer's dictionary the average is taken unless ``ema`` is false, or what stands at
     ``weights``. BadFile for a damaged file; UsageError that says what must be given, or what contradicts the file.
     """
-    for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, SCHEDULES)):
+    for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, BETA_SCHEDULES)):
         if word is not None and word not in words:
-            raise unknown(what, word, words)
+            raise unknown_name(what, word, words)
     part, given = unwrap(path, read_weights(path), NAMES, ema, weights), dict(backbone or {})
     tensors = part.tensors
     if LATENT in part.place:
         raise BadFile(
             f"{path} holds a network of latent diffusion", "cmtool reads networks that make images themselves"
         )
-    shown = read_off(path, tensors)
+    shown = read_architecture(path, tensors)
     check(path, shown, given, schedule)
 
     known = ARCHITECTURES.get(shown.layers)
-    file, hidden = FILES.get(path.stem) if known else None, known or Hidden()
+    file, hidden = FILES.get(path.stem) if known else None, known or HiddenOptions()
     if HEADS & given.keys():  # what is said of the heads replaces whichever of the two is known
         hidden = replace(hidden, backbone={k: v for k, v in hidden.backbone.items() if k not in HIDDEN})
     spec = {**shown.backbone, **hidden.backbone, **given}
@@ -111,15 +118,15 @@ def openai(
     assert side and kind
 
     if shown.guided and schedule:
-        ladder = ddpm(1000, schedule)
+        ladder = ddpm_sigmas(1000, schedule)
         sigma_min, sigma_max = max(sigma_min, float(ladder[0])), min(sigma_max, float(ladder[-1]))
     shape = (shown.channels, side, side)
-    model = build(path, tensors, Meant(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file))
+    model = build(path, tensors, OpenAIModel(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file))
     model.header = replace(model.header, average={"track": part.place} if part.averaged else {})
     return model
 
 
-def check(path: Path, shown: Shown, given: Mapping[str, Any], schedule: str | None) -> None:
+def check(path: Path, shown: ADMShape, given: Mapping[str, Any], schedule: str | None) -> None:
     """UsageError for an option that the tensors contradict; BadFile for networks that make no image from noise.
 
     An upsampler takes the image to enlarge beside the noisy one; with its variance it gives as many channels again.
@@ -147,7 +154,7 @@ def plain(value: Any) -> Any:
 
 
 def require(
-    path: Path, shown: Shown, spec: Mapping[str, Any], side: int | None, schedule: str | None, kind: str | None
+    path: Path, shown: ADMShape, spec: Mapping[str, Any], side: int | None, schedule: str | None, kind: str | None
 ) -> None:
     """UsageError that names everything the file leaves open, with values that would be usual."""
     counted = spec.get("heads") if spec["attention"] and "heads_upsample" not in spec else None
@@ -168,11 +175,11 @@ def require(
         )
 
 
-def build(path: Path, tensors: dict[str, torch.Tensor], meant: Meant) -> Denoiser:
+def build(path: Path, tensors: dict[str, torch.Tensor], meant: OpenAIModel) -> Denoiser:
     """The denoiser, and what a converted file will say of it."""
     with without_memory():
         net = registry.build("backbones", meant.backbone, meant.shape, meant.classes)
-    fill(path, net, tensors)
+    load_weights(path, net, tensors)
     model = Denoiser(net, meant.preconditioning())
     model.header = Header(
         kind=meant.kind,
@@ -184,10 +191,10 @@ def build(path: Path, tensors: dict[str, torch.Tensor], meant: Meant) -> Denoise
             "classes": [],
             "notice": "",
         },
-        conditional=meant.classes,
+        num_classes=meant.classes,
         sigma_min=meant.sigma_min,
         sigma_max=meant.sigma_max,
-        levels=meant.levels(),
+        sigmas=meant.levels(),
         method=f"openai {path.stem}" if meant.file else "openai",
         licence="MIT" if meant.file else "",
         sha256=seal(path),

@@ -12,17 +12,17 @@ from typing import Any
 
 from torch import Tensor
 
-from cmtool import registry
 from cmtool.core.denoiser import Denoiser
-from cmtool.errors import BadFile, UsageError, unknown
-from cmtool.files.checkpoint import fill, without_memory
+from cmtool.errors import BadFile, UsageError, unknown_name
+from cmtool.files.checkpoint import load_weights, without_memory
 from cmtool.files.header import Header
-from cmtool.files.opening import detected
-from cmtool.formats.archive import state_dict
-from cmtool.formats.score_sde_levels import PROCESSES, Levels
-from cmtool.formats.score_sde_shapes import LIST, Shown, read_off
-from cmtool.formats.weights import holding, read_weights, seal
-from cmtool.formats.wrapped import unwrap
+from cmtool.files.model_files import detect_with
+from cmtool.files.safe_pickle.torch_archive import state_dict
+from cmtool.formats.score_sde_levels import PROCESSES, ScoreSDELevels
+from cmtool.formats.score_sde_networks import LIST, ScoreSDEShape, read_architecture
+from cmtool.formats.weight_files import read_weights, seal, shard_of
+from cmtool.formats.wrappers import unwrap
+from cmtool.options import registry
 
 __all__ = ["score_sde"]
 
@@ -36,12 +36,12 @@ SIDES = {
 }
 
 
-def recognised(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """A training, or a network alone in any file of tensors, has the first weights of score_sde's list."""
-    return path.is_file() and any(holding(path, first) for first in FIRST)
+    return path.is_file() and any(shard_of(path, first) for first in FIRST)
 
 
-@detected(recognised, seal)
+@detect_with(recognize, seal)
 def score_sde(
     path: Path,
     *,
@@ -63,30 +63,30 @@ def score_sde(
     ``nonlinearity``. BadFile for a damaged file; UsageError that says what must be given.
     """
     if process is not None and process not in PROCESSES:
-        raise unknown("process", process, PROCESSES)
+        raise unknown_name("process", process, PROCESSES)
     tensors, sigmas, averaged = weights(path, ema)
-    shown = read_off(path, tensors)
-    spec = {**shown.backbone, **shown.guessed, **agreed(path, shown, dict(backbone or {}))}
+    shown = read_architecture(path, tensors)
+    spec = {**shown.backbone, **shown.guessed, **agree(path, shown, dict(backbone or {}))}
     process = process or ("ve" if shown.fourier else None)
     side = side or SIDES.get(shown.layers)
     require(path, process, side)
     assert process and side
     centered = process not in ("ve", "smld") if centered is None else centered
-    levels = Levels(path, process, shown.fourier, centered, scale_by_sigma, beta_min, beta_max, sigmas)
+    levels = ScoreSDELevels(path, process, shown.fourier, centered, scale_by_sigma, beta_min, beta_max, sigmas)
     preconditioning = levels.preconditioning()
     sigma_min, sigma_max = levels.span()
 
     shape = (shown.channels, side, side)
     with without_memory():
         net = registry.build("backbones", spec, shape, 0)
-    fill(path, net, tensors)
+    load_weights(path, net, tensors)
     model = Denoiser(net, preconditioning)
     model.header = Header(
         kind="score",
         backbone=spec,
         preconditioning=asdict(model.preconditioning),
         data={"name": "unknown", "shape": list(shape), "classes": [], "notice": ""},
-        conditional=0,
+        num_classes=0,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         method="score_sde",
@@ -102,7 +102,7 @@ def weights(path: Path, ema: bool) -> tuple[dict[str, Tensor], Tensor | None, bo
     A file without any average, such as a network alone, is taken as it is; BadFile where its average does not fit.
     """
     found = read_weights(path)
-    first = next((name for name in FIRST if holding(path, name)), FIRST[0])
+    first = next((name for name in FIRST if shard_of(path, name)), FIRST[0])
     part = unwrap(path, found, (first,), ema)
     named, average = part.tensors, part.averaged
     sigmas = named.pop("sigmas", None)
@@ -126,7 +126,7 @@ def shadows(path: Path, ema: Any, names: list[str], like: Mapping[str, Tensor]) 
     return found
 
 
-def agreed(path: Path, shown: Shown, given: dict[str, Any]) -> dict[str, Any]:
+def agree(path: Path, shown: ScoreSDEShape, given: dict[str, Any]) -> dict[str, Any]:
     """``given``; UsageError for an option that the tensors contradict."""
     factory = registry.get("backbones", shown.backbone["name"])
     for key, value in given.items():

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from cmtool.core.denoiser import Preconditioning
+from cmtool.core.discrete_processes import ddpm_sigmas
 from cmtool.core.process import VP, SubVP
-from cmtool.core.rungs import ddpm
 from cmtool.errors import BadFile, UsageError
 
-__all__ = ["PROCESSES", "Levels"]
+__all__ = ["PROCESSES", "ScoreSDELevels"]
 
 PROCESSES = ("ve", "vp", "subvp", "smld", "ddpm")
 START = 1e-3  # the time at which score_sde stops sampling VP and sub-VP
@@ -24,7 +24,7 @@ TIMES = 999.0  # what a time from 0 to 1 is multiplied by
 
 
 @dataclass(frozen=True)
-class Levels:
+class ScoreSDELevels:
     """``process`` and whether it has Fourier features; ``sigmas`` [N] is the ladder that the file holds, descending."""
 
     path: Path
@@ -123,7 +123,7 @@ class Levels:
             low, high = self._ends()
             return self.unit * low, self.unit * high
         if self.process == "ddpm":
-            ladder = ddpm(self.steps, beta_min=self.beta_min, beta_max=self.beta_max)
+            ladder = ddpm_sigmas(self.steps, beta_min=self.beta_min, beta_max=self.beta_max)
             return float(ladder[0]), float(ladder[-1])
         process = (VP if self.process == "vp" else SubVP)(self.beta_min, self.beta_max)
         low, high = process.level(torch.tensor([START, 1.0], dtype=torch.float64))

@@ -3,15 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from cmtool import registry
-from cmtool.core.denoiser import Denoise, Denoiser, like
-from cmtool.core.grids import log_uniform
-from cmtool.core.samplers import flow
+from cmtool.core.denoiser import Denoise, Denoiser, broadcast_like
+from cmtool.core.sampling.loops import ode_field
+from cmtool.core.sigma_schedules import log_uniform
 from cmtool.core.solvers import Solver, integrate
 from cmtool.errors import UsageError
-from cmtool.objectives.metrics import Metric
-from cmtool.objectives.metrics import metric as metric_called
+from cmtool.objectives.distances import Metric, metric_called
 from cmtool.objectives.objective import Batch, Objective
+from cmtool.options import registry
 
 __all__ = ["Midtraining", "cmt"]
 
@@ -38,8 +37,8 @@ class Midtraining(Objective):
     def walk(self, batch: Batch, k: Tensor) -> tuple[Tensor, Tensor]:
         """The k-th point and the end of the walk of each image."""
         first, each = distinct(batch.z)
-        x = batch.x[first] + like(self.grid[0], batch.x) * batch.z[first]
-        field = flow(self.teacher, None if batch.labels is None else batch.labels[first])
+        x = batch.x[first] + broadcast_like(self.grid[0], batch.x) * batch.z[first]
+        field = ode_field(self.teacher, None if batch.labels is None else batch.labels[first])
         points = torch.stack([x, *integrate(field, x, self.grid.to(batch.u), self.solver)])
         return points[k, each], points[-1, each]
 

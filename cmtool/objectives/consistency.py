@@ -13,24 +13,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.averaging import follow
-from cmtool.core.denoiser import Denoise, like
-from cmtool.core.grids import between
-from cmtool.core.samplers import flow
+from cmtool.core.denoiser import Denoise, broadcast_like
+from cmtool.core.sampling.loops import ode_field
+from cmtool.core.sigma_schedules import karras_between
 from cmtool.core.solvers import Solver, integrate
-from cmtool.errors import unknown
-from cmtool.objectives.metrics import Metric
-from cmtool.objectives.objective import Batch, Objective
+from cmtool.errors import unknown_name
+from cmtool.objectives.distances import Metric
+from cmtool.objectives.objective import Batch, Objective, ema_update
 
 __all__ = [
-    "Back",
     "Consistency",
     "Pair",
     "Point",
+    "PreviousPoint",
     "Weight",
     "along_noise",
     "along_teacher",
-    "constant",
+    "constant_weight",
     "inverse_gap",
     "inverse_output",
     "pair_weight",
@@ -38,28 +37,28 @@ __all__ = [
 ]
 
 Pair = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (u [B], progress) -> (t [B], r [B])
-Back = Callable[[Tensor, Batch, Tensor, Tensor], Tensor]  # (x_t, batch, t, r) -> x_r
+PreviousPoint = Callable[[Tensor, Batch, Tensor, Tensor], Tensor]  # (x_t, batch, t, r) -> x_r
 Weight = Callable[[Tensor, Tensor], Tensor]  # (t, r) -> [B]
 Point = tuple[Tensor, Tensor]  # an image [B, ...] and its level [B]
 
 
 def along_noise(x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
     """``x + r z``: the same image and noise at the lower level, an unbiased step when the data are the teacher."""
-    return batch.x + like(r, x_t) * batch.z
+    return batch.x + broadcast_like(r, x_t) * batch.z
 
 
-def along_teacher(teacher: Denoise, solver: Solver, substeps: int = 1, rho: float = 7.0) -> Back:
+def along_teacher(teacher: Denoise, solver: Solver, substeps: int = 1, rho: float = 7.0) -> PreviousPoint:
     """``substeps`` steps of ``solver`` along the teacher's probability-flow ODE, even in ``sigma^(1/rho)``."""
 
     @torch.no_grad()
     def back(x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
-        *_, x_r = integrate(flow(teacher, batch.labels), x_t, between(t, r, substeps, rho), solver)
+        *_, x_r = integrate(ode_field(teacher, batch.labels), x_t, karras_between(t, r, substeps, rho), solver)
         return x_r
 
     return back
 
 
-def constant(t: Tensor, r: Tensor) -> Tensor:
+def constant_weight(t: Tensor, r: Tensor) -> Tensor:
     """``w = 1``."""
     return torch.ones_like(t)
 
@@ -99,7 +98,7 @@ def pair_weight(name: str, sigma_data: float = 0.5) -> Weight:
     | truncated-snr | max(1 / t^2, 1)          | Salimans and Ho 2022                       |
     """
     weights: dict[str, Weight] = {
-        "uniform": constant,
+        "uniform": constant_weight,
         "gap": inverse_gap,
         "root-gap": lambda t, r: (t - r) ** -0.5,
         "output": inverse_output(sigma_data),
@@ -110,7 +109,7 @@ def pair_weight(name: str, sigma_data: float = 0.5) -> Weight:
         "truncated-snr": truncated_snr,
     }
     if name not in weights:
-        raise unknown("weight", name, weights)
+        raise unknown_name("weight", name, weights)
     return weights[name]
 
 
@@ -122,15 +121,21 @@ class Consistency(Objective):
     def __init__(
         self,
         pair: Pair,
-        back: Back,
+        previous_point: PreviousPoint,
         metric: Metric,
-        weight: Weight = constant,
+        weight: Weight = constant_weight,
         decay: Callable[[float], float] | None = None,
         sigma_min: float = 0.002,
         teacher: nn.Module | None = None,
     ):
         super().__init__()
-        self.pair, self.back, self.metric, self.weight, self.decay = pair, back, metric, weight, decay
+        self.pair, self.previous_point, self.metric, self.weight, self.decay = (
+            pair,
+            previous_point,
+            metric,
+            weight,
+            decay,
+        )
         self.sigma_min = sigma_min
         self.target: nn.Module | None = None
         self.teacher = teacher  # held so that it moves to the device with the objective
@@ -141,16 +146,16 @@ class Consistency(Objective):
 
     def loss(self, model: Denoise, batch: Batch, progress: float) -> Tensor:
         t, r = self.pair(batch.u, progress)
-        x_t = batch.x + like(t, batch.x) * batch.z
-        x_r = self.back(x_t, batch, t, r)
+        x_t = batch.x + broadcast_like(t, batch.x) * batch.z
+        x_r = self.previous_point(x_t, batch, t, r)
         with same_dropout(x_t.device) as again:
-            here = model(x_t, t, batch.labels)
+            online = model(x_t, t, batch.labels)
             again()
             with torch.no_grad():
-                there = self.aim(model, (x_t, t), (x_r, r), batch.labels)
-        return self.weight(t, r).to(here) * self.metric(here, there)
+                target = self.target_output(model, (x_t, t), (x_r, r), batch.labels)
+        return self.weight(t, r).to(online) * self.metric(online, target)
 
-    def aim(self, model: Denoise, above: Point, below: Point, labels: Tensor | None) -> Tensor:
+    def target_output(self, model: Denoise, above: Point, below: Point, labels: Tensor | None) -> Tensor:
         """What ``f(x_t, t)`` is compared with: the target at r.
 
         At or below the boundary that is x_r itself, and ln r need not exist there.
@@ -158,12 +163,12 @@ class Consistency(Objective):
         x_r, r = below
         inside = r > self.sigma_min
         # r has no meaning for the others, so they get a level that the network can be asked about.
-        there = (self.target or model)(x_r, torch.where(inside, r, torch.ones_like(r)), labels)
-        return torch.where(like(inside, x_r).bool(), there, x_r)
+        target = (self.target or model)(x_r, torch.where(inside, r, torch.ones_like(r)), labels)
+        return torch.where(broadcast_like(inside, x_r).bool(), target, x_r)
 
     def update(self, model: nn.Module, progress: float) -> None:
         if self.target is not None and self.decay is not None:
-            follow(self.target, model, self.decay(progress))
+            ema_update(self.target, model, self.decay(progress))
 
 
 @contextmanager

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoise, like
-from cmtool.core.forward import Derivative, central, forward_mode
-from cmtool.core.samplers import flow
-from cmtool.errors import unknown
+from cmtool.core.denoiser import Denoise, broadcast_like
+from cmtool.core.jvp import Derivative, central_difference, forward_mode
+from cmtool.core.sampling.loops import ode_field
+from cmtool.errors import unknown_name
 from cmtool.objectives.consistency import same_dropout
 from cmtool.objectives.denoising import Levels
 from cmtool.objectives.objective import Batch, Objective
 
-__all__ = ["Continuous", "Tangent", "derivative_called", "of_noise", "of_teacher"]
+__all__ = ["Continuous", "Tangent", "build_derivative", "velocity_of_noise", "velocity_of_teacher"]
 
-Slope = Callable[[Tensor, Batch, Tensor], Tensor]  # (x, batch, sigma) -> dx/dsigma
+TrajectoryVelocity = Callable[[Tensor, Batch, Tensor], Tensor]  # (x, batch, sigma) -> dx/dsigma
 Output = Callable[[Denoise, Tensor, Tensor, Tensor | None], Tensor]  # (model, x, sigma, labels) -> y
 
 
@@ -39,28 +39,28 @@ class Tangent:
     here: Tensor
 
 
-def of_noise(x: Tensor, batch: Batch, sigma: Tensor) -> Tensor:
+def velocity_of_noise(x: Tensor, batch: Batch, sigma: Tensor) -> Tensor:
     """``z``, whose mean at x is the slope of the ODE: an unbiased one when the data are the teacher."""
     return batch.z
 
 
-def of_teacher(teacher: Denoise) -> Slope:
+def velocity_of_teacher(teacher: Denoise) -> TrajectoryVelocity:
     """``(x - D(x, sigma)) / sigma``, the slope of the teacher's probability-flow ODE."""
 
     @torch.no_grad()
     def slope(x: Tensor, batch: Batch, sigma: Tensor) -> Tensor:
-        return flow(teacher, batch.labels)(x, sigma)
+        return ode_field(teacher, batch.labels)(x, sigma)
 
     return slope
 
 
-DERIVATIVES = {"jvp": forward_mode, "difference": central(5e-3)}
+DERIVATIVES = {"jvp": forward_mode, "difference": central_difference(5e-3)}
 
 
-def derivative_called(name: str) -> Derivative:
+def build_derivative(name: str) -> Derivative:
     """Exact, "jvp", or by "difference", for networks that forward mode cannot pass; UsageError for others."""
     if name not in DERIVATIVES:
-        raise unknown("tangent", name, DERIVATIVES)
+        raise unknown_name("tangent", name, DERIVATIVES)
     return DERIVATIVES[name]
 
 
@@ -75,7 +75,7 @@ class Continuous(Objective):
     def __init__(
         self,
         levels: Levels,
-        slope: Slope,
+        slope: TrajectoryVelocity,
         output: Output,
         derivative: Derivative,
         error: Callable[[Tangent, float], Tensor],
@@ -103,7 +103,7 @@ class Continuous(Objective):
     def tangent(self, model: Denoise, batch: Batch) -> Tangent:
         """The tangent at ``x_0 + sigma z``; every pass drops the same units."""
         sigma = self.levels(batch.u)
-        x = batch.x + like(sigma, batch.x) * batch.z
+        x = batch.x + broadcast_like(sigma, batch.x) * batch.z
         dx = self.slope(x, batch, sigma)
         with same_dropout(x.device) as again:
 
@@ -111,6 +111,6 @@ class Continuous(Objective):
                 again()
                 return self.output(model, x, sigma, batch.labels)
 
-            y, dy = self.derivative(output, (x, sigma), (like(sigma, x) * dx, sigma))
+            y, dy = self.derivative(output, (x, sigma), (broadcast_like(sigma, x) * dx, sigma))
             here = y if y.requires_grad else output(x, sigma)
         return Tangent(x, sigma, dx, y.detach(), dy, here)

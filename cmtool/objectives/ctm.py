@@ -6,22 +6,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cmtool import registry
-from cmtool.core.averaging import follow
-from cmtool.core.denoiser import Denoiser, like
-from cmtool.core.flowmap import HINTS, FlowMap, jump, towards
-from cmtool.core.grids import karras
-from cmtool.core.samplers import flow
+from cmtool.core.denoiser import Denoiser, broadcast_like
+from cmtool.core.flow_map import TARGET_DIM, FlowMap, encode_target, flow_map_step
+from cmtool.core.sampling.loops import ode_field
+from cmtool.core.sigma_schedules import karras
 from cmtool.core.solvers import Solver
 from cmtool.errors import UsageError
 from cmtool.objectives.consistency import same_dropout
-from cmtool.objectives.denoising import Levels
-from cmtool.objectives.levels import log_normal, several
-from cmtool.objectives.metrics import Metric
-from cmtool.objectives.metrics import metric as metric_called
-from cmtool.objectives.objective import Batch, Objective
-from cmtool.objectives.weights import Weight
-from cmtool.objectives.weights import weight as weight_called
+from cmtool.objectives.denoising import Levels, Weight, weight_called
+from cmtool.objectives.distances import Metric, metric_called
+from cmtool.objectives.noise_levels import log_normal, split_uniform
+from cmtool.objectives.objective import Batch, Objective, ema_update
+from cmtool.options import registry
 
 __all__ = ["Trajectory", "ctm"]
 
@@ -37,7 +33,7 @@ class Trajectory(Objective):
     is 0 for s, so that jumps to the image are among those that are learnt.
     """
 
-    kind, hints = "consistency", HINTS
+    kind, hints = "consistency", TARGET_DIM
 
     def __init__(
         self,
@@ -61,7 +57,7 @@ class Trajectory(Objective):
         self.target = copy.deepcopy(model).requires_grad_(False)
 
     def loss(self, model: FlowMap, batch: Batch, progress: float) -> Tensor:
-        *three, level = several(batch.u, 4)
+        *three, level = split_uniform(batch.u, 4)
         return self._agreement(model, batch, *three) + self.balance * self._denoising(model, batch, self.levels(level))
 
     @property
@@ -73,22 +69,22 @@ class Trajectory(Objective):
     def _agreement(self, model: FlowMap, batch: Batch, *u: Tensor) -> Tensor:
         i, h, j = self.choice(*u)
         grid, s = self.grid.to(batch.u), self.ends.to(batch.u)[j]
-        x_t = batch.x + like(grid[i], batch.x) * batch.z
+        x_t = batch.x + broadcast_like(grid[i], batch.x) * batch.z
         x_u = self._walked(x_t, batch.labels, i, h)
         with same_dropout(x_t.device) as again:
-            here = self._image(jump(model, x_t, grid[i], s, batch.labels), s, batch.labels)
+            here = self._image(flow_map_step(model, x_t, grid[i], s, batch.labels), s, batch.labels)
             again()
             with torch.no_grad():
-                there = self._image(jump(self.lagging, x_u, grid[i + h], s, batch.labels), s, batch.labels)
+                there = self._image(flow_map_step(self.lagging, x_u, grid[i + h], s, batch.labels), s, batch.labels)
         return self.metric(here, there)
 
     def _image(self, x: Tensor, s: Tensor, labels: Tensor | None) -> Tensor:
         """The target's jump from s to 0; at 0 it is x itself, and ln s need not exist there."""
-        image = jump(self.lagging, x, torch.where(s > 0, s, torch.ones_like(s)), torch.zeros_like(s), labels)
-        return torch.where(like(s > 0, x).bool(), image, x)
+        image = flow_map_step(self.lagging, x, torch.where(s > 0, s, torch.ones_like(s)), torch.zeros_like(s), labels)
+        return torch.where(broadcast_like(s > 0, x).bool(), image, x)
 
     def _denoising(self, model: FlowMap, batch: Batch, v: Tensor) -> Tensor:
-        error = model(batch.x + like(v, batch.x) * batch.z, v, batch.labels, towards(v, v)) - batch.x
+        error = model(batch.x + broadcast_like(v, batch.x) * batch.z, v, batch.labels, encode_target(v, v)) - batch.x
         return self.weight(v).to(error) * error.square().flatten(1).mean(1)
 
     @torch.no_grad()
@@ -97,14 +93,14 @@ class Trajectory(Objective):
         grid = self.grid.to(device=x.device)
         for k in range(int(h.max())):
             rows = (h > k).nonzero()[:, 0]
-            field = flow(self.teacher, None if labels is None else labels[rows])
+            field = ode_field(self.teacher, None if labels is None else labels[rows])
             at = i[rows] + k
             x = x.index_copy(0, rows, self.solver(field, x[rows], grid[at], grid[at + 1]))
         return x
 
     def update(self, model: nn.Module, progress: float) -> None:
         if self.target is not None:
-            follow(self.target, model, self.decay)
+            ema_update(self.target, model, self.decay)
 
 
 def steps_and_ends(n: int, most: int) -> Choice:
@@ -127,8 +123,8 @@ def ctm(
     metric: str = "l2",
     decay: float = 0.95,
     balance: float = 0.05,
-    mean: float = -1.2,
-    std: float = 1.2,
+    P_mean: float = -1.2,
+    P_std: float = 1.2,
     weight: str = "edm",
     rho: float = 7.0,
     sigma_min: float = 0.002,
@@ -150,7 +146,7 @@ def ctm(
         steps_and_ends(steps, substeps),
         metric_called(metric),
         decay,
-        levels=lambda u: log_normal(u, mean, std),
+        levels=lambda u: log_normal(u, P_mean, P_std),
         weight=weight_called(weight, sigma_data),
         balance=balance,
     )

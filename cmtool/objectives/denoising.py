@@ -1,4 +1,4 @@
-"""The one loss of score models: which levels, how much each counts, what the network predicts.
+"""The one loss of score models: which noise levels, how much each counts, what the network predicts.
 
 Score matching, DDPM's simple loss, EDM, flow matching and TrigFlow differ in nothing else.
 """
@@ -8,11 +8,40 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoise, Preconditioning, like
+from cmtool.core.denoiser import Denoise, Preconditioning, broadcast_like
+from cmtool.errors import unknown_name
 from cmtool.objectives.objective import Batch, Objective
-from cmtool.objectives.weights import Weight
 
-__all__ = ["Denoising", "Levels", "LogVariance", "UncertainDenoising"]
+__all__ = ["WEIGHTS", "Denoising", "Levels", "LogVariance", "UncertainDenoising", "Weight", "weight_called"]
+
+
+Weight = Callable[[Tensor], Tensor]  # sigma [B] -> [B]
+
+# Of (sigma, sigma_data, gamma). Predicting something else than x_0 is another weight, so these are losses by name.
+WEIGHTS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+    "edm": lambda sigma, d, _: (sigma**2 + d**2) / (sigma * d) ** 2,
+    "noise": lambda sigma, d, _: 1 / sigma**2,
+    "velocity": lambda sigma, d, _: ((1 + sigma) / sigma) ** 2,
+    "min-snr": lambda sigma, d, gamma: (1 / sigma**2).clamp(max=gamma),
+    "soft-min-snr": lambda sigma, d, _: 1 / (sigma**2 + d**2),
+}
+
+
+def weight_called(name: str, sigma_data: float = 0.5, gamma: float = 5.0) -> Weight:
+    """The weight called ``name``; UsageError when there is none.
+
+    | name         | w(sigma)                       | it is                                              |
+    |--------------|--------------------------------|----------------------------------------------------|
+    | edm          | 1 / sigma^2 + 1 / sigma_data^2 | the error of F in "edm" and TrigFlow               |
+    | noise        | 1 / sigma^2                    | the error of z: DDPM, score matching with std^2    |
+    | velocity     | (1 + 1 / sigma)^2              | the error of z - x_0: flow matching                |
+    | min-snr      | min(1 / sigma^2, gamma)        | Hang et al. 2023, arXiv 2303.09556                 |
+    | soft-min-snr | 1 / (sigma^2 + sigma_data^2)   | Crowson et al. 2024, arXiv 2401.11605              |
+    """
+    if name not in WEIGHTS:
+        raise unknown_name("weight", name, WEIGHTS)
+    return lambda sigma: WEIGHTS[name](sigma, sigma_data, gamma)
+
 
 Levels = Callable[[Tensor], Tensor]  # u [B] uniform on (0, 1) -> sigma [B]
 
@@ -33,7 +62,7 @@ class Denoising(Objective):
 
     def _error(self, model: Denoise, batch: Batch) -> tuple[Tensor, Tensor]:
         sigma = self.levels(batch.u)
-        x = batch.x + like(sigma, batch.x) * batch.z
+        x = batch.x + broadcast_like(sigma, batch.x) * batch.z
         return sigma, (model(x, sigma, batch.labels) - batch.x).square().flatten(1).mean(1)
 
 

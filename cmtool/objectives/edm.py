@@ -1,17 +1,22 @@
-"""Denoising as in EDM (Karras et al. 2022, arXiv 2206.00364, table 1 and eq. 2)."""
+"""EDM's denoising loss (Karras et al. 2022, arXiv 2206.00364) and EDM2's with uncertainty (arXiv 2312.02696)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
 
 from cmtool.core.denoiser import Preconditioning
-from cmtool.objectives.denoising import Denoising
-from cmtool.objectives.levels import log_normal
-from cmtool.objectives.weights import weight as weight_called
+from cmtool.errors import unknown_name
+from cmtool.objectives.denoising import Denoising, LogVariance, UncertainDenoising, weight_called
+from cmtool.objectives.noise_levels import log_normal
 
-__all__ = ["edm"]
+__all__ = ["HEADS", "FourierLogVariance", "edm", "edm2"]
 
 
 def edm(
     *,
-    mean: float = -1.2,
-    std: float = 1.2,
+    P_mean: float = -1.2,
+    P_std: float = 1.2,
     weight: str = "edm",
     gamma: float = 5.0,
     preconditioning: str = "edm",
@@ -19,7 +24,83 @@ def edm(
 ) -> Denoising:
     """``ln sigma ~ N(mean, std^2)``; with the weight "edm" the network's own error counts alike at every level."""
     return Denoising(
-        levels=lambda u: log_normal(u, mean, std),
+        levels=lambda u: log_normal(u, P_mean, P_std),
         weight=weight_called(weight, sigma_data, gamma),
         preconditioning=Preconditioning.named(preconditioning, sigma_data),
+    )
+
+
+class FourierFeatures(nn.Module):
+    """``sqrt(2) cos(f c + p)``, ``f ~ 2 pi N(0, 1)``, ``p ~ U(0, 2 pi)``."""
+
+    freqs: Tensor
+    phases: Tensor
+
+    def __init__(self, n: int, generator: torch.Generator):
+        super().__init__()
+        self.register_buffer("freqs", 2 * math.pi * torch.randn(n, generator=generator))
+        self.register_buffer("phases", 2 * math.pi * torch.rand(n, generator=generator))
+
+    def forward(self, c: Tensor) -> Tensor:
+        return math.sqrt(2) * (c.to(self.freqs)[:, None] * self.freqs + self.phases).cos()
+
+
+class UnitLinear(nn.Module):
+    """A linear map ``x -> x . w / |w|`` to one number."""
+
+    def __init__(self, n: int, generator: torch.Generator):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, n, generator=generator))
+
+    def _unit(self) -> Tensor:
+        size = math.sqrt(self.weight.numel())
+        return self.weight / (self.weight.norm() / size + 1e-4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self._unit().squeeze(0) / math.sqrt(self.weight.numel())
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Back to mean square 1, before each step."""
+        self.weight.copy_(self._unit())
+
+
+class FourierLogVariance(nn.Module):
+    """``u(c)``, c = ln(sigma)/4, linear in ``n`` random waves; its weights are called as in the published files, after
+    their ``logvar_``. Source: Karras et al. 2024, arXiv 2312.02696, eq. 75 and appendix B.
+    """
+
+    def __init__(self, n: int = 128):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)  # the same waves in every run
+        self.fourier, self.linear = FourierFeatures(n, generator), UnitLinear(n, generator)
+
+    def forward(self, c: Tensor) -> Tensor:
+        return self.linear(self.fourier(c))
+
+
+HEADS = {"sines": LogVariance, "fourier": FourierLogVariance}
+
+
+def edm2(
+    *,
+    P_mean: float = -0.8,
+    P_std: float = 1.6,
+    weight: str = "edm",
+    gamma: float = 5.0,
+    preconditioning: str = "edm",
+    sigma_data: float = 0.5,
+    head: str = "sines",
+) -> UncertainDenoising:
+    """Log-normal levels, wider than EDM's because what a level counts is learned; (-0.4, 1) suits latents.
+
+    ``head``, the learned log-variance: "sines" of low frequency starts as 0, "fourier" is the published one.
+    """
+    if head not in HEADS:
+        raise unknown_name("head", head, HEADS)
+    return UncertainDenoising(
+        levels=lambda u: log_normal(u, P_mean, P_std),
+        weight=weight_called(weight, sigma_data, gamma),
+        preconditioning=Preconditioning.named(preconditioning, sigma_data),
+        head=HEADS[head](),
     )

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cmtool.core.denoiser import Preconditioning, like
-from cmtool.core.flowmap import HINTS, FlowMap, towards
-from cmtool.core.forward import forward_mode
+from cmtool.core.denoiser import Preconditioning, broadcast_like
+from cmtool.core.flow_map import TARGET_DIM, FlowMap, encode_target
+from cmtool.core.jvp import forward_mode
 from cmtool.objectives.consistency import same_dropout
-from cmtool.objectives.levels import log_normal, several
-from cmtool.objectives.metrics import squared
+from cmtool.objectives.distances import squared_distance
+from cmtool.objectives.noise_levels import log_normal, split_uniform
 from cmtool.objectives.objective import Batch, Objective
 
 __all__ = ["MeanFlow", "average_velocity", "meanflow"]
@@ -33,8 +33,8 @@ def average_velocity(model: FlowMap, z: Tensor, t: Tensor, r: Tensor, labels: Te
     With the preconditioning "flow", ``g = z_t - t F``: the network's own output is u.
     """
     sigma, s = t / (1 - t), r / (1 - r)
-    g = model(z / like(1 - t, z), sigma, labels, towards(sigma, s))
-    return (z - g) / like(t, z)
+    g = model(z / broadcast_like(1 - t, z), sigma, labels, encode_target(sigma, s))
+    return (z - g) / broadcast_like(t, z)
 
 
 class MeanFlow(Objective):
@@ -45,7 +45,7 @@ class MeanFlow(Objective):
     it is flow matching.
     """
 
-    kind, hints = "consistency", HINTS
+    kind, hints = "consistency", TARGET_DIM
 
     def __init__(self, times: Times, power: float, c: float, preconditioning: Preconditioning):
         super().__init__()
@@ -54,23 +54,25 @@ class MeanFlow(Objective):
     def loss(self, model: FlowMap, batch: Batch, progress: float) -> Tensor:
         t, r = self.times(batch.u)
         velocity = batch.z - batch.x
-        z = batch.x + like(t, velocity) * velocity
+        z = batch.x + broadcast_like(t, velocity) * velocity
         with same_dropout(z.device) as again:
             here = average_velocity(model, z, t, r, batch.labels)
             again()
             _, slope = forward_mode(
                 lambda z, t: average_velocity(model, z, t, r, batch.labels), (z, t), (velocity, torch.ones_like(t))
             )
-        error = squared(here, velocity - like(t - r, z) * slope)
+        error = squared_distance(here, velocity - broadcast_like(t - r, z) * slope)
         return error / (error.detach() + self.c) ** self.power
 
 
-def two_times(mean: float, std: float, apart: float, sigma_max: float) -> Times:
+def two_times(P_mean: float, P_std: float, apart: float, sigma_max: float) -> Times:
     """Two logit-normal times, the later one t; a share ``apart`` of pairs keeps its r, the others have r = t."""
 
     def times(u: Tensor) -> tuple[Tensor, Tensor]:
-        *draws, which = several(u, 3)
-        one, two = (log_normal(draw, mean, std).clamp(max=sigma_max) for draw in draws)  # ln sigma is the logit of t
+        *draws, which = split_uniform(u, 3)
+        one, two = (
+            log_normal(draw, P_mean, P_std).clamp(max=sigma_max) for draw in draws
+        )  # ln sigma is the logit of t
         t, r = (level / (1 + level) for level in (torch.maximum(one, two), torch.minimum(one, two)))
         return t, torch.where(which < apart, r, t)
 
@@ -79,8 +81,8 @@ def two_times(mean: float, std: float, apart: float, sigma_max: float) -> Times:
 
 def meanflow(
     *,
-    mean: float = -2.0,
-    std: float = 2.0,
+    P_mean: float = -2.0,
+    P_std: float = 2.0,
     apart: float = 0.75,
     power: float = 0.75,
     c: float = 1.0,
@@ -95,5 +97,5 @@ def meanflow(
     pixels. On points 1 halves the error, and in the sum over an image it is lost.
     """
     return MeanFlow(
-        two_times(mean, std, apart, sigma_max), power, c, Preconditioning.named(preconditioning, sigma_data)
+        two_times(P_mean, P_std, apart, sigma_max), power, c, Preconditioning.named(preconditioning, sigma_data)
     )

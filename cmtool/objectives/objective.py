@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""What a training method is: the batch it sees, the loss, and the update of a target network."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoise, Preconditioning
 
-__all__ = ["Batch", "Objective"]
+__all__ = ["Batch", "Objective", "ema_update"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Objective(nn.Module):
     kind = "score"  # what comes out: a model of the mean of x_0 ("score") or of the end of the ODE ("consistency")
     sigma_min = 0.0  # the boundary of the preconditioning that the model is trained with
     preconditioning: Preconditioning | None = None  # what the network predicts, where the method says so
-    hints = 0  # how many numbers say where a jump leads, for networks that jump to any level (core/flowmap.py)
+    hints = 0  # how many numbers say where a jump leads, for networks that jump to any level (core/flow_map.py)
     probes = False  # whether the loss wants a second normal draw, ``Batch.v``
     others = 0  # how many images of the run the loss wants to see beside its own, ``Batch.others``
     sharing = 1  # how many images in a row of the run are one picture with one noise, at several levels
@@ -75,3 +75,12 @@ class Objective(nn.Module):
 
     def update(self, model: nn.Module, progress: float) -> None:
         """Called after each step of the optimiser."""
+
+
+@torch.no_grad()
+def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """``average <- decay average + (1 - decay) model`` for every parameter; buffers are copied."""
+    ours, theirs = list(average.parameters()), list(model.parameters())
+    torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore - one kernel for all of them, but no public name
+    for mine, other in zip(average.buffers(), model.buffers(), strict=True):
+        mine.copy_(other)

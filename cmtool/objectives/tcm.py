@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoise
 from cmtool.objectives.consistency import Consistency, Point, along_noise, pair_weight
-from cmtool.objectives.levels import ect_ratio, log_student
-from cmtool.objectives.metrics import pseudo_huber_of
+from cmtool.objectives.distances import pseudo_huber_of
+from cmtool.objectives.noise_levels import ect_ratio, log_student
 
 __all__ = ["Truncated", "tcm"]
 
@@ -31,8 +31,8 @@ class Truncated(Consistency):
         super().begin(model)
         self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
 
-    def aim(self, model: Denoise, above: Point, below: Point, labels: Tensor | None) -> Tensor:
-        there, (x_r, r) = super().aim(model, above, below, labels), below
+    def target_output(self, model: Denoise, above: Point, below: Point, labels: Tensor | None) -> Tensor:
+        there, (x_r, r) = super().target_output(model, above, below, labels), below
         known = r < self.lowest
         if known.any():
             there[known] = self.teacher(x_r[known], r[known], labels if labels is None else labels[known])

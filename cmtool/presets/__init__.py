@@ -8,7 +8,7 @@ the ``middle`` of two steps.
 
 from importlib import resources
 
-from cmtool.errors import unknown
+from cmtool.errors import unknown_name
 
 __all__ = ["FACTS", "names", "read"]
 
@@ -25,5 +25,5 @@ def names() -> list[str]:
 def read(name: str) -> str:
     """The text of a preset; UsageError with the nearest name when there is none."""
     if name not in names():
-        raise unknown("preset", name, names())
+        raise unknown_name("preset", name, names())
     return (resources.files(__name__) / f"{name}{SUFFIX}").read_text("utf-8")

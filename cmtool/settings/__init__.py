@@ -1,10 +1,9 @@
 """Every option of every command: its default, type, check and help, once."""
 
-from cmtool.settings.converting import ConvertOptions
 from cmtool.settings.editing import EditOptions, InterpOptions
-from cmtool.settings.fetching import FetchOptions
-from cmtool.settings.judging import FidOptions, InfoOptions, LevelsOptions, LikelihoodOptions
+from cmtool.settings.files import ConvertOptions, FetchOptions
 from cmtool.settings.sampling import SampleOptions
+from cmtool.settings.scoring import FidOptions, InfoOptions, LikelihoodOptions, SearchSigmasOptions
 from cmtool.settings.training import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 
 __all__ = [
@@ -15,9 +14,9 @@ __all__ = [
     "FidOptions",
     "InfoOptions",
     "InterpOptions",
-    "LevelsOptions",
     "LikelihoodOptions",
     "SampleOptions",
+    "SearchSigmasOptions",
     "TrainCtOptions",
     "TrainOptions",
     "TrainScoreOptions",

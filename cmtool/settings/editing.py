@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from cmtool.declarations import option
-from cmtool.settings.machine import INPUT, OUTPUT, SAMPLING, SEED, TASK, overwrite_option
+from cmtool.options.fields import option
+from cmtool.options.types import Spec, at_least, between, positive
 from cmtool.settings.sampling import SamplingOptions, WalkOptions, model_option
-from cmtool.values import Spec, at_least, between, positive
+from cmtool.settings.shared import INPUT, OUTPUT, SAMPLING, SEED, TASK, overwrite_option
 
 TASKS = "inpaint, outpaint, colorize, superres, denoise, deblur or stroke"
 

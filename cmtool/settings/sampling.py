@@ -5,11 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cmtool.declarations import option
-from cmtool.settings.foreign import ForeignOptions
-from cmtool.settings.guidance import GuidanceOptions
-from cmtool.settings.machine import INPUT, MACHINE, OUTPUT, SAMPLING, SEED, MachineOptions
-from cmtool.values import Seeds, Spec, at_least, at_least_or, between, counting, falling, part_of
+from cmtool.options.fields import option
+from cmtool.options.types import Seeds, Spec, ascending_integers, at_least, at_least_or, between, descending, part_of
+from cmtool.settings.shared import (
+    INPUT,
+    MACHINE,
+    OUTPUT,
+    SAMPLING,
+    SEED,
+    ForeignOptions,
+    GuidanceOptions,
+    MachineOptions,
+)
 
 SAMPLES = "samples"  # where images go when nothing is said
 
@@ -26,10 +33,10 @@ class SamplingOptions(MachineOptions, ForeignOptions):
         section=SAMPLING,
         shown="1, or as many as it was tuned to; 18",
     )
-    levels: tuple[float, ...] | None = option(
+    sigmas: tuple[float, ...] | None = option(
         None,
         help="noise levels to visit, falling, such as 80,0.8",
-        check=falling(),
+        check=descending(),
         metavar="X,X",
         section=SAMPLING,
         shown="chosen for --steps",
@@ -53,7 +60,7 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
         section=SAMPLING,
         shown="heun",
     )
-    spacing: Spec | None = option(
+    schedule: Spec | None = option(
         None,
         help="how the steps of a score model are spaced; time: evenly in the native time of its process; options such "
         "as --set spacing.rho=5 or spacing.sigma_max=50",
@@ -72,7 +79,7 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
     ts: tuple[int, ...] | None = option(
         None,
         help="levels of a consistency model as OpenAI counts them: 0,22,39 on the Karras grid of 40",
-        check=counting(),
+        check=ascending_integers(),
         metavar="N,N",
         section=SAMPLING,
     )

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from cmtool.dataspec import data_spec
-from cmtool.declarations import option
 from cmtool.errors import UsageError
-from cmtool.settings.guidance import GuidanceOptions
-from cmtool.settings.machine import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, MachineOptions
-from cmtool.tracks import TRACKS
-from cmtool.values import Spec, at_least, between, positive
+from cmtool.options.data_spec import data_spec
+from cmtool.options.ema_spec import EMA_SPECS
+from cmtool.options.fields import option
+from cmtool.options.types import Spec, at_least, between, positive
+from cmtool.settings.shared import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, GuidanceOptions, MachineOptions
 
 # For runs of minutes: it reaches the highest levels soon, and at low ones it stays plain denoising to the end.
-FAR = {"mean": -0.4, "std": 1.6, "k": 40.0, "stages": 4, "weight": "output"}
+FAR = {"P_mean": -0.4, "P_std": 1.6, "k": 40.0, "stages": 4, "weight": "output"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,7 @@ class TrainOptions(MachineOptions):
         section=DATA,
     )
     conditional: bool = option(True, help="learn the labels, where the data has them", section=DATA)
-    drop_labels: float = option(
+    label_dropout: float = option(
         0.0,
         help="probability that an image comes without its label; classifier-free guidance needs some, 0.1 is usual",
         check=between(0, 1),
@@ -47,7 +46,7 @@ class TrainOptions(MachineOptions):
     )
     lr: float = option(2e-3, help="learning rate", check=positive(), section=TRAINING)
     warmup: int = option(2_000, help="images over which the rate grows from 0", check=at_least(0), section=TRAINING)
-    decay: str = option(
+    lr_schedule: str = option(
         "cosine",
         help="how the rate falls afterwards",
         choices=("constant", "cosine", "linear", "sqrt"),
@@ -65,11 +64,13 @@ class TrainOptions(MachineOptions):
         1_500,
         help="half-life of the averaged weights, in images; below 1, such as 0.9999, the decay of each step; 0: none. "
         "Several, such as 1500,power:0.05,power:0.1: the first is the model, the others are kept beside it",
-        check=TRACKS,
+        check=EMA_SPECS,
         metavar="TRACKS",
         section=TRAINING,
     )
-    clip: float = option(10.0, help="largest norm of a gradient; 0 clips none", check=at_least(0), section=TRAINING)
+    grad_clip: float = option(
+        10.0, help="largest norm of a gradient; 0 clips none", check=at_least(0), section=TRAINING
+    )
     seed: int = option(0, help="seed of every draw of the run", check=SEED, section=TRAINING)
     run_dir: Path | None = option(
         None, help="run directory", metavar="FOLDER", section=RUN, shown="runs/COMMAND/DATE-DATA-HEX"
@@ -104,7 +105,7 @@ class NetworkOptions(TrainOptions):
     """For training that chooses its network; distillation takes that of its teacher."""
 
     backbone: Spec = option(
-        Spec(name="unet", width=32), help="network architecture", group="backbones", section=NETWORK
+        Spec(name="unet", model_channels=32), help="network architecture", group="backbones", section=NETWORK
     )
     sigma_data: float = option(0.5, help="standard deviation of the data in [-1, 1]", check=positive(), section=NETWORK)
 

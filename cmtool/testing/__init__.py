@@ -11,12 +11,10 @@ Each raises AssertionError with one sentence that says what the contract wants.
 
 from cmtool.testing.backbone import check_backbone
 from cmtool.testing.common import small_model, wake
-from cmtool.testing.dataset import check_dataset
-from cmtool.testing.features import check_features
+from cmtool.testing.data import check_dataset, check_features
 from cmtool.testing.objective import check_objective
 from cmtool.testing.operator import check_operator
-from cmtool.testing.sampler import check_sampler
-from cmtool.testing.solver import check_solver
+from cmtool.testing.solver import check_sampler, check_solver
 
 __all__ = [
     "check_backbone",

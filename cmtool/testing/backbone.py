@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cmtool.testing.common import close, distinct, seeded, wake, want
+from cmtool.testing.common import close, distinct, fix_seed, require, wake
 
 __all__ = ["check_backbone"]
 
 
-@seeded()
+@fix_seed()
 def check_backbone(
     factory: Callable[..., nn.Module], shape: tuple[int, ...] = (3, 16, 16), classes: int = 10, **options: Any
 ) -> None:
@@ -29,31 +29,35 @@ def check_backbone(
     x, c_noise = torch.randn(4, *shape), torch.tensor([-1.5, -0.2, 0.6, 1.3])
     labels = torch.tensor([0, -1, classes - 1, 0]).clamp(max=classes - 1)  # all "no class" where there are none
     before, out = x.clone(), net(x, c_noise, labels)
-    want(out.shape == x.shape, f"the output has the shape of the input, {list(x.shape)}, and not {list(out.shape)}")
-    want(out.isfinite().all(), "the output is finite")
-    want(torch.equal(x, before), "the input is left as it was")
-    want(torch.equal(out, net(x, c_noise, labels)), "in eval mode the same input gives the same output, bit for bit")
+    require(out.shape == x.shape, f"the output has the shape of the input, {list(x.shape)}, and not {list(out.shape)}")
+    require(out.isfinite().all(), "the output is finite")
+    require(torch.equal(x, before), "the input is left as it was")
+    require(torch.equal(out, net(x, c_noise, labels)), "in eval mode the same input gives the same output, bit for bit")
     (out * torch.randn_like(out)).sum().backward()
     for name, parameter in net.named_parameters():
-        want(parameter.grad is not None and parameter.grad.any(), f"the gradient reaches every parameter, also {name}")
+        require(
+            parameter.grad is not None and parameter.grad.any(), f"the gradient reaches every parameter, also {name}"
+        )
     with torch.no_grad():
         _check_conditions(net, x, c_noise, classes)
         rows = zip(x.split(1), c_noise.split(1), labels.split(1), strict=True)
-        want(close(torch.cat([net(*row) for row in rows]), out, 1e-5), "each row of a batch is what it is alone")
+        require(close(torch.cat([net(*row) for row in rows]), out, 1e-5), "each row of a batch is what it is alone")
         twin = _twin(factory(shape, classes, **options).eval(), net)
-        want(torch.equal(twin(x, c_noise, labels), out), "the options and the state_dict are all there is to a network")
+        require(
+            torch.equal(twin(x, c_noise, labels), out), "the options and the state_dict are all there is to a network"
+        )
         _check_jvp(copy.deepcopy(net).double(), x[:2].double(), c_noise[:2].double(), labels[:2])
 
 
 def _check_conditions(net: nn.Module, x: Tensor, c_noise: Tensor, classes: int) -> None:
     nothing = torch.full((len(x),), -1)
-    want(close(net(x, c_noise, nothing), net(x, c_noise, None), 1e-5), "labels of -1 and None both mean 'no class'")
+    require(close(net(x, c_noise, nothing), net(x, c_noise, None), 1e-5), "labels of -1 and None both mean 'no class'")
     levels = net(x[:1].expand_as(x), c_noise, None)
-    want(distinct(levels, 1e-5), "each level c_noise has an output of its own")
+    require(distinct(levels, 1e-5), "each level c_noise has an output of its own")
     if classes:
         every = torch.arange(-1, classes)
         outputs = net(x[:1].expand(len(every), *x.shape[1:]), c_noise[:1].expand(len(every)), every)
-        want(distinct(outputs, 1e-5), "each class, and 'no class', has an output of its own")
+        require(distinct(outputs, 1e-5), "each class, and 'no class', has an output of its own")
 
 
 def _twin(other: nn.Module, net: nn.Module) -> nn.Module:
@@ -76,4 +80,4 @@ def _check_jvp(net: nn.Module, x: Tensor, c_noise: Tensor, labels: Tensor, h: fl
         except (NotImplementedError, RuntimeError) as error:
             raise AssertionError(f"torch.func.jvp works with respect to (x, c_noise): {error}") from error
         secant = (call(x + h * dx, c_noise + h * dc) - call(x - h * dx, c_noise - h * dc)) / (2 * h)
-    want(close(slope, secant, 1e-6), "torch.func.jvp in (x, c_noise) equals the central difference in float64")
+    require(close(slope, secant, 1e-6), "torch.func.jvp in (x, c_noise) equals the central difference in float64")

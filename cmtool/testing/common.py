@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
 
-__all__ = ["close", "distinct", "seeded", "small_model", "wake", "want"]
+__all__ = ["close", "distinct", "fix_seed", "require", "small_model", "wake"]
 
 
-def want(condition: Any, sentence: str) -> None:
+def require(condition: Any, sentence: str) -> None:
     """AssertionError with the sentence, also under ``python -O``."""
     if not condition:
         raise AssertionError(sentence)
@@ -31,7 +31,7 @@ def distinct(rows: Tensor, tolerance: float) -> bool:
 
 
 @contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
+def fix_seed(seed: int = 0) -> Iterator[None]:
     """Repeatable random numbers inside, and the caller's own generator as it was outside."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

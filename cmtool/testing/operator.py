@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from cmtool.testing.common import close, seeded, want
+from cmtool.testing.common import close, fix_seed, require
 
 __all__ = ["check_operator"]
 
 
-@seeded()
+@fix_seed()
 def check_operator(factory: Callable[..., Any], **options: Any) -> None:
     """``factory(reference [B, C, H, W], **options)`` gives a linear map, its inverse and what of it is unknown.
 
@@ -20,15 +20,15 @@ def check_operator(factory: Callable[..., Any], **options: Any) -> None:
     given, x = torch.rand(2, 3, 16, 16) * 2 - 1, torch.randn(2, 3, 16, 16)
     task = factory(given, **options)
     y = task.reference
-    want(close(task.inverse(task.forward(x)), x, 1e-5), "inverse(forward(x)) is x")
+    require(close(task.inverse(task.forward(x)), x, 1e-5), "inverse(forward(x)) is x")
     both = task.forward(2 * x - y)
-    want(close(both, 2 * task.forward(x) - task.forward(y), 1e-5), "forward is linear")
-    want(close(task.impose(y), y, 1e-5), "impose leaves the reference as it is")
+    require(close(both, 2 * task.forward(x) - task.forward(y), 1e-5), "forward is linear")
+    require(close(task.impose(y), y, 1e-5), "impose leaves the reference as it is")
     edited = task.impose(x)
-    want(close(task.impose(edited), edited, 1e-5), "impose twice is impose once")
+    require(close(task.impose(edited), edited, 1e-5), "impose twice is impose once")
     expected = task.known_part(y) + x - task.known_part(x)
-    want(close(edited, expected, 1e-5), "impose(x) is the known part of the reference and the unknown part of x")
+    require(close(edited, expected, 1e-5), "impose(x) is the known part of the reference and the unknown part of x")
     rounded = task.pixels(torch.cat([given, given], -1))
-    want(rounded.dtype == torch.uint8 and rounded.shape == (2, 3, 16, 32), "pixels gives uint8 images of that size")
-    want(task.start.shape == y.shape, "start is an image of the size of the reference")
-    want(task.level is None or task.level > 0, "level is a noise level, or None for the model's highest")
+    require(rounded.dtype == torch.uint8 and rounded.shape == (2, 3, 16, 32), "pixels gives uint8 images of that size")
+    require(task.start.shape == y.shape, "start is an image of the size of the reference")
+    require(task.level is None or task.level > 0, "level is a noise level, or None for the model's highest")

@@ -1,16 +1,21 @@
-"""What an ODE solver has to be."""
+"""What an ODE solver and a sampler have to be."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cmtool.core.denoiser import like
-from cmtool.core.grids import log_uniform
+from cmtool.core.denoiser import broadcast_like
+from cmtool.core.noise import Noise
+from cmtool.core.process import VE
+from cmtool.core.sampling.loops import CountNFE, last
+from cmtool.core.sigma_schedules import log_uniform
 from cmtool.core.solvers import Solver, integrate
-from cmtool.testing.common import close, want
+from cmtool.testing.common import close, require
 
-__all__ = ["check_solver"]
+__all__ = ["check_sampler", "check_solver"]
 
 
 def check_solver(solver: Solver) -> None:
@@ -18,7 +23,7 @@ def check_solver(solver: Solver) -> None:
 
     The equation is the probability flow of Gaussian data, ``dx/dt = t x / (1 + t^2)``, whose solution is
     ``x sqrt((1 + s^2) / (1 + t^2))``, walked from 80 to 1/5 in 96 and in 192 steps even in ln t.
-    ``.evaluations`` is how often a step calls the field; where it is None the solver chooses its own steps, and must
+    ``.nfe_per_step`` is how often a step calls the field; where it is None the solver chooses its own steps, and must
     come within 1/1000 of the solution in one call.
     """
     calls = 0
@@ -26,23 +31,48 @@ def check_solver(solver: Solver) -> None:
     def field(x: Tensor, t: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return like(t / (1 + t**2), x) * x
+        return broadcast_like(t / (1 + t**2), x) * x
 
     def error(steps: int) -> float:
         grid, x = log_uniform(steps + 1, 0.2, 80.0), torch.full((1, 1), 80.0, dtype=torch.float64)
         *_, end = integrate(field, x, grid, solver)
         return abs(float(end) - 80 * math.sqrt((1 + 0.2**2) / (1 + 80.0**2)))
 
-    if solver.evaluations is None:
-        want(error(1) < 1e-3, f"the solution is met to 1/1000, not {error(1):.1g}")
+    if solver.nfe_per_step is None:
+        require(error(1) < 1e-3, f"the solution is met to 1/1000, not {error(1):.1g}")
     else:
         coarse, fine = error(96), error(192)
         each = calls / 288
-        want(each == solver.evaluations, f"a step calls the field {solver.evaluations} times, not {each:g}")
+        require(each == solver.nfe_per_step, f"a step calls the field {solver.nfe_per_step} times, not {each:g}")
         slope = math.log2(coarse / fine)
-        want(abs(slope - solver.order) < 0.25, f"the error falls with order {solver.order} as stated, not {slope:.2f}")
+        require(
+            abs(slope - solver.order) < 0.25, f"the error falls with order {solver.order} as stated, not {slope:.2f}"
+        )
 
     x, t, s = torch.tensor([[1.0, 2.0, 3.0], [2.0, 1.0, 0.7], [1.5, 0.9, 1.4]], dtype=torch.float64)
     x = x[:, None]
     alone = torch.cat([solver(field, x[i : i + 1], t[i], s[i]) for i in range(3)])
-    want(close(solver(field, x, t, s), alone, 1e-12), "times [B] step each row between its own two times, up or down")
+    require(
+        close(solver(field, x, t, s), alone, 1e-12), "times [B] step each row between its own two times, up or down"
+    )
+
+
+def check_sampler(sampler: Any) -> None:
+    """``sampler.down(process, times) -> Walk`` turns noise into data; ``.usual`` is a number of steps that will do.
+
+    The data are N(0, 1/4) in 64 dimensions, the steps twice the usual of VE from 10 to 1/100: mean and deviation
+    of what comes out are right, ``.nfe_per_step`` is what it costs, and an image depends on its own seed alone.
+    """
+    process = VE(0.01, 10.0)
+    walk = sampler.build_sampler(process, torch.linspace(1, 0, 2 * sampler.default_steps + 1, dtype=torch.float64))
+    model = CountNFE(lambda x, sigma, labels=None: broadcast_like(1 / (1 + 4 * sigma**2), x) * x)
+
+    def ends(seeds: Sequence[int]) -> Tensor:
+        noise = Noise(seeds)
+        return last(walk(model, walk.begin(noise, (64,)), noise, None))
+
+    x = ends(range(64))
+    require(model.calls == walk.nfe_per_step, f"the walk asks the model {walk.nfe_per_step} times, not {model.calls}")
+    require(abs(float(x.mean())) < 0.04, f"the mean is 0, not {float(x.mean()):.2g}")
+    require(abs(float(x.std()) - 0.5) < 0.05, f"the standard deviation is 1/2, not {float(x.std()):.2g}")
+    require(close(ends([7, 3]), x[[7, 3]], 1e-5), "an image depends on its own seed alone")

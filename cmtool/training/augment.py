@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cmtool.core.noise import Noise
-from cmtool.training.changes import COLOUR, PIXELS, PLANE, Draws, Spread
-from cmtool.training.warp import warp
+from cmtool.training.affine import warp_images
+from cmtool.training.augmentations import COLOUR, PIXELS, PLANE, Draws, Spread
 
 __all__ = ["Augment"]
 
@@ -66,7 +66,7 @@ class Augment:
         for name in self._chosen(COLOUR):
             more, said = COLOUR[name].make(draws, self.strengths[name])
             colour, hints = more @ colour, hints + said
-        return paint(warped(images, inverse), colour.to(images)), columns(hints, len(images))
+        return apply_colour(apply_affine(images, inverse), colour.to(images)), columns(hints, len(images))
 
     def _chosen(self, changes: dict) -> list[str]:
         return [name for name in changes if self.strengths.get(name, 0) > 0]
@@ -77,13 +77,13 @@ def columns(hints: list[Tensor], n: int) -> Tensor:
     return torch.stack([torch.zeros(n), *hints], 1).float()[:, 1:]
 
 
-def warped(images: Tensor, inverse: Tensor) -> Tensor:
+def apply_affine(images: Tensor, inverse: Tensor) -> Tensor:
     """Most images are left as they are, and need not be moved."""
     rows = (inverse != torch.eye(3, dtype=torch.float64)).flatten(1).any(1).nonzero()[:, 0]
-    return images.index_copy(0, rows, warp(images[rows], inverse[rows])) if len(rows) else images
+    return images.index_copy(0, rows, warp_images(images[rows], inverse[rows])) if len(rows) else images
 
 
-def paint(images: Tensor, colour: Tensor) -> Tensor:
+def apply_colour(images: Tensor, colour: Tensor) -> Tensor:
     """Colours through an affine map [B, 4, 4]; a grey image becomes the mean of what its three colours become."""
     linear, offset = colour[:, :3, :3], colour[:, :3, 3:]
     if images.shape[1] != 3:

@@ -107,7 +107,7 @@ class Batches:
         if drop and not (conditional and dataset.classes):
             raise UsageError(
                 "there are no labels to drop: the network is trained without classes",
-                "leave out --drop-labels, or take data with classes",
+                "leave out --label-dropout, or take data with classes",
             )
         self.cache, self.size, self.seed, self.flip = Cache(dataset), size, seed, flip
         self.length, self.conditional = len(dataset), conditional

@@ -9,10 +9,10 @@ import torch
 
 from cmtool.errors import UsageError
 
-__all__ = ["device", "piece", "precision", "use_threads"]
+__all__ = ["choose_device", "micro_batch_size", "precision", "use_threads"]
 
 
-def device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto") -> torch.device:
     """``auto`` is the first accelerator that is there, else the CPU; UsageError for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _mps() else "cpu")
@@ -46,7 +46,7 @@ def precision(name: str, where: torch.device) -> Callable[[], AbstractContextMan
     return lambda: torch.autocast(where.type, dtype=torch.bfloat16)
 
 
-def piece(batch: int, shape: tuple[int, ...], where: torch.device) -> int:
+def micro_batch_size(batch: int, shape: tuple[int, ...], where: torch.device) -> int:
     """Images of a batch to compute at once: on the processor a quarter of it, or more of small images; else all.
 
     At least 2048 pixels, since every call of a kernel has a price, and at least 8 images.

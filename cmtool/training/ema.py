@@ -6,15 +6,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.averaging import follow
-from cmtool.training.posthoc import exponent
+from cmtool.objectives.objective import ema_update
+from cmtool.training.posthoc_ema import exponent
 
-__all__ = ["RULES", "Average", "Rule", "constant", "counted", "decay", "halving", "power"]
+__all__ = ["EMA", "RULES", "Rule", "constant_decay", "counted_decay", "ema_decay", "half_life_decay", "power_decay"]
 
 Rule = Callable[[int, float], float]  # (batch, images seen after it) -> beta
 
 
-def decay(batch: int, images: float, half_life: float, ramp: float = 0.05) -> float:
+def ema_decay(batch: int, images: float, half_life: float, ramp: float = 0.05) -> float:
     """``beta = 0.5^(batch / min(H, ramp n))``: weights H images ago count half, and early on less.
 
     Source: Karras et al. 2022, arXiv 2206.00364, reference settings.
@@ -22,22 +22,22 @@ def decay(batch: int, images: float, half_life: float, ramp: float = 0.05) -> fl
     return 0.5 ** (batch / max(min(half_life, ramp * images), 1e-8))
 
 
-def halving(images: float, ramp: float = 0.05) -> Rule:
-    """``decay`` with its half-life in images."""
-    return lambda batch, seen: decay(batch, seen, images, ramp)
+def half_life_decay(images: float, ramp: float = 0.05) -> Rule:
+    """``ema_decay`` with its half-life in images."""
+    return lambda batch, seen: ema_decay(batch, seen, images, ramp)
 
 
-def constant(beta: float) -> Rule:
+def constant_decay(beta: float) -> Rule:
     """``beta`` in every step, as in Song et al. 2023, arXiv 2303.01469."""
     return lambda batch, seen: beta
 
 
-def counted(most: float) -> Rule:
+def counted_decay(most: float) -> Rule:
     """``min(most, (1 + k) / (10 + k))`` in the k-th step, as in Song et al. 2021, arXiv 2011.13456, reference code."""
     return lambda batch, seen: min(most, (batch + seen) / (10 * batch + seen))
 
 
-def power(width: float) -> Rule:
+def power_decay(width: float) -> Rule:
     """``(1 - batch / n)^(gamma + 1)``, the average by a power function of relative ``width``; gamma as in ``posthoc``.
 
     At n images the weights after a step count as the integral of the profile over the step; no ramp is needed.
@@ -48,23 +48,23 @@ def power(width: float) -> Rule:
 
 
 RULES: dict[str, Callable[[float], Rule]] = {
-    "half-life": halving,
-    "constant": constant,
-    "counted": counted,
-    "power": power,
+    "half-life": half_life_decay,
+    "constant": constant_decay,
+    "counted": counted_decay,
+    "power": power_decay,
 }
 
 
-class Average:
+class EMA:
     """A moving average of a model's weights; ``half_life`` in images, 0 for none, unless a ``rule`` is given."""
 
     def __init__(self, model: nn.Module, half_life: float = 0.0, *, rule: Rule | None = None):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.rule = rule or halving(half_life)
+        self.rule = rule or half_life_decay(half_life)
 
     def update(self, model: nn.Module, batch: int, images: int) -> None:
         """After a step of ``batch`` images that ends at ``images``."""
-        follow(self.model, model, self.rule(batch, images))
+        ema_update(self.model, model, self.rule(batch, images))
 
     @torch.no_grad()
     def gap(self, model: nn.Module) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loop: a generator that yields after every step and leaves the rest to whoever walks it."""
+"""The training loop: a generator that yields after every step; and its state as tensors and numbers, for snapshots."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoise
-from cmtool.core.workers import workers
+from cmtool.core.deterministic import worker_pool
 from cmtool.objectives.objective import Batch, Objective
-from cmtool.training.ema import Average
+from cmtool.training.ema import EMA
 
-__all__ = ["Report", "State", "train"]
+__all__ = ["Report", "State", "pack", "train", "unpack"]
 
 
 @dataclass
@@ -28,10 +28,10 @@ class State:
     model: nn.Module
     objective: Objective
     optimiser: torch.optim.Optimizer
-    average: Average
+    average: EMA
     images: int = 0
     skipped: int = field(default=0)
-    others: dict[str, Average] = field(default_factory=dict)
+    others: dict[str, EMA] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,72 +62,76 @@ def train(
     of them at a time on the processor, and added in order: the number of threads changes no bit of the result. A step
     whose gradient is not finite is left out and counted, never patched.
     """
-    slope = Slope(state, seed, autocast)
-    kept = projected(state, slope.parameters)
+    piece_gradient = MicrobatchGradient(state, seed, autocast)
+    kept = projected_layers(state, piece_gradient.parameters)
     state.model.train()
-    if state.images < total and not slope.alone and threads > 1:
+    if state.images < total and not piece_gradient.on_accelerator and threads > 1:
         first = next(batches)
         batches = chain([first], batches)
-        slope.drawing = draws(state, first.split(1)[0], state.images / total)
-    with workers(1 if slope.alone or slope.drawing else threads) as work:
+        piece_gradient.uses_rng = uses_rng(state, first.split(1)[0], state.images / total)
+    with worker_pool(1 if piece_gradient.on_accelerator or piece_gradient.uses_rng else threads) as work:
         while state.images < total:
             batch, progress = next(batches), state.images / total
             state.model.train()
             for layer in kept:
                 layer.project()
-            loss, slopes = summed(slope, work, batch, micro or len(batch), progress)
-            yield step(state, slope.parameters, loss, slopes, len(batch), rate(state.images), clip, progress)
+            loss, gradients = sum_gradients(piece_gradient, work, batch, micro or len(batch), progress)
+            yield step(
+                state, piece_gradient.parameters, loss, gradients, len(batch), rate(state.images), clip, progress
+            )
 
 
-class Slope:
+class MicrobatchGradient:
     """The loss of a piece of a batch and its gradient in all that is trained.
 
-    ``drawing`` says whether that draws random numbers, as dropout does, from torch's own generator: all threads share
-    that one. ``alone``: the device itself spreads the work.
+    ``uses_rng`` says whether that draws random numbers, as dropout does, from torch's own generator: all threads share
+    that one. ``on_accelerator``: the device itself spreads the work.
     """
 
     def __init__(self, state: State, seed: int, autocast: Callable[[], AbstractContextManager]):
         self.state, self.seed, self.autocast = state, seed, autocast
         self.parameters = [p for p in state.model.parameters() if p.requires_grad] + state.objective.trained()
         self.device = self.parameters[0].device
-        self.alone, self.drawing = self.device.type != "cpu", True
+        self.on_accelerator, self.uses_rng = self.device.type != "cpu", True
 
     def __call__(self, piece: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The share in the mean over ``size`` images, of images of which the first is the n-th of the run."""
-        if self.drawing:
+        if self.uses_rng:
             torch.manual_seed((self.seed * 0x9E3779B1 + n) % 2**64)  # dropout, too, is a function of (run seed, n)
         with self.autocast():
             piece = piece.to(self.device)
-            share = self.state.objective.loss(hinted(self.state.model, piece), piece, progress).sum() / size
+            share = (
+                self.state.objective.loss(with_augment_labels(self.state.model, piece), piece, progress).sum() / size
+            )
         return share.detach(), torch.autograd.grad(share, self.parameters, materialize_grads=True)
 
 
-def summed(
-    slope: Slope, work: Callable[..., Iterator[Any]], batch: Batch, micro: int, progress: float
+def sum_gradients(
+    piece_gradient: MicrobatchGradient, work: Callable[..., Iterator[Any]], batch: Batch, micro: int, progress: float
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Loss and gradient of a batch, of its pieces in their order."""
-    size, seen = len(batch), slope.state.images
-    shares = work(slope, batch.split(micro), range(seen, seen + size, micro), repeat(size), repeat(progress))
-    loss, slopes = next(shares)
+    size, seen = len(batch), piece_gradient.state.images
+    shares = work(piece_gradient, batch.split(micro), range(seen, seen + size, micro), repeat(size), repeat(progress))
+    loss, gradients = next(shares)
     for more, others in shares:
-        loss, slopes = loss + more, tuple(a + b for a, b in zip(slopes, others, strict=True))
-    return loss, slopes
+        loss, gradients = loss + more, tuple(a + b for a, b in zip(gradients, others, strict=True))
+    return loss, gradients
 
 
 def step(
     state: State,
     parameters: list[nn.Parameter],
     loss: Tensor,
-    slopes: tuple[Tensor, ...],
+    gradients: tuple[Tensor, ...],
     size: int,
     rate: float,
     clip: float,
     progress: float,
 ) -> Report:
     """Change the weights, what the objective keeps and the averages, unless the gradient is not finite."""
-    for parameter, slope in zip(parameters, slopes, strict=True):
-        parameter.grad = laid_out(slope, parameter)
-    norm = nn.utils.get_total_norm(slopes)
+    for parameter, piece_gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = match_layout(piece_gradient, parameter)
+    norm = nn.utils.get_total_norm(gradients)
     if clip:
         nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     finite = bool(torch.isfinite(norm))
@@ -144,26 +148,85 @@ def step(
     return Report(state.images, loss, norm, rate, finite)
 
 
-def projected(state: State, parameters: list[nn.Parameter]) -> list[Any]:
+def projected_layers(state: State, parameters: list[nn.Parameter]) -> list[Any]:
     """Trained layers that keep their weights on a sphere; ``project()`` puts them back there before each step."""
     own = {id(p) for p in parameters}
     layers = [*state.model.modules(), *state.objective.modules()]
     return [m for m in layers if hasattr(m, "project") and any(id(p) in own for p in m.parameters(recurse=False))]
 
 
-def laid_out(slope: Tensor, parameter: Tensor) -> Tensor:
+def match_layout(piece_gradient: Tensor, parameter: Tensor) -> Tensor:
     """The gradient in the memory layout of its parameter, which fused optimisers take for granted."""
-    return slope if slope.stride() == parameter.stride() else torch.empty_like(parameter).copy_(slope)
+    return (
+        piece_gradient
+        if piece_gradient.stride() == parameter.stride()
+        else torch.empty_like(parameter).copy_(piece_gradient)
+    )
 
 
-def draws(state: State, piece: Batch, progress: float) -> bool:
+def uses_rng(state: State, piece: Batch, progress: float) -> bool:
     """Whether the loss draws random numbers of its own, as dropout does in whatever way it is written."""
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
-        state.objective.loss(hinted(state.model, piece), piece, progress)
+        state.objective.loss(with_augment_labels(state.model, piece), piece, progress)
         return not torch.equal(before, torch.get_rng_state())
 
 
-def hinted(model: nn.Module, batch: Batch) -> Denoise:
+def with_augment_labels(model: nn.Module, batch: Batch) -> Denoise:
     """The model that is told how the images of this batch were changed; objectives see one like any other."""
     return model if batch.hints is None else partial(model, hints=batch.hints)
+
+
+OTHERS = "averages/"
+
+
+def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and numbers of a state. A teacher is left out: it never changes and is named in the options."""
+    tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in state.average.model.state_dict().items()}
+    for name, average in state.others.items():
+        tensors |= {f"{OTHERS}{name}/{k}": v for k, v in average.model.state_dict().items()}
+    tensors |= {f"objective.{k}": v for k, v in _own(state).items()}
+    for i, moments in state.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+    return {k: v.detach().cpu() for k, v in tensors.items()}, {"images": state.images, "skipped": state.skipped}
+
+
+def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+    """Put back what ``pack`` took; any error of torch or Python where that is of another run."""
+    state.model.load_state_dict(_under("model.", tensors))
+    state.average.model.load_state_dict(_under("average.", tensors))
+    for name, average in state.others.items():
+        average.model.load_state_dict(_under(f"{OTHERS}{name}/", tensors))
+    state.objective.load_state_dict(state.objective.state_dict() | _under("objective.", tensors))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _under("optimiser.", tensors).items():
+        i, _, key = name.partition(".")
+        moments.setdefault(int(i), {})[key] = value
+    _check(state, moments)
+    state.optimiser.load_state_dict(state.optimiser.state_dict() | {"state": moments})
+    state.images, state.skipped = (_count(scalars[key]) for key in ("images", "skipped"))
+
+
+def _check(state: State, moments: dict[int, dict[str, Tensor]]) -> None:
+    """The optimiser takes moments of any shape, and fails in the next step; ValueError before that."""
+    shapes = [parameter.shape for group in state.optimiser.param_groups for parameter in group["params"]]
+    for i, given in moments.items():
+        if not 0 <= i < len(shapes) or any(value.ndim and value.shape != shapes[i] for value in given.values()):
+            raise ValueError(f"moments of parameter {i} have another shape")
+    if len({frozenset(given) for given in moments.values()}) > 1:
+        raise ValueError("a moment of a parameter is missing")
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("a count of images is no whole number")
+    return value
+
+
+def _own(state: State) -> dict[str, Tensor]:
+    return {k: v for k, v in state.objective.state_dict().items() if not k.startswith("teacher.")}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -2,8 +2,8 @@
 
 from cmtool.errors import UsageError
 from cmtool.objectives.consistency import Consistency, along_noise, inverse_output
-from cmtool.objectives.levels import log_normal
-from cmtool.objectives.metrics import pseudo_huber
+from cmtool.objectives.distances import pseudo_huber
+from cmtool.objectives.noise_levels import log_normal
 
 
 def smooth(*, narrow: float = 16.0, mean: float = -0.4, std: float = 1.6, sigma_min: float = 0.002) -> Consistency:

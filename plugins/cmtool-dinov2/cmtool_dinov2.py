@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmtool.assets import Asset, locate
-from cmtool.features.rgb import rgb
+from cmtool.features.inputs import rgb
 
 __all__ = ["WEIGHTS", "DINOv2", "Transformer", "dinov2"]
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cmtool.backbones.adm import adm, waves
+from cmtool.backbones.adm import adm, sinusoidal_embedding
 from cmtool.backbones.adm_blocks import Attention, Block, Down, Up
 from cmtool.errors import UsageError
 from cmtool.testing import check_backbone, wake
 
-TINY = {"width": 32, "mults": (1, 2), "blocks": 1, "attention": (1,), "head_width": 16}
+TINY = {"model_channels": 32, "channel_mult": (1, 2), "num_blocks": 1, "attention": (1,), "head_width": 16}
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,19 @@ def test_waves_are_those_of_the_formula():
     c = torch.tensor([-1.7, 1095.5], dtype=torch.float64)
     angles = [[v * 10_000 ** (-i / 8) for i in range(8)] for v in c.tolist()]
     expected = [[math.cos(a) for a in row] + [math.sin(a) for a in row] for row in angles]
-    torch.testing.assert_close(waves(c, 16), torch.tensor(expected, dtype=torch.float64), atol=2e-4, rtol=0)
+    torch.testing.assert_close(
+        sinusoidal_embedding(c, 16), torch.tensor(expected, dtype=torch.float64), atol=2e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize(
     ("side", "classes", "qkv", "options", "millions"),
     [
-        (64, 1000, "new", {"width": 192, "blocks": 3}, 296),
-        (128, 1000, "legacy", {"width": 256, "heads": 4}, 422),
-        (256, 1000, "legacy", {"width": 256}, 554),
-        (256, 0, "legacy", {"width": 256}, 552),
-        (512, 1000, "legacy", {"width": 256}, 559),
+        (64, 1000, "new", {"model_channels": 192, "num_blocks": 3}, 296),
+        (128, 1000, "legacy", {"model_channels": 256, "heads": 4}, 422),
+        (256, 1000, "legacy", {"model_channels": 256}, 554),
+        (256, 0, "legacy", {"model_channels": 256}, 552),
+        (512, 1000, "legacy", {"model_channels": 256}, 559),
     ],
 )
 def test_the_published_networks_are_as_large_as_the_paper_says(side, classes, qkv, options, millions):
@@ -153,8 +155,8 @@ def test_other_precisions_and_layouts_of_memory_give_nearly_the_same(asked):
     ("options", "message"),
     [
         ({"shape": (2,)}, "needs square images"),
-        ({"mults": (1, 1, 1, 1, 1)}, "multiple of 16"),
-        ({"width": 40}, "multiple of 32 channels"),
+        ({"channel_mult": (1, 1, 1, 1, 1)}, "multiple of 16"),
+        ({"model_channels": 40}, "multiple of 32 channels"),
         ({"head_width": 48}, "heads 48 wide"),
         ({"heads": 5}, "5 heads"),
         ({"qkv": "edm"}, "unknown layout of qkv 'edm'"),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cmtool.backbones.mlp import Waves, mlp
+from cmtool.backbones.mlp import SinusoidalEmbedding, mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
 from cmtool.testing import check_backbone
@@ -27,7 +27,7 @@ def test_waves_are_low_and_geometric():
     c = torch.tensor([-1.7, 0.3])
     frequencies = [0.5 * 16 ** (k / 7) for k in range(8)]
     expected = [[math.cos(w * v) for w in frequencies] + [math.sin(w * v) for w in frequencies] for v in c.tolist()]
-    torch.testing.assert_close(Waves()(c), torch.tensor(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(SinusoidalEmbedding()(c), torch.tensor(expected), atol=1e-5, rtol=0)
 
 
 def test_the_number_of_weights_is_that_of_the_formula():

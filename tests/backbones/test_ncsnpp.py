@@ -9,13 +9,13 @@ import torch
 from scipy.signal import upfirdn
 from torch.nn import functional as F
 
-from cmtool.backbones.ncsnpp import ddpm, ncsnpp, waves
-from cmtool.backbones.ncsnpp_blocks import MEAN, Attention, Block, Combine, Filtered, Fourier, Style, resized
+from cmtool.backbones.ncsnpp import ddpm, ncsnpp, sinusoidal_embedding
+from cmtool.backbones.ncsnpp_blocks import MEAN, Attention, Block, BlockOptions, Combine, Filtered, Fourier, resample
 from cmtool.errors import UsageError
 from cmtool.testing import check_backbone, wake
 
-TINY = {"width": 16, "mults": (1, 2), "blocks": 1, "attention": (1,)}
-STYLE = Style(8, 0.0, True, 4, (1.0, 3.0, 3.0, 1.0))
+TINY = {"model_channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attention": (1,)}
+STYLE = BlockOptions(8, 0.0, True, 4, (1.0, 3.0, 3.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ STYLE = Style(8, 0.0, True, 4, (1.0, 3.0, 3.0, 1.0))
     [
         {"encoder": "skip", "decoder": "skip", "combine": "cat"},
         {"encoder": "skip", "rescale": False, "taps": MEAN, "embedding": "positional"},
-        {"taps": MEAN, "mults": (2, 1)},
+        {"taps": MEAN, "channel_mult": (2, 1)},
     ],
 )
 def test_ncsnpp_keeps_the_contract_of_a_backbone(options):
@@ -53,16 +53,16 @@ def filtered(image, taps, resize):
 @pytest.mark.parametrize("resize", ["up", "down"])
 def test_sides_change_by_a_filter(taps, resize):
     x = torch.randn(2, 3, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = resized(x, resize, taps)
+    found = resample(x, resize, taps)
     for image, small in zip(x.flatten(0, 1), found.flatten(0, 1), strict=True):
         torch.testing.assert_close(small, torch.from_numpy(filtered(image.numpy(), taps, resize)), atol=1e-6, rtol=1e-6)
 
 
 def test_taps_of_ones_are_means_and_repetition():
     x = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(resized(x, "down", MEAN), F.avg_pool2d(x, 2))
-    torch.testing.assert_close(resized(x, "up", MEAN), F.interpolate(x, scale_factor=2, mode="nearest"))
-    assert resized(x, "", MEAN) is x
+    torch.testing.assert_close(resample(x, "down", MEAN), F.avg_pool2d(x, 2))
+    torch.testing.assert_close(resample(x, "up", MEAN), F.interpolate(x, scale_factor=2, mode="nearest"))
+    assert resample(x, "", MEAN) is x
 
 
 def test_the_image_goes_down_filtered_then_convolved():
@@ -88,10 +88,10 @@ def test_a_block_is_two_convolutions_and_a_way_around_them():
     torch.manual_seed(0)
     block, x, e = wake(Block(16, 32, STYLE, "down")).eval(), torch.randn(2, 16, 6, 6), torch.randn(2, 8)
     h = F.silu(F.group_norm(x, 4, bias=block.GroupNorm_0.bias, eps=1e-6))
-    h = block.Conv_0(resized(h, "down", STYLE.taps))
+    h = block.Conv_0(resample(h, "down", STYLE.taps))
     h = h + block.Dense_0(e)[:, :, None, None]
     h = block.Conv_1(F.silu(F.group_norm(h, 8, bias=block.GroupNorm_1.bias, eps=1e-6)))
-    around = block.get_submodule("Conv_2")(resized(x, "down", STYLE.taps))
+    around = block.get_submodule("Conv_2")(resample(x, "down", STYLE.taps))
     torch.testing.assert_close(block(x, e), (around + h) / math.sqrt(2), atol=1e-5, rtol=1e-5)
 
 
@@ -108,7 +108,9 @@ def test_embeddings_are_those_of_the_formulas():
     c = torch.tensor([-1.7, 998.5], dtype=torch.float64)
     angles = [[v * 10_000 ** (-i / 7) for i in range(8)] for v in c.tolist()]
     expected = [[math.sin(a) for a in row] + [math.cos(a) for a in row] for row in angles]
-    torch.testing.assert_close(waves(c, 16), torch.tensor(expected, dtype=torch.float64), atol=2e-4, rtol=0)
+    torch.testing.assert_close(
+        sinusoidal_embedding(c, 16), torch.tensor(expected, dtype=torch.float64), atol=2e-4, rtol=0
+    )
     fourier = Fourier(3, 16.0)
     angles = [[2 * math.pi * w * v for w in fourier.W.tolist()] for v in c.tolist()]
     expected = [[math.sin(a) for a in row] + [math.cos(a) for a in row] for row in angles]
@@ -131,9 +133,9 @@ def test_other_precisions_and_layouts_of_memory_give_nearly_the_same():
     ("options", "message"),
     [
         ({"shape": (2,)}, "needs square images"),
-        ({"mults": (1, 1, 1, 1, 1)}, "multiple of 16"),
-        ({"width": 15}, "needs an even width"),
-        ({"width": 18}, "cannot be shared by 4 groups"),
+        ({"channel_mult": (1, 1, 1, 1, 1)}, "multiple of 16"),
+        ({"model_channels": 15}, "needs an even width"),
+        ({"model_channels": 18}, "cannot be shared by 4 groups"),
         ({"encoder": "residul"}, "unknown encoder 'residul'"),
         ({"nonlinearity": "swoosh"}, "unknown nonlinearity 'swoosh'"),
         ({"taps": (1.0, 3.0, 1.0)}, "an even number of weights"),
@@ -227,7 +229,7 @@ def test_the_list_of_modules_is_that_of_score_sde(which):
 
 
 def test_ddpm_without_convolutions_leaves_their_places_empty():
-    names = ddpm((3, 8, 8), 0, **{**TINY, "width": 32, "resample_conv": False}).state_dict()
+    names = ddpm((3, 8, 8), 0, **{**TINY, "model_channels": 32, "resample_conv": False}).state_dict()
     numbers = {int(name.split(".")[1]) for name in names}
     assert set(range(max(numbers))) - numbers == {4, 13}  # after the first level's block, and before it on the way up
 
@@ -257,4 +259,4 @@ def test_a_block_has_the_nonlinearity_that_it_is_given(name, act):
 
 def test_ddpm_needs_32_groups():
     with pytest.raises(UsageError, match="48 channels cannot be shared by 32 groups"):
-        ddpm((3, 8, 8), 0, **{**TINY, "width": 48})
+        ddpm((3, 8, 8), 0, **{**TINY, "model_channels": 48})

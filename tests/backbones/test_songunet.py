@@ -11,7 +11,7 @@ from cmtool.backbones.songunet import songunet
 from cmtool.errors import UsageError
 from cmtool.testing import check_backbone, wake
 
-TINY = {"width": 16, "mults": (1, 2), "blocks": 1, "attention": (4,)}
+TINY = {"model_channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attention": (4,)}
 NCSN = {"embedding": "fourier", "waves": 2, "encoder": "residual", "taps": (1.0, 3.0, 3.0, 1.0)}
 BOTH = [(songunet, TINY), (songunet, {**TINY, **NCSN}), (dhariwal, {**TINY, "head": 16})]
 
@@ -94,14 +94,16 @@ def test_the_image_at_half_the_side_joins_the_main_path(encoder):
 
 
 def test_images_of_all_sides_add_up():
-    net = songunet((1, 16, 16), 0, width=8, mults=(1, 1, 1), blocks=1, attention=(), decoder="skip").eval()
+    net = songunet(
+        (1, 16, 16), 0, model_channels=8, channel_mult=(1, 1, 1), num_blocks=1, attention=(), decoder="skip"
+    ).eval()
     for name, value in {"16x16": 1.0, "8x8": 10.0, "4x4": 100.0}.items():
         nn.init.constant_(net.dec[f"{name}_aux_conv"].bias, value)
     assert torch.equal(net(torch.randn(1, 1, 16, 16), torch.zeros(1)), torch.full((1, 1, 16, 16), 111.0))
 
 
 def test_waves_are_sines_then_cosines():
-    net = songunet((1, 4, 4), 0, width=8, mults=(1,))
+    net = songunet((1, 4, 4), 0, model_channels=8, channel_mult=(1,))
     c = torch.tensor([3.0])
     angles = 3.0 * torch.tensor([1.0, 10 ** (-4 / 3), 10 ** (-8 / 3), 1e-4])
     seen = []
@@ -123,13 +125,18 @@ def test_the_first_half_of_the_outputs_is_returned(factory):
     [
         (songunet, (3, 8, 6), {}, "songunet needs square images"),
         (dhariwal, (2,), {}, "dhariwal needs square images"),
-        (songunet, (3, 6, 6), {"mults": (1, 2, 2)}, "a side that is a multiple of 4"),
+        (songunet, (3, 6, 6), {"channel_mult": (1, 2, 2)}, "a side that is a multiple of 4"),
         (songunet, (3, 8, 8), {"encoder": "residul"}, "unknown encoder 'residul'"),
         (songunet, (3, 8, 8), {"embedding": "waves"}, "unknown embedding"),
-        (songunet, (3, 8, 8), {"width": 7}, "an even number of waves"),
-        (dhariwal, (3, 8, 8), {"width": 7}, "an even width"),
-        (dhariwal, (3, 8, 8), {"width": 132}, "channels cannot be shared by"),
-        (dhariwal, (3, 8, 8), {"width": 64, "mults": (1, 3), "head": 38}, "192 channels cannot be shared by 5 heads"),
+        (songunet, (3, 8, 8), {"model_channels": 7}, "an even number of waves"),
+        (dhariwal, (3, 8, 8), {"model_channels": 7}, "an even width"),
+        (dhariwal, (3, 8, 8), {"model_channels": 132}, "channels cannot be shared by"),
+        (
+            dhariwal,
+            (3, 8, 8),
+            {"model_channels": 64, "channel_mult": (1, 3), "head": 38},
+            "192 channels cannot be shared by 5 heads",
+        ),
     ],
 )
 def test_networks_that_cannot_be(factory, shape, options, sentence):

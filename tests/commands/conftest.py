@@ -95,7 +95,7 @@ def at(monkeypatch):
     """Do something, once, after the step that reaches a number of images."""
 
     def arrange(images, action):
-        step, done = train.Walk.step, []
+        step, done = train.TrainingRun.step, []
 
         def wrapped(self, report, *rest):
             step(self, report, *rest)
@@ -103,7 +103,7 @@ def at(monkeypatch):
                 done.append(images)
                 action(self)
 
-        monkeypatch.setattr(train.Walk, "step", wrapped)
+        monkeypatch.setattr(train.TrainingRun, "step", wrapped)
 
     return arrange
 

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import random_model
 
 import cmtool
-from cmtool.commands.models import class_index, class_name
+from cmtool.commands.inputs import class_index, class_name
 from cmtool.errors import UsageError
 from cmtool.files.checkpoint import save
 

@@ -42,13 +42,13 @@ def test_quiet_keeps_results_and_warnings(capsys, clock):
     console.say("a remark")
     console.warn("careful")
     console.result({}, "samples")
-    with console.track(10, "images", "sample") as track:
+    with console.progress(10, "images", "sample") as track:
         track.update(5)
     assert capsys.readouterr() == ("samples\n", "cmtool: warning: careful\n")
 
 
 def test_lines_off_a_terminal(capsys, clock):
-    with Console("train-ct", clock=clock).track(1000, "images", "train") as track:
+    with Console("train-ct", clock=clock).progress(1000, "images", "train") as track:
         track.update(0, loss=2.0)
         clock.now += 29
         track.update(100, loss=1.0)  # too soon
@@ -67,7 +67,7 @@ def test_lines_off_a_terminal(capsys, clock):
 
 
 def test_lines_stay_few_however_long_it_takes(capsys, clock):
-    with Console("train-ct", clock=clock).track(36_000, "images", "train") as track:
+    with Console("train-ct", clock=clock).progress(36_000, "images", "train") as track:
         for done in range(36_001):
             clock.now += 1
             track.update(done)
@@ -77,7 +77,7 @@ def test_lines_stay_few_however_long_it_takes(capsys, clock):
 
 
 def test_rate_and_time_left_count_from_where_a_run_goes_on(capsys, clock):
-    with Console("train-ct", clock=clock).track(1000, "images", "train") as track:
+    with Console("train-ct", clock=clock).progress(1000, "images", "train") as track:
         track.update(500)
         clock.now += 50
         track.update(600)
@@ -87,7 +87,7 @@ def test_rate_and_time_left_count_from_where_a_run_goes_on(capsys, clock):
 
 
 def test_nobody_knows_the_total(capsys, clock):
-    with Console("fid", clock=clock).track(None, "images", "features") as track:
+    with Console("fid", clock=clock).progress(None, "images", "features") as track:
         track.update(0)
         clock.now += 31
         track.update(62)
@@ -95,13 +95,13 @@ def test_nobody_knows_the_total(capsys, clock):
 
 
 def test_nothing_done_nothing_said(capsys):
-    with Console("fid").track(10, "images", "features"):
+    with Console("fid").progress(10, "images", "features"):
         pass
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_failure_shows_how_far_it_came(capsys, clock):
-    with pytest.raises(KeyboardInterrupt), Console("fid", clock=clock).track(10, "images", "f") as track:
+    with pytest.raises(KeyboardInterrupt), Console("fid", clock=clock).progress(10, "images", "f") as track:
         track.update(0)
         clock.now += 1
         track.update(4)
@@ -121,7 +121,7 @@ def test_on_a_terminal_one_line_is_written_over(monkeypatch, clock, capsys):
     monkeypatch.setenv("COLUMNS", "60")
     out = sys.stdout
     console = Console("train-ct", clock=clock)
-    with console.track(100, "images", "train") as track:
+    with console.progress(100, "images", "train") as track:
         assert sys.stdout is out  # it may carry images
         for done in range(101):
             clock.now += 0.0625
@@ -140,7 +140,7 @@ def test_a_dumb_terminal_gets_lines(monkeypatch, clock):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "dumb")
-    with Console("train-ct", clock=clock).track(100, "images", "train") as track:
+    with Console("train-ct", clock=clock).progress(100, "images", "train") as track:
         track.update(1)
     assert terminal.getvalue() == "train  1/100 images\ntrain  1/100 images  in 0:00:00\n"
 
@@ -153,7 +153,7 @@ def test_no_text_commands_the_terminal(capsys, clock):
     console = Console("info", clock=clock)
     console.say(FORGED)
     console.warn(FORGED)
-    with console.track(10, "images", FORGED) as track:
+    with console.progress(10, "images", FORGED) as track:
         track.update(5, of=FORGED)
     lines = capsys.readouterr().err.split("\n")
     assert lines[:2] == [shown, f"cmtool: warning: {shown}"]

@@ -10,9 +10,9 @@ from PIL import Image
 from tiny import listing, pixels, random_model
 
 import cmtool
-from cmtool.core.deblur import blurred
+from cmtool.core.editing.operators import blur_image
 from cmtool.core.pixels import to_model, to_pixels
-from cmtool.evaluation import similarity
+from cmtool.evaluation import psnr_ssim
 
 LUMA = np.array([0.2989, 0.5870, 0.1140])
 RNG = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def test_inpaint_keeps_every_known_pixel(edited, photo, picture):
     image, document = edited("inpaint", photo, "--mask", picture("mask.png", mask))
     assert np.array_equal(image[mask == 0], pixels(photo)[mask == 0])
     assert (image[mask > 0] != pixels(photo)[mask > 0]).any()
-    assert (document["evaluations"], document["known_error"]) == (16, 0.0)
+    assert (document["nfe"], document["known_error"]) == (16, 0.0)
     again, _ = edited("inpaint", photo, "--mask", picture("mask.png", mask), "--seed", "1")
     assert np.array_equal(again[mask == 0], image[mask == 0])
     assert (again[mask > 0] != image[mask > 0]).any()
@@ -93,16 +93,16 @@ def test_denoise_is_one_jump_from_its_level(edited, photo, rgb):
     x = to_model(torch.from_numpy(pixels(photo).copy()).permute(2, 0, 1))[None]
     expected = to_pixels(cmtool.load(rgb)(x, torch.tensor([0.4], dtype=torch.float64)).detach())[0].permute(1, 2, 0)
     assert np.abs(image - expected.numpy().astype(int)).max() <= 1  # pieces of another size round elsewhere
-    assert (document["levels"], document["evaluations"]) == ([0.4], 1)
+    assert (document["sigmas"], document["nfe"]) == ([0.4], 1)
 
 
 def test_stroke_starts_between_picture_and_noise(edited, photo):
     low, document = edited("stroke", photo, "--level", "0.01")
-    assert document["levels"] == pytest.approx([0.01, 0.01 * 2.24 / 5.38])
+    assert document["sigmas"] == pytest.approx([0.01, 0.01 * 2.24 / 5.38])
     assert np.abs(low.astype(int) - pixels(photo)).mean() < 2
-    assert edited("stroke", photo)[1]["levels"] == pytest.approx([5.38, 2.24])
-    assert len(edited("stroke", photo, "--steps", "5")[1]["levels"]) == 5
-    assert edited("stroke", photo, "--levels", "3,1")[1]["levels"] == [3.0, 1.0]
+    assert edited("stroke", photo)[1]["sigmas"] == pytest.approx([5.38, 2.24])
+    assert len(edited("stroke", photo, "--steps", "5")[1]["sigmas"]) == 5
+    assert edited("stroke", photo, "--sigmas", "3,1")[1]["sigmas"] == [3.0, 1.0]
 
 
 def test_a_pipe_in_and_a_pipe_out(well, rgb, photo, tmp_path, monkeypatch):
@@ -182,9 +182,9 @@ def test_outpaint_keeps_the_picture_in_the_middle(edited, photo, picture):
 
 def test_deblur_gives_back_the_blurred_picture_when_blurred(edited, picture):
     sharp = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double() - 0.5
-    soft = to_pixels(blurred(sharp, 1.0))[0].permute(1, 2, 0).numpy()
+    soft = to_pixels(blur_image(sharp, 1.0))[0].permute(1, 2, 0).numpy()
     image, document = edited("deblur", picture("soft.png", np.ascontiguousarray(soft)), "--blur", "1")
-    again = blurred(to_model(torch.from_numpy(image.copy()).permute(2, 0, 1))[None].double(), 1.0)
+    again = blur_image(to_model(torch.from_numpy(image.copy()).permute(2, 0, 1))[None].double(), 1.0)
     off = np.abs((again[0].permute(1, 2, 0).numpy() + 1) * 127.5 - soft)
     assert off.mean() < 2  # less than a tenth of what is invented passes the blur
     assert np.abs(image.astype(int) - soft).mean() > 5
@@ -256,8 +256,8 @@ def test_truth_is_measured_and_shown(edited, photo, tmp_path, picture):
     )
     image = torch.from_numpy(pixels(tmp_path / "edited.png").copy()).permute(2, 0, 1)
     truth = torch.from_numpy(pixels(photo).copy()).permute(2, 0, 1)
-    assert document["psnr"] == pytest.approx(similarity.psnr(image, truth))
-    assert document["ssim"] == pytest.approx(similarity.ssim(image, truth))
+    assert document["psnr"] == pytest.approx(psnr_ssim.psnr(image, truth))
+    assert document["ssim"] == pytest.approx(psnr_ssim.ssim(image, truth))
     assert pixels(report).shape[1] > 4 * 112
 
 
@@ -268,7 +268,7 @@ def test_a_score_model_edits_by_the_score_sde_way(edited, trained, picture, how)
     argv = ["superres", picture("digit.png", digit), "--factor", "2", *steps, "--class", "3"]
     image, document = edited(*argv, model=trained["teacher"])
     assert np.abs(image.reshape(4, 2, 4, 2).mean((1, 3)) - digit[::2, ::2]).max() < 0.3
-    assert document["evaluations"] == {0: 10, 4: 11, 2: 5}[len(how)]
+    assert document["nfe"] == {0: 10, 4: 11, 2: 5}[len(how)]
     assert not np.array_equal(image, edited(*argv, "--seed", "1", model=trained["teacher"])[0])
 
 

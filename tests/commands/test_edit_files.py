@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tiny import listing, pixels, random_model
 
-from cmtool.files.streams.reading import keys_of
+from cmtool.files.streams.reader import keys_of
 from cmtool.pictures import encode
 
 RNG = np.random.default_rng(3)

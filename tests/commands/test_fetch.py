@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cmtool import registry
 from cmtool.features.inception import TORCHSCRIPT
+from cmtool.options import registry
 
 CONTENTS = bytes(range(256)) * 12_000  # 3 MB: several parts
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import NETWORK, SHORT
 
-from cmtool.commands.plan import plan
+from cmtool.commands.generation.sampler_setup import set_up_sampler
 from cmtool.errors import UsageError
 from cmtool.files.header import Header, read_header
 from cmtool.settings.sampling import WalkOptions
@@ -14,21 +14,21 @@ STAGED = [*SHORT, "--set", "method.first=4", "--micro-batch", "8"]
 
 
 def header(**fields) -> Header:
-    known = {"kind": "score", "backbone": {}, "preconditioning": {}, "data": {"shape": [1]}, "conditional": 0}
+    known = {"kind": "score", "backbone": {}, "preconditioning": {}, "data": {"shape": [1]}, "num_classes": 0}
     return Header(**{**known, "sigma_min": 0.002, "sigma_max": 80.0, **fields})
 
 
 def test_a_model_that_was_distilled_to_a_walk_takes_it():
     few = header(levels=[80.0, 2.5])
     for options in (None, WalkOptions(steps=2)):
-        made = plan(few, options)
-        assert made.levels.tolist() == [80.0, 2.5, 0.0]
-        assert (made.walk.solver.order, made.evaluations) == (1, 2)
+        made = set_up_sampler(few, options)
+        assert made.sigmas.tolist() == [80.0, 2.5, 0.0]
+        assert (made.sampler.solver.order, made.nfe) == (1, 2)
     with pytest.raises(UsageError, match="takes the 2 steps that it was distilled to, not 3"):
-        plan(few, WalkOptions(steps=3))
-    tried = plan(few, WalkOptions(solver={"name": "heun"}))
-    assert (tried.walk.solver.order, len(tried.levels)) == (2, 19)
-    assert plan(few, WalkOptions(levels=[80.0, 3.0, 0.5])).levels.tolist() == [80.0, 3.0, 0.5, 0.0]
+        set_up_sampler(few, WalkOptions(steps=3))
+    tried = set_up_sampler(few, WalkOptions(solver={"name": "heun"}))
+    assert (tried.sampler.solver.order, len(tried.sigmas)) == (2, 19)
+    assert set_up_sampler(few, WalkOptions(sigmas=[80.0, 3.0, 0.5])).sigmas.tolist() == [80.0, 3.0, 0.5, 0.0]
 
 
 def test_progressive_distillation_goes_on_to_the_bit(cm, stopped, trained, tmp_path):
@@ -36,12 +36,12 @@ def test_progressive_distillation_goes_on_to_the_bit(cm, stopped, trained, tmp_p
     begin = ["distill", "-t", trained["teacher"], "-d", "digits", "--method", "pd", *STAGED]
     assert cm(*begin, "--run-dir", tmp_path / "whole").code == 0
     assert stopped(*begin).code == 130
-    assert read_header(tmp_path / "run" / "model.safetensors").levels == pytest.approx([80.0, 2.5152], rel=1e-4)
+    assert read_header(tmp_path / "run" / "model.safetensors").sigmas == pytest.approx([80.0, 2.5152], rel=1e-4)
     assert cm("distill", "--resume", tmp_path / "run").code == 0
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     end = read_header(tmp_path / "run" / "model.safetensors")
-    assert (end.kind, end.levels, end.method) == ("score", [80.0], "distill pd")
+    assert (end.kind, end.sigmas, end.method) == ("score", [80.0], "distill pd")
 
 
 def test_segments_are_walked_by_default(cm, well, trained, tmp_path):
@@ -63,11 +63,11 @@ def test_truncated_training_goes_on_from_a_consistency_model(cm, well, trained, 
         "train-ct", "-d", "digits", "--method", "tcm", "--init", trained["tuned"], *SHORT, "--run-dir", tmp_path / "tcm"
     )
     found = read_header(tmp_path / "tcm" / "model.safetensors")
-    assert (found.kind, found.sigma_min, found.levels) == ("consistency", 1.0, [1.0])
-    assert plan(found).levels.tolist() == [80.0, 1.0]  # it takes the second step that its file recommends
-    assert plan(found, WalkOptions(steps=2)).levels.tolist() == [80.0, 1.0]
+    assert (found.kind, found.sigma_min, found.sigmas) == ("consistency", 1.0, [1.0])
+    assert set_up_sampler(found).sigmas.tolist() == [80.0, 1.0]  # it takes the second step that its file recommends
+    assert set_up_sampler(found, WalkOptions(steps=2)).sigmas.tolist() == [80.0, 1.0]
     with pytest.raises(UsageError, match=r"the model knows noise levels from 1 to 80, not 80, 0\.5"):
-        plan(found, WalkOptions(levels=[80.0, 0.5]))
+        set_up_sampler(found, WalkOptions(sigmas=[80.0, 0.5]))
 
 
 @pytest.mark.parametrize("method", ["stable", "cmt"])

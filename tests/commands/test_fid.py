@@ -9,15 +9,15 @@ import pytest
 import torch
 from tiny import pixels, random_model
 
-from cmtool import registry
-from cmtool.commands.fid import _named
-from cmtool.core.pixels import to_pixels, truncated
-from cmtool.evaluation.infinity import extrapolate
-from cmtool.evaluation.kernel import kernel_distance
-from cmtool.evaluation.neighbours import prdc
-from cmtool.evaluation.references import Normal, Statistics, write_statistics
+from cmtool.commands.fid import _label
+from cmtool.core.pixels import to_pixels, truncate_to_pixels
+from cmtool.evaluation.fid_infinity import extrapolate
+from cmtool.evaluation.kid import kernel_distance
+from cmtool.evaluation.precision_recall import prdc
+from cmtool.evaluation.reference_statistics import Normal, Statistics, write_statistics
 from cmtool.files.checkpoint import save
-from cmtool.files.opening import open_any
+from cmtool.files.model_files import open_any
+from cmtool.options import registry
 
 SMALL = ["--features", "small"]
 
@@ -120,7 +120,7 @@ def test_reference_statistics_stand_for_their_data(fd, cm, samples, tmp_path):
 def test_a_run_directory_is_its_model_and_not_its_pictures(fd, trained):
     document = fd(trained["tuned"], "--ref", "digits", "-n", "80")
     assert document["source"]["images"] == 80
-    assert document["source"]["evaluations"] == 1
+    assert document["source"]["nfe"] == 1
     assert document["value"] == fd(trained["tuned"] / "model.safetensors", "--ref", "digits", "-n", "80")["value"]
 
 
@@ -142,7 +142,7 @@ def test_sampling_options_reach_the_model(fd, rgb, tmp_path):
     words = [rgb, "--ref", "shapes[:70]", "-n", "70"]
     one, two = fd(*words)["value"], fd(*words, "--steps", "2")["value"]
     assert one != two
-    assert fd(*words, "--levels", "80")["value"] == one
+    assert fd(*words, "--sigmas", "80")["value"] == one
     conditional = random_model(tmp_path / "c.safetensors", classes=3)
     assert fd(conditional, *words[1:], "--class", "1")["value"] != fd(conditional, *words[1:], "--class", "2")["value"]
 
@@ -237,7 +237,7 @@ def test_without_a_reference_a_model_is_compared_with_what_it_learned_from(fd, c
 
 
 def test_options_of_drawing_do_nothing_to_images_and_are_refused(cm, samples):
-    for words in (["--steps", "2"], ["--guidance", "2"], ["--class", "1"], ["--levels", "80,1"]):
+    for words in (["--steps", "2"], ["--guidance", "2"], ["--class", "1"], ["--sigmas", "80,1"]):
         told = cm("fid", samples[0], "--ref", "digits", *words, *SMALL)
         assert told.code == 2
         assert told.error == (
@@ -260,15 +260,15 @@ def test_a_protocol_means_a_network_a_resizing_and_a_rounding(cm, samples, monke
         told = cm("fid", samples[0], "--ref", "digits", "--protocol", "edm", *words)
         assert told.code == 2 and "--protocol edm" in told.error[0]
     x = torch.tensor([-2.0, -1, -0.999, 0, 0.999, 1, 2])
-    assert truncated(x).tolist() == [0, 0, 0, 127, 254, 255, 255]  # int((x + 1) * 127.5)
+    assert truncate_to_pixels(x).tolist() == [0, 0, 0, 127, 254, 255, 255]  # int((x + 1) * 127.5)
     assert to_pixels(x).tolist() == [0, 0, 0, 128, 255, 255, 255]
 
 
 def test_a_number_is_called_by_how_many_images_it_is_of():
     row = {"metric": "FID", "value": 2.0}
-    names = [_named(row, n)["name"] for n in (50_000, 10_000, 49_999, 200, None)]
+    names = [_label(row, n)["name"] for n in (50_000, 10_000, 49_999, 200, None)]
     assert names == ["FID-50k", "FID-10k", "FID-49999", "FID-200", "FID"]
-    assert _named({"metric": "FD-small", "value": 2.0}, 50_000)["name"] == "FD-small"
+    assert _label({"metric": "FD-small", "value": 2.0}, 50_000)["name"] == "FD-small"
 
 
 def test_metrics_that_features_cannot_tell_are_refused_at_once(cm, samples):

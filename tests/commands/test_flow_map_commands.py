@@ -5,12 +5,12 @@ import pytest
 import torch
 from tiny import NETWORK, TINY, pixels, random_model
 
-from cmtool import registry
-from cmtool.commands.assemble import assemble
+from cmtool.commands.training.build import build_training
 from cmtool.files.checkpoint import load
 from cmtool.files.header import read_header
+from cmtool.options import registry
+from cmtool.options.types import Spec
 from cmtool.settings import DistillOptions, TrainCtOptions
-from cmtool.values import Spec
 
 LENGTH = TINY[len(NETWORK) :]
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def test_a_distilled_flow_map_is_a_consistency_model_with_jumps(student, images,
 
 def test_it_starts_as_its_teacher_whatever_it_is_told(teacher):
     options = DistillOptions(teacher=teacher, data=Spec(name="digits"), method=Spec(name="ctm"))
-    job, origin = assemble(options, CPU), load(teacher)
+    job, origin = build_training(options, CPU), load(teacher)
     x, sigma, labels = torch.randn(3, 1, 8, 8), torch.tensor([80.0, 3.0, 0.1]), torch.tensor([1, 2, 3])
     told = job.state.model(x, sigma, labels, torch.randn(3, 8))
     assert torch.equal(told, origin(x, sigma, labels))
@@ -70,7 +70,7 @@ def test_hints_of_augmentation_are_not_mistaken_for_those_of_a_jump(well, tmp_pa
     well("train-score", "-d", "digits", *TINY, "--augment", "0.5", "--run-dir", tmp_path / "teacher")
     origin = load(tmp_path / "teacher" / "model.safetensors")
     options = DistillOptions(teacher=tmp_path / "teacher", data=Spec(name="digits"), method=Spec(name="ctm"))
-    job = assemble(options, CPU)
+    job = build_training(options, CPU)
     assert (origin.header.backbone["augment"], job.header.backbone["augment"]) == (9, 8)
     assert not job.state.model.net.embedding.hints.weight.any()
     assert torch.equal(job.state.model.net.enter.weight, origin.net.enter.weight)
@@ -78,14 +78,14 @@ def test_hints_of_augmentation_are_not_mistaken_for_those_of_a_jump(well, tmp_pa
 
 def test_training_goes_on_with_what_a_flow_map_has_learnt(student):
     options = TrainCtOptions(init=student, data=Spec(name="digits"), method=Spec(name="meanflow"))
-    job, origin = assemble(options, CPU), load(student)
+    job, origin = build_training(options, CPU), load(student)
     assert origin.net.embedding.hints.weight.any()
     assert torch.equal(job.state.model.net.embedding.hints.weight, origin.net.embedding.hints.weight)
     assert job.state.model.preconditioning == origin.preconditioning
 
 
 def test_a_method_without_jumps_makes_a_plain_consistency_model_of_it(student):
-    job = assemble(TrainCtOptions(init=student, data=Spec(name="digits"), method=Spec(name="ect")), CPU)
+    job = build_training(TrainCtOptions(init=student, data=Spec(name="digits"), method=Spec(name="ect")), CPU)
     assert not job.state.model.preconditioning.jumps
 
 

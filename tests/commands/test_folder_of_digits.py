@@ -9,7 +9,7 @@ from cmtool.datasets.digits import digits
 from cmtool.files.checkpoint import load
 
 TINY = ["--images", "192", "--batch", "32", "--snapshots", "0", "--no-conditional", "-q"]
-NET = ["--set", "backbone.width=16", "--set", "backbone.mults=[1,2]", "--set", "backbone.blocks=1"]
+NET = ["--set", "backbone.model_channels=16", "--set", "backbone.channel_mult=[1,2]", "--set", "backbone.num_blocks=1"]
 
 
 @pytest.fixture

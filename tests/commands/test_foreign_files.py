@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import cmtool
-from cmtool import yamlfile
 from cmtool.backbones.adm import adm
-from cmtool.commands.portrait import WALK
+from cmtool.commands.info import SCORE_FLAGS
 from cmtool.files.checkpoint import digest
 from cmtool.files.header import read_header
+from cmtool.options import yaml_files
 from cmtool.testing import wake
 
 SAID = ["--set", "backbone.head_width=16", "--set", "format.side=16"]
@@ -21,12 +21,21 @@ def write(path, format=None, **options):
     """A random network as OpenAI's programs save it; with ``format`` a file beside it says what it does not say."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = adm((3, 16, 16), 0, width=32, mults=(1, 1), blocks=1, attention=(1,), head_width=16, **options)
+        net = adm(
+            (3, 16, 16),
+            0,
+            model_channels=32,
+            channel_mult=(1, 1),
+            num_blocks=1,
+            attention=(1,),
+            head_width=16,
+            **options,
+        )
         torch.save(wake(net).state_dict(), path)
     if format:
         layout = {key: value for key, value in options.items() if key == "qkv"}
         said = {"format": {"side": 16, **format}, "backbone": {"head_width": 16, **layout}}
-        path.with_name(f"{path.name}.yaml").write_text(yamlfile.write(said))
+        path.with_name(f"{path.name}.yaml").write_text(yaml_files.write_yaml(said))
     return path
 
 
@@ -91,7 +100,7 @@ def test_info_says_what_it_is(well, tmp_path):
         f"# score model for 3x16x16 images: adm, {parameters:,} parameters",
         "# noise levels 0.002 to 80; parameterisation: form edm, time log-1000, sigma_data 0.5",
     ]
-    assert lines[2] == f"# sample it with: cmtool sample --model {model} {WALK}"
+    assert lines[2] == f"# sample it with: cmtool sample --model {model} {SCORE_FLAGS}"
     well(*lines[2].split()[5:], "-n", "1", "-o", tmp_path / "a.npz")
     said = [*SAID, "--set", "format.kind=consistency"]
     document = json.loads(well("info", write(tmp_path / "other.pt"), *said, "--json"))

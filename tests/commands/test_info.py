@@ -9,9 +9,9 @@ import pytest
 from cmtool import presets
 from cmtool.cli import run
 from cmtool.errors import BadFile
-from cmtool.files.envelope import pack, sealed
+from cmtool.files.container import add_seal, pack
 from cmtool.files.header import KEY, Header
-from cmtool.yamlfile import parse
+from cmtool.options.yaml_files import parse_yaml
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -36,12 +36,12 @@ def told(capsys):
 def checkpoint(tmp_path):
     """A checkpoint without tensors, made without torch."""
     data = {"name": "digits", "shape": [1, 8, 8], "classes": ["0", "1"], "notice": "UCI"}
-    spec = {"name": "unet", "width": 32}
+    spec = {"name": "unet", "model_channels": 32}
     header = Header("consistency", spec, {"sigma_data": 0.5}, data, 2, 0.002, 80.0, [0.8], "cd", 1234, {"lr": 1e-4})
     document = header.document()
     del document["sha256"]
     path = tmp_path / "model.safetensors"
-    path.write_bytes(sealed(pack({}, KEY, document), [])[0])
+    path.write_bytes(add_seal(pack({}, KEY, document), [])[0])
     return path
 
 
@@ -73,8 +73,8 @@ def test_presets_with_their_facts(told):
 def test_a_checkpoint_says_what_it_is(told, checkpoint):
     document, text = told(str(checkpoint))
     header = document["header"]
-    assert (header["kind"], header["backbone"]) == ("consistency", {"name": "unet", "width": 32})
-    assert {key: entry.value for key, entry in parse(text, "header").items()} == header
+    assert (header["kind"], header["backbone"]) == ("consistency", {"name": "unet", "model_channels": 32})
+    assert {key: entry.value for key, entry in parse_yaml(text, "header").items()} == header
     assert told(str(checkpoint.parent))[0]["header"] == header
 
 

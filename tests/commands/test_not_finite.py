@@ -10,7 +10,7 @@ from tiny import SHORT, random_model
 
 import cmtool
 from cmtool.core.denoiser import Denoiser
-from cmtool.core.finite import finite
+from cmtool.core.pixels import check_outputs
 from cmtool.errors import Diverged
 from cmtool.files.checkpoint import save
 
@@ -59,7 +59,7 @@ def test_weights_are_looked_at_when_a_file_is_opened(cm, broken, tmp_path, value
         ["sample", "-m", walks, "-n", "2", "-o", tmp_path / "s.tar"],
         ["interp", "1", "2", "-m", jumps, "-o", tmp_path / "i.png"],
         ["edit", "denoise", tmp_path / "x.png", "-m", jumps, "-o", tmp_path / "e.png"],
-        ["levels", jumps, "--ref", "digits", "-o", tmp_path / "t.safetensors", "--features", "small"],
+        ["search-sigmas", jumps, "--ref", "digits", "-o", tmp_path / "t.safetensors", "--features", "small"],
         ["likelihood", "-m", walks, "--data", "digits", "-n", "2"],
         ["convert", jumps, tmp_path / "c.safetensors"],
         ["distill", "-t", walks, "-d", "digits", *SHORT],
@@ -97,8 +97,8 @@ def test_images_that_are_not_finite_are_an_error(cm, sick, tmp_path, value):
 def test_one_level_or_one_seed_is_enough(cm, sick, tmp_path):
     model = random_model(tmp_path / "j.safetensors", (1, 8, 8))
     sick(float("nan"), lambda x, sigma: sigma < 1)
-    assert cm("sample", "-m", model, "-n", "2", "-o", tmp_path / "s", "--levels", "80,2").code == 0
-    told = cm("sample", "-m", model, "-n", "2", "-o", tmp_path / "s2", "--levels", "80,0.5")
+    assert cm("sample", "-m", model, "-n", "2", "-o", tmp_path / "s", "--sigmas", "80,2").code == 0
+    told = cm("sample", "-m", model, "-n", "2", "-o", tmp_path / "s2", "--sigmas", "80,0.5")
     assert (told.code, "at noise level 0.5" in told.error[0]) == (70, True)
 
 
@@ -119,7 +119,7 @@ def test_images_that_were_written_stay(cm, sick, tmp_path):
 
 
 def test_what_is_finite_passes():
-    model = finite(lambda x, sigma, labels=None: x / sigma)
+    model = check_outputs(lambda x, sigma, labels=None: x / sigma)
     assert model(torch.ones(2), torch.ones(2)).tolist() == [1, 1]
     with pytest.raises(Diverged, match="at noise level 0"):
         model(torch.ones(2), torch.zeros(2))

@@ -8,9 +8,9 @@ from PIL import Image
 from tiny import listing, pixels, random_model
 
 import cmtool
-from cmtool.files.animation import moved_by, write_animation
 from cmtool.files.checkpoint import save
 from cmtool.files.header import read_header
+from cmtool.files.picture_files import moved_by, write_animation
 
 LEVELS = ["--ref", "digits", "--features", "small", "-n", "40", "--within", "2", "--budget", "2", "-q"]
 
@@ -39,12 +39,12 @@ def kept(cm, tmp_path):
 def commands(model, out, suffix):
     """A call of each command that writes one file."""
     return {
-        ".safetensors": [["convert", model, out], ["levels", model, *LEVELS, "-o", out]],
+        ".safetensors": [["convert", model, out], ["search-sigmas", model, *LEVELS, "-o", out]],
         ".png": [
             ["interp", "1", "2", "-n", "2", "-m", model, "-o", out],
             ["sample", "-n", "2", "-m", model, "-o", out],
             ["sample", "-n", "2", "-m", model, "-o", f"{out}-folder/", "--grid", out],
-            ["levels", model, *LEVELS, "-o", out],
+            ["search-sigmas", model, *LEVELS, "-o", out],
             ["convert", model, out],
         ],
         ".gif": [["interp", "1", "2", "-n", "2", "-m", model, "-o", out]],
@@ -80,7 +80,7 @@ def test_no_input_is_written_over_by_any_name(kept, cm, model, tmp_path):
         tmp_path / "hard.safetensors",
     ):
         assert "read by this command" in kept("convert", model, name)
-        kept("levels", model, *LEVELS, "-o", name)
+        kept("search-sigmas", model, *LEVELS, "-o", name)
     picture = tmp_path / "a.png"
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
     assert "read by this command" in kept("interp", picture, "2", "-m", model, "-o", f"{tmp_path}/./a.png")
@@ -102,18 +102,18 @@ def test_a_model_that_was_trained_from_another_is_no_copy_of_it(kept, cm, traine
     student.write_bytes((trained["student"] / "model.safetensors").read_bytes())
     assert "did not make it" in kept("convert", trained["teacher"], student)
     tuned = tmp_path / "tuned.safetensors"
-    assert cm("levels", trained["student"], *LEVELS, "-o", tuned).code == 0
+    assert cm("search-sigmas", trained["student"], *LEVELS, "-o", tuned).code == 0
     model = cmtool.load(tuned)
-    save(tuned, model, model.header.__class__(**{**model.header.document(), "levels": [1.5], "sha256": ""}))
+    save(tuned, model, model.header.__class__(**{**model.header.document(), "sigmas": [1.5], "sha256": ""}))
     assert "did not make it" in kept("convert", trained["student"], tuned)
     (tmp_path / "tuned.trace.jsonl").unlink()
-    assert "did not make it" in kept("levels", trained["student"], *LEVELS, "-o", tuned)
+    assert "did not make it" in kept("search-sigmas", trained["student"], *LEVELS, "-o", tuned)
 
 
 def test_a_trace_of_somebody_else_is_kept(kept, model, tmp_path):
     for text in ("of the user\n", "[1]\n", '{"a": 1}\n'):
         (tmp_path / "t.trace.jsonl").write_text(text)
-        assert "t.trace.jsonl exists" in kept("levels", model, *LEVELS, "-o", tmp_path / "t.safetensors")
+        assert "t.trace.jsonl exists" in kept("search-sigmas", model, *LEVELS, "-o", tmp_path / "t.safetensors")
 
 
 def test_places_that_cannot_be_are_found_before_the_work(kept, model, tmp_path):
@@ -125,19 +125,19 @@ def test_places_that_cannot_be_are_found_before_the_work(kept, model, tmp_path):
     kept("sample", "-n", "2", "-m", model, "-o", tmp_path / "file", code=74)
     kept("convert", model, tmp_path / "m")
     kept("convert", model, tmp_path / "file" / "x.safetensors", code=74)
-    kept("levels", model, *LEVELS, "-o", tmp_path / "m")
-    kept("levels", model, *LEVELS, "-o", tmp_path / "file" / "x.safetensors", code=74)
+    kept("search-sigmas", model, *LEVELS, "-o", tmp_path / "m")
+    kept("search-sigmas", model, *LEVELS, "-o", tmp_path / "file" / "x.safetensors", code=74)
 
 
 def test_what_was_measured_is_told_though_its_copy_cannot_be_written(cm, model, tmp_path, monkeypatch):
-    from cmtool.commands import levels
+    from cmtool.commands import search_sigmas
     from cmtool.errors import WriteFailed
 
     def full(*_):
         raise WriteFailed("cannot write: the disk is full")
 
-    monkeypatch.setattr(levels, "save", full)
-    told = cm("levels", model, *LEVELS, "-o", tmp_path / "t.safetensors")
+    monkeypatch.setattr(search_sigmas, "save", full)
+    told = cm("search-sigmas", model, *LEVELS, "-o", tmp_path / "t.safetensors")
     assert told.code == 74
     assert told.out.startswith("FD-small")
     assert "2 measurements" in told.out

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny import random_model
 
-from cmtool.commands.shards import launched, shard_of, stray
+from cmtool.commands.distributed import has_stray_rank, launched_by, shard_of
 
 RANKS = {"RANK": "1", "WORLD_SIZE": "4"}
 LAUNCHERS = [{"TORCHELASTIC_RUN_ID": "none"}, {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}]
@@ -19,16 +19,16 @@ def model(tmp_path_factory):
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_ranks_of_a_launcher_count(launcher):
     assert shard_of("2/3", RANKS | launcher) == (6, 12)
-    assert launched(launcher)
-    assert stray(RANKS | launcher) is None
+    assert launched_by(launcher)
+    assert has_stray_rank(RANKS | launcher) is None
 
 
 @pytest.mark.parametrize("other", [{}, {"LOCAL_RANK": "1"}, {"MASTER_ADDR": "10.0.0.1"}])
 def test_ranks_that_were_left_over_do_not_count_and_are_told(other):
     assert shard_of("2/3", RANKS | other) == (2, 3)
-    assert stray(RANKS | other).startswith("RANK=1 and WORLD_SIZE=4 are set, and no launcher")
-    assert stray(other) is None
-    assert stray({"RANK": "0", "WORLD_SIZE": "1"}) is None
+    assert has_stray_rank(RANKS | other).startswith("RANK=1 and WORLD_SIZE=4 are set, and no launcher")
+    assert has_stray_rank(other) is None
+    assert has_stray_rank({"RANK": "0", "WORLD_SIZE": "1"}) is None
     assert shard_of(None, {"RANK": "x", "WORLD_SIZE": "0"}) == (1, 1)
 
 

@@ -123,7 +123,7 @@ def test_a_finished_run_says_that_it_is(cm, trained):
 def test_what_cannot_change_on_the_way_is_named(cm, stopped, tmp_path):
     run = tmp_path / "run"
     stopped("train-ct", "-d", "digits", *TINY)
-    told = cm("train-ct", "--resume", run, "--lr", "1", "--set", "backbone.width=32", "--threads", "1")
+    told = cm("train-ct", "--resume", run, "--lr", "1", "--set", "backbone.model_channels=32", "--threads", "1")
     assert (told.code, told.error[0]) == (2, f"{run} was started with another lr and another backbone")
     told = cm("train-score", "--resume", run)
     assert (told.code, told.error) == (

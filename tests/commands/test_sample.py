@@ -13,13 +13,13 @@ from tiny import listing, pixels, random_model
 
 import cmtool
 from cmtool.bundled import bundled
-from cmtool.core.grids import karras, to_zero
 from cmtool.core.noise import START, STEP, Noise
 from cmtool.core.pixels import to_pixels
-from cmtool.core.samplers import Counted, last, probability_flow
+from cmtool.core.sampling.loops import CountNFE, last, probability_flow
+from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.core.solvers import heun
-from cmtool.core.solvers.library import rk45
-from cmtool.files.pictures import written
+from cmtool.core.solvers.adaptive import rk45
+from cmtool.files.picture_files import draw_text
 
 
 @pytest.fixture
@@ -70,12 +70,12 @@ def test_one_step_is_one_jump(well, trained, tmp_path):
     z = Noise([5]).normal((1, 8, 8), START)
     image = to_pixels(model(80 * z, sigma, torch.tensor([5])).detach())
     assert level(tmp_path / "s" / "00000005.png", image[0, 0]) <= 1
-    assert (document["images"], document["evaluations"], document["levels"]) == (1, 1, [80.0])
+    assert (document["images"], document["nfe"], document["sigmas"]) == (1, 1, [80.0])
     assert document["model"]["kind"] == "consistency"
 
 
 def test_two_steps_are_two_jumps_with_noise_between(well, rgb, tmp_path):
-    well("sample", "-m", rgb, "--seeds", "5", "--levels", "80,0.8", "-o", tmp_path / "s")
+    well("sample", "-m", rgb, "--seeds", "5", "--sigmas", "80,0.8", "-o", tmp_path / "s")
     model = cmtool.load(rgb)
     noise = Noise([5])
     high, low = (torch.tensor([x], dtype=torch.float64) for x in (80.0, 0.8))
@@ -88,13 +88,13 @@ def test_a_score_model_walks_the_ode(well, trained, tmp_path):
     document = json.loads(well("sample", "-m", trained["teacher"], "--seeds", "5", "-o", tmp_path / "s", "--json"))
     model = cmtool.load(trained["teacher"] / "model.safetensors")
     x = 80 * Noise([5]).normal((1, 8, 8), START)
-    x = last(probability_flow(model, x, to_zero(karras(18)), heun(), torch.tensor([5])))
+    x = last(probability_flow(model, x, append_zero(karras(18)), heun(), torch.tensor([5])))
     assert level(tmp_path / "s" / "00000005.png", to_pixels(x)[0, 0]) <= 1
-    assert (document["evaluations"], len(document["levels"])) == (35, 19)
+    assert (document["nfe"], len(document["sigmas"])) == (35, 19)
     euler = json.loads(
         well("sample", "-m", trained["teacher"], "-n", "1", "-k", "5", "--solver", "euler", "-o", tmp_path, "--json")
     )
-    assert euler["evaluations"] == 5
+    assert euler["nfe"] == 5
 
 
 def test_folder_npz_tar_and_pipe_hold_the_same(well, trained, tmp_path, monkeypatch):
@@ -147,7 +147,7 @@ def test_a_grid_has_a_column_for_each_class(well, trained, tmp_path):
     assert sheet.shape == (2 * (66 + 12) + 2, 10 * 66 + 2)
     for i in range(20):  # each digit stands above its images
         top, left = i // 10 * 78 + 2, i % 10 * 66 + 2
-        assert np.array_equal(sheet[top : top + 12, left : left + 64], written(str(i % 10), 64, 12))
+        assert np.array_equal(sheet[top : top + 12, left : left + 64], draw_text(str(i % 10), 64, 12))
         shown = sheet[top + 12 : top + 76 : 8, left : left + 64 : 8]
         assert np.array_equal(shown, pixels(tmp_path / "s" / f"{i:08}.png"))
 
@@ -194,7 +194,7 @@ def test_quiet_says_nothing_but_the_result(cm, rgb, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "evaluations"),
+    ("words", "nfe"),
     [
         (["ddim", "--set", "solver.eta=0.5"], 4),
         (["heun", "--set", "solver.churn=2"], 7),
@@ -208,18 +208,18 @@ def test_quiet_says_nothing_but_the_result(cm, rgb, tmp_path):
 def test_every_solver_says_how_often_it_asks(cm, trained, tmp_path, words, evaluations):
     told = cm("sample", "-m", trained["teacher"], "-n", "2", "-k", "4", "--solver", *words, "-o", tmp_path, "--json")
     assert told.code == 0, told.err
-    assert json.loads(told.out)["evaluations"] == evaluations
+    assert json.loads(told.out)["nfe"] == evaluations
     assert f"{evaluations} network evaluations each" in told.err
 
 
 def test_a_solver_that_chooses_its_steps_is_counted(cm, trained, tmp_path):
     told = cm("sample", "-m", trained["teacher"], "--seeds", "5", "--solver", "rk45", "-o", tmp_path / "s", "--json")
     assert told.code == 0, told.err
-    document, model = json.loads(told.out), Counted(cmtool.load(trained["teacher"] / "model.safetensors"))
+    document, model = json.loads(told.out), CountNFE(cmtool.load(trained["teacher"] / "model.safetensors"))
     levels = torch.tensor([80.0, 0.002, 0.0], dtype=torch.float64)
     x = last(probability_flow(model, 80 * Noise([5]).normal((1, 8, 8), START), levels, rk45(), torch.tensor([5])))
-    assert document["levels"] == levels.tolist()
-    assert document["evaluations"] == pytest.approx(model.calls, abs=12)  # a step more or less, by a rounding
+    assert document["sigmas"] == levels.tolist()
+    assert document["nfe"] == pytest.approx(model.calls, abs=12)  # a step more or less, by a rounding
     assert f"{document['evaluations']} network evaluations each" in told.err
     assert level(tmp_path / "s" / "00000005.png", to_pixels(x)[0, 0]) <= 1
 

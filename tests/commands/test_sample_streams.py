@@ -13,13 +13,13 @@ import pytest
 import torch
 from tiny import listing, pixels, random_model
 
-from cmtool.commands import generate
-from cmtool.commands.shards import local_device
-from cmtool.commands.show import drawn
+from cmtool.commands.distributed import local_device
+from cmtool.commands.generation import generate
+from cmtool.commands.generation.preview import draw_picture
 from cmtool.core.noise import LABEL, Noise
 from cmtool.files.header import read_header
-from cmtool.files.streams.reading import images_of
-from cmtool.files.streams.resuming import resumable
+from cmtool.files.images import resumable
+from cmtool.files.streams.reader import images_of
 
 KILLING = Path(__file__).with_name("killing.py")
 
@@ -147,7 +147,7 @@ def test_the_manifest(files, four):
     assert [line["seed"] for line in lines] == list(range(30))
     assert [line["class"] for line in lines] == [seed % 4 for seed in range(30)]
     assert {line["model"] for line in lines} == {read_header(four).sha256}
-    assert all(len(line["levels"]) == 2 for line in lines)
+    assert all(len(line["sigmas"]) == 2 for line in lines)
     beside = files("tar", "x.tar", "--steps", "2")["x.tar.manifest.jsonl"]
     assert [json.loads(line) for line in beside.splitlines()] == lines
 
@@ -170,7 +170,7 @@ def test_fewer_at_a_time_when_memory_runs_out(files, monkeypatch, threads):
         return real(model, plan, noise, labels, cores, pixels)
 
     monkeypatch.setattr(generate, "draw", short)
-    monkeypatch.setattr(generate, "USUAL", 256)
+    monkeypatch.setattr(generate, "DEFAULT_BATCH", 256)
     assert files("short", "", "-n", "600", "--threads", threads) == whole
     assert [count for count, _ in seen[:4]] == [256, 256, 128, 64]
 
@@ -236,11 +236,11 @@ def test_a_picture_in_the_terminal(cm, four, tmp_path):
 
 def test_half_blocks():
     black, white = np.zeros((1, 2, 2), np.uint8), np.full((1, 2, 2), 255, np.uint8)
-    assert drawn(black, colour=False) == "  "
-    assert drawn(white, colour=False) == "██"
-    assert drawn(np.array([[[0, 255], [255, 0], [0, 0]]], np.uint8), colour=False) == "▄▀\n▄▄"
-    grey = drawn(np.full((1, 32, 32), 128, np.uint8), colour=False)
+    assert draw_picture(black, colour=False) == "  "
+    assert draw_picture(white, colour=False) == "██"
+    assert draw_picture(np.array([[[0, 255], [255, 0], [0, 0]]], np.uint8), colour=False) == "▄▀\n▄▄"
+    grey = draw_picture(np.full((1, 32, 32), 128, np.uint8), colour=False)
     share = sum({"█": 2, "▀": 1, "▄": 1}.get(sign, 0) for sign in grey) / 1024
     assert share == pytest.approx(128 / 255, abs=0.04)
     picture = np.arange(6, dtype=np.uint8).reshape(3, 2, 1)
-    assert drawn(picture, colour=True) == "\033[38;2;0;2;4m\033[48;2;1;3;5m▀\033[0m"
+    assert draw_picture(picture, colour=True) == "\033[38;2;0;2;4m\033[48;2;1;3;5m▀\033[0m"

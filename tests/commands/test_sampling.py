@@ -9,12 +9,12 @@ from tiny import listing, pixels
 
 import cmtool
 from cmtool.core.denoiser import Preconditioning
-from cmtool.core.grids import karras
+from cmtool.core.named_schedules import sigma_schedule
 from cmtool.core.noise import STEP, Noise
 from cmtool.core.pixels import to_pixels
 from cmtool.core.process import EDM, VP
-from cmtool.core.samplers import clipped
-from cmtool.core.spacings import grid
+from cmtool.core.sampling.loops import clip_denoised
+from cmtool.core.sigma_schedules import karras
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def drawn(well, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "evaluations"),
+    ("words", "nfe"),
     [
         (["--solver", "euler-maruyama", "--steps", "5"], 5),
         (["--solver", "reverse-diffusion", "--steps", "5", "--process", "vp"], 5),
@@ -38,17 +38,17 @@ def drawn(well, tmp_path):
         (["--solver", "euler-maruyama", "--steps", "4", "--set", "solver.corrector=ald"], 8),
         (["--solver", "langevin", "--steps", "3", "--set", "solver.each=4"], 17),  # a level more than steps
         (["--solver", "heun", "--steps", "5", "--set", "solver.churn=2"], 9),
-        (["--solver", "heun", "--steps", "5", "--process", "vp", "--spacing", "time"], 9),
-        (["--solver", "euler-maruyama", "--levels", "80,9,1,0.1"], 3),
+        (["--solver", "heun", "--steps", "5", "--process", "vp", "--schedule", "time"], 9),
+        (["--solver", "euler-maruyama", "--sigmas", "80,9,1,0.1"], 3),
     ],
 )
 def test_a_score_model_takes_every_way_down(drawn, trained, words, evaluations):
     document, files = drawn(trained["teacher"], "-n", "6", *words)
-    assert document["evaluations"] == evaluations
+    assert document["nfe"] == evaluations
     again, same = drawn(trained["teacher"], "-n", "6", "--batch", "1", "--threads", "1", *words)
     assert same == files
     assert len({files[f"{i:08}.png"] for i in range(6)}) == 6
-    assert again["levels"] == document["levels"]
+    assert again["sigmas"] == document["sigmas"]
 
 
 def test_evaluations_are_printed(cm, trained, tmp_path):
@@ -70,21 +70,21 @@ def test_evaluations_are_printed(cm, trained, tmp_path):
 
 @pytest.mark.parametrize("name", ["karras", "log", "linear", "cosine", "vp", "time"])
 def test_levels_are_those_of_the_grid(drawn, trained, name):
-    document, _ = drawn(trained["teacher"], "-n", "1", "--spacing", name, "--steps", "4")
-    assert document["levels"] == [*grid(name, 4, 0.002, 80.0, EDM()).tolist(), 0.0]
+    document, _ = drawn(trained["teacher"], "-n", "1", "--schedule", name, "--steps", "4")
+    assert document["sigmas"] == [*sigma_schedule(name, 4, 0.002, 80.0, EDM()).tolist(), 0.0]
 
 
 def test_even_times_are_those_of_the_process_asked_for(drawn, trained):
-    document, _ = drawn(trained["teacher"], "-n", "1", "--spacing", "time", "--process", "vp", "--steps", "4")
-    assert document["levels"][:-1] == pytest.approx(grid("vp", 4, 0.002, 80.0, VP()).tolist())
+    document, _ = drawn(trained["teacher"], "-n", "1", "--schedule", "time", "--process", "vp", "--steps", "4")
+    assert document["sigmas"][:-1] == pytest.approx(sigma_schedule("vp", 4, 0.002, 80.0, VP()).tolist())
 
 
 def test_levels_as_openai_counts_them(drawn, rgb):
     document, files = drawn(rgb, "-n", "2", "--ts", "0,22,39")
-    assert document["levels"] == karras(40)[[0, 22]].tolist()
-    assert document["levels"][1] == pytest.approx(1.382368, rel=1e-6)  # as published
+    assert document["sigmas"] == karras(40)[[0, 22]].tolist()
+    assert document["sigmas"][1] == pytest.approx(1.382368, rel=1e-6)  # as published
     assert drawn(rgb, "-n", "2", "--ts", "0,22", "--steps", "40")[1] == files
-    assert drawn(rgb, "-n", "2", "--levels", ",".join(map(str, document["levels"])))[1] == files
+    assert drawn(rgb, "-n", "2", "--sigmas", ",".join(map(str, document["sigmas"])))[1] == files
 
 
 @pytest.mark.parametrize(("ts", "n"), [("0,106,200", 201), ("0,62,150", 151), ("0,39", 40)])
@@ -93,7 +93,7 @@ def test_the_grid_that_openai_counts_on_is_said(drawn, rgb, cm, tmp_path, ts, n)
     told = cm("sample", "-m", rgb, "-n", "1", "--ts", ts, "-o", tmp_path / "said")
     assert f"on the Karras grid of {n} levels" in told.err
     document, _ = drawn(rgb, "-n", "1", "--ts", ts)
-    assert document["levels"] == karras(n)[places[:-1]].tolist()
+    assert document["sigmas"] == karras(n)[places[:-1]].tolist()
 
 
 def test_numbers_of_no_grid_of_openai_are_asked_about(cm, rgb):
@@ -105,19 +105,19 @@ def test_options_of_process_and_spacing(drawn, trained):
     """Karras et al.'s ablations: any schedule with any scaling and any discretisation."""
     teacher = trained["teacher"]
     document, _ = drawn(teacher, "-n", "1", "--steps", "4", "--set", "spacing.rho=3")
-    assert document["levels"][:-1] == karras(4, rho=3.0).tolist()
-    spaced = ["--spacing", "vp", "--set", "spacing.start=0.001", "--set", "spacing.sigma_max=50"]
+    assert document["sigmas"][:-1] == karras(4, rho=3.0).tolist()
+    spaced = ["--schedule", "vp", "--set", "spacing.start=0.001", "--set", "spacing.sigma_max=50"]
     walked = ["--process", "sqrt", "--set", "process.scaling=vp", "--solver", "euler"]
     document, files = drawn(teacher, "-n", "1", "--steps", "4", *spaced, *walked)
     times = torch.linspace(1, 1e-3, 4, dtype=torch.float64)
-    assert document["levels"][:-1] == pytest.approx(VP.spanning(0.002, 50.0, 1e-3).level(times).tolist())
+    assert document["sigmas"][:-1] == pytest.approx(VP.spanning(0.002, 50.0, 1e-3).level(times).tolist())
     _, others = drawn(teacher, "-n", "1", "--steps", "4", *spaced, "--solver", "euler")
     assert others != files
-    betas = ["--process", "vp", "--set", "process.beta_max=15", "--spacing", "time"]
+    betas = ["--process", "vp", "--set", "process.beta_max=15", "--schedule", "time"]
     document, _ = drawn(teacher, "-n", "1", "--steps", "4", *betas, "--solver", "euler-maruyama")
     ends = VP(0.1, 15.0).time(torch.tensor([80.0, 0.002], dtype=torch.float64))
     times = torch.linspace(float(ends[0]), float(ends[1]), 5, dtype=torch.float64)
-    assert document["levels"] == pytest.approx(VP(0.1, 15.0).level(times).tolist())
+    assert document["sigmas"] == pytest.approx(VP(0.1, 15.0).level(times).tolist())
 
 
 def test_a_corrector_alone(cm, trained, tmp_path):
@@ -145,9 +145,9 @@ def test_options_that_no_process_or_spacing_has(cm, trained, words, error):
 
 @pytest.mark.parametrize(("convention", "floor"), [("paper", 0.002), ("openai", 0.002), ("ect", 0.0)])
 def test_conventions_of_noise_and_clipping(drawn, rgb, tmp_path, convention, floor):
-    drawn(rgb, "--seeds", "5", "--levels", "80,0.0021", "--convention", convention)
+    drawn(rgb, "--seeds", "5", "--sigmas", "80,0.0021", "--convention", convention)
     model, noise = cmtool.load(rgb), Noise([5])
-    model = clipped(model) if convention == "openai" else model
+    model = clip_denoised(model) if convention == "openai" else model
     x = model(80 * noise.normal((3, 16, 16)), torch.tensor([80.0], dtype=torch.float64), None)
     x = x + (0.0021**2 - floor**2) ** 0.5 * noise.normal((3, 16, 16), STEP + 1)
     x = model(x, torch.tensor([0.0021], dtype=torch.float64), None)
@@ -159,7 +159,7 @@ def test_the_process_of_a_model_is_its_own(drawn, trained):
     """The teacher of these tests is EDM's, whose reverse equation visits the Karras levels."""
     assert cmtool.load(trained["teacher"] / "model.safetensors").preconditioning == Preconditioning(0.5)
     document, _ = drawn(trained["teacher"], "-n", "1", "--solver", "euler-maruyama", "--steps", "4")
-    assert document["levels"] == pytest.approx(karras(5).tolist())
+    assert document["sigmas"] == pytest.approx(karras(5).tolist())
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_the_process_of_a_model_is_its_own(drawn, trained):
         ("teacher", ["--ts", "0,22,39"], "--ts is about jumps", "cmtool sample --solver heun"),
         ("teacher", ["--convention", "ect"], "--convention is about jumps", "cmtool sample --solver heun"),
         ("student", ["--solver", "langevin"], "--solver is about the walk of a score model", "cmtool sample --steps 2"),
-        ("student", ["--spacing", "log", "--steps", "3"], "--spacing is about the walk", "cmtool sample --steps 3"),
+        ("student", ["--schedule", "log", "--steps", "3"], "--schedule is about the walk", "cmtool sample --steps 3"),
         ("student", ["--process", "vp"], "--process is about the walk", "cmtool sample --steps 2"),
         (
             "student",
@@ -183,7 +183,7 @@ def test_the_process_of_a_model_is_its_own(drawn, trained):
             "takes its steps in the noise level",
             "leave out --process",
         ),
-        ("teacher", ["--spacing", "karas"], "spacing", "karras"),
+        ("teacher", ["--schedule", "karas"], "schedule", "karras"),
         ("teacher", ["--solver", "euler-maruyama", "--set", "solver.corrector=mala"], "corrector", "langevin"),
         ("teacher", ["--solver", "predictor-corector"], "unknown solver", "predictor-corrector"),
     ],

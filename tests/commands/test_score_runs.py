@@ -2,9 +2,9 @@
 
 from tiny import NETWORK, TINY
 
-from cmtool import registry
 from cmtool.files.header import read_header
-from cmtool.files.state import load_state
+from cmtool.files.sealed import load_state
+from cmtool.options import registry
 
 DIGITS = ["-d", "digits", *TINY]
 

@@ -28,7 +28,7 @@ def test_a_run_directory_holds_what_was_done(trained):
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["data"], config["batch"], config["lr"]) == ("digits", 32, 0.003)
     assert config["method"]["name"] == "stable"
-    assert config["backbone"] == {"name": "unet", "width": 16, "mults": [1], "blocks": 1}
+    assert config["backbone"] == {"name": "unet", "model_channels": 16, "channel_mult": [1], "num_blocks": 1}
 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines] == [32, 64, 96, 128]
@@ -40,7 +40,7 @@ def test_a_run_directory_holds_what_was_done(trained):
 def test_a_checkpoint_says_where_it_comes_from(trained):
     teacher, student = (read_header(trained[name] / "model.safetensors", whole=True) for name in ("teacher", "student"))
     assert (teacher.kind, teacher.method, teacher.images) == ("score", "train-score edm", 128)
-    assert (student.kind, student.method, student.conditional) == ("consistency", "distill ecd", 10)
+    assert (student.kind, student.method, student.num_classes) == ("consistency", "distill ecd", 10)
     assert (student.preconditioning["form"], student.preconditioning["time"]) == ("edm", "log")
     assert student.preconditioning == {**teacher.preconditioning, "sigma_min": 0.002}
     assert teacher.preconditioning["sigma_min"] == 0.0
@@ -94,7 +94,7 @@ def test_numbers_that_are_not_finite_stop_a_run_with_its_weights_kept(cm, stoppe
     told = cm(*words, "--run-dir", run)
     assert told.code == 70
     sentence = f"the last 5 gradients were not finite; the weights before them are in {run}"
-    assert told.error == (sentence, "start again with a lower learning rate, --lr 0.001, or with --clip 1")
+    assert told.error == (sentence, "start again with a lower learning rate, --lr 0.001, or with --grad-clip 1")
     status = read_status(run)
     assert (status["state"], status["images"], status["skipped"]) == ("failed", 64 + 5 * 32, 5)
     kept = load_file(run / "model.safetensors")
@@ -174,6 +174,6 @@ def test_a_run_without_a_name_gets_one(well, tmp_path, monkeypatch):
 
 def test_a_labelled_set_can_be_learned_without_its_labels(well, cm, tmp_path):
     well("train-ct", "-d", "digits", *TINY, "--images", "32", "--no-conditional", "--run-dir", tmp_path / "run")
-    assert read_header(tmp_path / "run" / "model.safetensors").conditional == 0
+    assert read_header(tmp_path / "run" / "model.safetensors").num_classes == 0
     told = cm("sample", "-m", tmp_path / "run", "--class", "3")
     assert (told.code, told.error[0]) == (2, "this model was trained without classes and takes no --class")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from tiny import NETWORK, SHORT, TINY
 
-from cmtool.commands.assemble import assemble
+from cmtool.commands.training.build import build_training
 from cmtool.datasets.digits import digits
 from cmtool.files.header import read_header
+from cmtool.options.types import Spec
 from cmtool.settings import TrainCtOptions
 from cmtool.testing import check_dataset
-from cmtool.values import Spec
 
 CPU = torch.device("cpu")
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -63,7 +63,7 @@ def test_labels_follow_the_names_of_the_teacher(root, named):
     order = sorted(NAMES)
     data = written(root, "upper", [name.upper() if name != "six" else "Six " for name in NAMES])
     options = TrainCtOptions(init=named, data=Spec(name="folder", source=str(data)), method=Spec(name="ct"))
-    job = assemble(options, CPU)
+    job = build_training(options, CPU)
     check_dataset(job.dataset)
     assert job.dataset.classes == tuple(order)
     folders = [name.partition("/")[0] for name in job.dataset.inventory if "/" in name]

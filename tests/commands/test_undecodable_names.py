@@ -11,10 +11,10 @@ from tiny import NETWORK, SHORT, TINY, random_model
 import cmtool
 from cmtool.cli import COMMANDS
 from cmtool.datasets.folder import folder
-from cmtool.declarations import declarations
 from cmtool.errors import UsageError
 from cmtool.files.checkpoint import check_header
 from cmtool.files.header import read_header
+from cmtool.options.fields import option_fields
 
 LATIN = "caf\udce9"  # how Python reads the name of a file in Latin-1
 FAST = ["--images", "64", "--batch", "32", "--warmup", "0", "--snapshots", "0"]
@@ -97,7 +97,7 @@ def test_commands_that_are_told_can_be_typed(cm, well, trained, tmp_path):
 def test_every_option_that_may_name_a_path_writes_the_home_out():
     words = ("FILE", "FOLDER", "OUT", "IN", "SOURCE", "REF", "an image", "a run", "or image")
     for name, command in COMMANDS.items():
-        for key, d in declarations(command.options).items():
+        for key, d in option_fields(command.options).items():
             told = f"{d.help} {d.metavar}".replace("--output", "")
             if d.kind in (str, str | None) and any(word in told.split() or f" {word}" in told for word in words):
                 assert d.path or d.choices or key in ("class", "shard"), f"{name} {key}"

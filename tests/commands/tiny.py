@@ -6,21 +6,28 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.files.checkpoint import save
 from cmtool.files.header import Header
+from cmtool.options import registry
 
 __all__ = ["NETWORK", "SHORT", "TINY", "listing", "pixels", "random_model"]
 
-NETWORK = ["--set", "backbone.width=16", "--set", "backbone.mults=[1]", "--set", "backbone.blocks=1"]
+NETWORK = [
+    "--set",
+    "backbone.model_channels=16",
+    "--set",
+    "backbone.channel_mult=[1]",
+    "--set",
+    "backbone.num_blocks=1",
+]
 SHORT = ["--images", "128", "--batch", "32", "--warmup", "0", "--lr", "3e-3", "--snapshots", "1"]
 TINY = [*NETWORK, *SHORT]
 
 
 def random_model(path: Path, shape=(3, 16, 16), classes=0, kind="consistency") -> Path:
     """A checkpoint whose weights are random, also those that a network starts with at 0."""
-    spec = {"name": "unet", "width": 16, "mults": [1], "blocks": 1}
+    spec = {"name": "unet", "model_channels": 16, "channel_mult": [1], "num_blocks": 1}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = registry.build("backbones", spec, shape, classes)

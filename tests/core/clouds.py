@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cmtool.core.noise import START
-from cmtool.core.sde import Motion
+from cmtool.core.sampling.sde import ReverseSDE
 
 
 class Cloud:
@@ -32,6 +32,6 @@ def affine(update, process, score, t: Tensor, s: Tensor) -> tuple[float, float, 
     """``c, d, k`` of an update ``c x + d + k z`` that is affine in each number, as all are on a Gaussian."""
     x = torch.tensor([[0.0], [1.0], [0.0]], dtype=torch.float64)
     z = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)
-    moved, _ = update(Motion(process, score, Constant(z)), x, t, s)  # type: ignore[arg-type]
+    moved, _ = update(ReverseSDE(process, score, Constant(z)), x, t, s)  # type: ignore[arg-type]
     d, one, k = moved.flatten().tolist()
     return one - d, d, k - d

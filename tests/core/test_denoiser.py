@@ -7,9 +7,9 @@ import torch
 from oracles import Gaussian, derivative
 from torch import nn
 
-from cmtool.core.denoiser import Denoiser, Preconditioning, like
-from cmtool.core.grids import karras
+from cmtool.core.denoiser import Denoiser, Preconditioning, broadcast_like
 from cmtool.core.process import TrigFlow
+from cmtool.core.sigma_schedules import karras
 
 LEVELS = karras(40)
 
@@ -23,7 +23,7 @@ class Linear(nn.Module):
 
     def forward(self, x, c_noise, labels=None):
         shift = 0.0 if labels is None else labels.to(x)
-        return self.weight * x + like(c_noise + shift, x)
+        return self.weight * x + broadcast_like(c_noise + shift, x)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ class Exact(nn.Module):
             return (self.std**2 * t.cos() ** 2 + self.sigma_data**2 * t.sin() ** 2).sqrt()
 
         a, slope = derivative(length, t)
-        return like(slope / a, x) * x  # x is x_t / sigma_data
+        return broadcast_like(slope / a, x) * x  # x is x_t / sigma_data
 
 
 @pytest.mark.parametrize("sigma_data", [0.5, 0.8])

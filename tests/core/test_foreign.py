@@ -7,8 +7,8 @@ import torch
 from oracles import Gaussian
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoiser, Preconditioning, like
-from cmtool.core.rungs import ddpm, nearest
+from cmtool.core.denoiser import Denoiser, Preconditioning, broadcast_like
+from cmtool.core.discrete_processes import ddpm_sigmas, nearest_step
 
 SPREAD = 0.7
 DATA = Gaussian(0.0, SPREAD)
@@ -23,7 +23,7 @@ class Published(nn.Module):
         self.coefficients, self.learned = coefficients, learned
 
     def forward(self, x: Tensor, told: Tensor, labels: Tensor | None = None) -> Tensor:
-        a, b = (like(value, x) for value in self.coefficients(told))
+        a, b = (broadcast_like(value, x) for value in self.coefficients(told))
         noise = x * b / (a**2 * SPREAD**2 + b**2)
         return torch.cat([noise, torch.full_like(noise, 9.0)], 1) if self.learned else noise
 
@@ -86,14 +86,14 @@ def test_networks_told_half_the_logarithm_of_the_level():
         """sigma times the score of N(0, s^2 + sigma^2), given ln(sigma / 2)."""
 
         def forward(self, x: Tensor, told: Tensor, labels: Tensor | None = None) -> Tensor:
-            sigma = like(2 * told.exp(), x)
+            sigma = broadcast_like(2 * told.exp(), x)
             return -sigma * x / (SPREAD**2 + sigma**2)
 
     exact("ve-1", Scaled(), SIGMA)
 
 
 def test_between_the_steps_one_is_told_the_nearest_and_the_other_a_fraction():
-    ladder = ddpm(1000, "cosine")
+    ladder = ddpm_sigmas(1000, "cosine")
     sigma = ladder[[10, 500]] * 0.6 + ladder[[11, 501]] * 0.4
     *_, told = Preconditioning.named("iddpm")(sigma)
     assert told.tolist() == [10, 500]
@@ -102,7 +102,7 @@ def test_between_the_steps_one_is_told_the_nearest_and_the_other_a_fraction():
 
 
 def test_the_nearest_rung_is_the_one_that_a_search_over_all_finds():
-    ladder = ddpm(1000, "cosine")
+    ladder = ddpm_sigmas(1000, "cosine")
     sigma = torch.logspace(-4, 6, 301, dtype=torch.float64)
-    assert torch.equal(nearest(sigma, ladder), (ladder - sigma[:, None]).abs().argmin(1))
-    assert torch.equal(ladder[nearest(ladder, ladder)], ladder)
+    assert torch.equal(nearest_step(sigma, ladder), (ladder - sigma[:, None]).abs().argmin(1))
+    assert torch.equal(ladder[nearest_step(ladder, ladder)], ladder)

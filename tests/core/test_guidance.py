@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.grids import karras, to_zero
 from cmtool.core.guidance import EVERYWHERE, Guided, Unlabelled, cost
-from cmtool.core.samplers import Counted, last, probability_flow
+from cmtool.core.sampling.loops import CountNFE, last, probability_flow
+from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.core.solvers import heun
 from cmtool.testing import wake
 
@@ -80,7 +80,7 @@ def test_between_gaussians_of_one_width_guidance_moves_the_mean():
     exact = Gaussian(means[labels], STD)
     for sigma in torch.tensor([0.01, 1.0, 80.0], dtype=torch.float64):
         torch.testing.assert_close(guided(x, sigma, labels), exact.denoiser(x, sigma), rtol=1e-12, atol=1e-12)
-    end = last(probability_flow(guided, x, to_zero(karras(200, 0.002, 80.0)), heun(), labels))
+    end = last(probability_flow(guided, x, append_zero(karras(200, 0.002, 80.0)), heun(), labels))
     torch.testing.assert_close(end, exact.flow(x, 80.0, 0.0), rtol=0, atol=1e-3)
 
 
@@ -137,8 +137,8 @@ def test_rows_at_different_levels_are_guided_each_by_its_own():
 def test_what_is_counted_is_what_the_network_was_asked(w, interval):
     model = gaussians()
     guided = Guided(model, Unlabelled(model), w, interval)
-    counted = Counted(guided, cost(guided))
-    levels = to_zero(karras(18, 0.002, 80.0))
+    counted = CountNFE(guided, cost(guided))
+    levels = append_zero(karras(18, 0.002, 80.0))
     x, labels = points(3)
     last(probability_flow(counted, x, levels, heun(), labels))
     asked = [*levels[:-2].tolist(), *levels[1:-1].tolist(), levels[-2].item()]  # Heun, and Euler's step to 0

@@ -5,11 +5,11 @@ import torch
 from clouds import Cloud, affine
 from oracles import Gaussian, Mixture
 
-from cmtool.core.ladders import DDPM
-from cmtool.core.langevin import ALD, Langevin, annealed_langevin, langevin_step
+from cmtool.core.discrete_processes import DDPM
 from cmtool.core.process import EDM, VE, VP, SubVP
-from cmtool.core.samplers import last
-from cmtool.core.sde import Motion, score_of
+from cmtool.core.sampling.loops import last
+from cmtool.core.sampling.predictor_corrector import ALD, Langevin, annealed_langevin, langevin_step
+from cmtool.core.sampling.sde import ReverseSDE, score_function
 
 WEIGHTS = (0.2, 0.8)
 MODES = Mixture.line(WEIGHTS, (-1.0, 1.0), (0.1, 0.1))
@@ -68,7 +68,7 @@ def test_a_corrector_comes_to_rest_near_the_marginal(process):
     t, s = process.time(at(1.0)), process.time(at(0.9))
     scale, deviation = float(process.scale(t)), float(process.deviation(t))
     v = scale**2 * (0.09 + 1.0)
-    c, d, k = affine(ALD(snr), process, score_of(data, process), t, s)
+    c, d, k = affine(ALD(snr), process, score_function(data, process), t, s)
     eta = 2 * float(process.scale(t) / process.scale(s)) ** 2 * (snr * deviation) ** 2
     assert k**2 == pytest.approx(2 * eta, rel=1e-9)
     assert k**2 / (1 - c**2) == pytest.approx(v / (1 - eta / (2 * v)), rel=1e-9)
@@ -76,9 +76,9 @@ def test_a_corrector_comes_to_rest_near_the_marginal(process):
 
 
 def test_steps_are_repeated_with_noise_of_their_own():
-    x, motion = torch.ones(2, 1).double(), Motion(EDM(), score_of(Gaussian(), EDM()), Cloud(2))
+    x, motion = torch.ones(2, 1).double(), ReverseSDE(EDM(), score_function(Gaussian(), EDM()), Cloud(2))
     three, _ = ALD(0.2, steps=3)(motion, x, at(1.0), at(0.9))
-    motion = Motion(EDM(), score_of(Gaussian(), EDM()), Cloud(2))
+    motion = ReverseSDE(EDM(), score_function(Gaussian(), EDM()), Cloud(2))
     for _ in range(3):
         x, _ = ALD(0.2)(motion, x, at(1.0), at(0.9))
     assert torch.equal(three, x)
@@ -87,11 +87,11 @@ def test_steps_are_repeated_with_noise_of_their_own():
 def test_the_size_of_a_step_is_set_by_norms_of_one_image_or_of_all():
     x = torch.tensor([[1.0, 2.0], [6.0, 8.0]]).double()
     z, t = Cloud(2).normal((2,), 1 << 16), at(1.0)
-    score = score_of(Gaussian(), EDM())(x, t)
-    moved, _ = Langevin(0.3)(Motion(EDM(), lambda x, t: score, Cloud(2)), x, t, at(0.9))
+    score = score_function(Gaussian(), EDM())(x, t)
+    moved, _ = Langevin(0.3)(ReverseSDE(EDM(), lambda x, t: score, Cloud(2)), x, t, at(0.9))
     for i in range(2):
         eta = 2 * (0.3 * z[i].norm() / score[i].norm()) ** 2
         assert torch.allclose(moved[i], x[i] + eta * score[i] + (2 * eta).sqrt() * z[i])
-    pooled, _ = Langevin(0.3, pooled=True)(Motion(EDM(), lambda x, t: score, Cloud(2)), x, t, at(0.9))
+    pooled, _ = Langevin(0.3, pooled=True)(ReverseSDE(EDM(), lambda x, t: score, Cloud(2)), x, t, at(0.9))
     eta = 2 * (0.3 * (z[0].norm() + z[1].norm()) / (score[0].norm() + score[1].norm())) ** 2
     assert torch.allclose(pooled, x + eta * score + (2 * eta).sqrt() * z)

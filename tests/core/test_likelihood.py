@@ -7,22 +7,22 @@ import pytest
 import torch
 from oracles import AnisotropicGaussian, Gaussian, Mixture
 
-from cmtool.core.grids import karras
 from cmtool.core.likelihood import (
     adaptive,
+    axis_probes,
     bits_per_dim,
-    dequantised,
-    every_axis,
+    dequantize,
     gaussian_probes,
     log_likelihood,
     log_normal,
     rademacher_probes,
-    with_volume,
+    with_divergence,
 )
 from cmtool.core.noise import Noise
 from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
-from cmtool.core.samplers import flow, last
-from cmtool.core.sde import native_flow
+from cmtool.core.sampling.loops import last, ode_field
+from cmtool.core.sampling.sde import native_ode_field
+from cmtool.core.sigma_schedules import karras
 from cmtool.core.solvers import heun, integrate
 from cmtool.errors import MissingAsset
 
@@ -43,7 +43,7 @@ def test_bits_of_a_gaussian_are_the_analytic_ones(process, span):
     x, (t0, t1) = 0.5 * some(3, 2, 4, 4), (at(t) for t in span)
     s, sigma = process.scale(t0), process.level(t0)
     prior = process.scale(t1) * (0.25 + process.level(t1) ** 2).sqrt()
-    field, probes = native_flow(DATA, process), rademacher_probes(Noise([1, 2, 3]), (2, 4, 4))
+    field, probes = native_ode_field(DATA, process), rademacher_probes(Noise([1, 2, 3]), (2, 4, 4))
     found, z = log_likelihood(field, s * x, adaptive(*span, 1e-8), probes, prior)
     exact = DATA.log_density(x, sigma) - 32 * s.log()
     assert torch.allclose(bits_per_dim(found, 32), bits_per_dim(exact, 32), atol=1e-6)
@@ -53,7 +53,9 @@ def test_bits_of_a_gaussian_are_the_analytic_ones(process, span):
 def test_entropy_in_bits():
     """The mean over the data is the entropy: log2(s sqrt(2 pi e)) and 7 bits of grey levels 1/128 apart."""
     x = 0.5 * some(4000, 2)
-    found, _ = log_likelihood(flow(DATA), x, adaptive(1e-4, 80.0), every_axis(4000, (2,)), at(math.hypot(80, 0.5)))
+    found, _ = log_likelihood(
+        ode_field(DATA), x, adaptive(1e-4, 80.0), axis_probes(4000, (2,)), at(math.hypot(80, 0.5))
+    )
     bits = bits_per_dim(found, 2, 1 / 128)
     want = math.log2(0.5 * math.sqrt(2 * math.pi * math.e)) + 7
     assert float(bits.mean()) == pytest.approx(want, abs=4 * float(bits.std()) / 4000**0.5)
@@ -64,15 +66,17 @@ def test_the_volume_changes_by_the_ratio_of_densities():
         (0.3, 0.7), ((-1.0, 0.2), (0.5, -0.3)), (((0.04, 0.01), (0.01, 0.09)), ((0.16, -0.05), (-0.05, 0.1)))
     )
     x = plane.sample(5, torch.Generator().manual_seed(4))
-    found, z = log_likelihood(flow(plane), x, adaptive(0.05, 20.0, 1e-9), every_axis(5, (2,)), at(1.0))
+    found, z = log_likelihood(ode_field(plane), x, adaptive(0.05, 20.0, 1e-9), axis_probes(5, (2,)), at(1.0))
     change = found - log_normal(z, at(1.0))
     assert torch.allclose(change, plane.log_density(x, 0.05) - plane.log_density(z, 20.0), atol=1e-6)
 
 
 def test_a_grid_of_levels_serves_as_well():
     x, levels = 0.5 * some(3, 4), karras(400).flip(0)
-    probes, prior = every_axis(3, (4,)), at(math.hypot(80, 0.5))
-    found, _ = log_likelihood(flow(DATA), x, lambda field, y: last(integrate(field, y, levels, heun())), probes, prior)
+    probes, prior = axis_probes(3, (4,)), at(math.hypot(80, 0.5))
+    found, _ = log_likelihood(
+        ode_field(DATA), x, lambda field, y: last(integrate(field, y, levels, heun())), probes, prior
+    )
     assert torch.allclose(found, DATA.log_density(x, 0.002), atol=2e-3)
 
 
@@ -89,18 +93,18 @@ def traces(x: torch.Tensor, a: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 def test_the_mean_of_the_estimate_is_the_trace(probes_of):
     a, x, t, n = some(6, 6), some(3, 2, 3, seed=1), at(0.5), 2000
     single = torch.stack(
-        [with_volume(tangled(a), e[None])(torch.cat([x.flatten(1), x[:, 0, :1]], 1), t)[:, -1]
+        [with_divergence(tangled(a), e[None])(torch.cat([x.flatten(1), x[:, 0, :1]], 1), t)[:, -1]
          for e in probes_of(Noise([1, 2, 3]), (2, 3), n)]
     )  # fmt: skip
     want = traces(x, a, t)
     assert ((single.mean(0) - want).abs() < 4 * single.std(0) / n**0.5).all()
-    together = with_volume(tangled(a), probes_of(Noise([1, 2, 3]), (2, 3), 50))
+    together = with_divergence(tangled(a), probes_of(Noise([1, 2, 3]), (2, 3), 50))
     assert torch.allclose(together(torch.cat([x.flatten(1), x[:, 0, :1]], 1), t)[:, -1], single[:50].mean(0))
 
 
 def test_every_axis_gives_the_trace_itself_and_the_slope_is_the_field():
     a, x, t = some(6, 6), some(3, 2, 3, seed=1), at(0.5)
-    both = with_volume(tangled(a), every_axis(3, (2, 3)))(torch.cat([x.flatten(1), x[:, 0, :1]], 1), t)
+    both = with_divergence(tangled(a), axis_probes(3, (2, 3)))(torch.cat([x.flatten(1), x[:, 0, :1]], 1), t)
     assert torch.allclose(both[:, -1], traces(x, a, t), rtol=1e-6)
     assert torch.equal(both[:, :-1], tangled(a)(x, t).flatten(1))
 
@@ -108,7 +112,7 @@ def test_every_axis_gives_the_trace_itself_and_the_slope_is_the_field():
 def test_signs_vary_less_than_normal_numbers_and_not_at_all_on_a_diagonal():
     x, t = some(2, 5), at(0.3)
     y, noise = torch.cat([x, x[:, :1]], 1), Noise([1, 2])
-    single = [[with_volume(flow(DATA), e[None])(y, t)[:, -1] for e in make(noise, (5,), 20)]
+    single = [[with_divergence(ode_field(DATA), e[None])(y, t)[:, -1] for e in make(noise, (5,), 20)]
               for make in (rademacher_probes, gaussian_probes)]  # fmt: skip
     exact = 5 * float(t) / (0.25 + float(t) ** 2)  # div (x - D)/sigma of a Gaussian
     assert torch.allclose(torch.stack(single[0]), at(exact).expand(20, 2), rtol=1e-10)
@@ -136,12 +140,12 @@ def test_weights_get_no_gradient_and_single_precision_networks_are_welcome():
 
     torch.manual_seed(0)
     model, labels = Denoiser(Net(), Preconditioning()), torch.tensor([0, 1])
-    x, probes = some(2, 4), every_axis(2, (4,))
-    found, _ = log_likelihood(flow(model, labels), x, adaptive(0.01, 80.0), probes, at(80.0))
+    x, probes = some(2, 4), axis_probes(2, (4,))
+    found, _ = log_likelihood(ode_field(model, labels), x, adaptive(0.01, 80.0), probes, at(80.0))
     assert found.dtype == torch.float64
     assert not found.requires_grad
     assert all(p.grad is None for p in model.parameters())
-    swapped, _ = log_likelihood(flow(model, 1 - labels), x, adaptive(0.01, 80.0), probes, at(80.0))
+    swapped, _ = log_likelihood(ode_field(model, 1 - labels), x, adaptive(0.01, 80.0), probes, at(80.0))
     assert (found - swapped).abs().min() > 1e-3
 
 
@@ -149,7 +153,9 @@ def test_anisotropic_gaussian_in_flow_matching():
     data = AnisotropicGaussian([0.1, -0.2], [[0.25, 0.18], [0.18, 0.25]])
     process, x = FlowMatching(), some(3, 2)
     t0, t1 = at(0.01), at(0.99)
-    found, z = log_likelihood(native_flow(data, process), x, adaptive(0.01, 0.99, 1e-9), every_axis(3, (2,)), at(1.0))
+    found, z = log_likelihood(
+        native_ode_field(data, process), x, adaptive(0.01, 0.99, 1e-9), axis_probes(3, (2,)), at(1.0)
+    )
     start = data.log_density(x / 0.99, process.level(t0)) - 2 * math.log(0.99)
     end = data.log_density(z / 0.01, process.level(t1)) - 2 * math.log(0.01)
     assert torch.allclose(found - log_normal(z, at(1.0)), start - end, atol=1e-5)
@@ -163,16 +169,16 @@ def test_noise_of_every_grey_level_is_eight_bits():
 
 def test_dequantised_images_are_spread_over_their_grey_levels():
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(40, 1, 16, 16)
-    x = dequantised(images, Noise(range(40)))
+    x = dequantize(images, Noise(range(40)))
     levels = (x.double() + 1) * 127.5
     assert torch.equal(levels.round().clamp(0, 255).to(torch.uint8), images)
     within = (levels - images).flatten().sort().values + 0.5
     assert float((within - torch.linspace(0, 1, 10240).double()).abs().max()) < 1.6 / 10240**0.5  # Kolmogorov-Smirnov
-    assert torch.equal(x[7:8], dequantised(images[:1], Noise([7])))
+    assert torch.equal(x[7:8], dequantize(images[:1], Noise([7])))
 
 
 def test_without_scipy_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.integrate", None)
     with pytest.raises(MissingAsset) as raised:
-        log_likelihood(flow(DATA), some(2, 3), adaptive(0.002, 80.0), every_axis(2, (3,)), at(80.0))
+        log_likelihood(ode_field(DATA), some(2, 3), adaptive(0.002, 80.0), axis_probes(2, (3,)), at(80.0))
     assert raised.value.hint == "pip install scipy"

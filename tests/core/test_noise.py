@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from cmtool.core.noise import AUGMENT, LABEL, LEVEL, START, STEP, Blend, Noise
+from cmtool.core.noise import AUGMENT, LABEL, LEVEL, START, STEP, Noise, SlerpNoise
 
 SHAPE = (3, 8, 8)
 
@@ -82,7 +82,7 @@ def test_uniform_is_uniform_inside_the_interval():
 
 
 def test_blend_begins_and_ends_at_its_seeds_bit_for_bit():
-    blend = Blend([4, 9], 6)
+    blend = SlerpNoise([4, 9], 6)
     for stream in (START, STEP + 1):
         frames = blend.normal(SHAPE, stream)
         assert len(frames) == len(blend) == 6
@@ -90,7 +90,7 @@ def test_blend_begins_and_ends_at_its_seeds_bit_for_bit():
 
 
 def test_blend_walks_the_great_circle_at_constant_speed():
-    frames = Blend([4, 9], 6).normal((3, 32, 32)).flatten(1).double()
+    frames = SlerpNoise([4, 9], 6).normal((3, 32, 32)).flatten(1).double()
     units = frames / frames.norm(dim=1, keepdim=True)
     angles = (units[:-1] * units[1:]).sum(1).arccos()
     assert torch.allclose(frames.norm(dim=1), frames.norm(dim=1)[[0, -1]].mean().expand(6), rtol=0.02)
@@ -98,4 +98,4 @@ def test_blend_walks_the_great_circle_at_constant_speed():
 
 
 def test_blend_of_a_seed_with_itself_is_still():
-    assert torch.equal(Blend([4, 4], 3).normal(SHAPE), Noise([4, 4, 4]).normal(SHAPE))
+    assert torch.equal(SlerpNoise([4, 4], 3).normal(SHAPE), Noise([4, 4, 4]).normal(SHAPE))

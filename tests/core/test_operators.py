@@ -4,9 +4,9 @@ import pytest
 import torch
 from oracles import Gaussian
 
+from cmtool.core.editing.operators import LUMA, Operator, colorize, denoise, inpaint, orthogonal, stroke, superres
 from cmtool.core.noise import Noise
-from cmtool.core.operators import LUMA, Operator, colorize, denoise, inpaint, orthogonal, stroke, superres
-from cmtool.core.samplers import multistep
+from cmtool.core.sampling.loops import multistep
 from cmtool.errors import UsageError
 
 SEEDS = range(5)

@@ -5,30 +5,37 @@ import torch
 from clouds import Cloud
 from oracles import AnisotropicGaussian, Gaussian
 
-from cmtool.core.ladders import NCSN
-from cmtool.core.langevin import ALD, Langevin
+from cmtool.core.discrete_processes import NCSN
+from cmtool.core.editing.constrained import ConstrainedUpdate
+from cmtool.core.editing.operators import Operator, colorize, inpaint
 from cmtool.core.noise import STEP, Noise
-from cmtool.core.operators import Operator, colorize, inpaint
-from cmtool.core.predictor_corrector import Held, predictor_corrector
 from cmtool.core.process import VE, VP, SubVP
-from cmtool.core.samplers import Counted, last
-from cmtool.core.sde import Ancestral, EulerMaruyama, Motion, ReverseDiffusion, native_start, score_of
+from cmtool.core.sampling.loops import CountNFE, last
+from cmtool.core.sampling.predictor_corrector import ALD, Langevin, predictor_corrector
+from cmtool.core.sampling.sde import (
+    Ancestral,
+    EulerMaruyama,
+    ReverseDiffusion,
+    ReverseSDE,
+    native_initial_noise,
+    score_function,
+)
 
 TIMES = torch.linspace(1, 0.01, 9, dtype=torch.float64)
 DATA = Gaussian(0.4, 0.3)
 
 
 def begin(noise, process=VP(), shape=(2,)):  # noqa: B008 - processes are values
-    return native_start(noise, shape, process, TIMES[0])
+    return native_initial_noise(noise, shape, process, TIMES[0])
 
 
 def test_a_step_corrects_first_and_then_predicts():
-    noise, process, model = Noise([3, 4]), VP(), Counted(DATA)
+    noise, process, model = Noise([3, 4]), VP(), CountNFE(DATA)
     x = begin(noise)
     walk = list(predictor_corrector(model, x, TIMES, process, noise, EulerMaruyama(), ALD(0.1, steps=2)))
     assert len(walk) == 8
     assert model.calls == 8 * 3
-    motion = Motion(process, score_of(DATA, process), noise)
+    motion = ReverseSDE(process, score_function(DATA, process), noise)
     mended, _ = ALD(0.1, steps=2)(motion, x, TIMES[0], TIMES[1])
     assert torch.equal(walk[0], EulerMaruyama()(motion, mended, TIMES[0], TIMES[1])[0])
 
@@ -62,7 +69,7 @@ def test_labels_reach_the_model():
 
     ladder = NCSN.geometric(20)
     noise, times = Noise([1, 2]), torch.arange(20, -1, -1, dtype=torch.float64)
-    x = native_start(noise, (2,), ladder, times[0]).double()
+    x = native_initial_noise(noise, (2,), ladder, times[0]).double()
     labels = torch.tensor([3, 5])
     x = last(predictor_corrector(model, x, times, ladder, noise, Ancestral(), labels=labels))
     assert torch.allclose(x, torch.tensor([[3.0, 3.0], [5.0, 5.0]]).double(), atol=1e-12)
@@ -77,7 +84,10 @@ def test_what_is_known_follows_its_own_noise_and_ends_clean(process):
     mask, noise, reference = torch.zeros(1, 1, 4, 4), Noise([5, 6]), images(1)
     mask[..., :2, :] = 1  # the upper half is unknown
     operator = inpaint(reference, mask=mask)
-    predictor, corrector = Held(ReverseDiffusion(), operator), Held(ALD(0.1), operator, stays=True)
+    predictor, corrector = (
+        ConstrainedUpdate(ReverseDiffusion(), operator),
+        ConstrainedUpdate(ALD(0.1), operator, stays=True),
+    )
     x = begin(noise, process, (3, 4, 4)).double()
     walk = list(predictor_corrector(DATA, x, TIMES, process, noise, predictor, corrector))
     for k, x in enumerate(walk[:-1]):
@@ -91,8 +101,8 @@ def test_what_is_known_follows_its_own_noise_and_ends_clean(process):
 def test_a_corrector_holds_what_is_known_at_the_time_it_stays_at():
     process, reference, (t, s) = VP(), images(1), TIMES[3:5]
     operator, noise = inpaint(reference, mask=torch.zeros(1, 1, 4, 4)), Noise([5, 6])
-    motion = Motion(process, score_of(DATA, process), noise)
-    x, mean = Held(ALD(0.1), operator, stays=True)(motion, images(2), t, s)
+    motion = ReverseSDE(process, score_function(DATA, process), noise)
+    x, mean = ConstrainedUpdate(ALD(0.1), operator, stays=True)(motion, images(2), t, s)
     z = noise.normal((3, 4, 4), STEP + 1).double()
     assert torch.allclose(x, process.scale(t) * reference + process.deviation(t) * z, rtol=1e-12)
     assert torch.allclose(mean, process.scale(t) * reference, rtol=1e-12)
@@ -103,7 +113,7 @@ def test_a_colorized_picture_has_the_grey_of_the_reference():
     operator = colorize(reference)
     times = torch.linspace(1, 1e-5, 30, dtype=torch.float64)
     x = begin(noise, VE(), (3, 4, 4)).double()
-    x = last(predictor_corrector(DATA, x, times, VE(), noise, Held(ReverseDiffusion(), operator)))
+    x = last(predictor_corrector(DATA, x, times, VE(), noise, ConstrainedUpdate(ReverseDiffusion(), operator)))
     luma = torch.tensor([0.2989, 0.5870, 0.1140]).double().view(1, 3, 1, 1)
     assert torch.allclose((luma * x).sum(1), (luma * reference).sum(1), atol=1e-6)
     assert float((x - reference).abs().mean()) > 0.1
@@ -116,8 +126,11 @@ def test_the_unknown_follows_from_the_known_with_enough_correction():
     same = lambda x: x  # noqa: E731
     operator = Operator(known, same, same, torch.tensor([False, True]), start=known)
     process, times, cloud = VE(), torch.linspace(1, 0.1, 100, dtype=torch.float64), Cloud(n)
-    predictor, corrector = Held(ReverseDiffusion(), operator), Held(ALD(0.3, steps=6), operator, stays=True)
-    x = native_start(cloud, (2,), process, times[0])  # type: ignore[arg-type]
+    predictor, corrector = (
+        ConstrainedUpdate(ReverseDiffusion(), operator),
+        ConstrainedUpdate(ALD(0.3, steps=6), operator, stays=True),
+    )
+    x = native_initial_noise(cloud, (2,), process, times[0])  # type: ignore[arg-type]
     x = last(predictor_corrector(pair, x, times, process, cloud, predictor, corrector))  # type: ignore[arg-type]
     assert torch.equal(x[:, 0], known[:, 0])
     mean, variance = -0.2 + 0.18 / 0.25 * (0.6 - 0.1), 0.25 - 0.18**2 / 0.25

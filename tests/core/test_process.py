@@ -8,7 +8,7 @@ from oracles import Gaussian, derivative
 
 from cmtool.core.noise import Noise
 from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
-from cmtool.core.schedules import Rescaled, SquareRoot
+from cmtool.core.rescaled_processes import RescaledProcess, SquareRoot
 
 # each with times at which to look
 PROCESSES = [
@@ -23,9 +23,9 @@ PROCESSES = [
     (VP(3.0, 3.0), (0.001, 1.0)),
     (SubVP(0.0, 12.0), (0.001, 1.0)),
     (SquareRoot(), (0.01, 100.0)),
-    (Rescaled(SquareRoot(), unit=True), (0.01, 100.0)),
-    (Rescaled(VP(), unit=False), (0.01, 1.0)),
-    (Rescaled(EDM(), unit=True), (0.01, 20.0)),
+    (RescaledProcess(SquareRoot(), unit=True), (0.01, 100.0)),
+    (RescaledProcess(VP(), unit=False), (0.01, 1.0)),
+    (RescaledProcess(EDM(), unit=True), (0.01, 20.0)),
 ]
 each = pytest.mark.parametrize(("process", "span"), PROCESSES, ids=lambda v: str(v) if not isinstance(v, tuple) else "")
 

@@ -1,151 +1,168 @@
-"""Walks with exact models end in exact distributions."""
+"""Whole walks: they cost what they say, and end at the data."""
 
 import pytest
 import torch
-from oracles import AnisotropicGaussian, Gaussian, Mixture, golden_line
-from scipy.stats import kstest
+from oracles import Gaussian
 
-from cmtool.core.grids import karras, to_zero
+from cmtool.core.denoiser import Preconditioning
+from cmtool.core.named_processes import PROCESSES, build_process, process_of
+from cmtool.core.named_schedules import GRIDS, default_schedule, sigma_schedule
 from cmtool.core.noise import STEP, Noise
-from cmtool.core.samplers import Counted, clipped, flow, last, multistep, probability_flow, start
-from cmtool.core.solvers import euler, heun
+from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
+from cmtool.core.sampling.loops import CountNFE, last
+from cmtool.core.sampling.samplers import AnnealedLangevinSampler, MultistepSampler, ODESampler, ReverseSDESampler
+from cmtool.core.sigma_schedules import append_zero, karras
+from cmtool.core.solvers import heun
+from cmtool.core.solvers.runge_kutta import in_native_time
+from cmtool.errors import UsageError
+from cmtool.options import registry
 
-EPS = 0.002
-TILTED = AnisotropicGaussian([0.3, -0.2, 0.5], [[0.3, 0.1, 0.0], [0.1, 0.2, -0.05], [0.0, -0.05, 0.4]])
-PLANE = Mixture([0.6, 0.4], [[1.0, 0.5], [-1.2, 0.8]], [[[0.09, 0.05], [0.05, 0.08]], [[0.02, 0.0], [0.0, 0.25]]])
-
-
-def noisy(data, n: int, sigma: float = 80.0) -> torch.Tensor:
-    return data.noisy(n, sigma, torch.Generator().manual_seed(0))
-
-
-def assert_moments(x: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor, slack: float = 0.0) -> None:
-    """Within four standard errors of a Gaussian sample, and ``slack`` for the walk's own error."""
-    n, variance = len(x), covariance.diagonal()
-    assert ((x.mean(0) - mean).abs() < 4 * (variance / n).sqrt() + slack).all()
-    error = ((covariance**2 + torch.outer(variance, variance)) / n).sqrt()
-    assert ((x.T.cov() - covariance).abs() < 4 * error + slack).all()
+DATA = Gaussian(torch.tensor([0.3, -0.4]), 0.5)
+STOCHASTIC = [name for name in registry.names("solvers") if hasattr(registry.build("solvers", name), "build_sampler")]
 
 
-@pytest.mark.parametrize("levels", [[80.0], [80.0, 0.8], [80.0, 20.0, 3.0, 0.5, 0.05]], ids=len)
-def test_multistep_with_the_exact_model_keeps_the_distribution(levels):
-    data, n = golden_line(), 4000
-    grid = torch.tensor(levels, dtype=torch.float64)
-    x = last(multistep(data.student(EPS), noisy(data, n), grid, Noise(range(n)), sigma_min=EPS))
-    assert kstest(x[:, 0].numpy(), lambda v: data.cdf(torch.from_numpy(v)[:, None], EPS)[:, 0].numpy()).pvalue > 0.01
+def ends(walk, n=4000, model=DATA):
+    noise = Noise(range(n))
+    return last(walk(model, walk.begin(noise, (2,)).double(), noise, None))
 
 
-def test_multistep_that_adds_too_much_noise_is_caught_by_that_test():
-    """Re-noising to sigma from an output that already carries sigma_min is visible where sigma_min is not small."""
-    data, n, low = golden_line(), 4000, 0.3
-    grid = torch.tensor([80.0, 0.4, 0.35, 0.32], dtype=torch.float64)
-    for sigma_min, keeps in ((low, True), (0.0, False)):
-        x = last(multistep(data.student(low), noisy(data, n), grid, Noise(range(n)), sigma_min=sigma_min))
-        test = kstest(x[:, 0].numpy(), lambda v: data.cdf(torch.from_numpy(v)[:, None], low)[:, 0].numpy())
-        assert (test.pvalue > 0.01) == keeps
+def test_all_of_them_are_there():
+    assert STOCHASTIC == ["euler-maruyama", "langevin", "predictor-corrector", "reverse-diffusion", "sde-ancestral"]
 
 
-@pytest.mark.parametrize(("data", "n"), [(TILTED, 8000), (PLANE, 1500)], ids=["gaussian", "mixture"])
-def test_multistep_with_the_exact_model_keeps_mean_and_covariance(data, n):
-    grid = torch.tensor([80.0, 2.0, 0.3], dtype=torch.float64)
-    x = last(multistep(data.student(EPS), noisy(data, n), grid, Noise(range(n)), sigma_min=EPS))
-    assert_moments(x, data.mean, data.covariance + EPS**2 * torch.eye(len(data.mean), dtype=torch.float64))
+@pytest.mark.parametrize("name", sorted(PROCESSES))
+@pytest.mark.parametrize("solver", ["euler-maruyama", "reverse-diffusion", "sde-ancestral", "sde-ancestral wide"])
+def test_every_reverse_walk_of_every_process_ends_at_the_data(name, solver):
+    process = build_process(name, 0.01, 50.0)
+    spec, *wide = solver.split()
+    sampler = registry.build("solvers", {"name": spec, **({"wide": True} if wide else {})})
+    levels = sigma_schedule(default_schedule(process), 301, 0.01, 50.0, process)
+    walk = sampler.build_sampler(process, process.time(levels))
+    model = CountNFE(DATA)
+    x = ends(walk, model=model)
+    assert model.calls == walk.nfe == 300
+    torch.testing.assert_close(x.mean(0), DATA.mean, atol=0.04, rtol=0)
+    torch.testing.assert_close(x.T.cov(), 0.25 * torch.eye(2, dtype=torch.float64), atol=0.03, rtol=0)
 
 
-@pytest.mark.parametrize(("data", "n"), [(TILTED, 8000), (PLANE, 8000)], ids=["gaussian", "mixture"])
-def test_probability_flow_of_the_exact_denoiser_reaches_mean_and_covariance(data, n):
-    x = last(probability_flow(data, noisy(data, n), to_zero(karras(80)), heun()))
-    assert_moments(x, data.mean, data.covariance, slack=0.003)
+@pytest.mark.parametrize("corrector", ["none", "langevin", "ald"])
+def test_corrections_cost_what_they_say(corrector):
+    spec = {"name": "reverse-diffusion", "corrector": corrector, "corrections": 3}
+    walk = registry.build("solvers", spec).build_sampler(VE(), torch.linspace(1, 0.1, 6, dtype=torch.float64))
+    model = CountNFE(DATA)
+    ends(walk, 4, model)
+    assert model.calls == walk.nfe == (5 if corrector == "none" else 20)
 
 
-def test_probability_flow_reaches_the_exact_end_of_each_trajectory():
-    x = noisy(PLANE, 6, 80.0)
-    reached = last(probability_flow(PLANE, x, karras(400), heun()))
-    assert torch.allclose(reached, PLANE.consistency(x, 80.0, EPS), rtol=0, atol=2e-3)
+def test_a_corrector_alone_costs_its_corrections_and_moves_to_the_data():
+    spec = {"name": "predictor-corrector", "predictor": "none", "corrector": "ald", "snr": 0.3, "corrections": 4}
+    walk = registry.build("solvers", spec).build_sampler(
+        VE(0.01, 50.0), torch.linspace(1, 0.01, 61, dtype=torch.float64)
+    )
+    model = CountNFE(DATA)
+    x = ends(walk, 1000, model)
+    assert model.calls == walk.nfe == 240
+    torch.testing.assert_close(x.mean(0), DATA.mean, atol=0.08, rtol=0)
+    torch.testing.assert_close(x.std(0), torch.full((2,), 0.5, dtype=torch.float64), atol=0.08, rtol=0)
 
 
-def test_encoding_and_decoding_return_the_image():
-    x = PLANE.noisy(20, EPS, torch.Generator().manual_seed(1))
-    levels = karras(400)
-    z = last(probability_flow(PLANE, x, levels.flip(0), heun()))
-    assert torch.allclose(z.std(), torch.tensor(80.0).double(), rtol=0.4)
-    assert torch.allclose(last(probability_flow(PLANE, z, levels, heun())), x, rtol=0, atol=2e-3)
+@pytest.mark.parametrize("predictor", ["reverse-diffusion", "euler-maruyama", "ancestral", "ancestral-wide"])
+def test_predictors_by_name_are_those_of_their_solvers(predictor):
+    names = {"ancestral": "sde-ancestral", "ancestral-wide": "sde-ancestral"}
+    spec = {"name": names.get(predictor, predictor), **({"wide": True} if "wide" in predictor else {})}
+    times = torch.linspace(1, 0.1, 5, dtype=torch.float64)
+    alone = registry.build("solvers", spec).build_sampler(VE(), times)
+    named = {"name": "predictor-corrector", "predictor": predictor, "corrector": "none"}
+    assert torch.equal(ends(registry.build("solvers", named).build_sampler(VE(), times), 5), ends(alone, 5))
 
 
-def test_the_step_to_zero_is_the_denoiser():
-    data, levels = golden_line(), to_zero(karras(18))
-    walk = list(probability_flow(data, noisy(data, 5), levels, heun()))
-    assert len(walk) == 18
-    assert torch.equal(walk[-1], data(walk[-2], EPS))
+def test_langevin_counts_its_last_look():
+    walk = AnnealedLangevinSampler(karras(4, 0.1, 5.0), 0.2, 7)
+    model = CountNFE(DATA)
+    ends(walk, 4, model)
+    assert model.calls == walk.nfe == 29
 
 
-def test_eighteen_steps_of_heun_are_thirty_five_evaluations():
-    model = Counted(golden_line())
-    list(probability_flow(model, noisy(golden_line(), 2), to_zero(karras(18)), heun()))
-    assert model.calls == 35
-    model = Counted(golden_line())
-    list(probability_flow(model, noisy(golden_line(), 2), to_zero(karras(18)), euler()))
-    assert model.calls == 18
+def test_an_ode_in_native_time_ends_where_that_in_sigma_does():
+    """On a fine grid, for each process whose time is smooth; with Heun the difference falls with the square."""
+    levels = append_zero(karras(200, 0.002, 80.0))
+    straight = ends(ODESampler(levels, heun()), 50)
+    for name in ("edm", "ve", "vp", "subvp", "flow", "trigflow"):
+        process = build_process(name, 0.002, 80.0)
+        there = ends(ODESampler(levels, in_native_time(heun(), process)), 50)
+        torch.testing.assert_close(there, straight, atol=2e-3, rtol=0)
 
 
-def test_a_jump_is_made_of_the_named_noise():
-    data, noise, levels = Gaussian(torch.zeros(3), 0.5), Noise([4, 9]), torch.tensor([80.0, 3.0, 0.5]).double()
-    model, x = data.student(EPS), start(noise, (3,), levels[0])
-    assert torch.equal(x, 80 * Noise([4, 9]).normal((3,)))
-    expected = model(x, 80.0)
-    walk = list(multistep(model, x, levels, noise, sigma_min=EPS))
-    assert torch.equal(walk[0], expected)
-    for k in (1, 2):
-        z = Noise([4, 9]).normal((3,), STEP + k).double()
-        expected = model(expected + (levels[k] ** 2 - EPS**2).sqrt() * z, levels[k])
-        assert torch.allclose(walk[k], expected, rtol=1e-14)
+def test_a_solver_that_is_made_for_sigma_refuses_another_time():
+    for name in ("dpmpp-2m", "unipc", "midpoint", "dpmpp-3s"):
+        with pytest.raises(UsageError, match="takes its steps in the noise level"):
+            in_native_time(registry.build("solvers", name), VP())
 
 
-def test_an_image_does_not_depend_on_its_batch():
-    data, levels = golden_line(), torch.tensor([80.0, 0.8]).double()
-
-    def images(seeds):
-        noise = Noise(seeds)
-        return last(multistep(data.student(EPS), start(noise, (1,), levels[0]), levels, noise, sigma_min=EPS))
-
-    assert torch.equal(torch.cat([images([seed]) for seed in range(7)]), images(range(7)))
-
-
-def test_what_is_imposed_enters_the_next_jump():
-    noise, levels = Noise([0, 1]), torch.tensor([80.0, 0.5]).double()
-    model = Gaussian(torch.zeros(4), 0.5).student(EPS)
-    half = torch.tensor([True, True, False, False])
-    walk = list(multistep(model, torch.ones(2, 4), levels, noise, impose=lambda x: torch.where(half, x, 7.0)))
-    assert all((x[:, 2:] == 7).all() for x in walk)
-    z = Noise([0, 1]).normal((4,), STEP + 1).double()
-    assert torch.allclose(walk[1][:, :2], model(walk[0] + 0.5 * z, 0.5)[:, :2], rtol=1e-14)
-
-
-def test_labels_and_one_level_a_row_reach_the_model():
+def test_jumps_add_noise_above_the_floor_and_clip():
+    """``x + sqrt(sigma^2 - floor^2) z`` before each jump but the first."""
     seen = []
 
-    def model(x, sigma, labels):
-        seen.append((sigma.tolist(), labels.tolist()))
-        return x
+    def model(x, sigma, labels=None):
+        seen.append(x)
+        return 3 * torch.ones_like(x)
 
-    labels = torch.tensor([3, 1])
-    list(multistep(model, torch.ones(2, 1), torch.tensor([5.0, 2.0]), Noise([0, 1]), labels))
-    list(probability_flow(model, torch.ones(2, 1), torch.tensor([5.0, 2.0]), euler(), labels))
-    assert seen == [([5.0, 5.0], [3, 1]), ([2.0, 2.0], [3, 1]), ([5.0, 5.0], [3, 1])]
+    noise, levels = Noise([5]), torch.tensor([80.0, 0.5], dtype=torch.float64)
+    for floor, clip, image in ((0.002, False, 3.0), (0.0, False, 3.0), (0.3, True, 1.0)):
+        seen.clear()
+        walk = MultistepSampler(levels, floor, clip)
+        assert walk.nfe == 2
+        z = noise.normal((2,), STEP + 1).double()
+        assert float(last(walk(model, walk.begin(noise, (2,)).double(), noise, None)).max()) == image
+        torch.testing.assert_close(seen[1], image + (0.5**2 - floor**2) ** 0.5 * z, atol=1e-12, rtol=0)
 
 
-def test_the_flow_is_minus_sigma_times_the_score():
-    x, sigma = noisy(PLANE, 6, 2.0), torch.tensor([0.01, 0.1, 0.5, 2.0, 10.0, 80.0]).double()
-    assert torch.allclose(flow(PLANE)(x, sigma), -sigma[:, None] * PLANE.score(x, sigma), rtol=1e-7, atol=1e-12)
+def test_levels_of_a_reverse_walk_are_those_of_its_times():
+    times = torch.linspace(1, 0.1, 4, dtype=torch.float64)
+    assert torch.equal(ReverseSDESampler(VP(), times, lambda *a: (a[1], a[1])).sigmas, VP().level(times))
 
 
-def test_clipping_is_of_the_image():
-    assert clipped(lambda x, sigma, labels: 3 * x)(torch.tensor([-1.0, 0.2, 1.0]), 1.0).tolist() == pytest.approx(
-        [-1.0, 0.6, 1.0]
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("edm", EDM), ("vp", VP), ("subvp", SubVP), ("ve", VE), ("flow", FlowMatching), ("trigflow", TrigFlow)],
+)
+def test_a_network_tells_its_process(name, kind):
+    if name == "edm":
+        assert isinstance(process_of(Preconditioning(), 0.002, 80.0), kind)
+    else:
+        assert type(process_of(Preconditioning.named(name), 0.002, 80.0)) is kind
+
+
+@pytest.mark.parametrize("name", sorted(GRIDS.keys() - {"iddpm"}))  # which visits the rungs between the ends
+def test_a_grid_goes_from_end_to_end(name):
+    levels = sigma_schedule(name, 9, 0.01, 50.0, VE(0.01, 50.0))
+    assert (levels.diff() < 0).all()
+    torch.testing.assert_close(levels[[0, -1]], torch.tensor([50.0, 0.01], dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+def test_even_times_of_ve_are_even_in_the_logarithm():
+    torch.testing.assert_close(
+        sigma_schedule("time", 9, 0.01, 50.0, VE(0.01, 50.0)), sigma_schedule("log", 9, 0.01, 50.0, EDM())
     )
+    torch.testing.assert_close(
+        sigma_schedule("time", 9, 0.01, 50.0, EDM()), sigma_schedule("linear", 9, 0.01, 50.0, EDM())
+    )
+    vp = VP().time(sigma_schedule("vp", 9, 0.01, 50.0, EDM()))
+    torch.testing.assert_close(vp.diff(), vp.diff().mean().expand(8))
 
 
-def test_last_keeps_no_gradient():
-    weight = torch.ones(1, requires_grad=True)
-    x = last(multistep(lambda x, sigma, labels: weight * x, torch.ones(1, 1), torch.tensor([1.0]), Noise([0])))
-    assert not x.requires_grad
+def test_the_cosine_grid_is_even_in_the_angle():
+    """``arctan(1/sigma) ~ i`` but for the shift of Nichol and Dhariwal."""
+    levels = sigma_schedule("cosine", 9, 0.05, 20.0, EDM())
+    angle = torch.arctan(levels)
+    torch.testing.assert_close(angle.diff(), angle.diff().mean().expand(8), rtol=1e-2, atol=0)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UsageError, match="unknown process 'vvp'"):
+        build_process("vvp", 0.002, 80.0)
+    with pytest.raises(UsageError, match="unknown spacing 'kar'"):
+        sigma_schedule("kar", 9, 0.01, 50.0, EDM())
+    for bad in ({"corrector": "mala"}, {"snr": 0.0, "corrector": "ald"}, {"noise": -1.0}):
+        with pytest.raises(UsageError):
+            registry.build("solvers", {"name": "euler-maruyama", **bad})

@@ -8,24 +8,23 @@ import torch
 from clouds import Cloud, affine
 from oracles import Gaussian, Mixture
 
-from cmtool.core.denoiser import like
-from cmtool.core.ladders import DDPM, NCSN
-from cmtool.core.langevin import ALD, Langevin
+from cmtool.core.denoiser import broadcast_like
+from cmtool.core.discrete_processes import DDPM, NCSN
 from cmtool.core.likelihood import adaptive
 from cmtool.core.noise import STEP, Noise
-from cmtool.core.predictor_corrector import predictor_corrector
 from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
-from cmtool.core.samplers import flow, last
-from cmtool.core.sde import (
+from cmtool.core.sampling.loops import last, ode_field
+from cmtool.core.sampling.predictor_corrector import ALD, Langevin, predictor_corrector
+from cmtool.core.sampling.sde import (
     Ancestral,
     EulerMaruyama,
-    Motion,
     ReverseDiffusion,
-    denoiser_of,
-    native_flow,
-    native_start,
+    ReverseSDE,
+    denoiser_function,
+    native_initial_noise,
+    native_ode_field,
     reverse_drift,
-    score_of,
+    score_function,
 )
 from cmtool.core.solvers import euler
 
@@ -54,16 +53,16 @@ def test_the_score_is_the_gradient_of_the_native_density(process, span):
     t = down(span, 4)
     x = PLANE.sample(5, torch.Generator().manual_seed(1)).requires_grad_()
     s = process.scale(t)
-    log_density = PLANE.log_density(x / like(s, x), process.level(t))
+    log_density = PLANE.log_density(x / broadcast_like(s, x), process.level(t))
     (gradient,) = torch.autograd.grad(log_density.sum(), x)
-    assert torch.allclose(score_of(PLANE, process)(x.detach(), t), gradient, rtol=1e-6, atol=1e-8)
+    assert torch.allclose(score_function(PLANE, process)(x.detach(), t), gradient, rtol=1e-6, atol=1e-8)
 
 
 @each
 def test_a_score_is_a_denoiser(process, span):
     sigma = process.level(down(span, 4))
-    x = PLANE.sample(5, torch.Generator().manual_seed(1)) * like(1 + sigma, torch.ones(5, 2))
-    model = denoiser_of(score_of(PLANE, process), process)
+    x = PLANE.sample(5, torch.Generator().manual_seed(1)) * broadcast_like(1 + sigma, torch.ones(5, 2))
+    model = denoiser_function(score_function(PLANE, process), process)
     assert torch.allclose(model(x, sigma, None), PLANE(x, sigma), rtol=1e-8, atol=1e-9)
 
 
@@ -71,9 +70,9 @@ def test_a_score_is_a_denoiser(process, span):
 def test_native_time_and_noise_level_lead_to_the_same_place(process, span):
     first, final = (process.level(at(t)) for t in span)
     x = PLANE.noisy(6, float(first), torch.Generator().manual_seed(2))
-    by_level = adaptive(float(first), float(final), 1e-9)(flow(PLANE), x)
+    by_level = adaptive(float(first), float(final), 1e-9)(ode_field(PLANE), x)
     s0, s1 = (process.scale(at(t)) for t in span)
-    by_time = adaptive(*span, 1e-9)(native_flow(PLANE, process), s0 * x) / s1
+    by_time = adaptive(*span, 1e-9)(native_ode_field(PLANE, process), s0 * x) / s1
     assert torch.allclose(by_time, by_level, atol=2e-7)
     assert torch.allclose(by_level, PLANE.flow(x, float(first), float(final)), atol=2e-7)
 
@@ -86,7 +85,7 @@ def test_the_whole_family_keeps_the_marginals(process, span):
     mean, variance = 0.4 * s, s**2 * (0.09 + sigma**2)
     x = mean + variance.sqrt() * at(-1.0, 0.0, 2.0)[:, None]
     score, g2 = -(x - mean) / variance, process.diffusion(t) ** 2
-    assert torch.allclose(score_of(data, process)(x, t[0]), score, rtol=1e-7)
+    assert torch.allclose(score_function(data, process)(x, t[0]), score, rtol=1e-7)
     slopes = []
     for noise in (0.0, 0.5, 1.0):  # in reverse time the diffusion enters with the other sign
         drift = reverse_drift(process, score, x, t, noise)
@@ -104,7 +103,7 @@ def end_of(update, process, times, data: Gaussian) -> tuple[float, float]:
     s, sigma = process.scale(times[0]), process.level(times[0])
     mean, variance = float(s * data.mean), float(s**2 * (data.std**2 + sigma**2))
     for t, below in pairwise(times):
-        c, d, k = affine(update, process, score_of(data, process), t, below)
+        c, d, k = affine(update, process, score_function(data, process), t, below)
         mean, variance = c * mean + d, c**2 * variance + k**2
     return mean, variance
 
@@ -137,7 +136,7 @@ def test_ancestral_sampling_is_exact_where_its_noise_is_that_of_the_data():
 def test_the_last_ancestral_step_is_the_denoiser(process):
     t, x = process.time(at(0.6))[0], torch.tensor([[0.3, -0.8]], dtype=torch.float64)
     s = process.scale(t)
-    motion = Motion(process, score_of(PLANE, process), Cloud(1))
+    motion = ReverseSDE(process, score_function(PLANE, process), Cloud(1))
     moved, mean = Ancestral()(motion, s * x, t, process.time(at(0.0))[0])
     assert torch.allclose(mean, PLANE(x, at(0.6)), rtol=1e-10)
     assert torch.equal(moved, mean)
@@ -145,11 +144,11 @@ def test_the_last_ancestral_step_is_the_denoiser(process):
 
 def test_without_noise_the_stochastic_steps_are_those_of_the_flow():
     process, x = VP(), PLANE.sample(4, torch.Generator().manual_seed(3))
-    motion = Motion(process, score_of(PLANE, process), Cloud(4))
+    motion = ReverseSDE(process, score_function(PLANE, process), Cloud(4))
     t, s = at(0.5)[0], at(0.48)[0]
     moved, mean = EulerMaruyama(0.0)(motion, x, t, s)
     assert torch.equal(moved, mean)
-    assert torch.allclose(moved, euler()(native_flow(PLANE, process), x, t, s), rtol=1e-14)
+    assert torch.allclose(moved, euler()(native_ode_field(PLANE, process), x, t, s), rtol=1e-14)
     assert torch.allclose(ReverseDiffusion(0.0)(motion, x, t, s)[0], moved, atol=0.02 * 0.02 * 50)
 
 
@@ -179,7 +178,7 @@ WALKS = {
 def test_every_sampler_reaches_mean_and_covariance_of_the_data(name):
     process, times, predictor, corrector = WALKS[name]
     n = 4000
-    x = native_start(Cloud(n), (2,), process, times[0])  # type: ignore[arg-type]
+    x = native_initial_noise(Cloud(n), (2,), process, times[0])  # type: ignore[arg-type]
     x = last(predictor_corrector(PLANE, x, times, process, Cloud(n), predictor, corrector))  # type: ignore[arg-type]
     x = x / process.scale(times[-1])
     spread = torch.diagonal(PLANE.covariance).sqrt()
@@ -194,7 +193,7 @@ def test_every_sampler_reaches_mean_and_covariance_of_the_data(name):
 def test_norms_of_single_images_serve_where_there_are_many_dimensions():
     """A score that is small by chance makes a step too long, which happens in the plane and not in 256 dimensions."""
     data, process, times, cloud = Gaussian(0.4, 0.3), VE(), down((1.0, 1e-5), 100), Cloud(16)
-    x = native_start(cloud, (256,), process, times[0])  # type: ignore[arg-type]
+    x = native_initial_noise(cloud, (256,), process, times[0])  # type: ignore[arg-type]
     walk = predictor_corrector(data, x, times, process, cloud, ReverseDiffusion(), Langevin(0.16))  # type: ignore[arg-type]
     x = last(walk)
     assert float(x.mean()) == pytest.approx(0.4, abs=4 * 0.3 / 4096**0.5)
@@ -202,7 +201,7 @@ def test_norms_of_single_images_serve_where_there_are_many_dimensions():
 
 
 def test_draws_are_streams_of_their_own():
-    motion, x = Motion(EDM(), score_of(PLANE, EDM()), Noise([5, 6])), torch.zeros(2, 3)
+    motion, x = ReverseSDE(EDM(), score_function(PLANE, EDM()), Noise([5, 6])), torch.zeros(2, 3)
     first, second = motion.draw(x), motion.draw(x)
     assert torch.equal(first, Noise([5, 6]).normal((3,), STEP))
     assert torch.equal(second, Noise([5, 6]).normal((3,), STEP + 1))

@@ -11,15 +11,15 @@ import pytest
 import torch
 from oracles import Gaussian, golden_line
 
-from cmtool import registry
-from cmtool.core.grids import karras, log_uniform
-from cmtool.core.samplers import Counted, flow
+from cmtool.core.sampling.loops import CountNFE, ode_field
+from cmtool.core.sigma_schedules import karras, log_uniform
 from cmtool.core.solvers import euler, heun, integrate
 from cmtool.errors import UsageError
+from cmtool.options import registry
 
 BUILT = {name: registry.build("solvers", name) for name in registry.names("solvers")}
-SOLVERS = [name for name, solver in BUILT.items() if not hasattr(solver, "down")]
-FIXED = [name for name, solver in BUILT.items() if getattr(solver, "evaluations", None) is not None]
+SOLVERS = [name for name, solver in BUILT.items() if not hasattr(solver, "build_sampler")]
+FIXED = [name for name, solver in BUILT.items() if getattr(solver, "nfe_per_step", None) is not None]
 SPECS = [
     *FIXED,
     "heun alpha=0.5",
@@ -39,7 +39,7 @@ def built(spec: str):
 
 def slopes(solver, x: torch.Tensor, end: torch.Tensor, grids: list[torch.Tensor]) -> list[float]:
     """log2 of the ratio of mean errors at the end of successive grids, each of twice the steps of the one before."""
-    field = flow(golden_line())
+    field = ode_field(golden_line())
     errors = []
     for grid in grids:
         *_, reached = integrate(field, x, grid, solver)
@@ -73,21 +73,21 @@ def test_the_orders_are_those_of_the_papers():
 
 @pytest.mark.parametrize("name", FIXED)
 def test_a_step_asks_as_often_as_stated(name):
-    solver, model = built(name), Counted(golden_line())
-    list(integrate(flow(model), STARTS, karras(12), solver))
-    assert model.calls == 11 * solver.evaluations
+    solver, model = built(name), CountNFE(golden_line())
+    list(integrate(ode_field(model), STARTS, karras(12), solver))
+    assert model.calls == 11 * solver.nfe_per_step
 
 
 def test_evaluations_are_those_of_the_papers():
     one = ("euler", "ddim", "ancestral", "dpmpp-2m", "dpmpp-3m", "unipc")
     stated = dict.fromkeys(one, 1) | {"heun": 2, "midpoint": 2, "dpmpp-2s": 2, "dpmpp-3s": 3, "rk4": 4}
-    assert {name: built(name).evaluations for name in FIXED} == stated
+    assert {name: built(name).nfe_per_step for name in FIXED} == stated
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_each_row_may_have_its_own_times(name):
     """Distillation steps every image between levels of its own."""
-    solver, field = built(name), flow(golden_line())
+    solver, field = built(name), ode_field(golden_line())
     t, s = torch.tensor([80.0, 3.0, 0.5, 0.1, 2.0]).double(), torch.tensor([60.0, 2.5, 0.4, 0.3, 0.002]).double()
     alone = torch.cat([solver(field, STARTS[i : i + 1], t[i], s[i]) for i in range(5)])
     assert torch.allclose(solver(field, STARTS, t, s), alone, rtol=1e-14)
@@ -95,7 +95,7 @@ def test_each_row_may_have_its_own_times(name):
 
 @pytest.mark.parametrize("name", ["dpmpp-2m", "dpmpp-3m", "unipc"])
 def test_what_a_walk_remembers_ends_with_it(name):
-    solver, field, grid = built(name), flow(golden_line()), karras(6)
+    solver, field, grid = built(name), ode_field(golden_line()), karras(6)
     walks = [list(integrate(field, STARTS, grid, solver)) for _ in range(2)]
     assert all(torch.equal(*pair) for pair in zip(*walks, strict=True))
     assert torch.equal(solver(field, STARTS, grid[0], grid[1]), walks[0][0])
@@ -119,7 +119,7 @@ def test_options_that_cannot_be(spec, words):
 
 
 def test_integrate_yields_the_walk():
-    field, grid = flow(golden_line()), karras(4)
+    field, grid = ode_field(golden_line()), karras(4)
     walk = list(integrate(field, STARTS, grid, heun()))
     assert len(walk) == 3
     assert torch.equal(walk[2], heun()(field, walk[1], grid[2], grid[3]))
@@ -138,7 +138,7 @@ def test_integrate_yields_the_walk():
     ],
 )
 def test_a_gaussian_contracts_by_the_recorded_product(solver, n, product):
-    *_, x = integrate(flow(Gaussian(0.0, 0.5)), torch.ones(1, 1, dtype=torch.float64), karras(n), solver())
+    *_, x = integrate(ode_field(Gaussian(0.0, 0.5)), torch.ones(1, 1, dtype=torch.float64), karras(n), solver())
     assert x.item() == pytest.approx(product, rel=1e-10)
 
 

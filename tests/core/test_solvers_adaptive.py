@@ -6,10 +6,11 @@ from oracles import Mixture, golden_line
 from scipy.integrate import RK45
 from torch.overrides import TorchFunctionMode
 
-from cmtool.core.grids import karras, log_uniform
-from cmtool.core.samplers import Counted, flow, last, probability_flow
-from cmtool.core.solvers.adaptive import DormandPrince
-from cmtool.core.solvers.library import METHODS, dpmpp_3m, dpmpp_3s, rk4, rk45, scipy, unipc
+from cmtool.core.sampling.loops import CountNFE, last, ode_field, probability_flow
+from cmtool.core.sigma_schedules import karras, log_uniform
+from cmtool.core.solvers.adaptive import SCIPY_METHODS, DormandPrince, rk45, scipy
+from cmtool.core.solvers.exponential import dpmpp_3m, dpmpp_3s, unipc
+from cmtool.core.solvers.runge_kutta import rk4
 from cmtool.errors import Diverged
 
 T, S = torch.tensor(80.0).double(), torch.tensor(0.002).double()
@@ -22,10 +23,10 @@ def test_the_error_follows_the_tolerance(tolerance):
     """That of a walk is a few times that of its steps; ``scipy`` sums fewer of them."""
     data = golden_line()
     x = data.noisy(300, 80.0, torch.Generator().manual_seed(0))
-    error = rk45(rtol=tolerance, atol=tolerance)(flow(data), x, T, S) - data.consistency(x, 80.0, 0.002)
+    error = rk45(rtol=tolerance, atol=tolerance)(ode_field(data), x, T, S) - data.consistency(x, 80.0, 0.002)
     assert float(error.abs().mean()) < 8 * tolerance
     assert float(error.abs().max()) < 80 * tolerance
-    error = scipy(rtol=tolerance, atol=tolerance)(flow(data), X, T, S) - data.consistency(X, 80.0, 0.002)
+    error = scipy(rtol=tolerance, atol=tolerance)(ode_field(data), X, T, S) - data.consistency(X, 80.0, 0.002)
     assert float(error.abs().max()) < 20 * tolerance
 
 
@@ -48,8 +49,8 @@ def test_an_image_is_encoded_and_decoded(solver, levels):
 
 def test_ten_times_the_accuracy_costs_the_root_of_its_order():
     def calls(tolerance):
-        model = Counted(golden_line())
-        rk45(rtol=tolerance, atol=tolerance)(flow(model), X[:1], T, S)
+        model = CountNFE(golden_line())
+        rk45(rtol=tolerance, atol=tolerance)(ode_field(model), X[:1], T, S)
         assert (model.calls - 1) % 6 == 0  # the first slope, and six more for each step taken or not
         return model.calls
 
@@ -64,13 +65,13 @@ def test_scipy_needs_about_as_many_evaluations():
     def slope(sigma, x):
         nonlocal count
         count += 1
-        return flow(golden_line())(torch.from_numpy(x)[None], torch.tensor(sigma).double())[0].numpy()
+        return ode_field(golden_line())(torch.from_numpy(x)[None], torch.tensor(sigma).double())[0].numpy()
 
     theirs = RK45(slope, 80.0, X[0].numpy(), 0.002, rtol=1e-7, atol=1e-7)
     while theirs.status == "running":
         theirs.step()
-    model = Counted(golden_line())
-    x = DormandPrince(1e-7, 1e-7)(flow(model), X[:1], T, S)
+    model = CountNFE(golden_line())
+    x = DormandPrince(1e-7, 1e-7)(ode_field(model), X[:1], T, S)
     assert model.calls == pytest.approx(count, rel=0.2)
     assert x[0, 0].item() == pytest.approx(theirs.y[0], abs=1e-6)
 
@@ -78,8 +79,8 @@ def test_scipy_needs_about_as_many_evaluations():
 @pytest.mark.parametrize("solver", [rk45(), scipy()])
 def test_a_row_does_not_depend_on_the_others(solver):
     x = PLANE.noisy(7, 80.0, torch.Generator().manual_seed(0))
-    together = solver(flow(PLANE), x, T, S)
-    alone = torch.cat([solver(flow(PLANE), x[i : i + 1], T, S) for i in range(7)])
+    together = solver(ode_field(PLANE), x, T, S)
+    alone = torch.cat([solver(ode_field(PLANE), x[i : i + 1], T, S) for i in range(7)])
     assert torch.equal(together, alone)
 
 
@@ -112,8 +113,8 @@ def test_the_host_reads_once_a_step():
 def test_every_method_of_scipy_by_its_name():
     data = golden_line()
     end = data.consistency(X[2:3], 5.0, 0.1)
-    for method in METHODS:
-        x = scipy(method=method, rtol=1e-5, atol=1e-5)(flow(data), X[2:3], torch.tensor(5.0), torch.tensor(0.1))
+    for method in SCIPY_METHODS:
+        x = scipy(method=method, rtol=1e-5, atol=1e-5)(ode_field(data), X[2:3], torch.tensor(5.0), torch.tensor(0.1))
         assert torch.allclose(x, end, rtol=0, atol=2e-4), method
 
 
@@ -125,11 +126,11 @@ def test_a_model_that_answers_nonsense_is_told():
 
 
 def test_an_empty_step_stays():
-    assert torch.equal(rk45()(flow(golden_line()), X, T, T), X)
+    assert torch.equal(rk45()(ode_field(golden_line()), X, T, T), X)
 
 
 def test_single_precision_is_enough_for_the_default():
     data = golden_line()
-    x = rk45()(lambda x, sigma: flow(data)(x, sigma).float(), X.float(), T, S)
+    x = rk45()(lambda x, sigma: ode_field(data)(x, sigma).float(), X.float(), T, S)
     assert x.dtype == torch.float32
     assert torch.allclose(x.double(), data.consistency(X, 80.0, 0.002), rtol=0, atol=3e-3)

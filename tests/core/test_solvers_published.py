@@ -7,13 +7,13 @@ import pytest
 import torch
 from oracles import golden_line
 
-from cmtool import registry
-from cmtool.core.grids import karras
 from cmtool.core.process import EDM, VE, VP, FlowMatching, TrigFlow
-from cmtool.core.samplers import flow
+from cmtool.core.sampling.loops import ode_field
+from cmtool.core.sigma_schedules import karras
 from cmtool.core.solvers import euler, heun, integrate
 from cmtool.core.solvers.exponential import phi
-from cmtool.core.solvers.native import Native
+from cmtool.core.solvers.runge_kutta import NativeTimeSolver
+from cmtool.options import registry
 
 X = torch.tensor([[-104.0], [-16.0], [8.0], [72.0], [160.0]], dtype=torch.float64)
 GRID = karras(9)
@@ -21,7 +21,7 @@ DATA = golden_line()
 
 
 def walked(name: str, **options) -> list[torch.Tensor]:
-    return list(integrate(flow(DATA), X, GRID, registry.build("solvers", {"name": name, **options})))
+    return list(integrate(ode_field(DATA), X, GRID, registry.build("solvers", {"name": name, **options})))
 
 
 def assert_same(walk: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
@@ -151,10 +151,10 @@ def test_steps_in_native_time_lead_to_the_same_end(process):
         levels = process.level(
             torch.linspace(*process.time(torch.tensor([3.0, 0.05]).double()).tolist(), n + 1, dtype=torch.float64)
         )
-        *_, end = integrate(flow(data), x, levels, Native(process, heun()))
+        *_, end = integrate(ode_field(data), x, levels, NativeTimeSolver(process, heun()))
         errors.append(float((end - data.flow(x, 3.0, 0.05)).abs().max()))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.2)
 
 
 def test_euler_in_the_time_of_edm_is_eulers():
-    assert_same(list(integrate(flow(DATA), X, GRID, Native(EDM(), euler()))), walked("euler"))
+    assert_same(list(integrate(ode_field(DATA), X, GRID, NativeTimeSolver(EDM(), euler()))), walked("euler"))

@@ -8,11 +8,11 @@ import torch
 from oracles import AnisotropicGaussian, Gaussian, golden_line
 from scipy.stats import kstest
 
-from cmtool.core.grids import karras, log_uniform, to_zero
 from cmtool.core.noise import STEP, Noise
-from cmtool.core.samplers import Counted, last, probability_flow
-from cmtool.core.solvers.library import ancestral, ddim, euler, heun, midpoint
-from cmtool.core.solvers.stochastic import Stir
+from cmtool.core.sampling.loops import CountNFE, last, probability_flow
+from cmtool.core.sigma_schedules import append_zero, karras, log_uniform
+from cmtool.core.solvers.runge_kutta import ancestral, ddim, euler, heun, midpoint
+from cmtool.core.solvers.solver import Churn
 
 TILTED = AnisotropicGaussian([0.3, -0.2, 0.5], [[0.3, 0.1, 0.0], [0.1, 0.2, -0.05], [0.0, -0.05, 0.4]])
 
@@ -25,7 +25,7 @@ TILTED = AnisotropicGaussian([0.3, -0.2, 0.5], [[0.3, 0.1, 0.0], [0.1, 0.2, -0.0
 def test_the_distribution_is_kept(data, solver):
     n = 1000
     x = data.noisy(n, 80.0, torch.Generator().manual_seed(0))
-    levels = to_zero(karras(40) if solver.evaluations == 2 else log_uniform(150))
+    levels = append_zero(karras(40) if solver.nfe_per_step == 2 else log_uniform(150))
     x = last(probability_flow(data, x, levels, solver, noise=Noise(range(n))))
     if data is TILTED:
         error = ((data.covariance**2 + torch.outer(*[data.covariance.diagonal()] * 2)) / n).sqrt()
@@ -40,12 +40,12 @@ def test_noise_of_another_size_is_caught_by_that_test():
     n, data = 1000, Gaussian(torch.zeros(1), 0.5)
     x = data.noisy(n, 80.0, torch.Generator().manual_seed(0))
     solver = heun(churn=40, churn_noise=1.2)
-    x = last(probability_flow(data, x, to_zero(karras(40)), solver, noise=Noise(range(n))))
+    x = last(probability_flow(data, x, append_zero(karras(40)), solver, noise=Noise(range(n))))
     assert float(x.var()) > 0.25 * (1 + 4 * math.sqrt(2 / n))
 
 
 def test_churn_raises_the_level_within_its_bounds():
-    stir = Stir(churn=4.0, low=0.1, high=30.0)
+    stir = Churn(churn=4.0, low=0.1, high=30.0)
     t = torch.tensor([0.0999, 0.1, 30.0, 30.001], dtype=torch.float64)
     assert [float(stir.raised(v, 10)) for v in t] == pytest.approx([0.0999, 0.14, 42.0, 30.001])
     assert float(stir.raised(t[1], 5)) == pytest.approx(0.1 * math.sqrt(2))  # 0.8 is cut to sqrt(2) - 1
@@ -57,7 +57,7 @@ def test_eta_is_that_of_ddim(eta):
     t, s = torch.tensor(3.0).double(), torch.tensor(1.7).double()
     a_t, a_s = 1 / (1 + t**2), 1 / (1 + s**2)
     deviation = eta * ((1 - a_s) / (1 - a_t) * (1 - a_t / a_s)).sqrt()
-    down, up = Stir(eta=eta).split(t, s)
+    down, up = Churn(eta=eta).split(t, s)
     assert float(up) == pytest.approx(float(deviation / a_s.sqrt()), rel=1e-12)
     assert float(down) == pytest.approx(float((1 - a_s - deviation**2).sqrt() / a_s.sqrt()), rel=1e-12)
 
@@ -73,7 +73,7 @@ def test_all_of_the_noise_is_the_posterior_of_ddpm():
 
 
 def test_a_churned_step_is_made_of_the_named_noise():
-    levels, x, data = to_zero(karras(4)), torch.tensor([[60.0], [-20.0]]).double(), golden_line()
+    levels, x, data = append_zero(karras(4)), torch.tensor([[60.0], [-20.0]]).double(), golden_line()
     walk = list(probability_flow(data, x, levels, heun(churn=1.0, churn_noise=1.1), noise=Noise([5, 6])))
     for k, (t, s) in enumerate(pairwise(levels)):
         z = Noise([5, 6]).normal((1,), STEP + 2 * k).double()
@@ -87,14 +87,14 @@ def test_a_churned_step_is_made_of_the_named_noise():
 
 def test_stirring_costs_no_evaluations():
     for solver in (heun(churn=40), ddim(eta=0.5), euler(churn=3)):
-        model = Counted(golden_line())
-        list(probability_flow(model, torch.ones(2, 1).double(), to_zero(karras(18)), solver, noise=Noise([0, 1])))
-        assert model.calls == 17 * solver.evaluations + 1
+        model = CountNFE(golden_line())
+        list(probability_flow(model, torch.ones(2, 1).double(), append_zero(karras(18)), solver, noise=Noise([0, 1])))
+        assert model.calls == 17 * solver.nfe_per_step + 1
 
 
 @pytest.mark.parametrize("solver", [heun(churn=40), ancestral()])
 def test_without_noise_and_upwards_the_walk_is_the_ode(solver):
-    plain = heun() if solver.evaluations == 2 else euler()
+    plain = heun() if solver.nfe_per_step == 2 else euler()
     x, levels = torch.tensor([[0.3]]).double(), karras(12).flip(0)
     walked = last(probability_flow(golden_line(), x, levels, solver))
     assert torch.equal(walked, last(probability_flow(golden_line(), x, levels, plain)))
@@ -104,6 +104,6 @@ def test_an_image_does_not_depend_on_its_batch():
     def images(seeds):
         noise = Noise(seeds)
         x = 80 * noise.normal((1,)).double()
-        return last(probability_flow(golden_line(), x, to_zero(karras(8)), heun(churn=4), noise=noise))
+        return last(probability_flow(golden_line(), x, append_zero(karras(8)), heun(churn=4), noise=noise))
 
     assert torch.equal(torch.cat([images([seed]) for seed in range(5)]), images(range(5)))

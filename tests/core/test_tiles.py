@@ -3,18 +3,17 @@
 import pytest
 import torch
 
-from cmtool.core import masks
+from cmtool.core.editing import masks
+from cmtool.core.editing.operators import LUMA, colorize, inpaint, round_keeping_sum, superres
+from cmtool.core.editing.tiles import TiledNoise, cut_tiles, join_tiles, tile_corners
 from cmtool.core.noise import STEP, Noise
-from cmtool.core.operators import LUMA, colorize, inpaint, superres
-from cmtool.core.rounding import carried
-from cmtool.core.tiles import TiledNoise, cut, joined, places
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 16), (40, 23), (64, 100)])
 @pytest.mark.parametrize("step", [1, 4])
 def test_tiles_cover_everything_on_multiples_of_the_step(size, step):
     size = tuple(-(-n // step) * step for n in size)
-    corners, seen = places(size, (16, 16), step), torch.zeros(size)
+    corners, seen = tile_corners(size, (16, 16), step), torch.zeros(size)
     for top, left in corners:
         assert top % step == left % step == 0
         seen[top : top + 16, left : left + 16] += 1
@@ -25,20 +24,20 @@ def test_tiles_cover_everything_on_multiples_of_the_step(size, step):
 
 def test_a_picture_cut_and_joined_is_itself():
     picture = Noise([3]).normal((3, 40, 23))[0]
-    corners = places((40, 23), (16, 16))
-    tiles = cut(picture, corners, (16, 16))
-    torch.testing.assert_close(joined(tiles, corners, (40, 23)), picture, rtol=0, atol=1e-6)
-    one = cut(picture[:, :16, :16], [(0, 0)], (16, 16))
-    assert torch.equal(joined(one, [(0, 0)], (16, 16)), one[0])
+    corners = tile_corners((40, 23), (16, 16))
+    tiles = cut_tiles(picture, corners, (16, 16))
+    torch.testing.assert_close(join_tiles(tiles, corners, (40, 23)), picture, rtol=0, atol=1e-6)
+    one = cut_tiles(picture[:, :16, :16], [(0, 0)], (16, 16))
+    assert torch.equal(join_tiles(one, [(0, 0)], (16, 16)), one[0])
 
 
 @pytest.mark.parametrize("task", [colorize, lambda y: superres(y, factor=4)])
 def test_what_every_tile_knows_the_whole_knows(task):
     y, x = Noise([1, 2]).normal((3, 24, 40)).double() / 4
-    corners = places((24, 40), (16, 16), 4)
-    operator, whole = task(cut(y, corners, (16, 16))), task(y[None])
-    tiles = operator.impose(cut(x, corners, (16, 16)) + Noise(range(len(corners))).normal((3, 16, 16)))
-    picture = joined(tiles, corners, (24, 40), 4)[None]
+    corners = tile_corners((24, 40), (16, 16), 4)
+    operator, whole = task(cut_tiles(y, corners, (16, 16))), task(y[None])
+    tiles = operator.impose(cut_tiles(x, corners, (16, 16)) + Noise(range(len(corners))).normal((3, 16, 16)))
+    picture = join_tiles(tiles, corners, (24, 40), 4)[None]
     torch.testing.assert_close(whole.known_part(picture), whole.known_part(y[None]), rtol=0, atol=1e-12)
 
 
@@ -67,7 +66,7 @@ def test_masks_are_one_where_pixels_are_to_be_filled_in():
 
 def test_a_feather_fades_outwards_and_leaves_the_hole_and_the_rest_alone():
     y, x = Noise([1, 2]).normal((1, 1, 9, 9)).double().tanh()
-    mask = masks.feathered(masks.box(9, 9, 4, 4, 1, 1), 3)
+    mask = masks.feather(masks.box(9, 9, 4, 4, 1, 1), 3)
     torch.testing.assert_close(mask[0, 0, 4, 4:], torch.tensor([1, 0.75, 0.5, 0.25, 0]))
     torch.testing.assert_close(mask[0, 0].diagonal()[4:], torch.tensor([1, 0.75, 0.5, 0.25, 0]))
     edited = inpaint(y, mask=mask).impose(x)
@@ -80,7 +79,7 @@ def test_rounding_keeps_whole_sums_exactly():
     values = torch.rand(500, 16, dtype=torch.float64) * 255
     values[:, -1] += values.sum(1).round() - values.sum(1)  # may leave the range by less than 1
     values = values[(values[:, -1] >= 0) & (values[:, -1] <= 255)]
-    rounded = carried(values, torch.ones(16))
+    rounded = round_keeping_sum(values, torch.ones(16))
     torch.testing.assert_close(rounded.sum(1), values.sum(1), rtol=0, atol=1e-9)
     assert torch.equal(rounded, rounded.round().clamp(0, 255))
     assert (rounded - values).abs().max() <= 1

@@ -3,9 +3,8 @@
 import torch
 
 from cmtool.datasets.digits import digits
-from cmtool.datasets.relabelled import Relabelled
-from cmtool.datasets.slices import Slice
 from cmtool.datasets.toy import ring
+from cmtool.datasets.views import DatasetSlice, RelabelledDataset
 from cmtool.testing import check_dataset
 
 
@@ -23,19 +22,19 @@ class One:
 
 def test_labels_are_those_of_the_model():
     numbers = [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
-    data = Relabelled(digits(), numbers, tuple("9876543210"))
+    data = RelabelledDataset(digits(), numbers, tuple("9876543210"))
     check_dataset(data)
     assert [data[i][1] for i in range(10)] == numbers
     assert all(torch.equal(data[i][0], digits()[i][0]) for i in range(10))
-    check_dataset(Slice(data, 3, 20))
+    check_dataset(DatasetSlice(data, 3, 20))
 
 
 def test_without_a_way_to_read_many_at_once():
-    data = Relabelled(One(), [2, 0], ("x", "y", "z"))
+    data = RelabelledDataset(One(), [2, 0], ("x", "y", "z"))
     check_dataset(data)
     assert data.batch([1, 2, 3])[1].tolist() == [0, 2, 0]
     assert data.inventory is None
 
 
 def test_without_labels():
-    check_dataset(Relabelled(ring(count=8), [], ()))
+    check_dataset(RelabelledDataset(ring(count=8), [], ()))

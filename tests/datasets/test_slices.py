@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cmtool.datasets.digits import digits
-from cmtool.datasets.slices import Slice
 from cmtool.datasets.toy import ring
+from cmtool.datasets.views import DatasetSlice
 from cmtool.errors import UsageError
 
 
@@ -23,7 +23,7 @@ class OneByOne:
 
 @pytest.mark.parametrize("span", [(0, 5, 1), (3, None, 4), (None, -1, 2), (-6, None, 1), (2, 999, 7)])
 def test_a_slice_is_pythons(span):
-    part = Slice(OneByOne(), *span)
+    part = DatasetSlice(OneByOne(), *span)
     expected = list(range(20))[slice(*span)]
     assert [int(part[i][0].max()) for i in range(len(part))] == expected
     images, labels = part.batch(range(len(part)))
@@ -36,16 +36,16 @@ def test_a_slice_is_pythons(span):
 
 def test_a_slice_has_the_contract_of_its_data_set():
     data = digits()
-    part = Slice(data, 1000)
+    part = DatasetSlice(data, 1000)
     assert (part.shape, part.classes, part.notice, len(part)) == (data.shape, data.classes, data.notice, 797)
     assert torch.equal(part.batch([5, 1])[0], data.images[[1005, 1001]])
-    points = Slice(ring(count=50), 10, 20)
+    points = DatasetSlice(ring(count=50), 10, 20)
     assert points.batch([0])[1] is None
-    assert Slice(part, 7)[0][1] == data[1007][1]
+    assert DatasetSlice(part, 7)[0][1] == data[1007][1]
 
 
 def test_an_empty_slice_is_refused():
     with pytest.raises(UsageError, match="2000:3000"):
-        Slice(digits(), 2000, 3000)
+        DatasetSlice(digits(), 2000, 3000)
     with pytest.raises(UsageError, match="step"):
-        Slice(digits(), step=0)
+        DatasetSlice(digits(), step=0)

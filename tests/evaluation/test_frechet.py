@@ -6,8 +6,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from cmtool.evaluation.frechet import frechet_distance
-from cmtool.evaluation.moments import Moments
+from cmtool.evaluation.frechet import Moments, frechet_distance
 
 
 def gaussian(mean, covariance):

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from cmtool.errors import Diverged, UsageError
-from cmtool.evaluation import moments as module
-from cmtool.evaluation.moments import Moments
+from cmtool.evaluation import frechet as module
+from cmtool.evaluation.frechet import Moments
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from cmtool.errors import UsageError
-from cmtool.evaluation.frechet import frechet_distance
+from cmtool.evaluation.fid_infinity import extrapolate, fit_line
+from cmtool.evaluation.frechet import Moments, frechet_distance
 from cmtool.evaluation.inception_score import InceptionScore
-from cmtool.evaluation.infinity import extrapolate, line
-from cmtool.evaluation.moments import Moments
-from cmtool.evaluation.references import Normal
+from cmtool.evaluation.reference_statistics import Normal
 
 
 def test_sure_and_varied_scores_the_classes_and_unsure_or_uniform_scores_one():
@@ -39,10 +38,10 @@ def test_splits_are_of_the_order_and_batches_do_not_matter():
 
 def test_the_line_is_numpys_and_exact_on_a_line():
     measured = [(n, 3.0 + 50 / n) for n in (100, 200, 400)]
-    assert line(measured) == pytest.approx(3.0, rel=1e-12)
+    assert fit_line(measured) == pytest.approx(3.0, rel=1e-12)
     crooked = [(n, value + n % 3) for n, value in measured]
     slope, cut = np.polyfit([1 / n for n, _ in crooked], [v for _, v in crooked], 1)
-    assert line(crooked) == pytest.approx(cut, rel=1e-9) and slope > 0
+    assert fit_line(crooked) == pytest.approx(cut, rel=1e-9) and slope > 0
 
 
 def known(seed, n=500, d=8, shift=0.3):

@@ -12,7 +12,7 @@ from cmtool.errors import BadFile, MissingAsset, UsageError
 from cmtool.features import inception as module
 from cmtool.features.inception import NETWORKS, PORT, TORCHSCRIPT, inception
 from cmtool.features.inception_net import InceptionNet
-from cmtool.features.resizing import tensorflow
+from cmtool.features.resizing import resize_tensorflow
 
 
 class Layers(nn.Module):
@@ -170,7 +170,7 @@ def test_probabilities_leave_out_the_bias_and_spatial_features_are_a_layer_of_17
     caught = []
     hook = net.Mixed_6d.get_submodule("branch1x1").register_forward_hook(lambda _, __, y: caught.append(y))
     with torch.inference_mode():
-        net((tensorflow(images.float()) - 128) / 128)
+        net((resize_tensorflow(images.float()) - 128) / 128)
     hook.remove()
     look = features.look(images)
     rows = caught[0].permute(0, 2, 3, 1)[..., :7].reshape(3, 17 * 17 * 7)
@@ -189,7 +189,7 @@ def test_tensorflow_resizes_between_upper_left_corners():
         top = x[:, :, lower[0]][..., lower[1]] * (1 - c) + x[:, :, lower[0]][..., upper[1]] * c
         bottom = x[:, :, upper[0]][..., lower[1]] * (1 - c) + x[:, :, upper[0]][..., upper[1]] * c
         wanted = top * (1 - r[:, None]) + bottom * r[:, None]
-        torch.testing.assert_close(tensorflow(x, side), wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(resize_tensorflow(x, side), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_the_port_under_either_name_and_no_other_file(ported, tmp_path, monkeypatch, images):

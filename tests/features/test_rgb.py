@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cmtool.errors import UsageError
-from cmtool.features.rgb import rgb
+from cmtool.features.inputs import rgb
 
 
 def test_grey_is_repeated_and_colour_is_left_alone():

@@ -12,8 +12,7 @@ from scipy.ndimage import gaussian_filter
 from cmtool.datasets.digits import digits
 from cmtool.datasets.shapes import shapes
 from cmtool.errors import BadFile, UsageError
-from cmtool.evaluation.frechet import frechet_distance
-from cmtool.evaluation.moments import Moments
+from cmtool.evaluation.frechet import Moments, frechet_distance
 from cmtool.features import small as module
 from cmtool.features.small import SHA256, WEIGHTS, small
 

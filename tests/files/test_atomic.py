@@ -5,13 +5,13 @@ import sys
 import pytest
 
 from cmtool.errors import WriteFailed
-from cmtool.files.atomic import make_folder, replacing, sweep, write_bytes
+from cmtool.files.atomic import make_folder, replace_folder, sweep, write_bytes
 
 
 def test_the_new_file_appears_at_the_end_only(tmp_path):
     path = tmp_path / "deep" / "x"
     write_bytes(path, b"old")
-    with replacing(path) as file:
+    with replace_folder(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == b"old"
@@ -22,7 +22,7 @@ def test_the_new_file_appears_at_the_end_only(tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
 def test_a_block_that_fails_leaves_the_old_file(tmp_path, error):
     write_bytes(tmp_path / "x", b"old")
-    with pytest.raises(error), replacing(tmp_path / "x") as file:
+    with pytest.raises(error), replace_folder(tmp_path / "x") as file:
         file.write(b"half")
         raise error
     assert (tmp_path / "x").read_bytes() == b"old"
@@ -31,7 +31,7 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path, error):
 
 def test_a_killed_writer_leaves_the_old_file_and_litter_that_is_swept(tmp_path):
     write_bytes(tmp_path / "x", b"old")
-    script = "import os, sys; from cmtool.files.atomic import replacing\n"
+    script = "import os, sys; from cmtool.files.atomic import replace_folder as replacing\n"
     script += "with replacing(sys.argv[1]) as file: file.write(b'half'); file.flush(); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", script, tmp_path / "x"], check=False).returncode == 9
     assert (tmp_path / "x").read_bytes() == b"old"
@@ -88,7 +88,7 @@ def test_what_the_system_says_is_passed_on(tmp_path):
         write_bytes(tmp_path / "file" / "x", b"")
     with pytest.raises(WriteFailed):
         make_folder(tmp_path / "file" / "x")
-    with pytest.raises(BrokenPipeError), replacing(tmp_path / "x"):
+    with pytest.raises(BrokenPipeError), replace_folder(tmp_path / "x"):
         raise BrokenPipeError
     assert os.listdir(tmp_path) == ["file"]
 
@@ -119,7 +119,7 @@ def test_a_link_stays_and_its_file_is_replaced(tmp_path, there, place):
     link, file = linked(tmp_path)
     if there:
         file.write_bytes(b"old")
-    with replacing(link, place=place and tmp_path / place) as opened:
+    with replace_folder(link, place=place and tmp_path / place) as opened:
         assert [name for name in os.listdir(tmp_path / "big") if name not in ("x", "middle")], "written elsewhere"
         opened.write(b"new")
     assert link.is_symlink()

@@ -7,13 +7,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import BadFile, MissingInput, WriteFailed
 from cmtool.files.checkpoint import digest, load, save
-from cmtool.files.envelope import pack, sealed
+from cmtool.files.container import add_seal, pack
 from cmtool.files.header import KEY, Header, read_header
-from cmtool.files.state import save_state
+from cmtool.files.sealed import save_state
+from cmtool.options import registry
 
 SPEC = {"name": "mlp", "width": 4, "depth": 1}
 
@@ -53,7 +53,7 @@ def rewrite(path, change):
         shape = list(load(path).net.state_dict()[name].shape)
         table[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + len(tensors[name])]}
         offset += len(tensors[name])
-    head, _ = sealed(pack(table, KEY, document), tensors.values())
+    head, _ = add_seal(pack(table, KEY, document), tensors.values())
     path.write_bytes(head + b"".join(tensors.values()))
     return path
 
@@ -181,11 +181,11 @@ def test_a_missing_file_names_the_nearest(path):
         ("backbone", {"name": "mlp", "width": 4, "depth": 2}, "lacks tensor"),
         ("backbone", {"name": "mlp", "width": "wide"}, "must be a whole number, not 'wide'"),
         ("backbone", "mlp", "'backbone'"),
-        ("conditional", True, "'conditional'"),
+        ("num_classes", True, "'num_classes'"),
         ("kind", "diffusion", "'kind'"),
         ("images", "many", "'images'"),
         ("data", {"shape": [0, 8, 8]}, "'data.shape'"),
-        ("format", 2, "format 2"),
+        ("format", 3, "format 3"),
         ("surprise", 1, "surprise"),
         ("preconditioning", {"sigma": 1}, "preconditioning"),
         ("preconditioning", {"time": "now"}, "unknown preconditioning time 'now'"),

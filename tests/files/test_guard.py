@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from cmtool.errors import BadFile, UsageError, WriteFailed
-from cmtool.files.streams.manifest import Wanted, entries
-from cmtool.files.streams.reading import images_of
-from cmtool.files.streams.resuming import check_output, resuming
+from cmtool.files.images import check_output, resuming_writer
+from cmtool.files.streams.manifest import ImageSettings, entries
+from cmtool.files.streams.reader import images_of
 from cmtool.pictures import encode
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 5, 7)).astype(np.uint8)
@@ -18,7 +18,7 @@ TARGETS = ["out/", *FILES]
 
 
 def wanted(n=9, model="a", first=0, **facts):
-    return Wanted(
+    return ImageSettings(
         range(first, first + n), [seed % 3 for seed in range(first, first + n)], (3, 5, 7), {"model": model, **facts}
     )
 
@@ -26,7 +26,7 @@ def wanted(n=9, model="a", first=0, **facts):
 def write(target, order, overwrite=False):
     """What ``sample`` does: check, then write all that is missing."""
     remarks = check_output(str(target), order, overwrite)
-    with resuming(str(target), order, overwrite=overwrite) as (writer, places):
+    with resuming_writer(str(target), order, overwrite=overwrite) as (writer, places):
         if writer:
             seeds = [order.seeds[i] for i in places]
             writer.write(seeds, IMAGES[seeds], [order.label(i) for i in places])
@@ -163,7 +163,7 @@ def test_a_manifest_that_an_editor_saved(tmp_path, target):
     whole = manifest.read_bytes()
     manifest.write_bytes(b"\xef\xbb\xbf" + whole.replace(b"\n", b"\r\n"))
     order = wanted(5)
-    with resuming(f"{tmp_path}/{target}", order) as (_, places):
+    with resuming_writer(f"{tmp_path}/{target}", order) as (_, places):
         assert len(places) == 0
     manifest.write_bytes(b"\xef\xbb\xbf" + whole.replace(b"\n", b"\r\n").removesuffix(b"\r\n"))
     assert write(f"{tmp_path}/{target}", wanted(9)) == []

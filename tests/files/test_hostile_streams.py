@@ -16,8 +16,8 @@ import pytest
 
 from cmtool.errors import BadFile, CmtoolError
 from cmtool.files.images import images_of
-from cmtool.files.streams.item import decoded
-from cmtool.files.streams.reading import items_of
+from cmtool.files.streams.item import decode_items
+from cmtool.files.streams.reader import items_of
 from cmtool.pictures import encode
 
 RNG = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def test_large_pictures_are_decoded_one_by_one_and_fill_small_batches(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for i in range(12):
             archive.writestr(f"{i:02}.png", large)
-    sizes = [len(some) for some in decoded(items_of(tmp_path / "x.zip"), 256)]
+    sizes = [len(some) for some in decode_items(items_of(tmp_path / "x.zip"), 256)]
     assert sum(sizes) == 12 and max(sizes) < 8
 
 
@@ -122,7 +122,7 @@ def test_members_that_are_no_pictures_are_not_read_ahead(tmp_path):
     tracemalloc.start()
     try:
         with pytest.raises(BadFile, match="not a picture"):
-            list(decoded(items_of(tmp_path / "x.zip"), 256))
+            list(decode_items(items_of(tmp_path / "x.zip"), 256))
         assert tracemalloc.get_traced_memory()[1] < 360 << 20
     finally:
         tracemalloc.stop()

@@ -6,8 +6,8 @@ import types
 import pytest
 
 from cmtool.errors import BadFile
-from cmtool.files import inventory
-from cmtool.files.inventory import Inventory, read_inventory, write_inventory
+from cmtool.files import data_fingerprint
+from cmtool.files.data_fingerprint import Inventory, read_inventory, write_inventory
 
 
 class Data(types.SimpleNamespace):
@@ -30,7 +30,7 @@ def test_what_was_kept_is_read_again(tmp_path):
 
 def test_of_many_files_the_digest_is_kept(tmp_path, monkeypatch):
     digest = Inventory.of(DATA).document["sha256"]
-    monkeypatch.setattr(inventory, "MOST", 2)
+    monkeypatch.setattr(data_fingerprint, "MOST", 2)
     write_inventory(tmp_path, DATA)
     found = read_inventory(tmp_path)
     assert found is not None

@@ -3,22 +3,21 @@
 import numpy as np
 from PIL import Image
 
-from cmtool.files.animation import write_animation
-from cmtool.files.sheets import GAP, SIDE, labelled
+from cmtool.files.picture_files import GAP, SIDE, labelled_sheet, write_animation
 
 RED, GREY = np.zeros((3, 8, 8), np.uint8), np.full((1, 200, 100), 90, np.uint8)
 RED[0] = 255
 
 
 def test_every_image_is_in_its_cell_and_words_are_ink():
-    page = labelled(["one", "two"], [[(RED, ["a line"]), (GREY, [])], [(GREY, []), (None, [])]])
+    page = labelled_sheet(["one", "two"], [[(RED, ["a line"]), (GREY, [])], [(GREY, []), (None, [])]])
     assert page.shape[2] == 2 * (SIDE + 4 + GAP) + GAP or page.shape[2] == 2 * (SIDE + GAP) + GAP
     red = (page[0] == 255) & (page[1] == 0)
     assert red.sum() == SIDE * SIDE  # 8 pixels enlarged 14 times
     assert (page == 90).all(0).sum() >= 2 * (SIDE - 2) * (SIDE // 2 - 2)
     rows = np.flatnonzero((page < 80).any((0, 2)) & ~red.any(1))
     assert rows.size > 10  # the headings and the line
-    bare = labelled(["", ""], [[(RED, []), (GREY, [])]])
+    bare = labelled_sheet(["", ""], [[(RED, []), (GREY, [])]])
     assert not ((bare < 80).all(0)).any()
 
 

@@ -8,10 +8,9 @@ import stat
 import pytest
 
 from cmtool.errors import WriteFailed
-from cmtool.files.atomic import write_bytes
-from cmtool.files.locks import take, unlocked
+from cmtool.files.atomic import has_no_locks, take_lock, write_bytes
 from cmtool.files.runs import locked
-from cmtool.files.streams.manifest import held
+from cmtool.files.streams.manifest import hold_manifest
 
 
 @pytest.fixture(params=[errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -23,20 +22,20 @@ def no_locks(request, monkeypatch):
 
 
 def test_without_locks_the_work_goes_on_and_it_is_told(tmp_path, no_locks):
-    with locked(tmp_path), held(tmp_path / "new" / "x.part") as file:
+    with locked(tmp_path), hold_manifest(tmp_path / "new" / "x.part") as file:
         file.write(b"1")
     assert (tmp_path / "new" / "x.part").read_bytes() == b"1"
-    (remark,) = unlocked(tmp_path / "not" / "yet")
+    (remark,) = has_no_locks(tmp_path / "not" / "yet")
     assert remark.startswith(f"the file system of {tmp_path} has no locks")
 
 
 def test_with_locks_nothing_is_told_and_two_cannot_have_one(tmp_path):
-    assert unlocked(tmp_path) == []
+    assert has_no_locks(tmp_path) == []
     assert os.listdir(tmp_path) == []
     with (tmp_path / "x").open("w") as one, (tmp_path / "x").open("r+") as two:
-        assert take(one) is True
+        assert take_lock(one) is True
         with pytest.raises(BlockingIOError):
-            take(two)
+            take_lock(two)
 
 
 def test_a_lock_that_fails_otherwise_is_an_error(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from cmtool.errors import BadFile, MissingInput
-from cmtool.files.masks import read_mask
+from cmtool.files.picture_files import read_mask
 
 SHAPE = np.zeros((6, 8), np.uint8)
 SHAPE[1:4, 2:7] = 255

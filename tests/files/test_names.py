@@ -11,8 +11,8 @@ import pytest
 
 from cmtool.errors import BadFile, MissingInput
 from cmtool.files.images import images_of, open_writer
-from cmtool.files.streams.names import Passed, matched, told, without_suffix
-from cmtool.files.streams.reading import items_of, keys_of
+from cmtool.files.streams.names import SkippedFiles, describe_skipped, match_key, without_suffix
+from cmtool.files.streams.reader import items_of, keys_of
 from cmtool.pictures import encode
 
 RNG = np.random.default_rng(0)
@@ -96,10 +96,10 @@ def test_a_sample_ends_at_the_first_dot_of_the_base_name(tmp_path, members, labe
 def test_kinds_that_are_not_read_are_counted(tmp_path, target):
     names = ["a.png", "b.TIF", "c/d.tif", "e.gif", ".f.gif", "notes.txt", "g.cls"]
     path = archive(tmp_path / target, {name: encode(IMAGES[0]) if name == "a.png" else b"3" for name in names})
-    passed = Passed()
+    passed = SkippedFiles()
     assert len(list(items_of(path, passed))) == 1
     assert passed == {".tif": 2, ".gif": 1}
-    assert told(passed) == "3 pictures were left out: their kinds are not read: 1 .gif, 2 .tif"
+    assert describe_skipped(passed) == "3 pictures were left out: their kinds are not read: 1 .gif, 2 .tif"
 
 
 def test_a_folder_of_other_kinds_alone_says_which(tmp_path):
@@ -111,8 +111,8 @@ def test_a_folder_of_other_kinds_alone_says_which(tmp_path):
 def test_what_two_names_share():
     assert without_suffix("a/photo.v2.png") == "a/photo.v2"
     assert without_suffix("photo.v2") == "photo.v2"
-    assert matched("e\u0301.jpg") == matched("\xe9.png")
-    assert matched("a/x.png") != matched("b/x.png")
+    assert match_key("e\u0301.jpg") == match_key("\xe9.png")
+    assert match_key("a/x.png") != match_key("b/x.png")
 
 
 @pytest.mark.parametrize("target", ["x.zip", "x.tar"])
@@ -138,7 +138,7 @@ def labels(written, values):
 def test_labels_of_a_stream_are_used_however_names_are_written(tmp_path, target, written):
     pictures = {f"in/{k}.png": encode(IMAGES[k]) for k in range(3)}
     lists = {"dataset.json": labels(written, {0: 2, 1: 0, 2: 1})}
-    path, passed = archive(tmp_path / target, pictures | lists), Passed()
+    path, passed = archive(tmp_path / target, pictures | lists), SkippedFiles()
     assert [item.label for item in items_of(path, passed)] == [2, 0, 1]
     assert passed.notes == []
 
@@ -154,14 +154,14 @@ def test_labels_below_count_and_those_that_fit_nothing_are_said(tmp_path, target
     }
     for case, (lists, found, said) in several.items():
         (tmp_path / case).mkdir()
-        passed = Passed()
+        passed = SkippedFiles()
         items = list(items_of(archive(tmp_path / case / target, pictures | lists), passed))
         assert [item.label for item in items] == found
         assert [said in note for note in passed.notes] == ([True] if said else [])
 
 
 def test_labels_of_a_tar_that_are_not_used_are_said(tmp_path):
-    passed = Passed()
+    passed = SkippedFiles()
     members = {"a.png": encode(IMAGES[0]), "dataset.json": labels("a.png", {0: 1})}
     assert len(list(items_of(archive(tmp_path / "x.tar", members), passed))) == 1
     assert "labels of dataset.json are not used" in passed.notes[0]

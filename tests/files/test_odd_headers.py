@@ -10,7 +10,7 @@ from cmtool.backbones.mlp import mlp
 from cmtool.cli import run
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import BadFile
-from cmtool.files import checkpoint, envelope
+from cmtool.files import checkpoint, container
 from cmtool.files.checkpoint import load, save, without_memory
 from cmtool.files.header import KEY, Header, read_header
 from cmtool.files.sealed import read_sealed, write_sealed
@@ -26,7 +26,7 @@ def path(tmp_path):
         backbone=SPEC,
         preconditioning={},
         data={"name": "points", "shape": [2], "classes": ["a", "b", "c"], "notice": ""},
-        conditional=3,
+        num_classes=3,
         sigma_min=0.002,
         sigma_max=80.0,
     )
@@ -49,8 +49,8 @@ def change(path, field, value):
 ODD = [
     *(("sigma_max", value) for value in (1e999, -1, 0.001, 10**400, True, "80")),
     *(("sigma_min", value) for value in (float("nan"), 0, -1)),
-    *(("levels", value) for value in (["x"], [0.0], [float("inf")], [[1.0]], [True])),
-    *(("conditional", value) for value in (-1, 2, 1 << 70)),
+    *(("sigmas", value) for value in (["x"], [0.0], [float("inf")], [[1.0]], [True])),
+    *(("num_classes", value) for value in (-1, 2, 1 << 70)),
     *(("data.classes", value) for value in ("abc", [1, 2, 3], {"a": 1}, ["a"])),
     *(("data.shape", value) for value in ([2.0], "2", [1 << 20, 1 << 20, 3], [], [1, 2])),
     *(("parents", value) for value in (["x"], [{"path": 1}], [None])),
@@ -58,7 +58,7 @@ ODD = [
     *(("preconditioning.sigma_data", value) for value in (0, -1, "1", float("inf"), 1e300, None)),
     *(("preconditioning.jumps", value) for value in (1, "yes")),
     *(("preconditioning.form", value) for value in (["edm"], None)),
-    *(("backbone.width", value) for value in (0, -4, 1e999, 1 << 62, [4], None)),
+    *(("backbone.model_channels", value) for value in (0, -4, 1e999, 1 << 62, [4], None)),
     *(("backbone.depth", value) for value in (-1, 10**9)),
     *(("images", -1), ("versions", {"torch": 2}), ("average", {"track": []}), ("data.name", 3)),
 ]
@@ -86,7 +86,7 @@ def test_a_nest_of_options_is_not_walked_forever(path):
 def test_a_network_that_is_larger_than_its_tensors_is_never_made(path, monkeypatch):
     made = []
     monkeypatch.setattr(nn.Linear, "reset_parameters", lambda layer: made.append(layer.weight.is_meta))
-    change(path, "backbone.width", 1 << 20)
+    change(path, "backbone.model_channels", 1 << 20)
     with pytest.raises(BadFile, match="does not fit its own network"):
         load(path)
     assert made and all(made)
@@ -109,7 +109,7 @@ def test_a_table_that_is_none(tmp_path, table):
 
 
 def test_a_table_is_not_longer_than_that_of_a_network(tmp_path):
-    table = json.dumps({"__metadata__": {"x": "a" * envelope.LIMIT}}).encode()
+    table = json.dumps({"__metadata__": {"x": "a" * container.LIMIT}}).encode()
     (tmp_path / "a.safetensors").write_bytes(len(table).to_bytes(8, "little") + table)
     with pytest.raises(BadFile, match="is not a safetensors file"):
         load(tmp_path / "a.safetensors")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cmtool.errors import UsageError, WriteFailed
-from cmtool.files.pictures import read_picture, write_picture
-from cmtool.files.places import check_place, is_same, made_by
+from cmtool.files.output_check import check_place, is_same, made_by
+from cmtool.files.picture_files import read_picture, write_picture
 
 
 @pytest.fixture

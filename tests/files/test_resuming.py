@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from cmtool.errors import UsageError, WriteFailed
-from cmtool.files.streams.growing import beside
-from cmtool.files.streams.manifest import Wanted, held
-from cmtool.files.streams.reading import images_of
-from cmtool.files.streams.resuming import resuming
-from cmtool.files.streams.stored import Stored
+from cmtool.files.images import resuming_writer
+from cmtool.files.streams.archive_writer import beside
+from cmtool.files.streams.manifest import ImageSettings, hold_manifest
+from cmtool.files.streams.reader import images_of
+from cmtool.files.streams.zip_writer import ZipWriter
 
 RNG = np.random.default_rng(0)
 N = 23
@@ -29,7 +29,7 @@ FILES = TARGETS[1:]
 
 
 def wanted(n=N, labelled=True, model="a"):
-    return Wanted(range(n), LABELS[:n] if labelled else None, (3, 5, 7), {"model": model})
+    return ImageSettings(range(n), LABELS[:n] if labelled else None, (3, 5, 7), {"model": model})
 
 
 class Cut(Exception):
@@ -39,7 +39,7 @@ class Cut(Exception):
 def write(target, order, shard=1, shards=1, most=None, size=4):
     """Write what is missing, at most ``most`` batches of it; the number of images that were missing."""
     part = order.cut(shard, shards)
-    with resuming(str(target), order, shard, shards) as (writer, places):
+    with resuming_writer(str(target), order, shard, shards) as (writer, places):
         for k, start in enumerate(range(0, len(places), size)):
             if k == most:
                 raise Cut
@@ -172,14 +172,14 @@ def test_parts_that_grew_from_fewer_images(tmp_path):
 
 def test_the_parts_are_cut_evenly():
     for n, shards in ((23, 5), (3, 8), (50_000, 7)):
-        parts = [Wanted(range(n), None, (1,), {}).cut(k + 1, shards).seeds for k in range(shards)]
+        parts = [ImageSettings(range(n), None, (1,), {}).cut(k + 1, shards).seeds for k in range(shards)]
         assert [seed for part in parts for seed in part] == list(range(n))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 @pytest.mark.parametrize(("target", "lock"), [("x.tar", "x.tar.part"), ("out/", "out/manifest.jsonl.part")])
 def test_two_processes_at_once(tmp_path, target, lock):
-    with held(tmp_path / lock), pytest.raises(UsageError, match="another process is writing") as caught:
+    with hold_manifest(tmp_path / lock), pytest.raises(UsageError, match="another process is writing") as caught:
         write(f"{tmp_path}/{target}", wanted())
     assert "--shard" in caught.value.hint
     assert write(f"{tmp_path}/{target}", wanted()) == N
@@ -251,14 +251,14 @@ def test_zip_is_what_other_programs_read(tmp_path):
 def test_a_zip_of_very_many_files_and_of_very_many_bytes(tmp_path):
     """Above 65,535 members and beyond 4 GiB, in a file with a hole."""
     with open(tmp_path / "many.zip", "wb") as file:
-        archive = Stored(file)
+        archive = ZipWriter(file)
         for i in range(66_000):
             archive.put(str(i), b"")
         archive.finish()
     with zipfile.ZipFile(tmp_path / "many.zip") as found:
         assert len(found.namelist()) == 66_000
     with open(tmp_path / "large.zip", "w+b") as file:
-        archive, size = Stored(file), 5 << 30
+        archive, size = ZipWriter(file), 5 << 30
         archive.begin("hole", size)
         archive.at += size
         file.seek(archive.at)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed
-from cmtool.files.pictures import grid, read_picture, scatter, write_picture
+from cmtool.files.picture_files import grid, read_picture, scatter, write_picture
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (5, 3, 4, 6)).astype(np.uint8)  # never white
 

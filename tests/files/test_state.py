@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from cmtool.errors import BadFile, MissingInput
-from cmtool.files.sealed import DTYPES
-from cmtool.files.state import load_state, save_state
+from cmtool.files.sealed import DTYPES, load_state, save_state
 
 
 def bits(tensor):

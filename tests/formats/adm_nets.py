@@ -7,7 +7,7 @@ from cmtool.testing import wake
 
 __all__ = ["SPEC", "weights", "write"]
 
-SPEC = {"width": 32, "mults": (1, 2), "blocks": 1, "attention": (1,), "head_width": 16}
+SPEC = {"model_channels": 32, "channel_mult": (1, 2), "num_blocks": 1, "attention": (1,), "head_width": 16}
 
 
 def weights(side=16, classes=0, **options):

@@ -4,9 +4,9 @@ import json
 
 from adm_nets import SPEC, weights
 
-from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.files.header import Header
+from cmtool.options import registry
 
 __all__ = ["change", "tiny"]
 
@@ -24,7 +24,7 @@ def tiny(kind="consistency", classes=0, preconditioning=None, **options):
         backbone=spec,
         preconditioning={},
         data={"name": "folder", "shape": [3, 16, 16], "classes": names, "notice": "by nobody"},
-        conditional=classes,
+        num_classes=classes,
         sigma_min=0.002,
         sigma_max=80.0,
         levels=[0.6],

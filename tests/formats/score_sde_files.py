@@ -2,12 +2,12 @@
 
 import torch
 
-from cmtool import registry
+from cmtool.options import registry
 from cmtool.testing import wake
 
 __all__ = ["SPEC", "network", "write"]
 
-SPEC = {"width": 16, "mults": (1, 2), "blocks": 1, "attention": (1,)}
+SPEC = {"model_channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attention": (1,)}
 
 
 def network(name="ncsnpp", **options):

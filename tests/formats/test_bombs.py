@@ -11,10 +11,10 @@ from adm_nets import weights
 
 import cmtool
 from cmtool.errors import BadFile
-from cmtool.formats import outline, sandbox
-from cmtool.formats.archive import Other, mentions, pickled, read
-from cmtool.formats.arrays import read_arrays
-from cmtool.formats.zipped import TABLE
+from cmtool.files.safe_pickle import outline, sandbox_process
+from cmtool.files.safe_pickle.array_files import read_arrays
+from cmtool.files.safe_pickle.torch_archive import Other, find_pickle, mentions, read
+from cmtool.files.safe_pickle.zip_reader import TABLE
 
 TOLD = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 FIRST = "time_embed.0.weight"
@@ -88,7 +88,7 @@ def test_no_bomb_goes_off(name, write, tmp_path):
 
 
 def test_the_reader_has_little_memory_and_time():
-    assert (sandbox.MEMORY, sandbox.SECONDS) == (1 << 30, 8)
+    assert (sandbox_process.MEMORY, sandbox_process.SECONDS) == (1 << 30, 8)
 
 
 def test_a_table_of_contents_is_not_longer_than_that_of_a_network(tmp_path):
@@ -96,13 +96,13 @@ def test_a_table_of_contents_is_not_longer_than_that_of_a_network(tmp_path):
         file.writestr("archive/data.pkl", of_a_dictionary(b"N"))
         for n in range(TABLE // 100):
             file.writestr(f"archive/{n:060}", b"")
-    assert pickled(tmp_path / "net.pt") == b""
+    assert find_pickle(tmp_path / "net.pt") == b""
     with pytest.raises(BadFile):
         read(tmp_path / "net.pt")
 
 
 def state(**more):
-    return {**weights(mults=(1,), attention=()), **more}
+    return {**weights(channel_mult=(1,), attention=()), **more}
 
 
 def attribute(name):
@@ -140,7 +140,7 @@ def test_tensors_that_are_none(name, zip, tmp_path):
 def test_both_layouts_give_the_same_network(tmp_path):
     torch.save(state(), tmp_path / "new.pt")
     torch.save(state(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    assert mentions(pickled(tmp_path / "old.pt"), FIRST)
+    assert mentions(find_pickle(tmp_path / "old.pt"), FIRST)
     new, before = (cmtool.load(tmp_path / name, **TOLD).net.state_dict() for name in ("new.pt", "old.pt"))
     assert new.keys() == before.keys()
     assert all(torch.equal(new[name], before[name]) for name in new)
@@ -192,4 +192,4 @@ def test_arrays_of_every_protocol(protocol, tmp_path):
 def test_an_outline_is_bounded(monkeypatch, tmp_path):
     monkeypatch.setattr(outline, "NODES", 100)
     (tmp_path / "a").write_bytes(pickle.dumps([list(range(200))]))
-    assert "more parts than a network" in sandbox.told(tmp_path / "a", outline.describe)
+    assert "more parts than a network" in sandbox_process.report_to_parent(tmp_path / "a", outline.describe)

@@ -16,9 +16,10 @@ from score_sde_files import write as score_sde
 import cmtool
 from cmtool.errors import CmtoolError
 from cmtool.files.checkpoint import save
-from cmtool.formats import edm, persistent
-from cmtool.formats.apart import accepted
-from cmtool.formats.diffusers_out import write as diffusers
+from cmtool.files.safe_pickle import persistence
+from cmtool.files.safe_pickle.sandbox import parse_description
+from cmtool.formats import edm
+from cmtool.formats.diffusers_writer import write as diffusers
 
 ADM = {"format": {"name": "openai", "kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 TOLD = {
@@ -40,14 +41,14 @@ def sound(tmp_path_factory):
     """A file of each, and what is loaded when it is: of a folder, the folder."""
     at = tmp_path_factory.mktemp("sound")
     (at / "edm").write_bytes(text(narrow_adm("")))
-    model = tiny(mults=(1,), attention=())
+    model = tiny(channel_mult=(1,), attention=())
     save(at / "ours.safetensors", model, model.header)
     diffusers(at / "folder", model, model.header)
     files = {
-        "openai": adm(at / "openai", mults=(1,), attention=()),
+        "openai": adm(at / "openai", channel_mult=(1,), attention=()),
         "edm": at / "edm",
-        "score_sde": score_sde(at / "score_sde", mults=(1,), attention=(0,)),
-        "jcm": flax(at / "jcm", ncsnpp(mults=(1,))),
+        "score_sde": score_sde(at / "score_sde", channel_mult=(1,), attention=(0,)),
+        "jcm": flax(at / "jcm", ncsnpp(channel_mult=(1,))),
         "kdiffusion": slim(at / "kdiffusion"),
         "training": training(at / "training"),
         "weights": at / "folder" / "unet" / "diffusion_pytorch_model.safetensors",
@@ -77,7 +78,7 @@ def changed(whole, dice):
 
 def attempt(sound, n, monkeypatch):
     """How many of n changes were refused; the files are as they were afterwards."""
-    monkeypatch.setattr(edm, "described", lambda path: accepted(path, persistent.told(path)))
+    monkeypatch.setattr(edm, "describe", lambda path: parse_description(path, persistence.describe_path(path)))
     wholes, refused = {name: file.read_bytes() for name, (file, _) in sound.items()}, 0
     names = sorted(wholes)
     for i in range(n):

@@ -12,9 +12,9 @@ import cmtool
 from cmtool.core.denoiser import Preconditioning
 from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.files.checkpoint import digest, load, save
-from cmtool.files.opening import format_of, parent, writer
+from cmtool.files.model_files import format_of, parent_record, writer
 from cmtool.formats.diffusers import diffusers
-from cmtool.formats.diffusers_out import write
+from cmtool.formats.diffusers_writer import write
 
 X, SIGMA = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 20.0])
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -32,10 +32,10 @@ def folder(tmp_path):
     ("kind", "classes", "options"),
     [
         ("consistency", 3, {}),
-        ("consistency", 0, {"mults": (1, 1, 2), "attention": (0, 2), "blocks": 2, "scale_shift": False}),
+        ("consistency", 0, {"channel_mult": (1, 1, 2), "attention": (0, 2), "num_blocks": 2, "scale_shift": False}),
         ("score", 0, {"updown": False, "attention": (), "dropout": 0.1}),
-        ("consistency", 0, {"mults": (1,), "attention": (0,), "heads": 1}),
-        ("score", 5, {"mults": (1, 1), "attention": (0, 1), "heads": 2, "qkv": "new"}),
+        ("consistency", 0, {"channel_mult": (1,), "attention": (0,), "heads": 1}),
+        ("score", 5, {"channel_mult": (1, 1), "attention": (0, 1), "heads": 2, "qkv": "new"}),
     ],
 )
 def test_a_model_comes_back_bit_for_bit(tmp_path, kind, classes, options):
@@ -49,8 +49,8 @@ def test_a_model_comes_back_bit_for_bit(tmp_path, kind, classes, options):
         assert torch.equal(found.net.state_dict()[name].reshape(value.shape), value), name
     labels = torch.tensor([classes - 1, -1]) if classes else None
     torch.testing.assert_close(found(X, SIGMA, labels), ours(X, SIGMA, labels), rtol=0, atol=1e-6)
-    assert back.header.sha256 == written.sha256 == parent(tmp_path / "theirs")["sha256"]
-    kept = ("kind", "data", "conditional", "sigma_min", "sigma_max", "levels", "method", "images", "parents", "licence")
+    assert back.header.sha256 == written.sha256 == parent_record(tmp_path / "theirs")["sha256"]
+    kept = ("kind", "data", "num_classes", "sigma_min", "sigma_max", "sigmas", "method", "images", "parents", "licence")
     for key in (*kept, "preconditioning"):
         assert getattr(again, key) == getattr(load(tmp_path / "ours.safetensors").header, key), key
 
@@ -94,7 +94,7 @@ def test_a_file_of_the_folder_leads_to_it(folder):
     half = {name: value.half() for name, value in load_file(folder / "unet" / WEIGHTS).items()}
     variant = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
     save_file(half, variant)
-    assert cmtool.load(variant).header.sha256 == digest(variant) == parent(variant)["sha256"]
+    assert cmtool.load(variant).header.sha256 == digest(variant) == parent_record(variant)["sha256"]
     shutil.copy(variant, folder.parent / WEIGHTS)
     with pytest.raises(BadFile, match="a safetensors file, but not a checkpoint of cmtool"):
         cmtool.load(folder.parent / WEIGHTS)
@@ -107,8 +107,8 @@ def test_a_file_of_the_folder_leads_to_it(folder):
         ({"preconditioning": Preconditioning(0.5, 0.0, "log-1000")}, "preconditioning.sigma_min=0.0 of a consistency"),
         ({"qkv": "legacy"}, "backbone.qkv=legacy"),
         ({"learn_variance": True}, "backbone.learn_variance=True"),
-        ({"width": 64, "mults": (0.5, 1)}, r"backbone.mults=\(0.5, 1"),
-        ({"mults": (1, 2), "attention": (0, 1), "heads": 2}, "backbone.heads=2"),
+        ({"model_channels": 64, "channel_mult": (0.5, 1)}, r"backbone.channel_mult=\(0.5, 1"),
+        ({"channel_mult": (1, 2), "attention": (0, 1), "heads": 2}, "backbone.heads=2"),
     ],
 )
 def test_what_has_no_counterpart_is_said(tmp_path, about, message):

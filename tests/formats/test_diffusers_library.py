@@ -7,10 +7,10 @@ import torch
 from diffusers_nets import tiny
 
 import cmtool
-from cmtool.core.samplers import clipped, multistep
+from cmtool.core.sampling.loops import clip_denoised, multistep
 from cmtool.errors import BadFile
 from cmtool.formats.diffusers_config import DEFAULTS, FIXED
-from cmtool.formats.diffusers_out import write
+from cmtool.formats.diffusers_writer import write
 
 diffusers = pytest.importorskip("diffusers")
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -21,7 +21,7 @@ X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     ("classes", "options"),
     [
         (4, {}),
-        (0, {"updown": False, "scale_shift": False, "mults": (1, 2, 2), "attention": (0, 2), "heads": 1}),
+        (0, {"updown": False, "scale_shift": False, "channel_mult": (1, 2, 2), "attention": (0, 2), "heads": 1}),
     ],
 )
 def test_a_pipeline_gives_the_same_image(tmp_path, classes, options):
@@ -34,11 +34,11 @@ def test_a_pipeline_gives_the_same_image(tmp_path, classes, options):
     sigma = torch.tensor([80.0, 0.6])
     scaled = X / (sigma**2 + 0.25).sqrt()[:, None, None, None]
     theirs = pipeline.unet(scaled, 250 * sigma.log(), class_labels=labels).sample
-    torch.testing.assert_close(model.inside(X, sigma, labels), theirs, rtol=1e-5, atol=3e-5)
+    torch.testing.assert_close(model.raw_output(X, sigma, labels), theirs, rtol=1e-5, atol=3e-5)
 
     said = {"class_labels": labels.tolist()} if classes else {}
     images = pipeline(batch_size=2, num_inference_steps=1, latents=X, output_type="pt", **said).images
-    *_, ours = multistep(clipped(model), 80 * X, torch.tensor([80.0]), None, labels, sigma_min=0.002)
+    *_, ours = multistep(clip_denoised(model), 80 * X, torch.tensor([80.0]), None, labels, sigma_min=0.002)
     torch.testing.assert_close(ours / 2 + 0.5, images, rtol=1e-5, atol=3e-5)
 
 

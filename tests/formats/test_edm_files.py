@@ -12,8 +12,8 @@ from cmtool.backbones.songunet import songunet
 from cmtool.core.denoiser import Preconditioning
 from cmtool.errors import BadFile, UsageError
 from cmtool.files.checkpoint import digest
-from cmtool.files.opening import format_of
-from cmtool.formats.pickles import ALLOWED
+from cmtool.files.model_files import format_of
+from cmtool.files.safe_pickle.unpickler import ALLOWED
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_the_weights_are_those_of_the_file(written, trap, protocol):
     path = written(song(trap), protocol)
     assert format_of(path) == "edm"
     model = cmtool.load(path)
-    ours = network(songunet, width=8, mults=(1, 2), blocks=1, attention=(4,)).state_dict()
+    ours = network(songunet, model_channels=8, channel_mult=(1, 2), num_blocks=1, attention=(4,)).state_dict()
     assert model.net.state_dict().keys() == ours.keys()
     assert all(torch.equal(value, ours[name]) for name, value in model.net.state_dict().items())
     assert not model.training
@@ -58,7 +58,7 @@ def test_the_class_around_says_what_is_predicted(written, trap, kind, attributes
     model = cmtool.load(path)
     assert model.preconditioning == named
     header = model.header
-    assert (header.kind, header.sigma_min, header.sigma_max, header.levels) == ("score", *ends, [])
+    assert (header.kind, header.sigma_min, header.sigma_max, header.sigmas) == ("score", *ends, [])
     assert header.licence == "CC BY-NC-SA 4.0"
     assert header.sha256 == digest(path)
     assert header.parents == []
@@ -111,18 +111,18 @@ def test_ect_is_a_consistency_model(written, trap):
     model = cmtool.load(written(song(trap, "ECMPrecond", classes=3, sigma_min=0.004)))
     x, sigma = torch.randn(2, 3, 8, 8), torch.full((2,), 0.004)
     assert torch.equal(model(x, sigma, torch.tensor([0, 2])), x)
-    assert (model.header.kind, model.header.sigma_min, model.header.conditional) == ("consistency", 0.004, 3)
-    assert model.header.levels == [0.821]
+    assert (model.header.kind, model.header.sigma_min, model.header.num_classes) == ("consistency", 0.004, 3)
+    assert model.header.sigmas == [0.821]
 
 
 def test_ect_of_edm2_is_a_consistency_model_too(written, trap):
     """It has EDM2's class without the head of the loss, and its boundary is at 0."""
     tuned = cmtool.load(written(magnitudes(trap, uncertain=False, dropout=0.4, dropout_res=4)))
-    assert (tuned.header.kind, tuned.header.method, tuned.header.levels) == ("consistency", "ect", [1.526])
+    assert (tuned.header.kind, tuned.header.method, tuned.header.sigmas) == ("consistency", "ect", [1.526])
     assert (tuned.header.sigma_min, tuned.preconditioning.sigma_min) == (0.002, 0.0)
     assert (tuned.header.backbone["dropout"], tuned.header.backbone["dropout_res"]) == (0.4, 4)
     other = cmtool.load(written(magnitudes(trap)))
-    assert (other.header.kind, other.header.method, other.header.levels) == ("score", "edm2", [])
+    assert (other.header.kind, other.header.method, other.header.sigmas) == ("score", "edm2", [])
     x, sigma = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(1)
     assert torch.equal(tuned(x, sigma), other(x, sigma))
     torch.testing.assert_close(tuned(x, 1e-6 * sigma), x, atol=1e-4, rtol=0)
@@ -144,7 +144,11 @@ def test_half_weights_are_read_into_whole_ones(written, trap):
 @pytest.mark.parametrize(
     ("said", "error", "sentence"),
     [
-        ({"backbone": {"width": 16}}, UsageError, r"backbone.width=16 contradicts .*net.pkl, whose is 8"),
+        (
+            {"backbone": {"model_channels": 16}},
+            UsageError,
+            r"backbone.model_channels=16 contradicts .*net.pkl, whose is 8",
+        ),
         ({"format": {"sigma_min": 90.0}}, UsageError, "there are no noise levels from 90.0 to 80.0"),
     ],
 )
@@ -155,7 +159,7 @@ def test_what_contradicts_the_file(written, trap, said, error, sentence):
 
 def test_what_may_be_said(written, trap):
     path = written(song(trap))
-    model = cmtool.load(path, format={"sigma_min": 0.01}, backbone={"width": 8, "dropout": 0.3})
+    model = cmtool.load(path, format={"sigma_min": 0.01}, backbone={"model_channels": 8, "dropout": 0.3})
     assert (model.header.sigma_min, model.header.backbone["dropout"]) == (0.01, 0.3)
     path = written(song(trap, "ECMPrecond", sigma_min=0.003))
     with pytest.raises(UsageError, match=r"format.sigma_min=0.01 contradicts"):
@@ -167,7 +171,7 @@ def test_what_may_be_said(written, trap):
     [
         ({"model_channels": 10**9}, "describes a network that cannot be: model_channels=1000000000"),
         ({"num_blocks": 10**4}, "describes a network that cannot be: num_blocks=10000"),
-        ({"num_blocks": [1]}, "cannot be used: option 'blocks' of network architecture 'songunet' must be"),
+        ({"num_blocks": [1]}, "cannot be used: option 'num_blocks' of network architecture 'songunet' must be"),
         ({"model_channels": -8}, "describes a network that cannot be: model_channels=-8"),
         ({"channel_mult": [1] * 40}, "describes a network that cannot be: channel_mult"),
         ({"model_channels": None}, "describes a network that cannot be: model_channels=None"),

@@ -16,12 +16,12 @@ from score_sde_files import network as ncsnpp
 from score_sde_files import write as score_sde
 
 from cmtool.cli import run
-from cmtool.commands.plan import ODE_STEPS
-from cmtool.commands.portrait import WALK
+from cmtool.commands.generation.sampler_setup import ODE_STEPS
+from cmtool.commands.info import SCORE_FLAGS
 from cmtool.files.checkpoint import digest
 from cmtool.files.header import read_header
-from cmtool.files.opening import format_of, parent
-from cmtool.formats.diffusers_out import write as diffusers
+from cmtool.files.model_files import format_of, parent_record
+from cmtool.formats.diffusers_writer import write as diffusers
 
 FAMILIES = {
     "openai": lambda at: adm(at),
@@ -83,7 +83,7 @@ def test_a_file_of_every_family(file, well, tmp_path):
     warning = f"cmtool: warning: {ours} inherits the licence CC BY-NC-SA 4.0: it is not for commercial use"
     assert (warning in well("convert", path, "-o", ours, *said, "--quiet").err) == (name in NONCOMMERCIAL)
     copy = read_header(ours, whole=True)
-    lineage = [*header["parents"], {"path": str(path), "sha256": parent(path)["sha256"]}]
+    lineage = [*header["parents"], {"path": str(path), "sha256": parent_record(path)["sha256"]}]
     assert (copy.parents, copy.licence, copy.parameters) == (lineage, header["licence"], header["parameters"])
 
     for model, out in ((told["sample"], "a"), (f"cmtool sample --model {ours}", "b")):
@@ -131,4 +131,4 @@ def test_info_says_what_it_is_before_it_tells_all(well, tmp_path):
         f"# sample it with: cmtool sample --model {ours} --steps 2  (at 80, 0.821)",
         "kind: consistency",
     ]
-    assert f"--solver heun --steps {ODE_STEPS}" == WALK
+    assert f"--solver heun --steps {ODE_STEPS}" == SCORE_FLAGS

@@ -12,7 +12,7 @@ from hostile import SIZES, hostile
 
 import cmtool
 from cmtool.errors import BadFile
-from cmtool.formats.sandbox import MEMORY
+from cmtool.files.safe_pickle.sandbox_process import MEMORY
 
 NAMES = sorted(hostile("/trace"))
 
@@ -26,7 +26,7 @@ def trace(tmp_path):
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    return write_adm(tmp_path_factory.mktemp("sound") / "net.pt", mults=(1,), attention=())
+    return write_adm(tmp_path_factory.mktemp("sound") / "net.pt", channel_mult=(1,), attention=())
 
 
 def as_pkl(text, path, sound):
@@ -91,7 +91,7 @@ READ_ALL = """
 import resource, sys
 from pathlib import Path
 from cmtool.errors import BadFile
-from cmtool.formats.apart import described
+from cmtool.files.safe_pickle.sandbox import describe as described
 for path in sys.argv[1:]:
     try:
         described(Path(path))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import cmtool
 from cmtool.errors import BadFile, UsageError
 from cmtool.files.checkpoint import digest, load, save
-from cmtool.files.opening import format_of
+from cmtool.files.model_files import format_of
 
 X, SIGMA = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 20.0])
 
@@ -33,7 +33,7 @@ def test_the_header_says_what_it_is(file):
     header = cmtool.load(file).header
     assert format_of(file) == header.method == "kdiffusion"
     assert (header.kind, header.sigma_min, header.sigma_max, header.shape) == ("score", 0.01, 80.0, (3, 8, 8))
-    assert (header.preconditioning["sigma_data"], header.conditional) == (0.6, 0)
+    assert (header.preconditioning["sigma_data"], header.num_classes) == (0.6, 0)
     assert header.sha256 == digest(file)
 
 

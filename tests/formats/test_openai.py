@@ -6,13 +6,12 @@ from adm_nets import SPEC, weights, write
 
 import cmtool
 from cmtool.backbones.adm import adm
-from cmtool.core.rungs import ddpm
+from cmtool.core.discrete_processes import ddpm_sigmas
 from cmtool.errors import BadFile, UsageError
 from cmtool.files.checkpoint import digest, load, save
-from cmtool.files.opening import format_of
+from cmtool.files.model_files import format_of
 from cmtool.formats import openai as module
-from cmtool.formats.adm_shapes import read_off
-from cmtool.formats.released import Hidden
+from cmtool.formats.openai_networks import HiddenOptions, read_architecture
 
 CM = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 GUIDED = {"format": {"schedule": "cosine", "side": 16}, "backbone": {"head_width": 16, "qkv": "legacy"}}
@@ -29,16 +28,25 @@ def file(tmp_path):
     [
         ({}, 0),
         ({}, 7),
-        ({"mults": (1,), "attention": ()}, 0),
-        ({"mults": (1, 1, 2), "attention": (0, 2), "blocks": 2}, 3),
-        ({"mults": (1, 2, 3), "attention": (), "updown": False}, 0),
-        ({"mults": (0.5, 1), "width": 64, "attention": (0, 1), "blocks": 3, "scale_shift": False}, 0),
-        ({"mults": (1, 2, 1), "attention": (1,), "updown": False, "resample_conv": False}, 0),
+        ({"channel_mult": (1,), "attention": ()}, 0),
+        ({"channel_mult": (1, 1, 2), "attention": (0, 2), "num_blocks": 2}, 3),
+        ({"channel_mult": (1, 2, 3), "attention": (), "updown": False}, 0),
+        (
+            {
+                "channel_mult": (0.5, 1),
+                "model_channels": 64,
+                "attention": (0, 1),
+                "num_blocks": 3,
+                "scale_shift": False,
+            },
+            0,
+        ),
+        ({"channel_mult": (1, 2, 1), "attention": (1,), "updown": False, "resample_conv": False}, 0),
         ({"learn_variance": True, "qkv": "new", "updown": False, "attention": (0, 1)}, 5),
     ],
 )
 def test_the_tensors_tell_the_architecture(tmp_path, options, classes):
-    shown = read_off(tmp_path, weights(16, classes, **options))
+    shown = read_architecture(tmp_path, weights(16, classes, **options))
     wanted = {**SPEC, "scale_shift": True, "updown": True, "learn_variance": False, **options, "name": "adm"}
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
     assert found.pop("qkv", "new") == wanted.pop("qkv", "flash")
@@ -64,7 +72,7 @@ def test_a_consistency_model_has_its_boundary_and_a_score_model_has_none(file):
 def test_guided_diffusion_predicts_the_noise_of_numbered_steps(tmp_path, schedule):
     path = write(tmp_path / "net.pt", qkv="legacy", learn_variance=True, classes=4)
     model = cmtool.load(path, **{**GUIDED, "format": {"schedule": schedule, "side": 16}})
-    ladder = ddpm(1000, schedule)
+    ladder = ddpm_sigmas(1000, schedule)
     steps, labels = torch.tensor([500, 12]), torch.tensor([3, -1])
     sigma = ladder[steps].float()
     kept = 1 / (1 + sigma**2).sqrt()  # what the process leaves of an image
@@ -72,7 +80,7 @@ def test_guided_diffusion_predicts_the_noise_of_numbered_steps(tmp_path, schedul
     assert noise.shape[1] == 6
     expected = X - sigma[:, None, None, None] * noise[:, :3]
     torch.testing.assert_close(model(X, sigma, labels), expected, atol=1e-3, rtol=1e-3)
-    assert (model.header.kind, model.header.conditional) == ("score", 4)
+    assert (model.header.kind, model.header.num_classes) == ("score", 4)
     assert model.header.sigma_min == pytest.approx(max(float(ladder[0]), 0.002))
     assert model.header.sigma_max == 80
 
@@ -121,7 +129,7 @@ def test_an_upsampler_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"backbone": {"width": 64}}, r"backbone.width=64 contradicts .*, whose is 32"),
+        ({"backbone": {"model_channels": 64}}, r"backbone.model_channels=64 contradicts .*, whose is 32"),
         ({"backbone": {"attention": [0, 1]}}, r"backbone.attention=\[0, 1\] contradicts .*, whose is \[1\]"),
         ({"backbone": {"qkv": "legacy"}}, "backbone.qkv=legacy contradicts"),
         ({"backbone": {"name": "unet"}}, "backbone.name=unet contradicts"),
@@ -158,14 +166,14 @@ def test_a_file_beside_it_says_the_same_and_the_caller_wins(file):
 @pytest.fixture
 def as_published(monkeypatch):
     """As if the tiny network had been published under the names that were."""
-    monkeypatch.setitem(module.ARCHITECTURES, (False, 32, 1, (1, 2), (1,)), Hidden(16, {"head_width": 16}))
+    monkeypatch.setitem(module.ARCHITECTURES, (False, 32, 1, (1, 2), (1,)), HiddenOptions(16, {"head_width": 16}))
 
 
 def test_of_a_published_file_nothing_need_be_said(tmp_path, as_published):
     header = cmtool.load(write(tmp_path / "cd_imagenet64_l2.pt", classes=4)).header
-    assert (header.kind, header.shape, header.conditional) == ("consistency", (3, 16, 16), 4)
+    assert (header.kind, header.shape, header.num_classes) == ("consistency", (3, 16, 16), 4)
     step = (80 ** (1 / 7) + 22 / 39 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    assert header.levels == pytest.approx([step])
+    assert header.sigmas == pytest.approx([step])
     assert (header.licence, header.method) == ("MIT", "openai cd_imagenet64_l2")
     assert cmtool.load(write(tmp_path / "edm_cat256_ema.pt")).header.kind == "score"
     with pytest.raises(UsageError, match=r"does not say format.kind$"):

@@ -8,14 +8,14 @@ from safetensors.torch import save_file
 from score_sde_files import SPEC, network, write
 
 import cmtool
-from cmtool import registry
+from cmtool.core.discrete_processes import ddpm_sigmas
 from cmtool.core.process import VP, SubVP
-from cmtool.core.rungs import ddpm
 from cmtool.errors import BadFile, UsageError
 from cmtool.files.checkpoint import digest, load, save
-from cmtool.files.opening import format_of
+from cmtool.files.model_files import format_of
 from cmtool.formats import score_sde as module
-from cmtool.formats.score_sde_shapes import read_off
+from cmtool.formats.score_sde_networks import read_architecture
+from cmtool.options import registry
 
 SIDE = {"format": {"side": 16}}
 X, SIGMA = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 20.0])
@@ -31,20 +31,20 @@ def file(tmp_path):
     [
         ("ncsnpp", {}),
         ("ncsnpp", {"taps": (1.0, 1.0), "embedding": "positional"}),
-        ("ncsnpp", {"mults": (1, 1, 2), "attention": (0, 2), "blocks": 2, "encoder": "standard"}),
-        ("ncsnpp", {"mults": (2, 1), "encoder": "skip", "decoder": "skip"}),
+        ("ncsnpp", {"channel_mult": (1, 1, 2), "attention": (0, 2), "num_blocks": 2, "encoder": "standard"}),
+        ("ncsnpp", {"channel_mult": (2, 1), "encoder": "skip", "decoder": "skip"}),
         ("ncsnpp", {"encoder": "skip", "combine": "cat", "attention": (0, 1)}),
-        ("ncsnpp", {"mults": (2,), "attention": (), "encoder": "standard", "blocks": 3}),
+        ("ncsnpp", {"channel_mult": (2,), "attention": (), "encoder": "standard", "num_blocks": 3}),
         ("ncsnpp", {"encoder": "standard", "embedding": "positional", "conditional": False}),
-        ("ncsnpp", {"encoder": "skip", "decoder": "skip", "mults": (1, 2, 2), "conditional": False}),
-        ("ddpm", {"width": 32}),
-        ("ddpm", {"width": 32, "mults": (1, 1, 2), "resample_conv": False}),
-        ("ddpm", {"width": 32, "conditional": False}),
-        ("ddpm", {"width": 32, "mults": (2, 1, 2), "attention": (1,), "blocks": 2}),
+        ("ncsnpp", {"encoder": "skip", "decoder": "skip", "channel_mult": (1, 2, 2), "conditional": False}),
+        ("ddpm", {"model_channels": 32}),
+        ("ddpm", {"model_channels": 32, "channel_mult": (1, 1, 2), "resample_conv": False}),
+        ("ddpm", {"model_channels": 32, "conditional": False}),
+        ("ddpm", {"model_channels": 32, "channel_mult": (2, 1, 2), "attention": (1,), "num_blocks": 2}),
     ],
 )
 def test_the_tensors_tell_the_architecture(tmp_path, name, options):
-    shown = read_off(tmp_path, network(name, **options).state_dict())
+    shown = read_architecture(tmp_path, network(name, **options).state_dict())
     usual = {"embedding": "fourier", "encoder": "residual", "decoder": "standard"} if name == "ncsnpp" else {}
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
     expected = {"name": name, **SPEC, **usual, **options}
@@ -56,9 +56,9 @@ def test_the_tensors_tell_the_architecture(tmp_path, name, options):
     assert shown.channels == 3
 
 
-HIGH = {"width": 128, "mults": (1, 1, 2, 2, 2, 2, 2), "attention": (4,)}
-LOW = {"width": 128, "mults": (1, 2, 2, 2), "attention": (1,)}
-TALL = {"width": 16, "mults": (1, 2, 4, 8, 16, 32, 32, 32), "attention": (6,), "blocks": 1}
+HIGH = {"model_channels": 128, "channel_mult": (1, 1, 2, 2, 2, 2, 2), "attention": (4,)}
+LOW = {"model_channels": 128, "channel_mult": (1, 2, 2, 2), "attention": (1,)}
+TALL = {"model_channels": 16, "channel_mult": (1, 2, 4, 8, 16, 32, 32, 32), "attention": (6,), "num_blocks": 1}
 PYRAMID = {"encoder": "skip", "decoder": "skip"}
 PLAIN = {"encoder": "standard", "embedding": "positional"}
 
@@ -66,22 +66,22 @@ PLAIN = {"encoder": "standard", "embedding": "positional"}
 @pytest.mark.parametrize(
     ("name", "options", "side", "tensors", "parameters"),
     [
-        ("ncsnpp", {**LOW, "blocks": 4}, 32, 571, 62_758_915),  # of 128 frequencies, which are not learnt
-        ("ncsnpp", {**LOW, "blocks": 8}, 32, 963, 107_587_075),
-        ("ncsnpp", {**LOW, "blocks": 4, "embedding": "positional"}, 32, 570, 62_693_251),
-        ("ncsnpp", {**LOW, "blocks": 4, **PLAIN}, 32, 564, 61_804_419),
-        ("ncsnpp", {**LOW, "blocks": 8, **PLAIN}, 32, 956, 106_632_579),
-        ("ncsnpp", {**HIGH, "blocks": 2, **PYRAMID}, 256, 645, 65_574_549),
+        ("ncsnpp", {**LOW, "num_blocks": 4}, 32, 571, 62_758_915),  # of 128 frequencies, which are not learnt
+        ("ncsnpp", {**LOW, "num_blocks": 8}, 32, 963, 107_587_075),
+        ("ncsnpp", {**LOW, "num_blocks": 4, "embedding": "positional"}, 32, 570, 62_693_251),
+        ("ncsnpp", {**LOW, "num_blocks": 4, **PLAIN}, 32, 564, 61_804_419),
+        ("ncsnpp", {**LOW, "num_blocks": 8, **PLAIN}, 32, 956, 106_632_579),
+        ("ncsnpp", {**HIGH, "num_blocks": 2, **PYRAMID}, 256, 645, 65_574_549),
         ("ncsnpp", {**TALL, **PYRAMID}, 1024, 553, 105_785_896),
-        ("ddpm", {**LOW, "blocks": 2}, 32, 308, 35_218_947),
-        ("ddpm", {**HIGH, "mults": (1, 1, 2, 2, 4, 4), "blocks": 2}, 256, 430, 111_569_923),
+        ("ddpm", {**LOW, "num_blocks": 2}, 32, 308, 35_218_947),
+        ("ddpm", {**HIGH, "channel_mult": (1, 1, 2, 2, 4, 4), "num_blocks": 2}, 256, 430, 111_569_923),
     ],
 )
 def test_published_networks_are_known_by_their_tensors(tmp_path, name, options, side, tensors, parameters):
     with torch.device("meta"):
         state = registry.build("backbones", {"name": name, **options}, (3, side, side), 0).state_dict()
     assert (len(state), sum(value.numel() for value in state.values())) == (tensors, parameters)
-    shown = read_off(tmp_path, state)
+    shown = read_architecture(tmp_path, state)
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
     assert options.items() <= found.items()
     assert module.SIDES[shown.layers] == side
@@ -90,7 +90,7 @@ def test_published_networks_are_known_by_their_tensors(tmp_path, name, options, 
 @pytest.mark.parametrize("before", ["", "module.", "_orig_mod.module."])
 @pytest.mark.parametrize("name", ["ncsnpp", "ddpm"])
 def test_a_network_alone_in_safetensors(tmp_path, name, before):
-    net = network(name, **({"width": 32} if name == "ddpm" else {})).state_dict()
+    net = network(name, **({"model_channels": 32} if name == "ddpm" else {})).state_dict()
     told, levels = ({"process": "vp"}, {}) if name == "ddpm" else ({}, {"sigmas": torch.tensor([50.0, 1.0, 0.01])})
     save_file({before + key: value for key, value in (net | levels).items()}, tmp_path / "net.safetensors")
     assert format_of(tmp_path / "net.safetensors") == "score_sde"
@@ -138,10 +138,10 @@ def test_vp_predicts_the_noise_of_a_time(tmp_path, process):
 
 @torch.no_grad()
 def test_ddpm_predicts_the_noise_of_a_step(tmp_path):
-    path = write(tmp_path / "net.pth", "ddpm", range(1000, 0, -1), width=32)
-    model, net = cmtool.load(path, format={"side": 16, "process": "ddpm"}), network("ddpm", width=32)
+    path = write(tmp_path / "net.pth", "ddpm", range(1000, 0, -1), model_channels=32)
+    model, net = cmtool.load(path, format={"side": 16, "process": "ddpm"}), network("ddpm", model_channels=32)
     steps = torch.tensor([500, 12])
-    sigma = ddpm()[steps]
+    sigma = ddpm_sigmas()[steps]
     kept = 1 / (1 + sigma**2).sqrt()
     noise = net((kept[:, None, None, None] * X).float(), steps.float())
     torch.testing.assert_close(model(X.double(), sigma), X - sigma[:, None, None, None] * noise, atol=1e-3, rtol=1e-3)
@@ -162,7 +162,7 @@ def test_what_is_missing_is_said_at_once(tmp_path, file, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"backbone": {"width": 32}}, r"backbone.width=32 contradicts .*, whose is 16"),
+        ({"backbone": {"model_channels": 32}}, r"backbone.model_channels=32 contradicts .*, whose is 16"),
         ({"backbone": {"taps": [1, 1]}}, r"backbone.taps=\[1, 1\] contradicts"),
         ({"backbone": {"hat": 1}}, "unknown option of network architecture 'ncsnpp' 'hat'"),
         ({"format": {"process": "vp"}}, "format.process=vp does not fit .*: it has Fourier features"),
@@ -294,12 +294,12 @@ def test_other_betas_and_fourier_features_of_a_time(tmp_path, process):
 
 @torch.no_grad()
 def test_steps_of_other_betas(tmp_path):
-    path = write(tmp_path / "net.pth", "ddpm", range(400, 0, -1), width=32)
+    path = write(tmp_path / "net.pth", "ddpm", range(400, 0, -1), model_channels=32)
     model = cmtool.load(path, format={"side": 16, "process": "ddpm", "beta_min": 0.2, "beta_max": 8.0})
     kept = (1 - torch.linspace(0.2 / 400, 8 / 400, 400, dtype=torch.float64)).cumprod(0).sqrt()
     steps = torch.tensor([350, 12])
     scale = kept[steps][:, None, None, None]
     sigma = (1 - scale**2).sqrt() / scale
-    noise = network("ddpm", width=32)((scale * X).float(), steps.float())
+    noise = network("ddpm", model_channels=32)((scale * X).float(), steps.float())
     torch.testing.assert_close(model(X.double(), sigma.flatten()), X - sigma * noise, atol=1e-3, rtol=1e-3)
     assert model.header.sigma_max == pytest.approx(float(((1 - kept[-1] ** 2) / kept[-1] ** 2).sqrt()))

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 import cmtool
 from cmtool.errors import BadFile, MissingInput
-from cmtool.files.opening import format_of, parent
-from cmtool.formats.diffusers_out import write
+from cmtool.files.model_files import format_of, parent_record
+from cmtool.formats.diffusers_writer import write
 
 ABOUT = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 NET = weights()
@@ -37,7 +37,7 @@ def test_any_shard_stands_for_all_and_so_does_the_index(tmp_path, end, save):
         assert format_of(path) == "openai"
         model = cmtool.load(path, **ABOUT)
         assert all(torch.equal(value, NET[name]) for name, value in model.net.state_dict().items())
-        seals |= {model.header.sha256, parent(path)["sha256"]}
+        seals |= {model.header.sha256, parent_record(path)["sha256"]}
     assert len(seals) == 1
 
 
@@ -91,7 +91,7 @@ def test_documents_that_windows_saved(folder):
     for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
         text = (folder / name).read_text().replace("\n", "\r\n")
         (folder / name).write_bytes(text.encode("utf-16" if name.startswith("unet") else "utf-8-sig"))
-    assert cmtool.load(folder).header.conditional == 3
+    assert cmtool.load(folder).header.num_classes == 3
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from adm_nets import weights
 
 import cmtool
 from cmtool.errors import BadFile, UsageError
-from cmtool.files.opening import format_of
+from cmtool.files.model_files import format_of
 
 ABOUT = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 NET = weights()

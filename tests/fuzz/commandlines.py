@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from cmtool.catalogue import COMMANDS
-from cmtool.declarations import Declaration, declarations
+from cmtool.options.fields import OptionField, option_fields
 
 __all__ = ["command_line"]
 
@@ -31,7 +31,7 @@ ODD = (
 )
 SOUND = ("1", "2", "8", "0.5", "0.002,80", "cpu", "digits", "shapes[:8]", "made", "made.npz", "unet", "euler", "x.png")
 SOME = {"-n": "2", "--images": "16", "--steps": "2", "--frames": "2", "--n": "2"}  # what bounds the work of a command
-SLOW = {"train-score", "train-ct", "distill", "fetch", "levels", "likelihood"}  # only their options are judged
+SLOW = {"train-score", "train-ct", "distill", "fetch", "search-sigmas", "likelihood"}  # only their options are judged
 
 
 def command_line(dice: random.Random, at: Path, root: Path) -> list[str]:
@@ -44,12 +44,12 @@ def command_line(dice: random.Random, at: Path, root: Path) -> list[str]:
     name = dice.choice(sorted(COMMANDS)) if dice.random() < 0.97 else dice.choice(ODD)
     if name not in COMMANDS:
         return [name]
-    declared = [d for d in declarations(COMMANDS[name].options).values() if not d.yaml_only]
+    declared = [d for d in option_fields(COMMANDS[name].options).values() if not d.yaml_only]
     words = [name]
     for d in dice.sample(declared, min(len(declared), dice.randrange(1, 5))):
         words += given(d, dice)
     for _ in range(dice.choice((0, 0, 0, 1, 2))):
-        d = dice.choice([*declarations(COMMANDS[name].options).values()])
+        d = dice.choice([*option_fields(COMMANDS[name].options).values()])
         key = d.key + dice.choice(("", "", ".name", ".x", ".", ".width", ".a.b.c"))
         words += [dice.choice(("--set", "--set", "-c", "--preset")), f"{key}={dice.choice(ODD + SOUND)}"]
     if dice.random() < 0.15:
@@ -61,7 +61,7 @@ def command_line(dice: random.Random, at: Path, root: Path) -> list[str]:
     return [*words, *([bound, SOME[bound]] if bound else []), "--threads", "1"] if "--threads" in flags else words
 
 
-def given(d: Declaration, dice: random.Random) -> list[str]:
+def given(d: OptionField, dice: random.Random) -> list[str]:
     """A flag or argument with a value."""
     if d.switch:
         return [d.long]

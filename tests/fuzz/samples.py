@@ -26,7 +26,7 @@ from score_sde_files import write as score_sde
 
 from cmtool.cli import run
 from cmtool.files.checkpoint import save
-from cmtool.formats.diffusers_out import write as diffusers
+from cmtool.formats.diffusers_writer import write as diffusers
 
 __all__ = ["Form", "build"]
 
@@ -73,7 +73,7 @@ def folder(root: Path, name: str) -> Path:
 
 
 def ours(root: Path) -> list[Form]:
-    model = tiny(mults=(1,), attention=(), classes=2)
+    model = tiny(channel_mult=(1,), attention=(), classes=2)
     for name in ("checkpoint", "table"):
         save(folder(root, name) / "net.safetensors", model, model.header)
     commands = [*reading("net.safetensors"), sampling("net.safetensors")]
@@ -82,7 +82,7 @@ def ours(root: Path) -> list[Form]:
         Form("table", "net.safetensors", (table, bytes_of), commands),
     ]
     made = root / "made"
-    options = ["--data", "digits[:16]", "-b", "8", "--backbone", "mlp", *sets("backbone.width=4")]
+    options = ["--data", "digits[:16]", "-b", "8", "--backbone", "mlp", *sets("backbone.model_channels=4")]
     quiet("train-score", *options, "-n", "32", "--snapshots", "0", "--run-dir", str(made))
     going = (made / "config.yaml").read_text().replace("images: 32", "images: 40")
     for file, changes in {
@@ -107,12 +107,14 @@ def ours(root: Path) -> list[Form]:
 def foreign(root: Path) -> list[Form]:
     made = {name: folder(root, name) / "net" for name in ("openai", "score_sde", "kdiffusion", "training", "jcm")}
     zipped, raw = (member, member, bytes_of), (bytes_of, words)
-    adm(made["openai"], mults=(1,), attention=())
-    score_sde(made["score_sde"], mults=(1,), attention=(0,))
+    adm(made["openai"], channel_mult=(1,), attention=())
+    score_sde(made["score_sde"], channel_mult=(1,), attention=(0,))
     slim(made["kdiffusion"])
     training(made["training"])
     flax(made["jcm"], ncsnpp())
-    torch.save(weights(mults=(1,), attention=()), folder(root, "old") / "net", _use_new_zipfile_serialization=False)
+    torch.save(
+        weights(channel_mult=(1,), attention=()), folder(root, "old") / "net", _use_new_zipfile_serialization=False
+    )
     for name, make in {"edm": narrow_adm, "edm-song": song, "edm2": magnitudes}.items():
         (folder(root, name) / "net").write_bytes(text(make("")))
     forms = [
@@ -124,7 +126,7 @@ def foreign(root: Path) -> list[Form]:
         Form("jcm", "net", raw, reading("net", "format.kind=score", "format.side=16", "backbone.attention=[1]")),
         *(Form(name, "net", raw, reading("net")) for name in ("edm", "edm-song", "edm2")),
     ]
-    model = tiny(mults=(1,), attention=())
+    model = tiny(channel_mult=(1,), attention=())
     for file in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
         name = f"diffusers-{Path(file).name}"
         diffusers(folder(root, name) / "net", model, model.header)
@@ -205,7 +207,7 @@ def texts(root: Path) -> list[Form]:
         commands = [[command, "-c", "c.yaml", "--print-config"]]
         forms.append(Form(f"yaml-{command}", "c.yaml", (words, words, bytes_of), commands))
     at = folder(root, "beside")
-    adm(at / "net.pt", mults=(1,), attention=())
+    adm(at / "net.pt", channel_mult=(1,), attention=())
     (at / "net.pt.yaml").write_text("format: {kind: consistency, side: 16}\nbackbone:\n  head_width: 16\n")
     forms.append(Form("beside", "net.pt.yaml", (words, words, bytes_of), [["info", "net.pt"]]))
     return forms

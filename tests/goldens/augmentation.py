@@ -7,7 +7,7 @@ from harness import Case
 from torch import Tensor
 
 from cmtool.training.augment import CHANGES, Augment
-from cmtool.training.changes import Spread
+from cmtool.training.augmentations import Spread
 
 
 def augmented(case: Case, images: Tensor, calls: list[dict]) -> tuple[Tensor, Tensor]:

@@ -10,17 +10,16 @@ from claims_training import uniform_of
 from harness import Case, claim, scalings
 from torch import Tensor
 
-from cmtool import registry
-from cmtool.backbones.adm import waves
+from cmtool.backbones.adm import sinusoidal_embedding
 from cmtool.core.solvers import heun
 from cmtool.errors import BadFile
-from cmtool.formats.adm_shapes import Shown, read_off
 from cmtool.formats.openai import check
-from cmtool.formats.released import ARCHITECTURES
+from cmtool.formats.openai_networks import ARCHITECTURES, ADMShape, read_architecture
 from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, pair_weight
-from cmtool.objectives.levels import adjacent
-from cmtool.objectives.metrics import metric
+from cmtool.objectives.distances import metric_called
+from cmtool.objectives.noise_levels import adjacent_pair
 from cmtool.objectives.objective import Batch
+from cmtool.options import registry
 
 
 @claim("cm_unet")
@@ -28,7 +27,7 @@ from cmtool.objectives.objective import Batch
 def consistency_models(case: Case) -> None:
     model, given = adm_model(case, "model"), case.inputs
     case.check("forward", model.net.outputs(given["x"], given["t"], given.get("y")))
-    case.check("timestep_embedding", waves(given["t"], flags_of(case)["num_channels"]))
+    case.check("timestep_embedding", sinusoidal_embedding(given["t"], flags_of(case)["num_channels"]))
     inside: list[Tensor] = []
     model.net.register_forward_hook(lambda net, given, made: inside.append(made))
     for name, boundary in (("denoise_D0", 0.0), ("denoise_D1", scalings(case)["sigma_min"])):
@@ -51,9 +50,9 @@ def distillation(case: Case) -> None:
     n, of = case.spec["num_scales"], scalings(case)
     model, target = (adm_model(case, name, of["sigma_min"]) for name in ("net", "target"))
     objective = Consistency(
-        pair=lambda u, progress: adjacent(u, n, of["sigma_min"], of["sigma_max"], of["rho"]),
-        back=along_teacher(adm_model(case, "teacher"), heun()) if "teacher" in case.weights else along_noise,
-        metric=metric(case.spec["norm"]),
+        pair=lambda u, progress: adjacent_pair(u, n, of["sigma_min"], of["sigma_max"], of["rho"]),
+        previous_point=along_teacher(adm_model(case, "teacher"), heun()) if "teacher" in case.weights else along_noise,
+        metric=metric_called(case.spec["norm"]),
         weight=pair_weight(case.spec["weight"], of["sigma_data"]),
         sigma_min=of["sigma_min"],
     )
@@ -79,9 +78,9 @@ def published(case: Case) -> None:
         tensors = {name: torch.empty(shape, device="meta") for name, (shape, _) in recorded["state"].items()}
         if "out.2.weight" not in tensors:  # a classifier, which gives one vector
             with pytest.raises(BadFile, match="as a classifier is"):
-                read_off(case.folder, tensors)
+                read_architecture(case.folder, tensors)
             continue
-        shown = read_off(case.folder, tensors)
+        shown = read_architecture(case.folder, tensors)
         if shown.channels != 3:  # an upsampler
             with pytest.raises(BadFile, match="as an upsampler does"):
                 check(case.folder, shown, {}, None)
@@ -102,12 +101,12 @@ def published(case: Case) -> None:
         assert sum(value.numel() for value in net.values()) == recorded["n_params"]
 
 
-def told(shown: Shown, flags: dict[str, Any]) -> None:
+def told(shown: ADMShape, flags: dict[str, Any]) -> None:
     """What the tensors tell is what the flags say."""
     assert shown.classes == (1000 if flags.get("class_cond") else 0)
     names = {
-        "num_channels": "width",
-        "num_res_blocks": "blocks",
+        "num_channels": "model_channels",
+        "num_res_blocks": "num_blocks",
         "use_scale_shift_norm": "scale_shift",
         "resblock_updown": "updown",
         "learn_sigma": "learn_variance",

@@ -4,9 +4,8 @@ import torch
 from harness import Case, claim
 from torch import Tensor
 
-from cmtool.evaluation.frechet import frechet_distance
-from cmtool.evaluation.kernel import squared_mmd
-from cmtool.evaluation.moments import Moments
+from cmtool.evaluation.frechet import Moments, frechet_distance
+from cmtool.evaluation.kid import squared_mmd
 from cmtool.features.resizing import resizer
 
 

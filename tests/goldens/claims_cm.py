@@ -10,14 +10,14 @@ from harness import Case, Tape, Watched, claim, openai_model, scalings, tiny_net
 from replay import ByStep
 from torch import Tensor
 
-from cmtool.core import editing, operators
-from cmtool.core.denoiser import Denoiser, Preconditioning, like
-from cmtool.core.grids import karras, to_zero
-from cmtool.core.operators import Operator
-from cmtool.core.samplers import clipped, flow, multistep, probability_flow
-from cmtool.core.solvers.library import ancestral, euler, heun, midpoint
-from cmtool.core.solvers.stochastic import Stir
-from cmtool.core.walks import Jumps
+from cmtool.core.denoiser import Denoiser, Preconditioning, broadcast_like
+from cmtool.core.editing import constrained, operators
+from cmtool.core.editing.operators import Operator
+from cmtool.core.sampling.loops import clip_denoised, multistep, ode_field, probability_flow
+from cmtool.core.sampling.samplers import MultistepSampler
+from cmtool.core.sigma_schedules import append_zero, karras
+from cmtool.core.solvers.runge_kutta import ancestral, euler, heun, midpoint
+from cmtool.core.solvers.solver import Churn
 from cmtool.objectives.consistency import pair_weight
 
 SOLVERS = {"heun": heun, "euler": euler, "dpm": midpoint, "ancestral": ancestral, "progdist": euler}
@@ -44,9 +44,9 @@ def schedule(case: Case) -> None:
     sigma, x, denoised = (case.inputs[name] for name in ("sigmas", "x", "den"))
     case.near("sigmas", sigma, torch.tensor(case.spec["sigmas"]))
     for n, low, high, rho in case.spec["karras"]:
-        levels, name = to_zero(karras(n, low, high, rho)), f"n{n}_{low}_{high}_{rho}"
+        levels, name = append_zero(karras(n, low, high, rho)), f"n{n}_{low}_{high}_{rho}"
         case.check(f"sigmas_karras_{name}", levels)
-        down, up = Stir(eta=1.0).split(levels[:-1], levels[1:])
+        down, up = Churn(eta=1.0).split(levels[:-1], levels[1:])
         case.check(f"anc_down_{name}", down)
         # differences of neighbouring powers in float32: the closer the levels are, the less is known of theirs
         room = 2.0**-18 * up / (1 - (levels[1:] / levels[:-1]) ** 2)
@@ -56,7 +56,7 @@ def schedule(case: Case) -> None:
         *coefficients, c_noise = Preconditioning(of["sigma_data"], boundary, "log-1000")(sigma)
         case.check(name, torch.stack(coefficients))
     case.check("rescaled_t", c_noise)
-    case.check("to_d", flow(lambda *_: denoised)(x, sigma))
+    case.check("to_d", ode_field(lambda *_: denoised)(x, sigma))
     case.check("snrs", pair_weight("snr")(sigma, sigma))
     for name in [name for name in case.open if name.startswith("weight.")]:
         weight = pair_weight(name.removeprefix("weight."), of["sigma_data"])
@@ -78,7 +78,7 @@ def sampler(case: Case) -> None:
         model = adm_model(case, "net", scalings(case)["sigma_min"] if boundary else 0.0)
     else:
         model = openai_model(case, boundary=boundary)
-    model = clipped(model) if args["clip_denoised"] else model
+    model = clip_denoised(model) if args["clip_denoised"] else model
     levels = args["steps"] + (args["sampler"] == "progdist")  # of which progdist leaves out the 0, not the lowest
     rho = scalings(case)["rho"] if args["sampler"] == "multistep" else args["rho"]
     grid = karras(levels, args["sigma_min"], args["sigma_max"], rho)
@@ -103,12 +103,12 @@ def ode(case: Case, model, x: Tensor, grid: Tensor, args: dict) -> Tensor:
     name = args["sampler"]
     stirred = name in ("heun", "dpm")  # the others take no churn
     solver = SOLVERS[name](**({ours: float(args[theirs]) for theirs, ours in CHURN.items()} if stirred else {}))
-    levels = grid if name == "progdist" else to_zero(grid)
+    levels = grid if name == "progdist" else append_zero(grid)
     watched, last = Watched(model), midpoint() if name == "dpm" else None
     noise = ByStep(case.draws[1:])  # the first of them is x
     *_, x = probability_flow(watched, x, levels, solver, case.inputs.get("y"), noise, last)
-    case.check("traj_x", torch.stack(watched.inputs[:: solver.evaluations]))
-    case.check("traj_denoised", torch.stack(watched.answers[:: solver.evaluations]))
+    case.check("traj_x", torch.stack(watched.inputs[:: solver.nfe_per_step]))
+    case.check("traj_denoised", torch.stack(watched.answers[:: solver.nfe_per_step]))
     return x
 
 
@@ -121,7 +121,9 @@ def edit(case: Case) -> None:
     grid = karras(spec["steps"], of["sigma_min"], of["sigma_max"], of["rho"])[spec["ts"]]
     begun = replace(operator, start=case.inputs["x"], noisy=True)  # theirs is given with its first noise
     model = openai_model(case, boundary=spec.get("distillation", True))
-    walk = editing.edit(Jumps(grid[:-1], of["sigma_min"], clip=True), begun, model, case.tape, case.inputs.get("y"))
+    walk = constrained.edit(
+        MultistepSampler(grid[:-1], of["sigma_min"], clip=True), begun, model, case.tape, case.inputs.get("y")
+    )
     *_, x, _ = walk  # theirs is not brought back into [-1, 1] at the end
     # as above: noise after the last jump, of variance 0 where ts ends at the last index
     case.check("x", x + (grid[-1] ** 2 - of["sigma_min"] ** 2).clamp(min=0).sqrt().float() * case.tape.next())
@@ -171,12 +173,12 @@ def scheduler(case: Case) -> None:
     case.check("sigmas", torch.cat([levels, levels.new_tensor([sigma_min])]))
     net = tiny_net(case, "net", case.spec.get("num_classes", 0), case.spec.get("tscale", 0.01))
     model = Denoiser(net, preconditioning)
-    watched = Watched(clipped(model) if of["clip_denoised"] else model)
+    watched = Watched(clip_denoised(model) if of["clip_denoised"] else model)
     x = of["sigma_max"] * case.inputs["noise0"]  # a defect: also where levels[0] is lower
     noise = Louder(case.tape, of["s_noise"])
     *_, end = multistep(watched, x, levels, noise, case.inputs.get("y"), sigma_min=sigma_min)
     case.check("x", end)
-    scaled = [like(1 / (s**2 + data**2).sqrt(), x) * x for x, s in zip(watched.inputs, levels, strict=True)]
+    scaled = [broadcast_like(1 / (s**2 + data**2).sqrt(), x) * x for x, s in zip(watched.inputs, levels, strict=True)]
     steps = zip(scaled, [*watched.inputs[1:], end], strict=True)
     case.check("traj_scaled_input_then_prev_sample", torch.stack([x for step in steps for x in step]))
     case.leave("noisy", "its clean image is not recorded")

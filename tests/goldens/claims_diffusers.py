@@ -9,8 +9,8 @@ from torch import Tensor
 
 import cmtool
 from cmtool.core.denoiser import Denoiser
-from cmtool.core.grids import karras
-from cmtool.core.samplers import clipped, multistep
+from cmtool.core.sampling.loops import clip_denoised, multistep
+from cmtool.core.sigma_schedules import karras
 from cmtool.formats.diffusers_names import Stack, table
 
 SCHEDULE = {  # diffusers' own defaults
@@ -52,7 +52,7 @@ def images(case: Case, model: Denoiser, said: dict[str, Any]) -> Tensor:
     assert said["s_noise"] == 1
     grid = karras(said["num_train_timesteps"], said["sigma_min"], said["sigma_max"], said["rho"])
     levels = grid[sorted(case.spec.get("timesteps") or [0])]
-    denoise = clipped(model) if said["clip_denoised"] else model
+    denoise = clip_denoised(model) if said["clip_denoised"] else model
     start, *later = case.draws
 
     def drawn(i: int, labels: Tensor | None) -> Tensor:

@@ -9,19 +9,18 @@ from harness import Case, Watched, claim, classes_of, edm_model
 from replay import ByStep
 from torch import Tensor
 
-from cmtool.core.coordinates import process_called
-from cmtool.core.grids import to_zero
-from cmtool.core.ladders import DDPM
+from cmtool.core.discrete_processes import DDPM
+from cmtool.core.discrete_processes import nearest_step as rung_nearest
+from cmtool.core.named_processes import build_process
+from cmtool.core.named_schedules import sigma_schedule
 from cmtool.core.pixels import to_pixels
 from cmtool.core.process import VP, Process
-from cmtool.core.rungs import nearest as rung_nearest
-from cmtool.core.samplers import multistep, probability_flow
+from cmtool.core.sampling.loops import multistep, probability_flow
+from cmtool.core.sigma_schedules import append_zero
 from cmtool.core.solvers import euler
-from cmtool.core.solvers.native import Native
-from cmtool.core.solvers.stochastic import Stir, Stirred
-from cmtool.core.solvers.tableaux import second_order
-from cmtool.core.spacings import grid
-from cmtool.objectives.levels import ect_ratio
+from cmtool.core.solvers.runge_kutta import NativeTimeSolver, second_order_rk
+from cmtool.core.solvers.solver import Churn, ChurnedSolver
+from cmtool.objectives.noise_levels import ect_ratio
 
 EDM = {  # ``edm_sampler``
     "num_steps": 18,
@@ -59,13 +58,13 @@ def sampler(case: Case) -> None:
     assert case.spec["net"].get("tscale", 1.0)  # of the network that the preconditioning would have been made for
     model = Watched(edm_model(case, tscale=1.0))
     process = schedule(args, low, high)
-    levels = nearest(grid(spacing(args), args["num_steps"], low, high, process))
-    churn = Stir(args["S_churn"], args["S_min"], args["S_max"], args["S_noise"], nearest=nearest)
-    ode = euler() if args["solver"] == "euler" else second_order(args["alpha"])
-    solver = Stirred(Native(process, ode), churn)
+    levels = nearest(sigma_schedule(spacing(args), args["num_steps"], low, high, process))
+    churn = Churn(args["S_churn"], args["S_min"], args["S_max"], args["S_noise"], nearest=nearest)
+    ode = euler() if args["solver"] == "euler" else second_order_rk(args["alpha"])
+    solver = ChurnedSolver(NativeTimeSolver(process, ode), churn)
     x, labels = case.inputs["latents"].double() * levels[0], classes_of(case.inputs.get("class_labels"))
-    last = Native(process, euler())  # in native time Euler's step to 0 is not the denoiser
-    *_, x = probability_flow(model, x, to_zero(levels), solver, labels, ByStep(case.draws), last)
+    last = NativeTimeSolver(process, euler())  # in native time Euler's step to 0 is not the denoiser
+    *_, x = probability_flow(model, x, append_zero(levels), solver, labels, ByStep(case.draws), last)
     case.check("x", x)
     case.check("sigma_calls", torch.stack(model.levels))
     case.check("denoised_calls", torch.stack(model.answers))
@@ -93,7 +92,7 @@ def schedule(args: dict, low: float, high: float) -> Process:
     """Their scaling is one of two, whatever the schedule."""
     name = {"vp": "vp", "ve": "sqrt", "linear": "edm"}[args["schedule"]]
     spec = {"name": name, "scaling": args["scaling"], **({"start": args["epsilon_s"]} if name == "vp" else {})}
-    return process_called(spec, low, high)
+    return build_process(spec, low, high)
 
 
 def spacing(args: dict) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from harness import Case, claim, classes_of
 from torch import Tensor
 
 import cmtool
-from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.formats.edm_arguments import spec_of
-from cmtool.objectives.edm2 import edm2
+from cmtool.objectives.edm import FourierLogVariance, edm2
 from cmtool.objectives.objective import Batch, Objective
-from cmtool.objectives.uncertainty import FourierLogVariance
-from cmtool.training.ema import Average
-from cmtool.training.loop import State, projected
+from cmtool.options import registry
+from cmtool.training.ema import EMA
+from cmtool.training.loop import State, projected_layers
 
 
 def built(case: Case, net: dict[str, Any]) -> tuple[Denoiser, FourierLogVariance]:
@@ -41,7 +40,7 @@ def project(model: Denoiser, objective: Objective) -> None:
     """What the training loop does before each step, and theirs inside each forward pass of training."""
     parameters = [*model.parameters(), *objective.parameters()]
     optimiser = torch.optim.SGD(parameters)
-    for layer in projected(State(model, objective, optimiser, Average(model, 0)), parameters):
+    for layer in projected_layers(State(model, objective, optimiser, EMA(model, 0)), parameters):
         layer.project()
 
 
@@ -69,7 +68,7 @@ def uncertain(case: Case) -> None:
     model, head = loaded(case)
     kwargs = {"P_mean": -0.4, "P_std": 1.0, "sigma_data": 0.5, **case.spec.get("loss_kwargs", {})}
     first = case.tape.next().double().flatten()
-    objective = edm2(mean=kwargs["P_mean"], std=kwargs["P_std"], sigma_data=kwargs["sigma_data"])
+    objective = edm2(P_mean=kwargs["P_mean"], P_std=kwargs["P_std"], sigma_data=kwargs["sigma_data"])
     objective.head = head
     project(model, objective)
     labels = classes_of(case.inputs.get("labels"))

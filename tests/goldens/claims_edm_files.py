@@ -8,13 +8,13 @@ import torch
 from harness import Case, claim, classes_of, edm_model
 
 import cmtool
-from cmtool import registry
 from cmtool.core.denoiser import Denoiser, Preconditioning
+from cmtool.core.discrete_processes import ddpm_sigmas, nearest_step
 from cmtool.core.process import VP
-from cmtool.core.rungs import ddpm, nearest
+from cmtool.files.safe_pickle.unpickler import ALLOWED
 from cmtool.formats.edm import KINDS
 from cmtool.formats.edm_arguments import process_of, spec_of
-from cmtool.formats.pickles import ALLOWED
+from cmtool.options import registry
 
 BELOW = {"VEPrecond": 0.02, "ECMPrecond": KINDS["ECMPrecond"].sigma_min}  # the lowest levels of theirs that are not 0
 
@@ -97,10 +97,10 @@ def levels(case: Case) -> None:
     ]
     if precond == "iDDPMPrecond":
         # Theirs takes 0 for a level of the ladder, and tells the network a step of -1 there; ours begins at step 0.
-        ladder = ddpm(told.steps, "cosine", shift=told.cosine_shift, most=told.beta_limit)
+        ladder = ddpm_sigmas(told.steps, "cosine", shift=told.cosine_shift, most=told.beta_limit)
         ends = [float(ladder[0]), float(ladder[-1])]
         ladder = torch.cat([torch.zeros(1), ladder])
-        case.check("round_sigma", ladder[nearest(sigma, ladder)])
+        case.check("round_sigma", ladder[nearest_step(sigma, ladder)])
     else:
         case.check("round_sigma", sigma)
     if precond == "VPPrecond":

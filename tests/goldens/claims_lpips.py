@@ -6,8 +6,8 @@ from claims_training import uniform_of
 from harness import Case, claim, gradients, openai_model, scalings
 
 from cmtool.objectives.consistency import Consistency, along_noise
-from cmtool.objectives.levels import adjacent
 from cmtool.objectives.lpips import LPIPS
+from cmtool.objectives.noise_levels import adjacent_pair
 from cmtool.objectives.objective import Batch
 
 
@@ -22,7 +22,7 @@ def perceptual(case: Case) -> None:
 
     model = openai_model(case, boundary=True)
     objective = Consistency(
-        lambda u, progress: adjacent(u, n, of["sigma_min"], of["sigma_max"], of["rho"]),
+        lambda u, progress: adjacent_pair(u, n, of["sigma_min"], of["sigma_max"], of["rho"]),
         along_noise,
         metric(resize=True),
         sigma_min=of["sigma_min"],

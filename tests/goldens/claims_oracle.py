@@ -5,9 +5,9 @@ from harness import Case, claim
 from oracles import AnisotropicGaussian, Mixture, Oracle
 from torch import Tensor
 
-from cmtool.core.denoiser import like
+from cmtool.core.denoiser import broadcast_like
 from cmtool.core.process import VP
-from cmtool.core.samplers import flow
+from cmtool.core.sampling.loops import ode_field
 
 # Where the two walks end, and the betas, where a case does not say.
 DEFAULTS = {"eps": 0.002, "eps_vp": 1e-3, "b0": 0.1, "b1": 20.0}
@@ -35,8 +35,8 @@ def variance_exploding(case: Case, data: Mixture) -> None:
     case.check("denoiser_ve", data.denoiser(x, sigma).unflatten(0, (-1, n)))
     case.check("score_ve", data.score(x, sigma).unflatten(0, (-1, n)))
     case.check("logp_ve", data.log_density(x, sigma).unflatten(0, (-1, n)))
-    slope = flow(data)(x, sigma)
-    case.near("the flow is -sigma score", slope / like(sigma, x), -case.outputs["score_ve"].flatten(0, 1))
+    slope = ode_field(data)(x, sigma)
+    case.near("the flow is -sigma score", slope / broadcast_like(sigma, x), -case.outputs["score_ve"].flatten(0, 1))
     x, t = case.inputs["ode_x"].flatten(0, 1), case.inputs["ode_t"].repeat_interleave(n)
     case.check("f_ve_eps", data.flow(x, t, of(case, "eps")).unflatten(0, (-1, n)))
     case.check("f_ve_0", data.flow(x, t, 0.0).unflatten(0, (-1, n)))
@@ -47,9 +47,9 @@ def variance_preserving(case: Case, data: Mixture, process: VP) -> None:
     n = case.spec["n"]
     x_t, t = case.inputs["x_vp"].flatten(0, 1), case.inputs["t_vp"].repeat_interleave(n)
     s, sigma = process.scale(t), process.level(t)
-    x = x_t / like(s, x_t)
+    x = x_t / broadcast_like(s, x_t)
     case.check("denoiser_vp", data.denoiser(x, sigma).unflatten(0, (-1, n)))
-    case.check("score_vp", (data.score(x, sigma) / like(s, x)).unflatten(0, (-1, n)))
+    case.check("score_vp", (data.score(x, sigma) / broadcast_like(s, x)).unflatten(0, (-1, n)))
     case.check("logp_vp", (data.log_density(x, sigma) - x.shape[1] * s.log()).unflatten(0, (-1, n)))
     case.check("f_vp", native_end(case, data, process))
 
@@ -57,7 +57,7 @@ def variance_preserving(case: Case, data: Mixture, process: VP) -> None:
 def native_end(case: Case, data: Oracle, process: VP) -> Tensor:
     n, end = case.spec["n"], torch.tensor(of(case, "eps_vp"), dtype=torch.float64)
     x_t, t = case.inputs["ode_x_vp"].flatten(0, 1), case.inputs["ode_t_vp"].repeat_interleave(n)
-    reached = data.flow(x_t / like(process.scale(t), x_t), process.level(t), process.level(end))
+    reached = data.flow(x_t / broadcast_like(process.scale(t), x_t), process.level(t), process.level(end))
     return (process.scale(end) * reached).unflatten(0, (-1, n))
 
 

@@ -14,24 +14,24 @@ from claims_training import uniform_of
 from harness import Case, claim, gradients, openai_model, scalings, tiny_net
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoiser, Preconditioning, like
-from cmtool.core.grids import karras
+from cmtool.core.denoiser import Denoiser, Preconditioning, broadcast_like
 from cmtool.core.process import TrigFlow
-from cmtool.core.samplers import multistep
+from cmtool.core.sampling.loops import multistep
+from cmtool.core.sigma_schedules import karras
 from cmtool.core.solvers import euler
 from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, inverse_gap, pair_weight
 from cmtool.objectives.denoising import Denoising
-from cmtool.objectives.levels import (
+from cmtool.objectives.distances import huber_constant, pseudo_huber_of, squared_distance
+from cmtool.objectives.multistep_distillation import pd
+from cmtool.objectives.noise_levels import (
     adjacent_log_normal,
     doubling_steps,
     ect_ratio,
     on_grid,
-    openai_rate,
+    openai_ema_decay,
     openai_steps,
 )
-from cmtool.objectives.metrics import huber_constant, pseudo_huber_of, squared
 from cmtool.objectives.objective import Batch
-from cmtool.objectives.pd import pd
 
 
 @claim("cm_progdist_loss")
@@ -118,7 +118,7 @@ def fastgen(case: Case) -> None:
     for name in spec["weightings"]:
         for c, square in spec["hubers"]:
             of_pair = f"{name}.c{c}.sq{int(square)}"
-            metric = squared if square and not c else pseudo_huber_of(c)  # the constant comes first
+            metric = squared_distance if square and not c else pseudo_huber_of(c)  # the constant comes first
             for start, weight in (("loss", FASTGEN[name]), ("unweighted", "uniform")):
                 objective = Consistency(lambda u, p: pair, back, metric, pair_weight(weight, 0.5), sigma_min=0.0)
                 loss = objective.loss(model, batch, 0.0)
@@ -155,7 +155,7 @@ class Bare:
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         c_skip, c_out, *_ = self.preconditioning(sigma)
-        return like(c_skip, x) * x + like(c_out, x) * self.net(x, sigma.to(x))
+        return broadcast_like(c_skip, x) * x + broadcast_like(c_out, x) * self.net(x, sigma.to(x))
 
 
 @claim("ict_tables")
@@ -183,7 +183,7 @@ def tables(case: Case) -> None:
     for step, first, last, n in case.expected["original"]:
         assert openai_steps(step / total, first, last) == n
     for n, rate, first, mu in case.expected["ema"]:
-        assert openai_rate(n, first, rate) == pytest.approx(mu, rel=1e-12)
+        assert openai_ema_decay(n, first, rate) == pytest.approx(mu, rel=1e-12)
     now = spec["cur"]  # under the schedules that their constructors have by default
     assert doubling_steps(progress_of(now, total, 10, 1280), 10, 1280) == case.expected["ict_N"]
     assert openai_steps(now / total, 2, 150) == case.expected["ct_N"]
@@ -220,7 +220,7 @@ def losses(case: Case) -> None:
         z, index = case.tape.next(), case.tape.next()
         rising = rising_levels(case, int(n))
         t, r = rising[index + 1], rising[index]
-        here, there = student(x + like(t, x) * z, t), Bare(case, teacher)(x + like(r, x) * z, r)
+        here, there = student(x + broadcast_like(t, x) * z, t), Bare(case, teacher)(x + broadcast_like(r, x) * z, r)
         case.check(f"{name}.predicted", here)
         case.check(f"{name}.target", there)
         if name == "ict":

@@ -11,12 +11,12 @@ from harness import Case, claim
 from torch import Tensor
 
 import cmtool
-from cmtool import registry
-from cmtool.core.denoiser import Denoiser, like
-from cmtool.core.ladders import DDPM
+from cmtool.core.denoiser import Denoiser, broadcast_like
+from cmtool.core.discrete_processes import DDPM
 from cmtool.core.process import VE, VP, Process, SubVP
 from cmtool.formats.score_sde import SIDES
-from cmtool.formats.score_sde_shapes import read_off
+from cmtool.formats.score_sde_networks import read_architecture
+from cmtool.options import registry
 
 PROCESSES: dict[str, tuple[str, str, type[Process]]] = {  # of ours: with times, with numbered steps
     "VESDE": ("ve", "smld", VE),
@@ -76,23 +76,25 @@ class Reference:
         out = self.denoiser.net(x if self.centered else 2 * x - 1, told.log() if self.fourier else told)
         if not self.model["scale_by_sigma"]:
             return out
-        return out / like(told if self.fourier else self.case.weights["model"]["sigmas"][told.long()].to(out), out)
+        return out / broadcast_like(
+            told if self.fourier else self.case.weights["model"]["sigmas"][told.long()].to(out), out
+        )
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """Through our denoiser wherever it stands for theirs: not between numbered steps, nor for VP of [0, 1]."""
         process, steps = self.process, self.steps
         if not self.exploding and not self.continuous:
             at, ladder = t * (steps - 1), DDPM.linear(steps, **self.sde)
-            return -self.forward(x, at.to(x)) / like(ladder.deviation(at.long() + 1.0), x)
+            return -self.forward(x, at.to(x)) / broadcast_like(ladder.deviation(at.long() + 1.0), x)
         if not self.exploding and not self.centered:
-            return -self.forward(x, (999 * t).to(x)) / like(process.deviation(t), x)
+            return -self.forward(x, (999 * t).to(x)) / broadcast_like(process.deviation(t), x)
         level = process.level(t)
         if not self.continuous:
             level = self.case.weights["model"]["sigmas"][((1 - t) * (steps - 1)).round().long()].double()
         unit = 1 if self.centered else 2  # of our levels in theirs
         sided = x.double() if self.centered else 2 * x.double() - 1
-        clean, sigma = sided / like(process.scale(t), sided), unit * level
-        return unit * (self.denoiser(clean, sigma) - clean) / like(process.scale(t) * sigma**2, clean)
+        clean, sigma = sided / broadcast_like(process.scale(t), sided), unit * level
+        return unit * (self.denoiser(clean, sigma) - clean) / broadcast_like(process.scale(t) * sigma**2, clean)
 
 
 @claim("ssde_net")
@@ -112,7 +114,9 @@ def published(case: Case) -> None:
     """
     for name, recorded in case.expected.items():
         theirs = {key: value for key, value in recorded["state"].items() if key != "sigmas"}
-        shown = read_off(case.folder, {key: torch.empty(shape, device="meta") for key, (shape, _) in theirs.items()})
+        shown = read_architecture(
+            case.folder, {key: torch.empty(shape, device="meta") for key, (shape, _) in theirs.items()}
+        )
         words, side = set(re.split(r"[\W_]+", name)), SIDES[shown.layers]
         assert all(side in SIDES_OF[word] for word in words & SIDES_OF.keys())
         assert {NETWORKS[word] for word in words & NETWORKS.keys()} <= {shown.backbone["name"]}

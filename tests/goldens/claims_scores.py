@@ -12,18 +12,15 @@ from harness import SDE, Case, claim, classes_of, edm_model, gradients, tiny_net
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.noise import STEP, Noise
+from cmtool.core.noise import STEP, Noise, PerSampleNoise, SharedNoise
 from cmtool.core.process import VE
-from cmtool.core.published import Individual, Shared
-from cmtool.objectives.ddpm import ddpm
 from cmtool.objectives.denoising import Denoising
-from cmtool.objectives.dsm import dsm
 from cmtool.objectives.edm import edm
-from cmtool.objectives.ncsn import ncsn
 from cmtool.objectives.objective import Batch
-from cmtool.training.ema import Average
+from cmtool.objectives.score_matching import ddpm, dsm, ncsn
+from cmtool.options.types import Seeds
+from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
-from cmtool.values import Seeds
 
 
 @claim("edm_loss")
@@ -51,7 +48,7 @@ def given(case: Case, **defaults: float) -> dict[str, float]:
 
 def edm_loss(case: Case, first: Tensor) -> tuple[Denoising, Tensor]:
     of = given(case, P_mean=-1.2, P_std=1.2, sigma_data=0.5)
-    return edm(mean=of["P_mean"], std=of["P_std"], sigma_data=of["sigma_data"]), torch.special.ndtr(first)
+    return edm(P_mean=of["P_mean"], P_std=of["P_std"], sigma_data=of["sigma_data"]), torch.special.ndtr(first)
 
 
 def vp_loss(case: Case, first: Tensor) -> tuple[Denoising, Tensor]:
@@ -83,7 +80,7 @@ def seeds(case: Case) -> None:
     assert list(case.spec["lists"]) == list(case.expected["parse"])
     for text, want in case.expected["parse"].items():
         assert list(Seeds.parse(text)) == want
-    theirs, shape = Individual(case.spec["seeds"], torch.float64), case.outputs["latents"].shape[1:]
+    theirs, shape = PerSampleNoise(case.spec["seeds"], torch.float64), case.outputs["latents"].shape[1:]
     case.check("latents", theirs.normal(shape))
     case.check("classes", theirs.integers(case.spec.get("label_dim", 1000)))
     case.check("randn_like64", theirs.normal(shape, STEP))
@@ -100,7 +97,7 @@ def generators(case: Case) -> None:
         def mine(done: int, rank: int = rank, ranks: int = ranks) -> list[int]:
             return [min(done + rank + ranks * i, total - 1) for i in range(batch)]
 
-        for name, make in {"determ": Shared, "determ-indiv": Individual.openai}.items():
+        for name, make in {"determ": SharedNoise, "determ-indiv": PerSampleNoise.openai}.items():
             place = f"{name}.r{rank}w{ranks}"
             noise, later = make(mine(0), total, seed), make(mine(case.spec["done"]), total, seed)
             for draw in ("randn0", "randn1"):
@@ -189,7 +186,7 @@ OPTIMISER = {"lr": 2e-3, "warmup": 3, "grad_clip": 1.0, "beta1": 0.9, "eps": 1e-
 OPTIMISER |= {"ema_rate": 0.9999}
 
 
-class Counted(Average):
+class Counted(EMA):
     """Their average: the decay grows with the number n of the update, min(rate, (1 + n) / (10 + n))."""
 
     n = 0

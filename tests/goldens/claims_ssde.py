@@ -13,25 +13,25 @@ from harness import SDE, Case, Tape, claim
 from oracles import Gaussian
 from torch import Tensor
 
-from cmtool.core.coordinates import process_called
-from cmtool.core.denoiser import Denoise, like
-from cmtool.core.ladders import DDPM, NCSN
-from cmtool.core.langevin import ALD, Langevin
-from cmtool.core.likelihood import Walk, adaptive, bits_per_dim, every_axis, log_likelihood, log_normal
-from cmtool.core.operators import Operator, inpaint
-from cmtool.core.predictor_corrector import Held, predictor_corrector
+from cmtool.core.denoiser import Denoise, broadcast_like
+from cmtool.core.discrete_processes import DDPM, NCSN
+from cmtool.core.editing.constrained import ConstrainedUpdate
+from cmtool.core.editing.operators import Operator, inpaint
+from cmtool.core.likelihood import Integrator, adaptive, axis_probes, bits_per_dim, log_likelihood, log_normal
+from cmtool.core.named_processes import build_process
 from cmtool.core.process import Process
-from cmtool.core.samplers import last
-from cmtool.core.sde import (
+from cmtool.core.sampling.loops import last
+from cmtool.core.sampling.predictor_corrector import ALD, Langevin, predictor_corrector
+from cmtool.core.sampling.sde import (
     Ancestral,
     EulerMaruyama,
-    Motion,
     ReverseDiffusion,
+    ReverseSDE,
     Stay,
     Update,
-    denoiser_of,
-    native_flow,
-    native_start,
+    denoiser_function,
+    native_initial_noise,
+    native_ode_field,
     reverse_drift,
 )
 from cmtool.core.solvers import Field
@@ -50,7 +50,7 @@ def named(case: Case, name: str, keys: str, **more: int) -> Process:
     """One of our processes with their arguments that begin with ``keys``."""
     of = sde_of(case)
     options = {key: of[key] for key in of if key.startswith(keys)}
-    return process_called({"name": name, **options, **more}, of["sigma_min"], of["sigma_max"])
+    return build_process({"name": name, **options, **more}, of["sigma_min"], of["sigma_max"])
 
 
 def process_of(case: Case) -> Process:
@@ -78,9 +78,9 @@ def rung(t: Tensor, n: int) -> Tensor:
 def equation(case: Case) -> None:
     process, t, x, score = process_of(case), case.inputs["t"], case.inputs["x"], case.inputs["score"]
     case.near("t", t, torch.tensor(case.spec["t"]))
-    case.check("mean", like(process.scale(t), x) * x)
+    case.check("mean", broadcast_like(process.scale(t), x) * x)
     case.check("std", process.deviation(t))
-    case.check("drift", like(process.drift(t), x) * x)
+    case.check("drift", broadcast_like(process.drift(t), x) * x)
     case.check("diffusion", process.diffusion(t))
     case.check("rev_drift", reverse_drift(process, score, x, t))
     case.check("rev_diffusion", process.diffusion(t))
@@ -88,7 +88,7 @@ def equation(case: Case) -> None:
     case.check("pf_diffusion", torch.tensor(0.0))
     one = torch.tensor(1.0)
     case.check("prior_logp", log_normal(x, process.prior(one)))
-    case.check("prior_sample", native_start(case.tape, tuple(x.shape[1:]), process, one))
+    case.check("prior_sample", native_initial_noise(case.tape, tuple(x.shape[1:]), process, one))
     tables(case)
     discrete(case, process, t, x, score)
 
@@ -110,13 +110,13 @@ def discrete(case: Case, process: Process, t: Tensor, x: Tensor, score: Tensor) 
     ladder, n = ladder_of(case), sde_of(case)["N"]
     at = rung(t, n)
     a, b = ladder.transition(at, at - 1) if ladder else (1 + process.drift(t) / n, process.diffusion(t) / n**0.5)
-    case.check("disc_f", like(a - 1, x) * x)
+    case.check("disc_f", broadcast_like(a - 1, x) * x)
     case.check("disc_G", b)
     case.check("rev_G", b)
     case.check("pf_G", torch.zeros(len(t)))
     for name, noise in (("rev_f", 1.0), ("pf_f", 0.0)):
         if ladder:
-            motion = Motion(ladder, lambda x, t: score, Zeros())
+            motion = ReverseSDE(ladder, lambda x, t: score, Zeros())
             _, mean = ReverseDiffusion(noise)(motion, x, at, at - 1)
         else:
             mean = x - reverse_drift(process, score, x, t, noise) / n
@@ -137,7 +137,7 @@ class OnRungs:
     update: Update
     ladder: DDPM | NCSN
 
-    def __call__(self, motion: Motion, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         at = rung(t, len(self.ladder))
         return self.update(replace(motion, process=self.ladder, score=lambda x, _: motion.score(x, t)), x, at, at - 1)
 
@@ -149,7 +149,7 @@ class OnScale:
     update: Update
     ladder: DDPM
 
-    def __call__(self, motion: Motion, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         at = rung(t, len(self.ladder))
         return self.update(replace(motion, process=Borrowed(motion.process, self.ladder, at)), x, t, s)
 
@@ -179,7 +179,7 @@ class Short:
     update: Update
     n: int
 
-    def __call__(self, motion: Motion, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         return self.update(motion, x, t, t - 1 / self.n)
 
 
@@ -230,10 +230,10 @@ def network(case: Case, process: Process) -> Denoise:
         if kind == "ve":
             return net(x, process.level(t) if ladder is None else ((n - 1) * (1 - t)).round())
         if ladder:
-            return -net(x, (n - 1) * t) / like(ladder.deviation(rung(t, n)), x)
-        return -net(x, 999 * t) / like(process.deviation(t), x)
+            return -net(x, (n - 1) * t) / broadcast_like(ladder.deviation(rung(t, n)), x)
+        return -net(x, 999 * t) / broadcast_like(process.deviation(t), x)
 
-    return denoiser_of(score, process)
+    return denoiser_function(score, process)
 
 
 @claim("ssde_pc")
@@ -243,7 +243,7 @@ def walk(case: Case) -> None:
     assert PROCESSES[spec["sde"]["name"]] == spec["model"]
     model, shape = network(case, process), tuple(spec["shape"][1:])
     times = torch.linspace(1.0, spec["eps"], n).double()
-    x = native_start(case.tape, shape, process, times[0])
+    x = native_initial_noise(case.tape, shape, process, times[0])
     below = torch.cat([times, torch.zeros(1)])  # a prediction from every time; where the last one leads is the rung's
     predictor, corrector, denoise = predictor_of(case), corrector_of(case), spec.get("denoise", True)
     if "task" not in spec:
@@ -252,14 +252,14 @@ def walk(case: Case) -> None:
         )
         return
     operator, x = task(case, x)
-    held = Held(predictor, operator, stays=True)
+    held = ConstrainedUpdate(predictor, operator, stays=True)
     # theirs holds what is known after a corrector that does nothing, too, and draws for it
-    mended = Held(corrector or Stay(), operator, stays=True)
+    mended = ConstrainedUpdate(corrector or Stay(), operator, stays=True)
     tape = Tape(in_task(case, operator, spec["n_steps"] if corrector else 0))
     walked = predictor_corrector(model, x, below, process, tape, held, mended, denoise=False)
     x = last(walked)
     if denoise:  # theirs is the known part of this time without its noise, beside an unknown part with all of its own
-        known = like(process.scale(times[-1]), x) * operator.reference
+        known = broadcast_like(process.scale(times[-1]), x) * operator.reference
         x = replace(operator, reference=known).impose(x)
     case.check("x", x)
 
@@ -306,19 +306,19 @@ def likelihood(case: Case) -> None:
     process, eps = process_of(case), case.spec["eps"]
     data = Gaussian(*case.spec.get("gauss", (0.2, 0.4)))  # of the closed form, where a case does not say
     data_of = case.inputs["data"]
-    field, prior = native_flow(data, process), process.prior(torch.tensor(1.0).double())
+    field, prior = native_ode_field(data, process), process.prior(torch.tensor(1.0).double())
     probes = case.tape.next()[None]
     hutch = case.spec.get("hutch", "Rademacher")
     probes = {"Gaussian": probes, "Rademacher": 2 * probes - 1}[hutch]
     case.check("z_exact", bits(case, "bpd", field, prior, probes))
-    case.check("z", bits(case, "bpd_exact", field, prior, every_axis(len(data_of), tuple(data_of.shape[1:]))))
+    case.check("z", bits(case, "bpd_exact", field, prior, axis_probes(len(data_of), tuple(data_of.shape[1:]))))
     z = case.inputs["z"]
     x = solver(case, 1.0, eps)(lambda y, t: field(y.view_as(z), t).flatten(1), z.flatten(1)).view_as(z)
     case.check("x", x)
     case.check("x_exact", x)
 
 
-def solver(case: Case, begin: float, end: float) -> Walk:
+def solver(case: Case, begin: float, end: float) -> Integrator:
     """Theirs has two tolerances, ours one."""
     tolerance = min(float(case.spec.get(key, 1e-5)) for key in ("rtol", "atol"))
     return adaptive(begin, end, tolerance, case.spec.get("method", "RK45"))

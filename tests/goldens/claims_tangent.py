@@ -6,12 +6,10 @@ import torch
 from harness import Case, claim
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoiser, Preconditioning, like
-from cmtool.objectives.continuous import Continuous, of_noise
+from cmtool.core.denoiser import Denoiser, Preconditioning, broadcast_like
+from cmtool.objectives.continuous import Continuous, velocity_of_noise
 from cmtool.objectives.objective import Batch
-from cmtool.objectives.scd import scd
-from cmtool.objectives.scm import angles
-from cmtool.objectives.sct import sct
+from cmtool.objectives.scm import scd, sct, trig_of_sigma
 
 
 class Head(nn.Module):
@@ -81,7 +79,7 @@ def coordinates(case: Case, objective: Continuous, model: Denoiser, batch: Batch
     """What is recorded on the way; ``F_jvp`` is dF/d ln sigma, for ``cos t sin t d/dt`` is ``d/d ln sigma``."""
     tangent, sigma = objective.tangent(model, batch), case.inputs["t"]
     data = of(case, "sigma_data")
-    cos, sin = (like(v, tangent.x) for v in angles(sigma, data))
+    cos, sin = (broadcast_like(v, tangent.x) for v in trig_of_sigma(sigma, data))
     case.check("t_hat", torch.atan2(sigma, torch.full_like(sigma, data)))
     case.check("x_t_hat", cos * tangent.x)
     case.check("net_x_t", tangent.x)
@@ -90,7 +88,7 @@ def coordinates(case: Case, objective: Continuous, model: Denoiser, batch: Batch
     case.check("F_theta", tangent.here)
     case.check("F_jvp", tangent.dy)
     case.check("x0_pred", model(tangent.x, sigma))
-    objective.slope = of_noise  # along which the reference checks itself, with a teacher too
+    objective.slope = velocity_of_noise  # along which the reference checks itself, with a teacher too
     secant = case.outputs["F_jvp_finite_diff"]
     apart = (objective.tangent(model, batch).dy.double() - secant).abs().flatten(1).amax(1)
     assert (apart <= 2e-3 + 2.0**-20 / (1e-3 * (sigma / data).atan())).all()  # what rounding does to steps of t/1000

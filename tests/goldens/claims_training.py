@@ -11,18 +11,17 @@ from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.solvers import heun
-from cmtool.objectives.cd import cd
 from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, pair_weight
-from cmtool.objectives.ct import ct
-from cmtool.objectives.ect import ect
-from cmtool.objectives.levels import adjacent, halving_steps, openai_rate, openai_steps
-from cmtool.objectives.metrics import metric
+from cmtool.objectives.consistency_2023 import cd, ct
+from cmtool.objectives.distances import metric_called
+from cmtool.objectives.easy_consistency import ect
+from cmtool.objectives.noise_levels import adjacent_pair, halving_steps, openai_ema_decay, openai_steps
 from cmtool.objectives.objective import Batch
-from cmtool.training.ema import Average
+from cmtool.training.ema import EMA
 
 
 def uniform_of(index: Tensor, n: int) -> Tensor:
-    """The uniform number from which ``adjacent`` chooses this pair of an n-level grid."""
+    """The uniform number from which ``adjacent_pair`` chooses this pair of an n-level grid."""
     return (index.double() + 0.5) / (n - 1)
 
 
@@ -35,9 +34,9 @@ def consistency(case: Case) -> None:
     batch = Batch(case.inputs["x_start"], case.inputs["noise"], u, case.inputs.get("y"))
     for name in spec["weights"]:
         objective = Consistency(
-            pair=lambda u, progress: adjacent(u, n, *ends),
-            back=BACK[spec["mode"]](case),
-            metric=metric(spec["norm"]),
+            pair=lambda u, progress: adjacent_pair(u, n, *ends),
+            previous_point=BACK[spec["mode"]](case),
+            metric=metric_called(spec["norm"]),
             weight=pair_weight(name, of["sigma_data"]),
             sigma_min=of["sigma_min"],
         )
@@ -65,7 +64,11 @@ def tuning(case: Case) -> None:
     assert {call for call, _ in calls} <= {"update_schedule"}
     stage = calls[-1][1] if calls else 0  # each replaces the one before it
     given = case.spec["loss_kwargs"].options(TUNING)
-    levels = {"mean": float(given["P_mean"]), "std": float(given["P_std"]), "sigma_data": float(given["sigma_data"])}
+    levels = {
+        "P_mean": float(given["P_mean"]),
+        "P_std": float(given["P_std"]),
+        "sigma_data": float(given["sigma_data"]),
+    }
     objective = ect(**levels, c=float(given["c"]), **choices(given), stages=stage + 1, sigma_min=0.0)
     u = torch.special.ndtr(case.tape.next().double().flatten())
     assert len(u) == case.spec["batch"]
@@ -130,7 +133,7 @@ def levels_at(config: dict, step: int) -> int:
 def rate_at(config: dict, step: int) -> float:
     if config["target_ema_mode"] == "fixed":
         return config["start_ema"]
-    return openai_rate(levels_at(config, step), config["start_scales"], config["start_ema"], "openai")
+    return openai_ema_decay(levels_at(config, step), config["start_scales"], config["start_ema"], "openai")
 
 
 # ``CMTrainLoop`` and ``create_ema_and_scales_fn``, where a case does not say
@@ -142,7 +145,7 @@ def loop(case: Case) -> None:
     spec, config = case.spec, dict(case.spec["ema"])
     given = {key: spec.get(key, value) for key, value in LOOP.items()}
     model, objective = openai_model(case, boundary=True), objective_of(case)
-    averages = [Average(model, half_life=math.log(0.5) / math.log(float(rate))) for rate in spec["ema_rate"].split(",")]
+    averages = [EMA(model, half_life=math.log(0.5) / math.log(float(rate))) for rate in spec["ema_rate"].split(",")]
     optimiser = torch.optim.RAdam(model.parameters(), spec["lr"], weight_decay=given["weight_decay"])
     for step in range(spec["steps"]):
         assert case.expected["ema_and_scales"][step] == pytest.approx([rate_at(config, step), levels_at(config, step)])
@@ -188,7 +191,7 @@ def objective_of(case: Case) -> Consistency:
     def step_at(progress: float) -> int:
         return round(progress * config["total_steps"])
 
-    objective.pair = lambda u, progress: adjacent(u, levels_at(config, step_at(progress)), *ends)
+    objective.pair = lambda u, progress: adjacent_pair(u, levels_at(config, step_at(progress)), *ends)
     objective.decay = lambda progress: rate_at(config, step_at(progress))
     objective.target = openai_model(case, "target", boundary=True)
     return objective

@@ -11,7 +11,7 @@ from test_consistency import scaled
 from test_exact import LINES, spread
 from torch import Tensor
 
-from cmtool.core.grids import log_uniform
+from cmtool.core.sigma_schedules import log_uniform
 from cmtool.errors import UsageError
 from cmtool.objectives.cmt import cmt, distinct
 from cmtool.objectives.objective import Batch

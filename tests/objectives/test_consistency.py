@@ -5,15 +5,14 @@ import torch
 from expectations import EPS
 from torch import Tensor, nn
 
-from cmtool import registry
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
-from cmtool.objectives.cd import cd
 from cmtool.objectives.consistency import Consistency, along_noise, inverse_gap, pair_weight
-from cmtool.objectives.ct import ct
-from cmtool.objectives.metrics import l2, l2_32
+from cmtool.objectives.consistency_2023 import cd, ct
+from cmtool.objectives.distances import l2, l2_32
 from cmtool.objectives.objective import Batch, Objective
+from cmtool.options import registry
 from cmtool.testing import small_model
 
 RECIPES = [(group, name) for group in ("train_score", "distill", "train_ct") for name in registry.names(group)]
@@ -156,7 +155,7 @@ def test_the_loss_of_an_image_is_its_own(group, name):
 
 
 def test_consistency_training_follows_the_schedules_of_its_progress():
-    objective = ct(first=2, last=150, decay=0.9)
+    objective = ct(s0=2, s1=150, decay=0.9)
     u = torch.tensor([0.999999], dtype=torch.float64)
     for progress, n in ((0.0, 2), (0.125, 54), (0.5, 107), (1.0, 151)):
         t, r = objective.pair(u, progress)

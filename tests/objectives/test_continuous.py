@@ -10,18 +10,15 @@ from oracles import AnisotropicGaussian, Gaussian, Mixture, derivative, golden_l
 from torch import Tensor
 
 from cmtool.backbones.mlp import mlp
-from cmtool.core.denoiser import Denoiser, Preconditioning, like
-from cmtool.core.forward import central
+from cmtool.core.denoiser import Denoiser, Preconditioning, broadcast_like
+from cmtool.core.jvp import central_difference
 from cmtool.errors import UsageError
-from cmtool.objectives.ccd import ccd
-from cmtool.objectives.cct import cct
 from cmtool.objectives.consistency import Consistency
-from cmtool.objectives.metrics import l1, l2
+from cmtool.objectives.continuous_2023 import ccd, cct
+from cmtool.objectives.distances import l1, l2
 from cmtool.objectives.objective import Batch
-from cmtool.objectives.scd import scd
-from cmtool.objectives.scm import angles, normalised, pull, velocity
-from cmtool.objectives.sct import sct
-from cmtool.training.ema import Average
+from cmtool.objectives.scm import normalize_tangent, scd, scm_tangent, sct, trig_of_sigma, velocity
+from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
 
 ROUND = Gaussian(torch.tensor([0.3, -0.2], dtype=torch.float64), 0.4)
@@ -60,8 +57,8 @@ def test_the_tangent_of_an_exact_consistency_function_is_zero(data):
     """Any slip of a sign, of sigma_data or of the direction of the derivative would show."""
     objective, batch = scd(data), spread(data)
     tangent = objective.tangent(data.student(0.0), batch)
-    assert pull(tangent, 1.0, 0.5).abs().max() < 1e-10
-    assert pull(tangent, 0.0, 0.5).abs().max() > 0.01
+    assert scm_tangent(tangent, 1.0, 0.5).abs().max() < 1e-10
+    assert scm_tangent(tangent, 0.0, 0.5).abs().max() > 0.01
     assert objective.loss(data.student(0.0), batch, 1.0).max() < 1e-18
     for metric in ("l1", "l2"):
         assert ccd(data, metric=metric, stop=False).loss(data.student(EPS), batch, 0.0).max() < 1e-10
@@ -71,9 +68,9 @@ def test_the_same_on_a_mixture_by_differences():
     """Its consistency function is found by bisection, which forward mode cannot pass."""
     data = golden_line()
     objective = scd(data)
-    objective.derivative = central(1e-4)
+    objective.derivative = central_difference(1e-4)
     tangent = objective.tangent(data.student(0.0), spread(data))
-    assert pull(tangent, 1.0, 0.5).abs().max() < 1e-6
+    assert scm_tangent(tangent, 1.0, 0.5).abs().max() < 1e-6
 
 
 def test_the_velocity_of_an_exact_denoiser_is_that_of_the_exact_circle():
@@ -98,7 +95,7 @@ def test_the_velocity_is_found_without_dividing_what_the_network_says(name):
     assert torch.allclose(through, velocity(0.5)(lambda *given: model(*given), x, sigma, None), rtol=1e-8, atol=1e-8)
     if name in ("edm", "trigflow"):
         sign = -model.preconditioning.sign
-        assert torch.allclose(through, sign * model.inside(x, sigma), rtol=1e-12, atol=1e-12)
+        assert torch.allclose(through, sign * model.raw_output(x, sigma), rtol=1e-12, atol=1e-12)
 
 
 def test_the_algebra_keeps_its_digits_at_the_lowest_levels():
@@ -128,16 +125,16 @@ def test_the_pull_is_the_formula_of_the_paper(r):
     dF = (F(x_t + h[:, None] * dx_t, t + h) - F(x_t - h[:, None] * dx_t, t - h)) / (2 * h[:, None])
     g = -(cos**2) * (0.5 * F(x_t, t) - dx_t) - r * cos * sin * (x_t + 0.5 * dF)
     assert torch.allclose(tangent.y, F(x_t, t), atol=1e-12)
-    assert torch.allclose(pull(tangent, r, 0.5), g, rtol=1e-6, atol=1e-8)
+    assert torch.allclose(scm_tangent(tangent, r, 0.5), g, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize(("norm", "c", "prior"), [("rms", 0.1, 0.0), ("l2", 0.01, 0.0), ("rms", 0.1, 1.0)])
 def test_the_gradient_of_the_simplified_loss_is_minus_the_pull(norm, c, prior):
     model, batch, objective = network(), spread(TILTED), sct(norm=norm, c=c, prior=prior)
     tangent = objective.tangent(model, batch)
-    g = pull(tangent, 1.0, 0.5)
+    g = scm_tangent(tangent, 1.0, 0.5)
     length = g.norm(dim=1, keepdim=True) / (3**0.5 if norm == "rms" else 1)
-    product = -2 / 3 * (tangent.here * g / (length + c) / like(tangent.sigma, g) ** prior).sum()
+    product = -2 / 3 * (tangent.here * g / (length + c) / broadcast_like(tangent.sigma, g) ** prior).sum()
     slope = gradient(objective.loss(model, batch, 1.0).sum(), model)
     assert torch.allclose(slope, gradient(product, model), rtol=1e-9, atol=1e-12)
 
@@ -146,8 +143,8 @@ def test_without_a_teacher_the_pull_vanishes_on_average():
     """Not image by image: ``E[z | x]`` is the slope, and g is linear in z."""
     line = Mixture.line((1.0,), (0.2,), (0.5,))
     batch, weights = quadrature(line, 6)
-    tangent = sct(mean=0.0).tangent(Gaussian(torch.tensor([0.2], dtype=torch.float64), 0.5).student(0.0), batch)
-    g = pull(tangent, 1.0, 0.5)
+    tangent = sct(P_mean=0.0).tangent(Gaussian(torch.tensor([0.2], dtype=torch.float64), 0.5).student(0.0), batch)
+    g = scm_tangent(tangent, 1.0, 0.5)
     assert g.abs().max() > 0.1
     for power in (0, 1, 2, 3):
         assert abs((weights * (g * tangent.x**power).squeeze(1)).sum()) < 1e-12
@@ -155,9 +152,9 @@ def test_without_a_teacher_the_pull_vanishes_on_average():
 
 def test_normalisation():
     g = torch.tensor([[3.0, 4.0], [0.0, 0.0], [math.nan, 1.0], [math.inf, 1.0]])
-    assert torch.allclose(normalised(g, 0.1, "l2"), torch.tensor([[3 / 5.1, 4 / 5.1], [0, 0], [0, 0], [0, 0]]))
-    assert normalised(g, 0.1, "rms")[0].tolist() == pytest.approx([v / (5 / math.sqrt(2) + 0.1) for v in (3, 4)])
-    assert torch.equal(normalised(g[:1].half() * 1e4, 0.0, "l2"), torch.tensor([[0.6, 0.8]]))
+    assert torch.allclose(normalize_tangent(g, 0.1, "l2"), torch.tensor([[3 / 5.1, 4 / 5.1], [0, 0], [0, 0], [0, 0]]))
+    assert normalize_tangent(g, 0.1, "rms")[0].tolist() == pytest.approx([v / (5 / math.sqrt(2) + 0.1) for v in (3, 4)])
+    assert torch.equal(normalize_tangent(g[:1].half() * 1e4, 0.0, "l2"), torch.tensor([[0.6, 0.8]]))
 
 
 def test_an_image_without_a_tangent_teaches_nothing_and_shows():
@@ -181,7 +178,7 @@ def test_r_grows_over_its_share_of_the_run():
     objective = sct(warmup=0.2, c=0.1)
     tangent = objective.tangent(model, batch)
     for progress, r in ((0.0, 0.0), (0.05, 0.25), (0.2, 1.0), (0.9, 1.0)):
-        expected = normalised(pull(tangent, r, 0.5), 0.1, "rms").square().mean(1)
+        expected = normalize_tangent(scm_tangent(tangent, r, 0.5), 0.1, "rms").square().mean(1)
         assert torch.allclose(objective.loss(model, batch, progress), expected)
     assert torch.allclose(sct(warmup=0.0).loss(model, batch, 0.0), objective.loss(model, batch, 1.0))
 
@@ -213,7 +210,7 @@ def test_threads_change_no_bit_of_training(method):
     def weights(threads: int) -> Tensor:
         model, objective = network(d=2, sigma_min=EPS).float(), method()
         learner = torch.optim.Adam([*model.parameters(), *objective.trained()], 1e-3)
-        state, batch = State(model, objective, learner, Average(model, 0)), spread(ROUND)
+        state, batch = State(model, objective, learner, EMA(model, 0)), spread(ROUND)
         batch = Batch(batch.x.float(), batch.z.float(), batch.u)
         for report in train(state, itertools.repeat(batch), 160, lambda n: 1e-3, micro=5, threads=threads):
             assert report.finite
@@ -234,13 +231,13 @@ def test_full_losses_are_the_limit_of_distillation_on_finer_grids(metric, power)
     model, batch, n = network(sigma_min=EPS), spread(TILTED), 4000
     pairwise = Consistency(
         pair=lambda u, progress: (level(u + 0.5 / (n - 1)), level(u - 0.5 / (n - 1))),
-        back=lambda x_t, batch, t, r: TILTED.flow(x_t, t, r),
+        previous_point=lambda x_t, batch, t, r: TILTED.flow(x_t, t, r),
         metric={"l1": l1, "l2": l2}[metric],
         sigma_min=0.0,
     )
     above = level(EVEN + 0.5 / (n - 1))
-    x = TILTED.flow(batch.x + like(level(EVEN), batch.x) * batch.z, level(EVEN), above)
-    pair = Batch(x - like(above, x) * batch.z, batch.z, EVEN)
+    x = TILTED.flow(batch.x + broadcast_like(level(EVEN), batch.x) * batch.z, level(EVEN), above)
+    pair = Batch(x - broadcast_like(above, x) * batch.z, batch.z, EVEN)
     full = ccd(TILTED, metric=metric, stop=False, clock="grid").loss(model, batch, 0.0)
     assert torch.allclose(pairwise.loss(model, pair, 0.0) * (n - 1) ** power, full, rtol=1e-4, atol=1e-9)
 
@@ -274,7 +271,7 @@ def test_boundaries_and_what_the_network_predicts():
     assert (sct().sigma_min, scd(ROUND).sigma_min, cct().sigma_min, ccd(ROUND).sigma_min) == (0.0, 0.0, EPS, EPS)
     assert sct(sigma_data=0.3).preconditioning == Preconditioning.trigflow(0.3)
     assert {sct().kind, cct().kind} == {"consistency"}
-    cos, sin = angles(torch.tensor([0.0, 0.5, 80.0], dtype=torch.float64), 0.5)
+    cos, sin = trig_of_sigma(torch.tensor([0.0, 0.5, 80.0], dtype=torch.float64), 0.5)
     assert cos.tolist() == pytest.approx([1, math.sqrt(0.5), math.cos(math.atan(160))], rel=1e-12)
     assert (cos**2 + sin**2).tolist() == pytest.approx([1, 1, 1], rel=1e-14)
 

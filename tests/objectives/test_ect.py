@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
-from cmtool.objectives.ect import ect
+from cmtool.objectives.easy_consistency import ect
 from cmtool.objectives.objective import Batch
 
 DATA = 0.5
@@ -38,7 +38,7 @@ def test_levels_are_log_normal_and_the_lower_one_approaches_stage_by_stage():
 
 
 def test_the_options_reach_the_pair():
-    t, r = pairs(0.0, mean=-0.8, std=1.6, q=256.0, k=4.0, b=0.5)
+    t, r = pairs(0.0, P_mean=-0.8, P_std=1.6, q=256.0, k=4.0, b=0.5)
     assert t.tolist() == pytest.approx(lognorm(s=1.6, scale=math.exp(-0.8)).ppf(batch().u).tolist(), rel=1e-9)
     assert r.tolist() == pytest.approx((t * (1 - (1 + 4 / (1 + (0.5 * t).exp())) / 256)).tolist(), rel=1e-9)
 

@@ -9,10 +9,10 @@ from expectations import EPS, gentle, quadrature
 from oracles import AnisotropicGaussian, Gaussian, Mixture, Oracle, golden_line
 from torch import Tensor
 
-from cmtool.objectives.cd import cd
 from cmtool.objectives.consistency import Consistency, along_noise
-from cmtool.objectives.levels import adjacent
-from cmtool.objectives.metrics import METRICS, l2
+from cmtool.objectives.consistency_2023 import cd
+from cmtool.objectives.distances import METRICS, l2
+from cmtool.objectives.noise_levels import adjacent_pair
 from cmtool.objectives.objective import Batch
 
 ROUND = Gaussian(torch.tensor([0.3, -0.2]), 0.4)
@@ -49,8 +49,8 @@ def spread(data: Oracle, n: int) -> Batch:
 def test_the_loss_between_two_ends_of_an_exact_walk_is_zero(name, metric):
     data, levels = ALL[name]
     objective = Consistency(
-        pair=lambda u, progress: adjacent(u, levels, EPS, 80.0),
-        back=lambda x_t, batch, t, r: data.flow(x_t, t, r),
+        pair=lambda u, progress: adjacent_pair(u, levels, EPS, 80.0),
+        previous_point=lambda x_t, batch, t, r: data.flow(x_t, t, r),
         metric=METRICS[metric],
     )
     loss = objective.loss(data.student(EPS), spread(data, 12), 0.0)
@@ -63,8 +63,8 @@ def test_the_loss_between_two_ends_of_an_exact_walk_is_zero(name, metric):
 def test_the_gradient_at_the_exact_function_is_zero(name):
     data, levels = ALL[name]
     objective = Consistency(
-        pair=lambda u, progress: adjacent(u, levels, EPS, 80.0),
-        back=lambda x_t, batch, t, r: data.flow(x_t, t, r),
+        pair=lambda u, progress: adjacent_pair(u, levels, EPS, 80.0),
+        previous_point=lambda x_t, batch, t, r: data.flow(x_t, t, r),
         metric=l2,
     )
     model, batch = Bent(data), spread(data, 12)

@@ -10,14 +10,14 @@ from oracles import AnisotropicGaussian, Gaussian, Mixture, golden_line
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.flowmap import HINTS, jump
-from cmtool.core.forward import forward_mode
-from cmtool.core.grids import karras
+from cmtool.core.flow_map import TARGET_DIM, flow_map_step
+from cmtool.core.jvp import forward_mode
+from cmtool.core.sigma_schedules import karras
 from cmtool.errors import UsageError
 from cmtool.objectives.ctm import Trajectory, ctm, steps_and_ends
-from cmtool.objectives.levels import several
+from cmtool.objectives.distances import METRICS
 from cmtool.objectives.meanflow import average_velocity, meanflow
-from cmtool.objectives.metrics import METRICS
+from cmtool.objectives.noise_levels import split_uniform
 from cmtool.objectives.objective import Batch
 from cmtool.testing import small_model
 
@@ -74,7 +74,7 @@ def test_two_ways_to_one_image_agree_for_the_exact_map(name, metric):
 def test_the_second_term_is_denoising_without_a_jump():
     objective, batch = trajectory(ROUND, "l2", balance=0.5), spread(ROUND, 40)
     objective.begin(Held(ROUND.flow_map))
-    sigma = 0.1 + 3 * several(batch.u, 4)[3]
+    sigma = 0.1 + 3 * split_uniform(batch.u, 4)[3]
     error = ROUND(batch.x + sigma[:, None] * batch.z, sigma) - batch.x
     expected = 0.5 * error.square().mean(1) / sigma**2
     torch.testing.assert_close(objective.loss(ROUND.flow_map, batch, 0.0), expected, rtol=1e-9, atol=1e-12)
@@ -97,7 +97,7 @@ def test_a_coarse_solver_leaves_its_own_error():
 
 @pytest.mark.parametrize("most", [1, 4, 17])
 def test_ends_come_after_steps_and_all_are_visited(most):
-    u = several((torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000 * 0.999983 + 1e-9, 3)
+    u = split_uniform((torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000 * 0.999983 + 1e-9, 3)
     i, h, j = steps_and_ends(18, most)(*u)
     assert (i.min(), i.max(), h.min(), h.max(), j.max()) == (0, 16, 1, most, 17)
     assert bool(((i + h <= j) & (i + h <= 17)).all())
@@ -141,7 +141,7 @@ def test_the_closed_form_of_a_gaussian():
 
 
 def test_with_the_flow_preconditioning_the_network_is_the_velocity():
-    model = small_model((2,), hints=HINTS)
+    model = small_model((2,), hints=TARGET_DIM)
     model.preconditioning = Preconditioning.named("flow")
     t, r, z = torch.tensor([0.9, 0.2]), torch.tensor([0.3, 0.1]), torch.randn(2, 2)
     seen = []
@@ -151,11 +151,11 @@ def test_with_the_flow_preconditioning_the_network_is_the_velocity():
         torch.testing.assert_close(ours, network, rtol=1e-5, atol=1e-5)
     x, sigma, s = z / (1 - t)[:, None], t / (1 - t), r / (1 - r)
     moved = (z - (t - r)[:, None] * u) / (1 - r)[:, None]
-    torch.testing.assert_close(jump(model, x, sigma, s), moved, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(flow_map_step(model, x, sigma, s), moved, rtol=1e-5, atol=1e-5)
 
 
 def test_the_derivative_is_that_along_the_path_at_fixed_r():
-    model = Denoiser(small_model((2,), hints=HINTS).net.double(), Preconditioning.named("flow"))
+    model = Denoiser(small_model((2,), hints=TARGET_DIM).net.double(), Preconditioning.named("flow"))
     z, v = torch.randn(2, 4, 2, dtype=torch.float64)
     t, r = torch.tensor([0.9, 0.5, 0.3, 0.2]).double(), torch.tensor([0.1, 0.5, 0.2, 0.01]).double()
     _, slope = forward_mode(lambda z, t: average_velocity(model, z, t, r), (z, t), (v, torch.ones_like(t)))

@@ -5,11 +5,11 @@ import torch
 from expectations import EPS
 from test_consistency import batch, scaled
 
-from cmtool.core.grids import karras
+from cmtool.core.sigma_schedules import karras
 from cmtool.errors import UsageError
-from cmtool.objectives.ict import ict
-from cmtool.objectives.levels import adjacent_log_normal
-from cmtool.objectives.metrics import pseudo_huber, pseudo_huber_of
+from cmtool.objectives.consistency_2023 import ict
+from cmtool.objectives.distances import pseudo_huber, pseudo_huber_of
+from cmtool.objectives.noise_levels import adjacent_log_normal
 
 
 def test_pairs_are_neighbours_of_a_grid_that_doubles():
@@ -45,4 +45,4 @@ def test_mistakes_are_named():
         ict(weight="gab")
     for first, final in ((0, 10), (20, 10)):
         with pytest.raises(UsageError, match=f"not from {first} to {final}"):
-            ict(first=first, last=final)
+            ict(s0=first, s1=final)

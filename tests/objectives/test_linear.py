@@ -14,17 +14,14 @@ from oracles import Gaussian
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.grids import karras
-from cmtool.objectives.cd import cd
+from cmtool.core.sigma_schedules import karras
 from cmtool.objectives.consistency import Consistency
-from cmtool.objectives.ct import ct
-from cmtool.objectives.ect import ect
-from cmtool.objectives.ict import ict
-from cmtool.objectives.mcd import mcd
-from cmtool.objectives.metrics import l2
+from cmtool.objectives.consistency_2023 import cd, ct, ict
+from cmtool.objectives.distances import l2
+from cmtool.objectives.easy_consistency import ect
+from cmtool.objectives.multistep_distillation import mcd, pd
 from cmtool.objectives.objective import Batch
-from cmtool.objectives.pd import pd
-from cmtool.training.ema import Average
+from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
 
 STD = 0.5
@@ -55,7 +52,7 @@ def fit(model: Denoiser, objective: Consistency, batch: Batch, steps: int) -> No
     objective.metric = l2
     objective.weight = lambda t, r: model.preconditioning(t)[1] ** -2
     objective.begin(model)
-    state = State(model, objective, torch.optim.SGD(model.parameters(), lr=1.0), Average(model, 0))
+    state = State(model, objective, torch.optim.SGD(model.parameters(), lr=1.0), EMA(model, 0))
     levels = len(batch) // 4
     for report in train(state, repeat(batch), steps * len(batch), lambda images: levels / 2):
         assert report.finite
@@ -71,7 +68,7 @@ def product(objective: Consistency, n: int, steps: int) -> float:
 
 def fixed(n: int, decay: float = 0.0) -> Consistency:
     """Consistency training whose grid does not grow."""
-    return ct(first=n, last=n - 1, decay=decay)
+    return ct(s0=n, s1=n - 1, decay=decay)
 
 
 @pytest.mark.parametrize("n", EULER)
@@ -116,7 +113,7 @@ def test_fewer_steps_than_levels_are_not_enough():
 @pytest.mark.parametrize("n", [18, 40])
 def test_improved_consistency_training_learns_it_too(n):
     """Other pairs, drawn more or less often, are the same equations."""
-    rising, objective = karras(n).flip(0), ict(first=n - 1, last=n - 1)
+    rising, objective = karras(n).flip(0), ict(s0=n - 1, s1=n - 1)
     below = torch.special.ndtr((rising.log() + 1.1) / 2)
     u = ((below[1:] + below[:-1]) / 2 - below[0]) / (below[-1] - below[0])
     assert torch.equal(objective.pair(u, 0.0)[0], rising[1:])
@@ -161,7 +158,7 @@ def test_progressive_distillation_learns_the_product_of_the_steps_it_began_with(
     objective.weight = lambda t, r: model.preconditioning(t)[1] ** -2
     objective.begin(model)
     batch = two_points((torch.arange(8, dtype=torch.float64) + 0.5) / 8, STD)
-    state = State(model, objective, torch.optim.SGD(model.parameters(), lr=1.0), Average(model, 0))
+    state = State(model, objective, torch.optim.SGD(model.parameters(), lr=1.0), EMA(model, 0))
     for report in train(state, repeat(batch), 18 * len(batch), lambda images: int(objective.steps) / 2):
         assert report.finite
     assert objective.steps == 1

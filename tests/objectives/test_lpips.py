@@ -11,10 +11,9 @@ from torch import nn
 from cmtool.cli import run
 from cmtool.errors import BadFile, MissingAsset, UsageError
 from cmtool.objectives import lpips as ours
-from cmtool.objectives.cd import cd
-from cmtool.objectives.ct import ct
+from cmtool.objectives.consistency_2023 import cd, ct
+from cmtool.objectives.distances import metric_called
 from cmtool.objectives.lpips import BLOCKS, LPIPS
-from cmtool.objectives.metrics import metric
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -132,18 +131,18 @@ def test_recipes_take_it_by_name_and_keep_it_out_of_their_state(files):
         assert not [key for key in objective.state_dict() if key.startswith("metric")]
         assert not list(objective.metric.parameters())
         assert objective.double().metric.weight0.dtype == torch.float64  # it moves with the objective
-    assert metric("lpips").resize and metric("lpips").pool is nn.functional.avg_pool2d
-    assert not metric("lpips-max").resize and metric("lpips-max").pool is nn.functional.max_pool2d
+    assert metric_called("lpips").resize and metric_called("lpips").pool is nn.functional.avg_pool2d
+    assert not metric_called("lpips-max").resize and metric_called("lpips-max").pool is nn.functional.max_pool2d
 
 
 def test_the_files_are_the_published_ones_or_none(files):
     path = files / ours.LINEAR.filename
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(BadFile, match=r"is not the published lpips-vgg-v0\.1\.pth"):
-        metric("lpips")
+        metric_called("lpips")
     path.unlink()
     with pytest.raises(MissingAsset, match=r"lpips-vgg-v0\.1\.pth .* is in none of"):
-        metric("lpips")
+        metric_called("lpips")
 
 
 def test_without_the_files_training_ends_with_the_command_that_fetches_them(capsys, tmp_path):

@@ -7,19 +7,18 @@ import pytest
 import torch
 from oracles import Gaussian, golden_line
 
-from cmtool import registry
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
+from cmtool.core.discrete_processes import ddpm_sigmas as ddpm_ladder
 from cmtool.core.process import VE, VP, SubVP
-from cmtool.core.rungs import ddpm as ddpm_ladder
 from cmtool.errors import UsageError
-from cmtool.objectives.edm2 import edm2
+from cmtool.objectives.denoising import weight_called
+from cmtool.objectives.edm import FourierLogVariance, edm2
 from cmtool.objectives.objective import Batch
-from cmtool.objectives.uncertainty import FourierLogVariance
-from cmtool.objectives.weights import weight
-from cmtool.training.ema import Average
+from cmtool.options import registry
+from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
-from cmtool.training.optimisers import learning_rate
+from cmtool.training.optimizers import learning_rate
 
 METHODS = [
     {"name": "edm"},
@@ -186,8 +185,8 @@ def test_weights_are_their_formulas():
     sigma = torch.tensor([0.1, 0.5, 4.0], dtype=torch.float64)
     of_f = {"soft-min-snr": (sigma * 0.5) ** 2 / (sigma**2 + 0.25) ** 2, "noise": 0.25 / (sigma**2 + 0.25)}
     for name, factor in of_f.items():  # as Crowson et al. write them, on the error of EDM's network
-        assert torch.allclose(weight(name)(sigma), factor * weight("edm")(sigma), rtol=1e-13)
-    assert weight("min-snr", gamma=5.0)(sigma).tolist() == pytest.approx([5.0, 4.0, 1 / 16])
+        assert torch.allclose(weight_called(name)(sigma), factor * weight_called("edm")(sigma), rtol=1e-13)
+    assert weight_called("min-snr", gamma=5.0)(sigma).tolist() == pytest.approx([5.0, 4.0, 1 / 16])
 
 
 def test_the_ladder_of_ddpm_is_recorded():
@@ -202,7 +201,7 @@ def test_the_ladder_of_ddpm_is_recorded():
 
 def test_the_uncertainty_that_is_learned_is_the_error_at_each_level():
     """``e^u`` becomes ``w s^2 sigma^2 / (s^2 + sigma^2)``, the weighted error of the exact denoiser."""
-    data, objective = Gaussian(0.0, 1.5), edm2(mean=-0.5, std=1.0)
+    data, objective = Gaussian(0.0, 1.5), edm2(P_mean=-0.5, P_std=1.0)
     assert len(objective.trained()) == 2
     optimiser, g = torch.optim.Adam(objective.trained(), 0.02), torch.Generator().manual_seed(0)
     for step in range(300):
@@ -251,7 +250,7 @@ def fitted(spec, steps=300, size=256):
             yield Batch(data.sample(size, g).float(), z, u, v=v)
 
     learner = torch.optim.Adam([*model.parameters(), *objective.trained()], 4e-3, betas=(0.9, 0.99))
-    state, total = State(model, objective, learner, Average(model, 20 * size)), steps * size
+    state, total = State(model, objective, learner, EMA(model, 20 * size)), steps * size
     rate = lambda n: learning_rate(4e-3, n, total, 10 * size, "cosine")  # noqa: E731
     for _ in train(state, batches(), total, rate, clip=10.0):
         pass

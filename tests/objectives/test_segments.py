@@ -11,16 +11,14 @@ from test_consistency import batch, scaled
 from test_exact import LINES, spread
 from torch import Tensor
 
-from cmtool.core.denoiser import like
-from cmtool.core.grids import karras, to_zero
-from cmtool.core.samplers import last, probability_flow
+from cmtool.core.denoiser import broadcast_like
+from cmtool.core.sampling.loops import last, probability_flow
+from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.core.solvers import euler
 from cmtool.errors import UsageError
-from cmtool.objectives.cd import cd
-from cmtool.objectives.mcd import mcd
-from cmtool.objectives.metrics import l2
-from cmtool.objectives.pd import pd
-from cmtool.objectives.segments import jump, next_below
+from cmtool.objectives.consistency_2023 import cd
+from cmtool.objectives.distances import l2
+from cmtool.objectives.multistep_distillation import ddim_step, mcd, next_below, pd
 from cmtool.testing import small_model
 
 
@@ -32,7 +30,7 @@ class Jumper:
 
     def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         s = next_below(sigma, self.boundaries)
-        return x + like(sigma / (sigma - s), x) * (self.data.flow(x, sigma, s) - x)
+        return x + broadcast_like(sigma / (sigma - s), x) * (self.data.flow(x, sigma, s) - x)
 
 
 def test_the_next_boundary_lies_below():
@@ -43,7 +41,7 @@ def test_the_next_boundary_lies_below():
 
 def test_a_jump_is_a_step_of_euler():
     x, t, s = batch().x, torch.tensor(3.0), torch.tensor(1.0)
-    assert torch.allclose(jump(x, t, s, 0.2 * x), x + (1 - 3) * (x - 0.2 * x) / 3, rtol=1e-6)
+    assert torch.allclose(ddim_step(x, t, s, 0.2 * x), x + (1 - 3) * (x - 0.2 * x) / 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -51,7 +49,7 @@ def test_a_jump_is_a_step_of_euler():
 def test_the_exact_jumps_have_no_loss(name, segments):
     data = LINES[name]
     objective = mcd(data, segments=segments, steps=10, decay=0.0)
-    objective.back = lambda x_t, batch, t, r: data.flow(x_t, t, r)
+    objective.previous_point = lambda x_t, batch, t, r: data.flow(x_t, t, r)
     perfect = Jumper(data, objective.boundaries())
     assert objective.loss(perfect, spread(data, 60), 0.0).max() < 1e-20
     if segments > 1:
@@ -78,10 +76,10 @@ def test_one_segment_is_consistency_distillation():
     ours.weight = lambda t, r: ((t - EPS) / t) ** 2
 
     def denoiser(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        return 0.7 * x / (1 + like(sigma, x))
+        return 0.7 * x / (1 + broadcast_like(sigma, x))
 
     def ends(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        return jump(x, sigma, torch.full_like(sigma, EPS), denoiser(x, sigma))
+        return ddim_step(x, sigma, torch.full_like(sigma, EPS), denoiser(x, sigma))
 
     assert torch.allclose(ours.loss(denoiser, b, 0.0), theirs.loss(ends, b, 0.0), rtol=1e-8)
 
@@ -93,11 +91,11 @@ def test_a_step_of_the_student_is_two_of_the_teacher():
     t, r = objective.pair(b.u, 0.0)
     assert torch.equal(t, karras(5)[[0, 1, 1, 2, 3, 3]])
     middle = ((t ** (1 / 7) + r ** (1 / 7)) / 2) ** 7
-    x_t = b.x + like(t, b.x) * b.z
+    x_t = b.x + broadcast_like(t, b.x) * b.z
     with torch.no_grad():
-        half = x_t + like((middle - t) / t, x_t) * (x_t - teacher(x_t, t))
-        end = half + like((r - middle) / middle, x_t) * (half - teacher(half, middle))
-    x_0 = x_t - like(t / (r - t), x_t) * (end - x_t)
+        half = x_t + broadcast_like((middle - t) / t, x_t) * (x_t - teacher(x_t, t))
+        end = half + broadcast_like((r - middle) / middle, x_t) * (half - teacher(half, middle))
+    x_0 = x_t - broadcast_like(t / (r - t), x_t) * (end - x_t)
     weight = (t**-2).clamp(min=1).float()
     loss = objective.loss(model, b, 0.0)
     assert torch.allclose(loss, weight * (0.7 * x_t - x_0).square().mean(1), rtol=1e-3)
@@ -129,7 +127,7 @@ def test_the_walk_of_the_levels_ends_where_the_jumps_do():
     data = golden_line()
     objective = mcd(data, segments=3, steps=12)
     perfect = Jumper(data, objective.boundaries())
-    levels = to_zero(torch.tensor(objective.sampling, dtype=torch.float64))
+    levels = append_zero(torch.tensor(objective.sampling, dtype=torch.float64))
     x = 80 * torch.tensor([[-1.3], [-0.2], [0.1], [0.9], [2.0]], dtype=torch.float64)
     end = last(probability_flow(perfect, x, levels, euler()))
     assert torch.allclose(end, data.consistency(x, 80.0, EPS), rtol=0, atol=EPS)

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 
 from cmtool.core.noise import Noise
-from cmtool.objectives.levels import several
+from cmtool.objectives.noise_levels import split_uniform
 
 
 def test_parts_are_uniform_and_independent():
     u = Noise(range(20_000)).uniform()
-    parts = torch.stack(several(u, 3)).numpy()
+    parts = torch.stack(split_uniform(u, 3)).numpy()
     assert parts.min() > 0
     assert parts.max() < 1
     for part in parts:
@@ -20,4 +20,4 @@ def test_parts_are_uniform_and_independent():
 
 def test_one_part_is_the_number_itself():
     u = torch.tensor([0.125, 0.7], dtype=torch.float64)
-    torch.testing.assert_close(several(u, 1)[0], u, atol=2.0**-52, rtol=0)
+    torch.testing.assert_close(split_uniform(u, 1)[0], u, atol=2.0**-52, rtol=0)

@@ -9,11 +9,9 @@ from torch import Tensor
 from cmtool.core.solvers import euler
 from cmtool.errors import UsageError
 from cmtool.objectives.consistency import along_teacher
-from cmtool.objectives.ecd import ecd
-from cmtool.objectives.ect import ect
-from cmtool.objectives.metrics import l2
+from cmtool.objectives.distances import l2
+from cmtool.objectives.easy_consistency import ecd, ect, posterior_mean, stable
 from cmtool.objectives.objective import Batch
-from cmtool.objectives.stable import posterior_mean, stable
 
 POINTS = torch.tensor([[0.3, -0.2], [-0.8, 0.5], [0.1, 0.9], [0.6, 0.4], [-0.3, -0.7]], dtype=torch.float64)
 
@@ -53,7 +51,7 @@ def test_it_is_distillation_by_euler_of_the_denoiser_of_the_data():
     b, objective = batch(), stable(sigma_min=0.0)
     objective.metric = l2
     taught = ect(sigma_min=0.0)
-    taught.metric, taught.back = l2, along_teacher(atoms(POINTS), euler())
+    taught.metric, taught.previous_point = l2, along_teacher(atoms(POINTS), euler())
     model = golden_line().student(EPS)
 
     def both(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -6,8 +6,8 @@ from test_consistency import scaled
 from torch import Tensor
 
 from cmtool.errors import UsageError
-from cmtool.objectives.levels import ect_ratio, log_student
-from cmtool.objectives.metrics import l2
+from cmtool.objectives.distances import l2
+from cmtool.objectives.noise_levels import ect_ratio, log_student
 from cmtool.objectives.objective import Batch
 from cmtool.objectives.tcm import tcm
 

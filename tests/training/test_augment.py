@@ -6,23 +6,23 @@ import torch
 from cmtool.backbones.unet import unet
 from cmtool.core.noise import Noise
 from cmtool.errors import UsageError
+from cmtool.training.affine import rotation, scaling, translation, warp_images
 from cmtool.training.augment import CHANGES, Augment
+from cmtool.training.augmentations import Spread
 from cmtool.training.batches import Batches
-from cmtool.training.changes import Spread
-from cmtool.training.warp import rotation, scaling, translation, warp
 
 IMAGES = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def test_a_map_that_moves_nothing_changes_nothing():
-    assert torch.allclose(warp(IMAGES, scaling(1, 1).expand(6, 3, 3)), IMAGES, atol=1e-6)
+    assert torch.allclose(warp_images(IMAGES, scaling(1, 1).expand(6, 3, 3)), IMAGES, atol=1e-6)
 
 
 def test_maps_from_pixel_to_pixel_move_pixels():
     quarter = rotation(torch.tensor([torch.pi / 2])).expand(6, 3, 3)
-    turned = [(warp(IMAGES, quarter) - torch.rot90(IMAGES, k, (2, 3))).abs().mean() for k in (1, -1)]
+    turned = [(warp_images(IMAGES, quarter) - torch.rot90(IMAGES, k, (2, 3))).abs().mean() for k in (1, -1)]
     assert turned[0] < 0.08 < 0.5 < turned[1]  # not exact: the filter is not quite symmetric
-    right = warp(IMAGES, translation(-3, 0).expand(6, 3, 3))
+    right = warp_images(IMAGES, translation(-3, 0).expand(6, 3, 3))
     assert torch.allclose(right[..., 3:], IMAGES[..., :-3], atol=1e-5)
     assert torch.allclose(right[..., :3], IMAGES[..., 1:4].flip(3), atol=1e-5)  # mirrored beyond the edge
 
@@ -120,7 +120,7 @@ def test_points_are_not_augmented():
 
 def test_the_network_hears_hints_and_takes_silence_for_none():
     torch.manual_seed(0)
-    net = unet((3, 8, 8), 0, width=16, mults=(1,), blocks=1, augment=9)
+    net = unet((3, 8, 8), 0, model_channels=16, channel_mult=(1,), num_blocks=1, augment=9)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     x, c = torch.randn(2, 3, 8, 8), torch.zeros(2)

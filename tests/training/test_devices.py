@@ -7,31 +7,31 @@ import time
 import pytest
 import torch
 
-from cmtool.core.workers import workers
+from cmtool.core.deterministic import worker_pool
 from cmtool.errors import UsageError
-from cmtool.training.devices import device, piece, precision, use_threads
+from cmtool.training.devices import choose_device, micro_batch_size, precision, use_threads
 
 THERE = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 HERE = {name for name, there in THERE.items() if there}
 
 
 def test_auto_is_a_device_that_is_here():
-    assert device("auto").type in HERE
-    assert (device("auto").type == "cpu") == (len(HERE) == 1)
-    assert device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in HERE
+    assert (choose_device("auto").type == "cpu") == (len(HERE) == 1)
+    assert choose_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:-1", "", "cpu cpu"])
 def test_what_is_no_device_is_said_so(name):
     with pytest.raises(UsageError, match="is not a device") as caught:
-        device(name)
+        choose_device(name)
     assert "cpu" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "meta", *sorted(THERE.keys() - HERE)])
 def test_a_device_that_is_not_here_is_said_so(name):
     with pytest.raises(UsageError, match=f"there is no device '{name}' here"):
-        device(name)
+        choose_device(name)
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def test_threads_are_as_many_as_asked_for_or_every_core_there_is():
 
 def test_a_batch_is_computed_in_four_pieces_where_there_are_cores_to_share():
     cpu, elsewhere = torch.device("cpu"), torch.device("cuda")
-    assert [piece(batch, (3, 32, 32), cpu) for batch in (1, 8, 20, 32, 64, 130)] == [1, 8, 8, 8, 16, 33]
-    assert [piece(64, shape, cpu) for shape in ((3, 16, 16), (1, 8, 8), (2,))] == [16, 32, 64]
-    assert piece(64, (3, 32, 32), elsewhere) == 64
+    assert [micro_batch_size(batch, (3, 32, 32), cpu) for batch in (1, 8, 20, 32, 64, 130)] == [1, 8, 8, 8, 16, 33]
+    assert [micro_batch_size(64, shape, cpu) for shape in ((3, 16, 16), (1, 8, 8), (2,))] == [16, 32, 64]
+    assert micro_batch_size(64, (3, 32, 32), elsewhere) == 64
 
 
 @pytest.mark.usefixtures("threads")
@@ -67,10 +67,10 @@ def test_workers_answer_in_order_with_one_core_each_and_leave_the_cores_as_they_
         time.sleep(0.01 * (n - i))
         return i, torch.get_num_threads()
 
-    with workers(n) as work:
+    with worker_pool(n) as work:
         assert list(work(answer, range(n))) == [(i, 1) for i in range(n)]
     assert torch.get_num_threads() == 2
-    with pytest.raises(RuntimeError, match="failed"), workers(n):
+    with pytest.raises(RuntimeError, match="failed"), worker_pool(n):
         raise RuntimeError("failed")
     assert torch.get_num_threads() == 2
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmtool.training.ema import Average, constant, counted, decay, power
+from cmtool.training.ema import EMA, constant_decay, counted_decay, ema_decay, power_decay
 
 
 def number(value: float) -> nn.Module:
@@ -13,14 +13,14 @@ def number(value: float) -> nn.Module:
     return layer
 
 
-def value_of(average: Average) -> float:
+def value_of(average: EMA) -> float:
     return average.model.weight.item()
 
 
 @pytest.mark.parametrize("batch", [1, 50, 500])
 def test_half_of_the_average_is_the_last_half_life(batch):
     """Weights of 0 until now and 1 for H images: the average is one half, whatever the batch."""
-    average, half_life, long_ago = Average(number(0.0), 1000), 1000, 10**9
+    average, half_life, long_ago = EMA(number(0.0), 1000), 1000, 10**9
     for images in range(batch, half_life + 1, batch):
         average.update(number(1.0), batch, long_ago + images)
     assert value_of(average) == pytest.approx(0.5, rel=1e-12)
@@ -30,7 +30,7 @@ def test_an_image_h_images_ago_counts_half_of_one_now():
     """The impulse response: what a step left in the average after H more images is half of what it left at once."""
     left = []
     for after in (0, 40):
-        average, images = Average(number(0.0), 4000), 10**9
+        average, images = EMA(number(0.0), 4000), 10**9
         average.update(number(1.0), 100, images)
         for step in range(after):
             average.update(number(0.0), 100, images + 100 * (step + 1))
@@ -43,7 +43,7 @@ def test_average_is_the_closed_form_while_its_half_life_grows():
     """``sum_j w_j (1 - b_j) prod_{i > j} b_i`` with ``b_i = 0.5^(batch / min(H, 0.05 n_i))``."""
     batch, half_life = 64, 500
     values = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    average = Average(number(3.0), half_life)
+    average = EMA(number(3.0), half_life)
     for step, value in enumerate(values, 1):
         average.update(number(value.item()), batch, step * batch)
     images = batch * torch.arange(1, 401, dtype=torch.float64)
@@ -56,28 +56,28 @@ def test_average_is_the_closed_form_while_its_half_life_grows():
 
 def test_the_start_is_soon_forgotten():
     """While the half-life is a twentieth of the run so far, k steps leave ``2^(-20 (1 + 1/2 + ... + 1/k))`` of it."""
-    average = Average(number(1.0), 1e12)
+    average = EMA(number(1.0), 1e12)
     for step in range(1, 4):
         average.update(number(0.0), 64, 64 * step)
     assert value_of(average) == pytest.approx(0.5 ** (20 * (1 + 1 / 2 + 1 / 3)), rel=1e-9)
 
 
 def test_decay_of_a_step():
-    assert decay(500, 10**9, 500) == 0.5
-    assert decay(512, 10**9, 500_000) == pytest.approx(0.99929047, abs=5e-9)
-    assert decay(4096, 10**9, 50_000_000) == pytest.approx(0.9999432189950708, rel=1e-12)
-    assert decay(64, 6400, 10**9) == pytest.approx(0.5**0.2, rel=1e-12)
+    assert ema_decay(500, 10**9, 500) == 0.5
+    assert ema_decay(512, 10**9, 500_000) == pytest.approx(0.99929047, abs=5e-9)
+    assert ema_decay(4096, 10**9, 50_000_000) == pytest.approx(0.9999432189950708, rel=1e-12)
+    assert ema_decay(64, 6400, 10**9) == pytest.approx(0.5**0.2, rel=1e-12)
 
 
 def test_no_half_life_is_no_average():
-    average, model = Average(number(1.0), 0), number(0.1234567890123)
+    average, model = EMA(number(1.0), 0), number(0.1234567890123)
     average.update(model, 64, 64)
     assert torch.equal(average.model.weight, model.weight)
 
 
 def test_the_average_is_a_copy_for_evaluation():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5)).train()
-    average = Average(model, 100)
+    average = EMA(model, 100)
     assert not average.model.training and model.training
     assert not any(p.requires_grad for p in average.model.parameters())
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_the_average_is_a_copy_for_evaluation():
 
 
 def test_a_constant_average_forgets_by_the_step():
-    average = Average(number(1.0), rule=constant(0.9))
+    average = EMA(number(1.0), rule=constant_decay(0.9))
     for step in range(5):
         average.update(number(0.0), 64, 64 * (step + 1))
     assert value_of(average) == pytest.approx(0.9**5, rel=1e-12)
@@ -98,22 +98,22 @@ def test_a_constant_average_forgets_by_the_step():
 def test_a_counted_average_begins_fast_and_ends_at_its_limit():
     """Steps 1, 2, 3 keep 2/11, 3/12 and 4/13 of it, whatever the batch; far on it is the limit."""
     for batch in (1, 50):
-        average = Average(number(1.0), rule=counted(0.999))
+        average = EMA(number(1.0), rule=counted_decay(0.999))
         for step in range(1, 4):
             average.update(number(0.0), batch, batch * step)
         assert value_of(average) == pytest.approx(2 / 11 * 3 / 12 * 4 / 13, rel=1e-12)
-    assert counted(0.999)(50, 10**9) == 0.999
+    assert counted_decay(0.999)(50, 10**9) == 0.999
 
 
 def test_a_power_average_begins_with_the_first_weights():
-    average = Average(number(7.0), rule=power(0.1))
+    average = EMA(number(7.0), rule=power_decay(0.1))
     average.update(number(2.0), 64, 64)
     assert value_of(average) == 2.0
 
 
 def test_the_gap_is_relative():
     model = nn.Linear(2, 1, dtype=torch.float64)
-    average = Average(model, 100)
+    average = EMA(model, 100)
     assert average.gap(model) == 0
     with torch.no_grad():
         for parameter in model.parameters():

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoise, Denoiser, Preconditioning
-from cmtool.core.flowmap import jump
+from cmtool.core.flow_map import flow_map_step
 from cmtool.objectives.ctm import ctm
 from cmtool.objectives.meanflow import meanflow
 from cmtool.objectives.objective import Objective
 from cmtool.training.batches import Batches, ahead
-from cmtool.training.ema import Average
+from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
-from cmtool.training.optimisers import learning_rate, optimiser
+from cmtool.training.optimizers import build_optimizer, learning_rate
 
 PAIRS = [
     (80.0, 0.0),
@@ -36,8 +36,8 @@ def trained(objective: Objective, images: int, lr: float, batch: int) -> Denoise
     net = mlp((1,), 0, width=64, depth=2, augment=objective.hints)
     model = Denoiser(net, objective.preconditioning or Preconditioning(STD))
     objective.begin(model)
-    steps = optimiser({"betas": [0.9, 0.99]}, model.parameters(), lr)
-    state = State(model, objective, steps, Average(model, images / 20))
+    steps = build_optimizer({"betas": [0.9, 0.99]}, model.parameters(), lr)
+    state = State(model, objective, steps, EMA(model, images / 20))
     batches = ahead(Batches(Points(), batch, seed=1).since(0))
     for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
         assert report.finite
@@ -51,7 +51,10 @@ def errors(model) -> list[float]:
     found = []
     for t, s in PAIRS:
         x = noisy(t)
-        there, here = DATA.flow(x, t, s), jump(model, x.float(), torch.full((len(x),), t), torch.full((len(x),), s))
+        there, here = (
+            DATA.flow(x, t, s),
+            flow_map_step(model, x.float(), torch.full((len(x),), t), torch.full((len(x),), s)),
+        )
         found.append((here - there).square().mean().sqrt().item() / (STD**2 + s**2) ** 0.5)
     return found
 
@@ -61,7 +64,7 @@ def ending(model: Denoiser) -> Denoise:
 
     def ends(x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         levels = sigma.to(x).expand(len(x))
-        return jump(model, x, levels, torch.zeros_like(levels))
+        return flow_map_step(model, x, levels, torch.zeros_like(levels))
 
     return ends
 

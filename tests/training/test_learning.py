@@ -12,18 +12,18 @@ from torch import Tensor
 
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoise, Denoiser, Preconditioning
-from cmtool.core.grids import karras, to_zero
 from cmtool.core.noise import Noise
-from cmtool.core.samplers import last, multistep, probability_flow, start
+from cmtool.core.sampling.loops import initial_noise, last, multistep, probability_flow
+from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.core.solvers import heun
-from cmtool.objectives.cd import cd
-from cmtool.objectives.ect import ect
+from cmtool.objectives.consistency_2023 import cd
+from cmtool.objectives.easy_consistency import ect
 from cmtool.objectives.edm import edm
 from cmtool.objectives.objective import Objective
 from cmtool.training.batches import Batches, ahead
-from cmtool.training.ema import Average
+from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
-from cmtool.training.optimisers import learning_rate, optimiser
+from cmtool.training.optimizers import build_optimizer, learning_rate
 
 EPS = 0.002
 DATA = Mixture.line((0.4, 0.6), (-0.5, 0.4), (0.15, 0.25))
@@ -55,8 +55,8 @@ def trained(objective: Objective, images: int, lr: float, parent: Denoiser | Non
     if parent:
         model.net.load_state_dict(parent.net.state_dict())
     objective.begin(model)
-    steps = optimiser({"betas": [0.9, 0.99]}, [*model.parameters(), *objective.trained()], lr)
-    state = State(model, objective, steps, Average(model, images / 20))
+    steps = build_optimizer({"betas": [0.9, 0.99]}, [*model.parameters(), *objective.trained()], lr)
+    state = State(model, objective, steps, EMA(model, images / 20))
     wanted = {"others": objective.others, "sharing": objective.sharing}
     batches = ahead(Batches(Points(), 256, seed=1, **wanted).since(0))
     for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
@@ -97,7 +97,7 @@ def transport(samples: Tensor) -> float:
 
 def one_step(model: Denoise, seeds: int = 4000) -> Tensor:
     noise, levels = Noise(range(seeds)), torch.tensor([80.0], dtype=torch.float64)
-    return last(multistep(model, start(noise, (1,), levels[0]), levels, noise))
+    return last(multistep(model, initial_noise(noise, (1,), levels[0]), levels, noise))
 
 
 def tell(name: str, errors: Sequence[float], distance: float) -> None:
@@ -114,7 +114,9 @@ def test_the_denoiser_is_learnt(teacher):
 
     assert max(denoising_errors(teacher)[:-1]) < 0.005, "80 is 5 deviations from what training visits"
     assert denoising_errors(linear)[0] > 0.1
-    walk = probability_flow(teacher, start(Noise(range(4000)), (1,), torch.tensor(80.0)), to_zero(karras(18)), heun())
+    walk = probability_flow(
+        teacher, initial_noise(Noise(range(4000)), (1,), torch.tensor(80.0)), append_zero(karras(18)), heun()
+    )
     assert transport(last(walk)) < 0.1
 
 

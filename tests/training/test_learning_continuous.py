@@ -3,10 +3,8 @@
 import pytest
 from test_learning import STD, consistency_errors, one_step, teacher, tell, trained, transport
 
-from cmtool.objectives.ccd import ccd
-from cmtool.objectives.cct import cct
-from cmtool.objectives.scd import scd
-from cmtool.objectives.sct import sct
+from cmtool.objectives.continuous_2023 import ccd, cct
+from cmtool.objectives.scm import scd, sct
 
 __all__ = ["teacher"]  # the fixture
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.guidance import Guided
-from cmtool.objectives.cd import cd
+from cmtool.objectives.consistency_2023 import cd
 from cmtool.objectives.edm import edm
 from cmtool.objectives.objective import Objective
 from cmtool.training.batches import Batches, ahead
-from cmtool.training.ema import Average
+from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
-from cmtool.training.optimisers import learning_rate, optimiser
+from cmtool.training.optimizers import build_optimizer, learning_rate
 
 MEANS, WIDTH, SHARE = (-0.5, 0.5), 0.25, 0.3  # a label in three is dropped
 CLASSES = [Gaussian(mean, WIDTH) for mean in MEANS]
@@ -51,8 +51,8 @@ def trained(objective: Objective, images: int, lr: float, drop: float = 0.0) -> 
     torch.manual_seed(0)
     model = Denoiser(mlp((1,), 2, width=64, depth=2), Preconditioning(STD, objective.sigma_min))
     objective.begin(model)
-    steps = optimiser({"betas": [0.9, 0.99]}, model.parameters(), lr)
-    state = State(model, objective, steps, Average(model, images / 20))
+    steps = build_optimizer({"betas": [0.9, 0.99]}, model.parameters(), lr)
+    state = State(model, objective, steps, EMA(model, images / 20))
     batches = ahead(Batches(Points(), 256, seed=1, drop=drop).since(0))
     for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
         assert report.finite

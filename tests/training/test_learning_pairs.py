@@ -6,17 +6,14 @@ from test_learning import DATA, EPS, STD, consistency_errors, one_step, teacher,
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoise, Denoiser
-from cmtool.core.grids import to_zero
 from cmtool.core.noise import Noise
-from cmtool.core.samplers import last, probability_flow, start
+from cmtool.core.sampling.loops import initial_noise, last, probability_flow
+from cmtool.core.sigma_schedules import append_zero
 from cmtool.core.solvers import euler
 from cmtool.objectives.cmt import cmt
-from cmtool.objectives.ecd import ecd
-from cmtool.objectives.ect import ect
-from cmtool.objectives.ict import ict
-from cmtool.objectives.mcd import mcd
-from cmtool.objectives.pd import pd
-from cmtool.objectives.stable import stable
+from cmtool.objectives.consistency_2023 import ict
+from cmtool.objectives.easy_consistency import ecd, ect, stable
+from cmtool.objectives.multistep_distillation import mcd, pd
 from cmtool.objectives.tcm import tcm
 
 __all__ = ["teacher"]  # the fixture
@@ -27,7 +24,7 @@ SOFT = {"weight": "output", "c": 0.3, "sigma_data": STD}
 @pytest.mark.parametrize(
     ("name", "recipe", "lr", "worst"),
     [
-        ("ict", lambda teacher: ict(last=160, **SOFT), 2e-3, 0.13),
+        ("ict", lambda teacher: ict(s1=160, **SOFT), 2e-3, 0.13),
         ("stable", lambda teacher: stable(**SOFT), 2e-3, 0.08),
         ("ecd", lambda teacher: ecd(teacher, **SOFT), 2e-3, 0.08),
         ("cmt", lambda teacher: cmt(teacher), 4e-3, 0.08),
@@ -54,7 +51,7 @@ def test_truncated_training_improves_the_levels_that_it_keeps(teacher):
 
 def jumped(model: Denoise, levels: list[float], x: Tensor) -> Tensor:
     """Euler's steps on a model's own levels."""
-    return last(probability_flow(model, x, to_zero(torch.tensor(levels, dtype=torch.float64)), euler()))
+    return last(probability_flow(model, x, append_zero(torch.tensor(levels, dtype=torch.float64)), euler()))
 
 
 @torch.no_grad()
@@ -76,6 +73,6 @@ def test_a_walk_of_few_steps_is_learnt(teacher, name, recipe, jumps, worst):
     assert len(objective.sampling) == jumps
     assert error_of_the_walk(student, objective.sampling) < worst
     assert error_of_the_walk(teacher, objective.sampling) > 3 * worst
-    samples = jumped(student, objective.sampling, start(Noise(range(4000)), (1,), torch.tensor(80.0)))
+    samples = jumped(student, objective.sampling, initial_noise(Noise(range(4000)), (1,), torch.tensor(80.0)))
     tell(f"{name}, {jumps} steps from 80", [error_of_the_walk(student, objective.sampling)], transport(samples))
     assert transport(samples) < 0.1

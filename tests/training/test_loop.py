@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.testing import small_model
-from cmtool.training.ema import Average
+from cmtool.training.ema import EMA
 from cmtool.training.loop import Report, State, train
-from cmtool.training.optimisers import optimiser
+from cmtool.training.optimizers import build_optimizer
 
 
 class Squares(Objective):
@@ -44,8 +44,8 @@ def state(objective: Objective | None = None, make: str = "sgd", images: int = 0
     if make == "sgd":
         steps = torch.optim.SGD(model.parameters(), lr=1.0)
     else:
-        steps = optimiser({"name": make}, model.parameters(), 1.0)
-    return State(model, objective or Squares(), steps, Average(model, half_life=100), images)
+        steps = build_optimizer({"name": make}, model.parameters(), 1.0)
+    return State(model, objective or Squares(), steps, EMA(model, half_life=100), images)
 
 
 def weights(module: nn.Module) -> Tensor:
@@ -186,7 +186,7 @@ class Coins(nn.Module):
 
 
 def state_of(model: nn.Module, steps: torch.optim.Optimizer, images: int = 0) -> State:
-    return State(model, Squares(), steps, Average(model, half_life=100), images)
+    return State(model, Squares(), steps, EMA(model, half_life=100), images)
 
 
 def masks(seed: int, images: int, total: int, before: int = 0, **options) -> list[Tensor]:
@@ -252,7 +252,7 @@ class Crossed(nn.Module):
 def test_gradients_reach_a_fused_optimiser_in_the_layout_of_the_weights(clip):
     """Fused Adam walks both in memory order; a gradient laid out otherwise would move the wrong weights."""
     ours, theirs = Crossed(), Crossed()
-    run(state_of(ours, optimiser({}, ours.parameters(), 1.0)), repeat(batch()), 60, clip=clip)
+    run(state_of(ours, build_optimizer({}, ours.parameters(), 1.0)), repeat(batch()), 60, clip=clip)
     plain = torch.optim.Adam(theirs.parameters(), lr=0.1, foreach=False)
     for _ in range(5):
         plain.zero_grad()

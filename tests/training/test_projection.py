@@ -7,12 +7,11 @@ from torch import Tensor, nn
 from cmtool.backbones.edm2 import edm2 as network
 from cmtool.backbones.magnitude import Conv
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.objectives.edm2 import edm2
+from cmtool.objectives.edm import edm2
 from cmtool.objectives.objective import Batch, Objective
-from cmtool.training.ema import Average
-from cmtool.training.loop import State, projected, train
-from cmtool.training.optimisers import optimiser
-from cmtool.training.snapshot import pack, unpack
+from cmtool.training.ema import EMA
+from cmtool.training.loop import State, pack, projected_layers, train, unpack
+from cmtool.training.optimizers import build_optimizer
 
 
 def batches(images: int = 0):
@@ -25,10 +24,10 @@ def batches(images: int = 0):
 
 def fresh() -> State:
     torch.manual_seed(0)
-    model = Denoiser(network((1, 8, 8), 2, width=8, head=8, blocks=1), Preconditioning())
+    model = Denoiser(network((1, 8, 8), 2, model_channels=8, head=8, num_blocks=1), Preconditioning())
     objective = edm2(head="fourier")
-    steps = optimiser({}, [*model.parameters(), *objective.trained()], 0.1)
-    return State(model, objective, steps, Average(model, 100))
+    steps = build_optimizer({}, [*model.parameters(), *objective.trained()], 0.1)
+    return State(model, objective, steps, EMA(model, 100))
 
 
 def run(state: State, total: int, **options) -> State:
@@ -85,5 +84,5 @@ def test_only_what_is_trained_is_touched():
     free, frozen = Conv(3, 4), Conv(3, 4).requires_grad_(False)
     model, objective = nn.Sequential(free, frozen, nn.Linear(4, 4)), Taught()
     trained = [p for p in model.parameters() if p.requires_grad]
-    state = State(model, objective, torch.optim.SGD(trained), Average(model, 100))
-    assert projected(state, trained) == [free]
+    state = State(model, objective, torch.optim.SGD(trained), EMA(model, 100))
+    assert projected_layers(state, trained) == [free]

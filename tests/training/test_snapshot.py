@@ -10,24 +10,22 @@ from torch import Tensor, nn
 from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.datasets.toy import gaussians
-from cmtool.files.state import load_state, save_state
-from cmtool.objectives.cd import cd
-from cmtool.objectives.ct import ct
-from cmtool.objectives.ect import ect
+from cmtool.files.sealed import load_state, save_state
+from cmtool.objectives.consistency_2023 import cd, ct
+from cmtool.objectives.easy_consistency import ect
 from cmtool.objectives.edm import edm
 from cmtool.testing import small_model
 from cmtool.training.batches import Batches, ahead
-from cmtool.training.ema import Average, constant, power
-from cmtool.training.loop import State, train
-from cmtool.training.optimisers import learning_rate, optimiser
-from cmtool.training.snapshot import pack, unpack
+from cmtool.training.ema import EMA, constant_decay, power_decay
+from cmtool.training.loop import State, pack, train, unpack
+from cmtool.training.optimizers import build_optimizer, learning_rate
 
 SIZE, STEPS = 16, 10
 RECIPES = {
     "edm": lambda teacher: edm(),
     "cd": lambda teacher: cd(teacher, decay=0.9),
     "cd without a target": lambda teacher: cd(teacher, decay=0.0, solver="euler"),
-    "ct": lambda teacher: ct(first=2, last=20),  # its grid grows on the way
+    "ct": lambda teacher: ct(s0=2, s1=20),  # its grid grows on the way
     "ect": lambda teacher: ect(stages=4),
 }
 
@@ -41,7 +39,7 @@ def fresh(recipe: str, name: str = "adam", dropout: float = 0.3, seed: int = 0) 
     objective = RECIPES[recipe](teacher)
     model = Denoiser(net, Preconditioning(sigma_min=objective.sigma_min))
     objective.begin(model)
-    return State(model, objective, optimiser({"name": name}, model.parameters(), 1.0), Average(model, 100))
+    return State(model, objective, build_optimizer({"name": name}, model.parameters(), 1.0), EMA(model, 100))
 
 
 def walk(state: State, until: int, **options) -> list[float]:
@@ -117,11 +115,11 @@ def test_a_run_may_be_cut_after_every_step(recipe, tmp_path):
 
 def test_every_average_is_taken_up(tmp_path):
     """Names of which one begins with another are told apart."""
-    rules = {"constant-0": constant(0.0), "constant-0.9": constant(0.9), "power-0.05": power(0.05)}
+    rules = {"constant-0": constant_decay(0.0), "constant-0.9": constant_decay(0.9), "power-0.05": power_decay(0.05)}
 
     def made(seed: int = 0) -> State:
         state = fresh("ect", seed=seed)
-        state.others = {name: Average(state.model, rule=rule) for name, rule in rules.items()}
+        state.others = {name: EMA(state.model, rule=rule) for name, rule in rules.items()}
         return state
 
     whole, part, again = made(), made(), made(seed=77)
@@ -190,8 +188,8 @@ def test_a_network_with_statistics_of_its_own_keeps_them():
     def made(seed: int) -> State:
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-        steps = optimiser({"name": "adam"}, model.parameters(), 0.1)
-        return State(model, edm(), steps, Average(model, 100))
+        steps = build_optimizer({"name": "adam"}, model.parameters(), 0.1)
+        return State(model, edm(), steps, EMA(model, 100))
 
     state, again = made(0), made(1)
     state.model(torch.randn(8, 2)).sum().backward()

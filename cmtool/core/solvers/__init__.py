@@ -1,7 +1,6 @@
 """Solvers of an ordinary differential equation: each carries x from one time, or noise level, to another."""
 
-from cmtool.core.solvers.library import euler, heun
-from cmtool.core.solvers.step import Field, Solver, begin, integrate
-from cmtool.core.solvers.tableaux import RungeKutta
+from cmtool.core.solvers.runge_kutta import RungeKutta, euler, heun
+from cmtool.core.solvers.solver import Field, Solver, integrate, start_solver
 
-__all__ = ["Field", "RungeKutta", "Solver", "begin", "euler", "heun", "integrate"]
+__all__ = ["Field", "RungeKutta", "Solver", "euler", "heun", "integrate", "start_solver"]

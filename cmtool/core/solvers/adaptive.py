@@ -1,17 +1,20 @@
-"""Solvers that choose their own steps from a tolerance."""
+"""ODE solvers that choose their own steps from a tolerance: RK45 (Dormand-Prince) and those of scipy."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cmtool.core.denoiser import like
-from cmtool.core.solvers.step import Field
-from cmtool.core.solvers.tableaux import along
-from cmtool.errors import Diverged
+from cmtool.core.denoiser import broadcast_like
+from cmtool.core.process import VE
+from cmtool.core.solvers.runge_kutta import NativeTimeSolver, weighted_step
+from cmtool.core.solvers.solver import Field, Solver
+from cmtool.errors import Diverged, UsageError, unknown_name
 
-__all__ = ["DormandPrince", "Scipy"]
+__all__ = ["DormandPrince", "Scipy", "rk45", "scipy"]
+
 
 # Dormand and Prince 1980, A family of embedded Runge-Kutta formulae: order 5, and 4 to tell the error.
 C = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
@@ -23,7 +26,7 @@ A = (
     (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
-ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+ERROR_WEIGHTS = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
 
 
@@ -39,7 +42,7 @@ class DormandPrince:
     rtol: float = 1e-4
     atol: float = 1e-4
     order: int = 5
-    evaluations: None = None
+    nfe_per_step: None = None
 
     def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         t, s = (v.to(x.device, torch.float64).expand(len(x)) for v in (t, s))
@@ -54,7 +57,7 @@ class DormandPrince:
             new, last, error = self._attempt(field, x, t, end, slope)
             ratio = self._ratio(error, x, new)
             taken = ratio <= 1
-            x, slope = (torch.where(like(taken, x).bool(), a, b) for a, b in ((new, x), (last, slope)))
+            x, slope = (torch.where(broadcast_like(taken, x).bool(), a, b) for a, b in ((new, x), (last, slope)))
             h = (end - t) * (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
             t = torch.where(taken, end, t)
             way, lost = torch.stack([t != s, ~taken & ~(h.abs() > 1e-12 * span)]).tolist()
@@ -65,9 +68,9 @@ class DormandPrince:
         """x and the slope at the end of a step, and the difference between the two orders."""
         h, slopes, new = end - t, [slope], x
         for c, row in zip(C, A, strict=True):
-            new = along(x, h, row, slopes)
+            new = weighted_step(x, h, row, slopes)
             slopes.append(field(new, end if c == 1 else t + c * h))
-        return new, slopes[-1], along(torch.zeros_like(x), h, ERROR, slopes)
+        return new, slopes[-1], weighted_step(torch.zeros_like(x), h, ERROR_WEIGHTS, slopes)
 
     def _ratio(self, error: Tensor, x: Tensor, new: Tensor) -> Tensor:
         allowed = self.atol + self.rtol * torch.maximum(x.abs(), new.abs())
@@ -89,7 +92,7 @@ class Scipy:
     rtol: float = 1e-5
     atol: float = 1e-5
     order: int = 5
-    evaluations: None = None
+    nfe_per_step: None = None
 
     def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         t, s = (v.to(torch.float64).expand(len(x)) for v in (t, s))
@@ -111,3 +114,29 @@ class Scipy:
 
 def _flat(row: Tensor) -> np.ndarray:
     return row.double().flatten().cpu().numpy()
+
+
+SCIPY_METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
+
+
+def rk45(*, rtol: float = 1e-4, atol: float = 1e-4) -> Solver:
+    """Runge-Kutta of order 5 by Dormand and Prince, with steps that keep the error below ``atol + rtol |x|``.
+
+    They are steps in ln sigma, the time of a variance-exploding process: in sigma itself the slope blows up towards the
+    image, where an estimate of the error that crosses 0 lets a wrong step pass.
+    """
+    return NativeTimeSolver(VE(1.0, math.e), DormandPrince(*_tolerances("rk45", rtol, atol)))
+
+
+def scipy(*, method: str = "DOP853", rtol: float = 1e-5, atol: float = 1e-5) -> Solver:
+    """``scipy.integrate.solve_ivp`` with any of its methods, for small problems and checks."""
+    if method not in SCIPY_METHODS:
+        raise unknown_name("method of the solver scipy", method, SCIPY_METHODS)
+    return Scipy(method, *_tolerances("scipy", rtol, atol))
+
+
+def _tolerances(name: str, rtol: float, atol: float) -> tuple[float, float]:
+    for option, value in (("rtol", rtol), ("atol", atol)):
+        if value <= 0:
+            raise UsageError(f"{option} of the solver {name} must be greater than 0, not {value:g}")
+    return rtol, atol

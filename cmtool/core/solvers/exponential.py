@@ -1,4 +1,4 @@
-"""Solvers made for the probability-flow ODE: linear in x but for the denoiser, and exact in the linear part.
+"""DPM-Solver++ and UniPC: exponential integrators of the probability-flow ODE, exact in its linear part.
 
 With ``lambda = -ln sigma`` the equation is ``dx/dlambda = D - x``. Where D is the polynomial through D_0 at t and
 further D_k at levels u_k, the step to s of length ``h = ln(t/s)`` has the closed form
@@ -16,10 +16,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cmtool.core.denoiser import like
-from cmtool.core.solvers.step import Field
+from cmtool.core.denoiser import broadcast_like
+from cmtool.core.solvers.solver import Field, Solver
+from cmtool.errors import UsageError, unknown_name
 
-__all__ = ["Multistep", "Singlestep", "bh1", "bh2", "exact", "phi"]
+__all__ = [
+    "Multistep",
+    "Singlestep",
+    "bh1",
+    "bh2",
+    "dpmpp_2m",
+    "dpmpp_2s",
+    "dpmpp_3m",
+    "dpmpp_3s",
+    "exact",
+    "phi",
+    "unipc",
+]
+
 
 Node = tuple[Tensor, Tensor]  # (level, the denoised image there)
 Rule = Callable[[Tensor, Tensor], Tensor]  # (h [...], r [K, ...]) -> the weights w [K, ...]
@@ -60,17 +74,17 @@ def uncorrected(h: Tensor, r: Tensor) -> Tensor:
 def advance(x: Tensor, here: Node, s: Tensor, nodes: list[Node], rule: Rule) -> Tensor:
     """x at s from x at ``here``, with D the polynomial through ``here`` and ``nodes``."""
     t, denoised = here
-    out = denoised + like(s / t, x) * (x - denoised)
+    out = denoised + broadcast_like(s / t, x) * (x - denoised)
     if nodes:
         h = (t / s).log()
         weights = rule(h, torch.stack([(t / u).log() / h for u, _ in nodes]))
-        out = out + sum(like(w, x) * (other - denoised) for w, (_, other) in zip(weights, nodes, strict=True))
+        out = out + sum(broadcast_like(w, x) * (other - denoised) for w, (_, other) in zip(weights, nodes, strict=True))
     return out
 
 
 def denoise(field: Field, x: Tensor, sigma: Tensor) -> Tensor:
     """``D = x - sigma dx/dsigma``."""
-    return x - like(sigma, x) * field(x, sigma)
+    return x - broadcast_like(sigma, x) * field(x, sigma)
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ class Singlestep:
         return len(self.parts) + 1
 
     @property
-    def evaluations(self) -> int:
+    def nfe_per_step(self) -> int:
         return len(self.parts) + 1
 
     def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -108,16 +122,16 @@ class Multistep:
     past: int
     corrects: bool = False
     rule: Rule = bh2
-    evaluations: int = 1
+    nfe_per_step: int = 1
 
-    def begin(self) -> "_Walk":
-        return _Walk(self)
+    def begin(self) -> "_History":
+        return _History(self)
 
     def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         return self.begin()(field, x, t, s)
 
 
-class _Walk:
+class _History:
     def __init__(self, method: Multistep):
         self.method = method
         self.known: list[Node] = []  # the latest first
@@ -132,3 +146,37 @@ class _Walk:
     def _advance(self, x: Tensor, s: Tensor, *more: Node) -> Tensor:
         here, *before = self.known
         return advance(x, here, s, [*before, *more], self.method.rule)
+
+
+def dpmpp_2s() -> Solver:
+    """DPM-Solver++ 2S, a look at the middle in ln sigma (Lu et al. 2022, arXiv 2211.01095, algorithm 1)."""
+    return Singlestep((1 / 2,), bh2)
+
+
+def dpmpp_3s() -> Solver:
+    """DPM-Solver++ 3S, looks at one and two thirds in ln sigma (Lu et al. 2022, arXiv 2211.01095)."""
+    return Singlestep((1 / 3, 2 / 3), exact)
+
+
+def dpmpp_2m() -> Solver:
+    """DPM-Solver++ 2M (Lu et al. 2022, arXiv 2211.01095, algorithm 2)."""
+    return Multistep(order=2, past=1)
+
+
+def dpmpp_3m(*, corrected: bool = True) -> Solver:
+    """DPM-Solver++ 3M (Lu et al. 2022, arXiv 2211.01095).
+
+    The code of its authors, and what was copied from it, halves the second derivative by mistake and is of order 2;
+    ``corrected=False`` repeats that for the sake of published images.
+    """
+    return Multistep(order=3, past=2) if corrected else Multistep(order=2, past=2, rule=uncorrected)
+
+
+def unipc(*, order: int = 3, variant: str = "bh2") -> Solver:
+    """UniPC-p with p = ``order`` 1, 2 or 3, whose corrector makes it of order p + 1 (Zhao et al. 2023, 2302.04867)."""
+    rules: dict[str, Rule] = {"bh1": bh1, "bh2": bh2}
+    if variant not in rules:
+        raise unknown_name("variant of the solver unipc", variant, rules)
+    if order not in (1, 2, 3):
+        raise UsageError(f"order of the solver unipc is 1, 2 or 3, not {order}")
+    return Multistep(order + 1, past=order - 1, corrects=True, rule=rules[variant])

@@ -9,40 +9,39 @@ import numpy as np
 from cmtool.errors import BadFile, MissingInput, check_regular
 from cmtool.files.atomic import make_folder, write_bytes
 from cmtool.files.streams.item import Item
-from cmtool.files.streams.labels import chosen, labels_of
-from cmtool.files.streams.names import Passed, is_picture, told
-from cmtool.files.streams.numbers import whole_label
+from cmtool.files.streams.labels import choose_file, labels_of, whole_label
+from cmtool.files.streams.names import SkippedFiles, describe_skipped, is_picture
 from cmtool.files.streams.sink import stem
-from cmtool.filetree import files_below
 from cmtool.label_files import LABELS
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
-from cmtool.strictjson import dumps
+from cmtool.text_files import dump_json
+from cmtool.user_paths import files_below
 
 __all__ = ["EACH", "LABELS", "MORE", "FolderSink", "keys", "labels_in", "labels_out", "read", "read_labels"]
 
 MORE, EACH = 1 << 20, 512  # bytes that it may have, and more for each picture
 
 
-def read(root: Path, passed: Passed) -> Iterator[Item]:
+def read(root: Path, passed: SkippedFiles) -> Iterator[Item]:
     """Every picture below ``root`` in the order of its path; hidden files and other kinds are passed over."""
     names, files = _pictures(root, passed)
     labels: list[int | None] = [None] * len(names)
-    if file := chosen(files, names, str(root), passed):
+    if file := choose_file(files, names, str(root), passed):
         labels = labels_of(read_labels(root / file, len(names)), names, file, str(root / file), passed)
     return (Item(str(root / name), root / name, label, name) for name, label in zip(names, labels, strict=True))
 
 
-def keys(root: Path, passed: Passed | None = None) -> list[str]:
+def keys(root: Path, passed: SkippedFiles | None = None) -> list[str]:
     """The paths of the pictures below ``root``, in their order; MissingInput where there are none."""
-    return _pictures(root, Passed() if passed is None else passed)[0]
+    return _pictures(root, SkippedFiles() if passed is None else passed)[0]
 
 
-def _pictures(root: Path, passed: Passed) -> tuple[list[str], list[str]]:
+def _pictures(root: Path, passed: SkippedFiles) -> tuple[list[str], list[str]]:
     """The paths of the pictures, and of all files."""
     files = files_below(root).files
     names = [name for name in files if is_picture(name, passed)]
     if not names:
-        left = f"; {told(passed)}" if passed else ""
+        left = f"; {describe_skipped(passed)}" if passed else ""
         raise MissingInput(f"there are no pictures in {root}{left}", f"suffixes that are read: {', '.join(SUFFIXES)}")
     for name in names:
         check_regular(root / name)
@@ -73,7 +72,7 @@ def labels_in(data: bytes, name: str) -> dict[str, int]:
 
 def labels_out(labels: Mapping[str, int | None] | None) -> bytes:
     """A ``dataset.json`` of labels by file name, or of none."""
-    return dumps({"labels": None if labels is None else sorted(labels.items())}).encode()
+    return dump_json({"labels": None if labels is None else sorted(labels.items())}).encode()
 
 
 class FolderSink:

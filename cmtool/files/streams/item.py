@@ -11,7 +11,7 @@ import numpy as np
 from cmtool.errors import BadFile, CmtoolError
 from cmtool.pictures import MAX_BYTES, decode, planes, size_of_file, with_channels
 
-__all__ = ["WORKERS", "Batch", "Item", "batched", "decoded", "pixels", "size_of"]
+__all__ = ["WORKERS", "Item", "ItemBatch", "batch_items", "decode_items", "pixels", "size_of"]
 
 WORKERS = 4  # threads that decode or encode; zlib and the JPEG decoder work without the interpreter's lock
 MOST = 1 << 28  # bytes of pixels in a batch
@@ -34,7 +34,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ItemBatch:
     """``images`` uint8 [B, C, H, W] (or points float32 [B, D]), their ``names``, and ``labels`` int64 [B] or None."""
 
     names: list[str]
@@ -45,23 +45,23 @@ class Batch:
         return len(self.names)
 
 
-def batched(items: Iterator[Item], size: int, channels: int | None = None) -> Iterator[Batch]:
+def batch_items(items: Iterator[Item], size: int, channels: int | None = None) -> Iterator[ItemBatch]:
     """Images in their order, ``size`` at a time, or fewer where they are large.
 
     All have the size of the first one. Grey ones among coloured ones become coloured, or all have ``channels`` (1 or
     3). Labels are given where every image of the batch has one. BadFile names the image that does not fit.
     """
     first: tuple[str, np.ndarray] | None = None
-    for some in decoded(items, size):
+    for some in decode_items(items, size):
         images = []
         for item, image in some:
             image = with_channels(image, channels) if channels and image.ndim == 3 else image
             first = first or (item.name, image)
             images.append(_like(first, item.name, image))
-        yield Batch([item.name for item, _ in some], np.stack(images), _labels([item.label for item, _ in some]))
+        yield ItemBatch([item.name for item, _ in some], np.stack(images), _labels([item.label for item, _ in some]))
 
 
-def decoded(items: Iterator[Item], size: int) -> Iterator[list[tuple[Item, np.ndarray]]]:
+def decode_items(items: Iterator[Item], size: int) -> Iterator[list[tuple[Item, np.ndarray]]]:
     """Items with their pixels, each of its own size, ``size`` at a time, or fewer where they are large.
 
     A few are decoded at once; a large one alone, so that what is in memory has a bound, whatever the files say.

@@ -14,11 +14,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cmtool.errors import BadFile, UsageError, WriteFailed
-from cmtool.files.atomic import make_folder, writing
-from cmtool.files.locks import take
-from cmtool.strictjson import dumps
+from cmtool.files.atomic import make_folder, take_lock, write_file
+from cmtool.text_files import dump_json
 
-__all__ = ["MANIFEST", "Wanted", "agreement", "beside", "entries", "forgotten", "held", "is_complete", "told"]
+__all__ = [
+    "MANIFEST",
+    "ImageSettings",
+    "agreement",
+    "beside",
+    "deleted_entry",
+    "describe_found",
+    "entries",
+    "hold_manifest",
+    "is_complete",
+]
 
 MANIFEST = "manifest.jsonl"
 LONGEST = 1 << 20  # bytes of a line
@@ -26,7 +35,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImageSettings:
     """The images a run is to write: their ``seeds``, ``labels`` (or None), ``shape``, and ``facts`` that all share.
 
     ``classes`` are the names of the labels, where they have any.
@@ -46,7 +55,7 @@ class Wanted:
         return None if self.labels is None else int(self.labels[i])
 
     def line(self, seed: int, label: int | None) -> str:
-        return dumps({"seed": seed, "class": label, **self.facts}) + "\n"
+        return dump_json({"seed": seed, "class": label, **self.facts}) + "\n"
 
     def lines(self) -> Iterator[str]:
         return (self.line(seed, self.label(i)) for i, seed in enumerate(self.seeds))
@@ -54,21 +63,21 @@ class Wanted:
     def strangers(self, found: Iterable[Mapping[str, Any]]) -> list[int]:
         """The seeds of images that share a place with these and were made by another model or with other settings."""
         facts = self.plain
-        others = [one["seed"] for one in found if one.keys() != {"seed"} and told(one) != facts]
+        others = [one["seed"] for one in found if one.keys() != {"seed"} and describe_found(one) != facts]
         seeds = set(self.seeds) if others else ()
         return [seed for seed in others if seed not in seeds]
 
     @property
     def plain(self) -> dict[str, Any]:
         """The facts as they are read back."""
-        return json.loads(dumps(self.facts))
+        return json.loads(dump_json(self.facts))
 
-    def cut(self, shard: int, shards: int) -> "Wanted":
+    def cut(self, shard: int, shards: int) -> "ImageSettings":
         """Part ``shard`` (from 1) of ``shards``: neighbours, and numbers that differ by one at most."""
         n = len(self)
         part = slice((shard - 1) * n // shards, shard * n // shards)
         labels = None if self.labels is None else self.labels[part]
-        return Wanted(self.seeds[part], labels, self.shape, self.facts, self.classes)
+        return ImageSettings(self.seeds[part], labels, self.shape, self.facts, self.classes)
 
 
 def beside(path: Path, word: str) -> Path:
@@ -76,7 +85,7 @@ def beside(path: Path, word: str) -> Path:
     return path.with_name(f"{path.name}.{word}")
 
 
-def agreement(manifest: Path, wanted: Wanted) -> int:
+def agreement(manifest: Path, wanted: ImageSettings) -> int:
     """How many images of ``wanted``, from the first on, are the manifest's first; 0 when there is none."""
     try:
         pairs = zip(_lines(manifest, torn=False), wanted.lines(), strict=False)
@@ -85,7 +94,7 @@ def agreement(manifest: Path, wanted: Wanted) -> int:
         return 0
 
 
-def is_complete(path: Path, wanted: Wanted) -> bool:
+def is_complete(path: Path, wanted: ImageSettings) -> bool:
     """Whether the finished file ``path`` holds just these images."""
     manifest = beside(path, MANIFEST)
     if not path.is_file() or not manifest.is_file():
@@ -93,14 +102,14 @@ def is_complete(path: Path, wanted: Wanted) -> bool:
     return sum(1 for _ in _lines(manifest)) == len(wanted) == agreement(manifest, wanted)
 
 
-def told(found: Mapping[str, Any]) -> dict[str, Any]:
+def describe_found(found: Mapping[str, Any]) -> dict[str, Any]:
     """What a line says beside the seed and the class."""
     return {key: value for key, value in found.items() if key not in ("seed", "class")}
 
 
-def forgotten(seed: int) -> str:
+def deleted_entry(seed: int) -> str:
     """The line of a seed under whose name there may be anything."""
-    return dumps({"seed": seed}) + "\n"
+    return dump_json({"seed": seed}) + "\n"
 
 
 def entries(path: Path, strict: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -111,7 +120,7 @@ def entries(path: Path, strict: bool = False) -> Iterator[tuple[str, dict[str, A
     """
     with contextlib.suppress(FileNotFoundError):
         for number, line in enumerate(_lines(path, strict), 1):
-            found = _parsed(line)
+            found = _parse(line)
             if found is not None:
                 yield line.decode(), found
             elif strict and line.strip():
@@ -131,7 +140,7 @@ def _lines(path: Path, torn: bool = True) -> Iterator[bytes]:
                 yield line.rstrip(b"\r\n") + b"\n"
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(line.decode())
     except (ValueError, RecursionError):
@@ -147,7 +156,7 @@ def _counts(value: Any) -> bool:
 
 
 @contextlib.contextmanager
-def held(path: Path, then: Callable[[], None] = lambda: None) -> Iterator[BinaryIO]:
+def hold_manifest(path: Path, then: Callable[[], None] = lambda: None) -> Iterator[BinaryIO]:
     """The file, made if need be, with this process as its only writer; the system lets go when the process dies.
 
     ``then`` is called when it has been let go. UsageError when another process holds it.
@@ -164,10 +173,10 @@ def held(path: Path, then: Callable[[], None] = lambda: None) -> Iterator[Binary
 
 def _lock(path: Path) -> BinaryIO:
     while True:
-        with writing(path):
+        with write_file(path):
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         try:
-            take(file)
+            take_lock(file)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     return file

@@ -1,17 +1,33 @@
-"""Names of images in folders and archives: which are safe, which are pictures, and which belong together."""
+"""Names of images in folders and archives: which are safe, which are pictures, which belong together.
+
+And what a file is by how it begins.
+"""
 
 import unicodedata
 from collections import Counter
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 from cmtool.errors import BadFile
-from cmtool.filetree import is_visible
 from cmtool.picture_kinds import SUFFIXES, UNREAD
+from cmtool.pictures import kind_of
+from cmtool.user_paths import is_visible
 
-__all__ = ["Passed", "is_picture", "matched", "member", "told", "without_suffix"]
+__all__ = [
+    "HINTS",
+    "SkippedFiles",
+    "check_kind",
+    "container_of",
+    "describe_skipped",
+    "is_picture",
+    "match_key",
+    "peek",
+    "safe_member",
+    "without_suffix",
+]
 
 
-class Passed(Counter[str]):
+class SkippedFiles(Counter[str]):
     """How many pictures of each kind that is not read were passed over, and ``notes`` on what else was."""
 
     def __init__(self) -> None:
@@ -24,7 +40,7 @@ class Passed(Counter[str]):
             self.notes.append(text)
 
 
-def member(name: str, archive: str) -> str:
+def safe_member(name: str, archive: str) -> str:
     """The path of a member within its archive, without ``./``; BadFile where it would lead out of a folder.
 
     Every other name is as good in an archive as in a folder, whatever its script, spaces and joiners.
@@ -35,7 +51,7 @@ def member(name: str, archive: str) -> str:
     return PurePosixPath(name).as_posix()
 
 
-def is_picture(name: str, passed: Passed | None = None) -> bool:
+def is_picture(name: str, passed: SkippedFiles | None = None) -> bool:
     """Whether the file is one that is read; a picture of another kind is counted in ``passed``, a hidden one is not."""
     if not is_visible(name):
         return False
@@ -45,7 +61,7 @@ def is_picture(name: str, passed: Passed | None = None) -> bool:
     return suffix in SUFFIXES
 
 
-def told(passed: Passed) -> str:
+def describe_skipped(passed: SkippedFiles) -> str:
     """``3 pictures were left out, since their kinds are not read: 2 .tif, 1 .gif``."""
     n, kinds = sum(passed.values()), ", ".join(f"{count:,} {kind}" for kind, count in sorted(passed.items()))
     those = "1 picture was left out, since its kind is" if n == 1 else f"{n:,} pictures were left out: their kinds are"
@@ -58,6 +74,32 @@ def without_suffix(key: str) -> str:
     return path.with_suffix("").as_posix() if path.suffix.lower() in SUFFIXES else key
 
 
-def matched(key: str) -> str:
+def match_key(key: str) -> str:
     """What two files of one name share: no suffix, and letters written in one of the ways that Unicode has."""
     return unicodedata.normalize("NFC", without_suffix(key))
+
+
+HINTS = {
+    **dict.fromkeys(("gzip file", "bzip2 file", "xz file", "zstd file"), "unpack it: gzip -dc FILE | cmtool ... -"),
+    "Git LFS pointer": "fetch the file itself with: git lfs pull",
+    "HTML page": "the download went wrong: get the file itself",
+}
+
+
+def container_of(start: bytes) -> str | None:
+    """``gzip file``, ``tar archive``, ``HTML page``, ... of the first 512 bytes; None where they tell nothing."""
+    return "tar archive" if start[257:262] == b"ustar" else kind_of(start)
+
+
+def check_kind(start: bytes, name: str, what: str) -> None:
+    """BadFile that says what a file is that does not begin as ``what`` does, where its first bytes tell."""
+    kind = container_of(start)
+    if kind and kind not in what:
+        raise BadFile(f"{name} is not {what}, but of the kind: {kind}", HINTS.get(kind))
+
+
+def peek(file: BinaryIO, size: int = 512) -> bytes:
+    """The first bytes of a file that can seek, which is left where it was."""
+    start = file.read(size)
+    file.seek(-len(start), 1)
+    return start

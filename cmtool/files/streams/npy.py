@@ -6,25 +6,24 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cmtool.errors import parsing
-from cmtool.files.streams.arrays import Rows, begins, items, layout, row
+from cmtool.errors import report_damage
 from cmtool.files.streams.item import Item
-from cmtool.files.streams.kinds import check_kind, starting
-from cmtool.files.streams.names import Passed
+from cmtool.files.streams.names import SkippedFiles, check_kind, peek
+from cmtool.files.streams.numpy_rows import Rows, begins, items, layout, row
 
 __all__ = ["NpySink", "read", "read_stream"]
 
 
-def read(path: Path, passed: Passed) -> Iterator[Item]:
+def read(path: Path, passed: SkippedFiles) -> Iterator[Item]:
     """Its rows; BadFile when damaged or something else."""
     with path.open("rb") as file:
-        check_kind(starting(file), str(path), "a numpy array")
+        check_kind(peek(file), str(path), "a numpy array")
         yield from read_stream(file, str(path))
 
 
 def read_stream(file: BinaryIO, name: str) -> Iterator[Item]:
     """The rows of an array that comes through ``file``."""
-    with parsing(name, "is not an .npy file, or is damaged"):
+    with report_damage(name, "is not an .npy file, or is damaged"):
         yield from items(Rows(file, name), None, name)
 
 

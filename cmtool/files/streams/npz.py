@@ -13,12 +13,12 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from cmtool.errors import BadFile
-from cmtool.files.streams.arrays import Rows, begins, blocks, header, items, layout, row
 from cmtool.files.streams.item import Item
-from cmtool.files.streams.names import Passed, member
-from cmtool.files.streams.numbers import whole_label
-from cmtool.files.streams.stored import Entry, Stored
-from cmtool.files.streams.zip import PLAIN, check_members, opened
+from cmtool.files.streams.labels import whole_label
+from cmtool.files.streams.names import SkippedFiles, safe_member
+from cmtool.files.streams.numpy_rows import Rows, begins, blocks, header, items, layout, row
+from cmtool.files.streams.zip import PLAIN, check_members, open_zip
+from cmtool.files.streams.zip_writer import Entry, ZipWriter
 
 __all__ = ["NpzSink", "keys", "read"]
 
@@ -27,13 +27,13 @@ IMAGES, LABELS = ("arr_0", "samples"), "arr_1"
 
 def keys(path: Path) -> list[str]:
     """The names of the arrays in an ``.npz``, without reading any; BadFile when it is none."""
-    with opened(path, "an .npz file") as archive:
+    with open_zip(path, "an .npz file") as archive:
         return _keys(archive, path)
 
 
-def read(path: Path, passed: Passed) -> Iterator[Item]:
+def read(path: Path, passed: SkippedFiles) -> Iterator[Item]:
     """Its images or points; BadFile when damaged or something else."""
-    with opened(path, "an .npz file") as archive:
+    with open_zip(path, "an .npz file") as archive:
         found = _keys(archive, path)
         check_members(archive)
         key = next((key for key in IMAGES if key in found), None)
@@ -60,7 +60,7 @@ def _labels(archive: zipfile.ZipFile, images: Rows, path: Path) -> Iterator[int]
 
 
 def _keys(archive: zipfile.ZipFile, path: Path) -> list[str]:
-    names = [member(name, str(path)).removesuffix(".npy") for name in archive.namelist()]
+    names = [safe_member(name, str(path)).removesuffix(".npy") for name in archive.namelist()]
     if len(set(names)) != len(names):
         raise BadFile(f"{path} holds an array twice")
     return names
@@ -74,7 +74,7 @@ class NpzSink:
 
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], n: int, labelled: bool):
         self.file, self.n, self.labelled = file, n, labelled
-        self.archive, self.head, self.width = Stored(file), *layout(shape, n)
+        self.archive, self.head, self.width = ZipWriter(file), *layout(shape, n)
         self.labels: list[int | None] = []
         self.images, self.crc = Entry(b"", 0, 0, 0, 0), 0
 

@@ -10,12 +10,12 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from cmtool.errors import UsageError, parsing
+from cmtool.errors import UsageError, report_damage
 from cmtool.files.streams.item import Item
-from cmtool.files.streams.names import Passed
-from cmtool.files.streams.numbers import whole_label
+from cmtool.files.streams.labels import whole_label
+from cmtool.files.streams.names import SkippedFiles
 from cmtool.pictures import MAX_BYTES, MAX_PIXELS, decode, planes
-from cmtool.strictjson import dumps
+from cmtool.text_files import dump_json
 
 __all__ = ["LAYOUT", "SheetSink", "is_sheet", "read", "read_bytes"]
 
@@ -50,7 +50,7 @@ class Layout:
         return self.height, self.width
 
 
-def read(path: Path, passed: Passed) -> Iterator[Item]:
+def read(path: Path, passed: SkippedFiles) -> Iterator[Item]:
     """The images of a sheet, row by row, or the one picture."""
     pixels = decode(path)  # says in a sentence what is wrong
     return _cut(planes(pixels), path.read_bytes(), str(path), path.name)
@@ -72,7 +72,7 @@ def _cut(picture: np.ndarray, data: bytes, name: str, key: str) -> Iterator[Item
     if text is None:
         yield Item(name, picture, key=key)
         return
-    with parsing(name, "is not a sheet that is laid out as it says, or is damaged"):
+    with report_damage(name, "is not a sheet that is laid out as it says, or is damaged"):
         layout = _layout(text, picture, name)
     for i in range(layout.n):
         top, left = layout.corner(i)
@@ -148,6 +148,6 @@ class SheetSink:
 
     def finish(self) -> None:
         text = PngImagePlugin.PngInfo()
-        text.add_text(LAYOUT, dumps(self.layout | {"labels": self.labels}))
+        text.add_text(LAYOUT, dump_json(self.layout | {"labels": self.labels}))
         pixels = self.sheet[0] if len(self.sheet) == 1 else self.sheet.transpose(1, 2, 0)
         Image.fromarray(np.ascontiguousarray(pixels)).save(self.file, format="PNG", pnginfo=text)

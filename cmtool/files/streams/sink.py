@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cmtool.files.atomic import writing
+from cmtool.files.atomic import write_file
 from cmtool.files.streams.item import WORKERS
 
 __all__ = ["Called", "GrowingSink", "Sink", "Writer", "stem"]
@@ -56,7 +56,7 @@ class Writer:
 
     def begin(self) -> None:
         """Start a new file."""
-        with writing(self.name):
+        with write_file(self.name):
             self.sink.begin()
 
     def write(self, seeds: Any, images: Any, labels: Any = None) -> None:
@@ -73,7 +73,7 @@ class Writer:
 
     def add(self, images: Sequence[tuple[int, bytes, int | None]]) -> None:
         """Images as the sink has prepared them: seed, bytes, label."""
-        with writing(self.name):
+        with write_file(self.name):
             for image in images:
                 self.sink.add(*image)
             self.flush()
@@ -83,7 +83,7 @@ class Writer:
     def finish(self) -> None:
         """Write what is pending and the end of the file."""
         self.settle()
-        with writing(self.name):
+        with write_file(self.name):
             self.sink.finish()
             self.flush()
 

@@ -13,15 +13,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cmtool.errors import BadFile, parsing
+from cmtool.errors import BadFile, report_damage
 from cmtool.files.streams.item import Item
-from cmtool.files.streams.kinds import check_kind, starting
-from cmtool.files.streams.names import Passed, is_picture, member, told
-from cmtool.files.streams.numbers import whole_label
+from cmtool.files.streams.labels import whole_label
+from cmtool.files.streams.names import SkippedFiles, check_kind, describe_skipped, is_picture, peek, safe_member
 from cmtool.files.streams.sink import Called, stem
-from cmtool.filetree import is_visible
 from cmtool.label_files import LABELS
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
+from cmtool.user_paths import is_visible
 
 __all__ = ["TarSink", "read", "read_stream"]
 
@@ -33,14 +32,14 @@ LENGTH = 99  # bytes of a name that every tar holds
 WAITING = 1 << 27  # bytes of pictures that may wait for the label of their sample
 
 
-def read(path: Path, passed: Passed) -> Iterator[Item]:
+def read(path: Path, passed: SkippedFiles) -> Iterator[Item]:
     """The pictures of a tar file; see ``read_stream``."""
     with path.open("rb") as file:
-        check_kind(starting(file), str(path), "a tar archive")
+        check_kind(peek(file), str(path), "a tar archive")
         yield from read_stream(file, str(path), passed)
 
 
-def read_stream(file: BinaryIO, archive: str, passed: Passed) -> Iterator[Item]:
+def read_stream(file: BinaryIO, archive: str, passed: SkippedFiles) -> Iterator[Item]:
     """The pictures of a tar in their order, labelled by the ``.cls`` member of their sample beside them.
 
     A sample is what has one path up to the first dot of the base name: ``a.b/001.input.png`` and ``a.b/001.cls``.
@@ -66,7 +65,7 @@ def read_stream(file: BinaryIO, archive: str, passed: Passed) -> Iterator[Item]:
             if sum(len(item.source) for item in waiting if isinstance(item.source, bytes)) > WAITING:
                 yield waiting.pop(0)
     if none:
-        left = f"; {told(passed)}" if passed else ""
+        left = f"; {describe_skipped(passed)}" if passed else ""
         raise BadFile(f"there are no pictures in {archive}{left}", f"suffixes that are read: {', '.join(SUFFIXES)}")
     yield from waiting
 
@@ -81,7 +80,7 @@ def _members(file: BinaryIO, archive: str) -> Iterator[tuple[str, bytes]]:
     seen: set[str] = set()
     renamed = None
     while any(block := _exactly(file, BLOCK, archive)):
-        with parsing(archive, "is not a tar archive, or is damaged"):
+        with report_damage(archive, "is not a tar archive, or is damaged"):
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         if info.type in EXTENSIONS:
             renamed = _long_name(info.type, _contents(file, info, archive, LONG)) or renamed
@@ -89,7 +88,7 @@ def _members(file: BinaryIO, archive: str) -> Iterator[tuple[str, bytes]]:
         name, renamed = renamed or info.name, None
         if info.type not in FILES and not info.isdir():
             raise BadFile(f"{archive} holds {name}, which is a link or a device")
-        name = member(name, archive)
+        name = safe_member(name, archive)
         data = _contents(file, info, archive)
         if info.type in FILES:
             if name in seen:

@@ -11,28 +11,27 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cmtool.errors import BadFile, parsing
+from cmtool.errors import BadFile, report_damage
 from cmtool.files.streams.folder import EACH, MORE, labels_in, labels_out
 from cmtool.files.streams.item import Item
-from cmtool.files.streams.kinds import check_kind, starting
-from cmtool.files.streams.labels import chosen, labels_of
-from cmtool.files.streams.names import Passed, is_picture, member, told
+from cmtool.files.streams.labels import choose_file, labels_of
+from cmtool.files.streams.names import SkippedFiles, check_kind, describe_skipped, is_picture, peek, safe_member
 from cmtool.files.streams.sink import Called, stem
-from cmtool.files.streams.stored import Stored, encoded
-from cmtool.filetree import is_visible
+from cmtool.files.streams.zip_writer import ZipWriter, encoded
 from cmtool.label_files import LABELS
 from cmtool.pictures import MAX_BYTES, SUFFIXES, encode
+from cmtool.user_paths import is_visible
 
-__all__ = ["PLAIN", "ZipSink", "check_members", "keys", "opened", "read"]
+__all__ = ["PLAIN", "ZipSink", "check_members", "keys", "open_zip", "read"]
 
 UTF_8 = 0x800  # the flag of a name in UTF-8
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 PIECE = 1 << 12  # bytes at a time of the other ways to compress, since what these give has no bound
 
 
-def read(path: Path, passed: Passed) -> Iterator[Item]:
+def read(path: Path, passed: SkippedFiles) -> Iterator[Item]:
     """The pictures in the order of their names, as EDM numbers them; BadFile when damaged or without any."""
-    with opened(path, "a .zip file") as archive:
+    with open_zip(path, "a .zip file") as archive:
         members = _members(archive, path)
         found = _pictures(members, path, passed)
         check_members(archive, found.values())
@@ -43,15 +42,15 @@ def read(path: Path, passed: Passed) -> Iterator[Item]:
 
 def keys(path: Path) -> list[str]:
     """The names of the pictures in their order, none of which is read."""
-    with opened(path, "a .zip file") as archive:
-        return list(_pictures(_members(archive, path), path, Passed()))
+    with open_zip(path, "a .zip file") as archive:
+        return list(_pictures(_members(archive, path), path, SkippedFiles()))
 
 
 @contextlib.contextmanager
-def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
     """The archive; whatever zipfile finds wrong with it becomes a BadFile that calls it ``what``."""
-    with path.open("rb") as file, parsing(path, f"is not {what}, or is damaged"):
-        start = starting(file)
+    with path.open("rb") as file, report_damage(path, f"is not {what}, or is damaged"):
+        start = peek(file)
         if not start.startswith(b"PK") and not zipfile.is_zipfile(file):
             check_kind(start, str(path), what)
         with zipfile.ZipFile(file) as archive:
@@ -70,16 +69,16 @@ def check_members(archive: zipfile.ZipFile, read: Iterable[zipfile.ZipInfo] = ()
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    members = {member(_name_of(info), str(path)): info for info in archive.infolist() if not info.is_dir()}
+    members = {safe_member(_name_of(info), str(path)): info for info in archive.infolist() if not info.is_dir()}
     if len(members) != sum(not info.is_dir() for info in archive.infolist()):
         raise BadFile(f"{path} holds a file twice")
     return members
 
 
-def _pictures(members: dict[str, zipfile.ZipInfo], path: Path, passed: Passed) -> dict[str, zipfile.ZipInfo]:
+def _pictures(members: dict[str, zipfile.ZipInfo], path: Path, passed: SkippedFiles) -> dict[str, zipfile.ZipInfo]:
     found = {name: members[name] for name in sorted(members) if is_picture(name, passed)}
     if not found:
-        left = f"; {told(passed)}" if passed else ""
+        left = f"; {describe_skipped(passed)}" if passed else ""
         raise BadFile(f"there are no pictures in {path}{left}", f"suffixes that are read: {', '.join(SUFFIXES)}")
     return found
 
@@ -93,9 +92,9 @@ def _name_of(info: zipfile.ZipInfo) -> str:
 
 
 def _labels(
-    archive: zipfile.ZipFile, path: Path, members: dict[str, zipfile.ZipInfo], pictures: list[str], passed: Passed
+    archive: zipfile.ZipFile, path: Path, members: dict[str, zipfile.ZipInfo], pictures: list[str], passed: SkippedFiles
 ) -> list[int | None]:
-    file = chosen([name for name in members if is_visible(name)], pictures, str(path), passed)
+    file = choose_file([name for name in members if is_visible(name)], pictures, str(path), passed)
     if file is None:
         return [None] * len(pictures)
     said = labels_in(_contents(archive, members[file], path, MORE + EACH * len(pictures)), f"{path}:{file}")
@@ -117,7 +116,7 @@ class ZipSink:
     """``{seed // 1000:05d}/img{seed:08d}.png``, as EDM's tools number them, and ``dataset.json`` at the end."""
 
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], n: int, labelled: bool, called: Called | None = None):
-        self.file, self.archive, self.labelled, self.called = file, Stored(file), labelled, called or _numbered
+        self.file, self.archive, self.labelled, self.called = file, ZipWriter(file), labelled, called or _numbered
         self.labels: dict[str, int | None] = {}
 
     def begin(self) -> None:

@@ -1,0 +1,157 @@
+"""From the options of an edit to its sampler, and running that on tiles and variants.
+
+Rows are computed in pieces of one size, so that no image depends on those beside it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmtool.commands.editing.canvas import Canvas
+from cmtool.commands.generation.generate import chunk_size, num_threads
+from cmtool.commands.generation.sampler_setup import ODE_STEPS, check_sigmas
+from cmtool.core.denoiser import Denoiser, Preconditioning
+from cmtool.core.deterministic import worker_pool
+from cmtool.core.editing.constrained import edit
+from cmtool.core.editing.operators import Operator
+from cmtool.core.editing.tiles import Corner, TiledNoise, cut_tiles, join_tiles
+from cmtool.core.named_processes import process_of
+from cmtool.core.named_schedules import default_schedule, sigma_schedule
+from cmtool.core.pixels import check_outputs
+from cmtool.core.sampling.loops import last
+from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, ReverseSDESampler
+from cmtool.core.sigma_schedules import append_zero, karras
+from cmtool.errors import Diverged, UsageError
+from cmtool.files.header import Header
+from cmtool.options import registry
+from cmtool.options.types import Spec
+from cmtool.settings import EditOptions
+
+__all__ = ["Row", "edit_rows", "edit_sampler", "join_canvas", "make_operator", "multistep_sigmas"]
+
+
+def edit_sampler(
+    operator: Operator, header: Header, options: EditOptions
+) -> MultistepSampler | ODESampler | ReverseSDESampler:
+    """Jumps of a consistency model; for a score model, the sampler asked for, held to what is known.
+
+    UsageError for levels the model never saw, and for several variants of what has but one answer.
+    """
+    check_sigmas(header, options.steps if options.sigmas else None, options.sigmas)
+    walk = (_score_sampler if header.kind == "score" else _multistep_sampler)(operator, header, options)
+    check_sigmas(header, None, [level for level in walk.sigmas.tolist() if level])
+    if options.variants > 1 and operator.noisy and (walk.nfe == 1 or isinstance(walk, ODESampler)):
+        raise UsageError(
+            f"{options.operator.name} adds no noise here, so that all variants would be the same",
+            "leave out --variants" if header.kind == "score" else "leave out --variants, or add --steps 2",
+        )
+    return walk
+
+
+def _multistep_sampler(operator: Operator, header: Header, options: EditOptions) -> MultistepSampler:
+    if options.solver:
+        raise UsageError(
+            "--solver is about the walk of a score model, and this is a consistency model",
+            f"leave it out: cmtool edit {options.operator.name} --steps {options.steps or 2}",
+        )
+    levels = multistep_sigmas(operator, header, options.steps, options.sigmas)
+    return MultistepSampler(levels, header.preconditioning["sigma_min"], clip=True)
+
+
+def multistep_sigmas(
+    operator: Operator, header: Header, steps: int | None = None, levels: Sequence[float] | None = None
+) -> Tensor:
+    """Given levels, else ``steps`` of the Karras grid from where the task starts to where it ends well."""
+    if levels:
+        return torch.tensor(list(levels), dtype=torch.float64)
+    first = _first(operator, header)
+    return karras(steps or operator.steps, max(min(operator.floor, first / 2), header.sigma_min), first)
+
+
+def _first(operator: Operator, header: Header) -> float:
+    """The level that the task asks for, no higher than the model knows where the task has a range to choose from."""
+    if operator.level is None:
+        return header.sigma_max
+    return min(operator.level, header.sigma_max) if operator.keeps else operator.level
+
+
+def _score_sampler(operator: Operator, header: Header, options: EditOptions) -> ODESampler | ReverseSDESampler:
+    first = _first(operator, header)
+    if operator.noisy and not (options.solver or options.steps or options.sigmas):  # the mean of all clean images
+        return ODESampler(append_zero(torch.tensor([first], dtype=torch.float64)), registry.build("solvers", "euler"))
+    chosen = registry.build("solvers", options.solver or "predictor-corrector")
+    downward = hasattr(chosen, "build_sampler")
+    process = process_of(Preconditioning(**header.preconditioning), header.sigma_min, header.sigma_max)
+    spaced = default_schedule(process) if downward else "karras"
+    steps = options.steps or (chosen.default_steps if downward else 2 if chosen.nfe_per_step is None else ODE_STEPS)
+    levels = sigma_schedule(spaced, steps + downward, header.sigma_min, first, process)
+    if options.sigmas:
+        levels = torch.tensor(options.sigmas, dtype=torch.float64)
+    walk = chosen.build_sampler(process, process.time(levels)) if downward else ODESampler(append_zero(levels), chosen)
+    if not isinstance(walk, ODESampler | ReverseSDESampler):
+        raise UsageError(
+            "this sampler cannot be told what is known", "try --solver predictor-corrector or --solver heun"
+        )
+    return walk
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tile of a canvas, to be edited with one seed."""
+
+    canvas: Canvas
+    place: Corner
+    seed: int
+    label: int | None
+
+
+def make_operator(spec: Spec, canvases: Sequence[Canvas], corners: Sequence[Corner], model: Denoiser) -> Operator:
+    """The task on tiles of canvases that give it the same options, one tile of each."""
+    device, (_, *tile) = next(model.parameters()).device, model.header.shape
+    windows = list(zip(canvases, corners, strict=True))
+
+    def batch(images: Sequence[Tensor]) -> Tensor:
+        cuts = [cut_tiles(image, [corner], tile) for image, (_, corner) in zip(images, windows, strict=True)]
+        return torch.cat(cuts).to(device)
+
+    given = dict(canvases[0].given)
+    if canvases[0].mask is not None:
+        given["mask"] = batch([canvas.mask for canvas in canvases if canvas.mask is not None])
+    return registry.build("operators", spec, batch([canvas.image for canvas in canvases]), **given)
+
+
+def edit_rows(model: Denoiser, options: EditOptions, rows: Sequence[Row]) -> Tensor:
+    """The results, float32 [R, C, h, w] on the CPU; row i is a function of rows[i] alone, bit for bit."""
+    device, shape = next(model.parameters()).device, model.header.shape
+    most = 8 if device.type == "cpu" else 256  # one picture alone should not wait for a full piece
+    size = max(1, min(chunk_size(shape, device) // 2, most))
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for i, row in enumerate(rows):
+        alike.setdefault(tuple(row.canvas.given.items()), []).append(i)
+    pieces = [some[k : k + size] for some in alike.values() for k in range(0, len(some), size)]
+    filled = [[rows[i] for i in some + some[-1:] * (size - len(some))] for some in pieces]
+    out = torch.empty(len(rows), *shape)
+    with worker_pool(num_threads(device)) as work:
+        for some, images in zip(pieces, work(_edit_piece, repeat(model), repeat(options), filled), strict=True):
+            out[some] = images[: len(some)].float().cpu()
+    if not out.isfinite().all():
+        raise Diverged("the model gives numbers that are not finite", "its weights are damaged, or made so by training")
+    return out
+
+
+def _edit_piece(model: Denoiser, options: EditOptions, rows: Sequence[Row]) -> Tensor:
+    device = next(model.parameters()).device
+    corners = [row.place for row in rows]
+    operator = make_operator(options.operator, [row.canvas for row in rows], corners, model)
+    noise = TiledNoise([row.seed for row in rows], [row.canvas.size for row in rows], corners)
+    labels = None if rows[0].label is None else torch.tensor([row.label for row in rows], device=device)
+    return last(edit(edit_sampler(operator, model.header, options), operator, check_outputs(model), noise, labels))
+
+
+def join_canvas(canvas: Canvas, tiles: Tensor, pixels: Callable[[Tensor], Tensor]) -> Tensor:
+    """The result on a canvas from those of its tiles [T, C, h, w]: uint8 [C, H, W], with what only fills the canvas."""
+    return pixels(join_tiles(tiles, canvas.tiles, canvas.size, canvas.step)[None])[0]

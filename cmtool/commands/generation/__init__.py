@@ -1,0 +1,1 @@
+"""What the commands that draw images share: the sampler of a model, its classes, guidance and batches."""

@@ -1,0 +1,261 @@
+"""What is judged, and what it is compared with: from what a user wrote to images, or to statistics of some."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmtool.bundled import NAMES
+from cmtool.commands.console import Console
+from cmtool.commands.distributed import gather_in_turn, rank_and_world, sum_over_ranks
+from cmtool.commands.generation.generate import in_batches, in_memory
+from cmtool.commands.generation.guided_model import apply_guidance
+from cmtool.commands.generation.sampler_setup import SamplerSetup, set_up_sampler
+from cmtool.commands.inputs import class_index, open_dataset, open_model
+from cmtool.core.pixels import truncate_to_pixels
+from cmtool.errors import MissingInput, UsageError, closest
+from cmtool.evaluation.accumulator import Accumulator, Images
+from cmtool.evaluation.metrics import lacking
+from cmtool.evaluation.reference_formats import holds_statistics
+from cmtool.evaluation.reference_statistics import Statistics, read_statistics
+from cmtool.files.header import Header
+from cmtool.files.model_files import format_of
+from cmtool.files.runs import CHECKPOINT
+from cmtool.files.streams.item import decode_items
+from cmtool.files.streams.names import SkippedFiles, describe_skipped
+from cmtool.files.streams.npz import keys
+from cmtool.files.streams.reader import items_of
+from cmtool.options import registry
+from cmtool.options.data_spec import data_spec
+from cmtool.settings import FidOptions
+from cmtool.training.batches import Cache
+from cmtool.training.devices import choose_device
+
+__all__ = [
+    "FIDInput",
+    "expected_statistics",
+    "find_input",
+    "given",
+    "is_model",
+    "observe",
+    "of_dataset",
+    "of_model",
+    "pick",
+    "warn_of_few",
+]
+
+OF_A_MODEL = 10_000
+
+
+@dataclass(frozen=True)
+class FIDInput:
+    """What a name stands for: batches of images [B, ...], statistics of some, or both, as in a reference batch of ADM.
+
+    ``total`` is how many images there are, where that is known, ``passed`` counts those of kinds that are not read. Of
+    a model, ``set_up_sampler`` is its walk, ``header`` says what it is and ``seeds`` what it draws. ``classes`` are the
+    names of those of a data set.
+    """
+
+    target: str
+    read: Callable[[], Iterator[Images]] | None = None
+    total: int | None = None
+    statistics: Statistics | None = None
+    plan: SamplerSetup | None = None
+    header: Header | None = None
+    seeds: range | None = None
+    passed: SkippedFiles = field(default_factory=SkippedFiles)
+    classes: tuple[str, ...] = ()
+
+    def facts(self, found: Statistics) -> dict[str, Any]:
+        """What a document says of this side, once it has been measured."""
+        made = {}
+        if self.plan and self.seeds and self.header and found.n:
+            seeds = f"{self.seeds[0]}-{self.seeds[found.n - 1]}"
+            model = {"kind": self.header.kind, "sha256": self.header.sha256, "images": self.header.images}
+            made = {"nfe": round(self.plan.nfe_used / found.n, 1), "seeds": seeds, "model": model}
+        left = {"left_out": dict(sorted(self.passed.items()))} if self.passed else {}
+        return {"data": found.data or self.target, "images": found.n, "sha256": found.sha256, **left, **made}
+
+
+def is_model(target: str) -> bool:
+    """Whether a name stands for a model: a checkpoint, a run, or a model of another program; no data set's name."""
+    named, path = target in registry.names("datasets"), Path(target)
+    return (
+        target in NAMES
+        or target.endswith(".safetensors")
+        or (not named and target != "-" and ((path / CHECKPOINT).is_file() or format_of(path) is not None))
+    )
+
+
+def find_input(target: str, features: str, options: FidOptions, console: Console) -> FIDInput:
+    """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
+    if is_model(target):
+        return of_model(Path(target), options, console)
+    return given(target, options.batch, features)
+
+
+def given(target: str, batch: int, features: str = "inception") -> FIDInput:
+    """The same, of what needs no model."""
+    names = registry.names("datasets")
+    if holds_statistics(target):
+        statistics = read_statistics(target, features)
+        statistics = statistics if statistics.data else replace(statistics, data=target)
+        return replace(_stream(target, batch), statistics=statistics) if _has_images(target) else _known(statistics)
+    # a data set's name wins over a folder beside it; ./digits is the folder
+    if target == "-" or (target not in names and Path(target).exists()):
+        return _stream(target, batch)
+    if data_spec(target)["name"] in names:
+        return of_dataset(data_spec(target), batch, target)
+    near = closest(target, [*names, *NAMES])
+    hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
+    raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
+
+
+def _stream(target: str, batch: int) -> FIDInput:
+    passed = SkippedFiles()
+
+    def read() -> Iterator[Images]:
+        passed.clear()
+        for some in decode_items(items_of(target, passed), batch):
+            images = [torch.as_tensor(image) for _, image in some]
+            yield torch.stack(images) if len({image.shape for image in images}) == 1 else images
+
+    return FIDInput(target, read, passed=passed)
+
+
+def _known(statistics: Statistics) -> FIDInput:
+    return FIDInput(statistics.data or "", statistics=statistics)
+
+
+def _has_images(target: str) -> bool:
+    return target.endswith(".npz") and "arr_0" in keys(Path(target))
+
+
+def of_model(path: Path | None, options: FidOptions, console: Console) -> FIDInput:
+    """Images of a model, drawn as they are looked at; none of them touches the disk."""
+    model, found = open_model(path, choose_device(options.device), console, options.format, options.backbone)
+    model = apply_guidance(model, found, options, console.warn)
+    walk, klass = set_up_sampler(model.header, options), class_index(model.header, options.klass)
+    if walk.grid:
+        console.say(f"levels {walk.told}")
+    seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
+    pixels = {"pixels": truncate_to_pixels} if options.protocol == "adm" else {}
+
+    def read() -> Iterator[Images]:
+        walk.nfe_used = 0
+        mine = split_seeds(seeds, in_memory(model, options.batch), *rank_and_world())
+        return (images for _, images, _ in in_batches(model, walk, mine, options.batch, klass, **pixels))
+
+    return FIDInput(str(found), read, len(seeds), plan=walk, header=model.header, seeds=seeds)
+
+
+def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Sequence[int]:
+    """The seeds of a rank: of every ``world`` batches one."""
+    if world == 1:
+        return seeds
+    return [seed for first in range(rank * size, len(seeds), world * size) for seed in seeds[first : first + size]]
+
+
+def of_dataset(spec: Mapping[str, Any], batch: int, target: str | None = None) -> FIDInput:
+    """Every image of a data set, under the name that the user gave it or its own."""
+    dataset = open_dataset(spec)
+    cache, n = Cache(dataset), len(dataset)
+
+    def read() -> Iterator[Images]:
+        return (cache.read(range(i, min(i + batch, n)))[0] for i in range(0, n, batch))
+
+    return FIDInput(target or spec["name"], read, n, classes=tuple(dataset.classes))
+
+
+def observe(
+    side: FIDInput,
+    features: Any,
+    n: int | None,
+    console: Console,
+    needs: frozenset[str] = frozenset(),
+    training: Tensor | None = None,
+) -> Statistics:
+    """The statistics of one side: those of the file where they say enough, else what its images show.
+
+    Where a file has both, its mean and covariance count, and its images supply the rest. UsageError when it has
+    neither.
+    """
+    known = side.statistics
+    missing = lacking(known, needs) if known else []
+    if known and not missing:
+        return known
+    if side.read is None:
+        raise UsageError(
+            f"'{side.target}' has a mean and a covariance, and these metrics need its images",
+            "name the images or the data set they were measured on, or leave the metrics out",
+        )
+    measured = measure(side, features, n, console, needs, training)
+    if known is None:
+        return measured
+    rest = {key: getattr(measured, key) for key in ("rows", "score", "memory")}
+    return replace(known, spatial=known.spatial or measured.spatial, **rest)
+
+
+def measure(
+    side: FIDInput,
+    features: Any,
+    n: int | None,
+    console: Console,
+    needs: frozenset[str] = frozenset(),
+    training: Tensor | None = None,
+) -> Statistics:
+    """What the features of the first ``n`` images show."""
+    assert side.read
+    seen, target = Accumulator(features, needs, training), side.target
+    total = min(filter(None, (side.total, n)), default=None)
+    batches = ((batch, seen.look(batch)) for batch in limit(side.read(), n))
+    with console.progress(total, "images", f"fid {target}") as progress:
+        for batch, look in gather_in_turn(batches) if side.plan else batches:
+            seen.add(batch, look)
+            progress.update(seen.n)
+    if side.passed:
+        console.warn(f"{target}: {describe_skipped(side.passed)}")
+    for note in side.passed.notes:
+        console.warn(note)
+    if side.plan:
+        side.plan.nfe_used = round(sum_over_ranks(side.plan.nfe_used))
+    if seen.n < 2:
+        raise UsageError(f"'{target}' has {seen.n} images, and a covariance needs 2 at least")
+    return seen.statistics(target)
+
+
+def limit(batches: Iterator[Images], n: int | None) -> Iterator[Images]:
+    """The first n images."""
+    for images in batches:
+        if n is not None and n <= len(images):
+            yield images[:n]
+            return
+        yield images
+        n = None if n is None else n - len(images)
+
+
+def pick(side: FIDInput, numbers: list[int]) -> list[Tensor]:
+    """The images with these numbers, in that order, read once more."""
+    assert side.read
+    found, first = {}, 0
+    for images in side.read():
+        found |= {i: images[i - first].cpu() for i in numbers if first <= i < first + len(images)}
+        first += len(images)
+        if len(found) == len(set(numbers)):
+            break
+    return [found[i] for i in numbers]
+
+
+def warn_of_few(data: str | None, n: int | None, dim: int, console: Console) -> None:
+    """Warn of fewer images than a covariance needs."""
+    if n is not None and n <= dim:
+        console.warn(f"{data}: {n} images are too few for {dim} features; the distance is unreliable")
+
+
+def expected_statistics(features: Any) -> Statistics:
+    """What these features could be compared with, before an hour is spent on them."""
+    mean, mode = torch.zeros(features.dim, dtype=torch.float64), getattr(features, "mode", None)
+    return Statistics(mean, mean.diag(), features=features.name, fingerprint=features.fingerprint, mode=mode)

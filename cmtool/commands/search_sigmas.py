@@ -1,0 +1,199 @@
+"""``levels``: the intermediate noise levels at which a consistency model's images come closest to the data."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import torch
+
+from cmtool.commands.console import Console
+from cmtool.commands.generation.generate import in_batches
+from cmtool.commands.generation.sampler_setup import SamplerSetup, multistep_sampler, recommended_sigmas
+from cmtool.commands.inputs import describe_model, open_model
+from cmtool.commands.scoring.fid_inputs import expected_statistics, given, observe, warn_of_few
+from cmtool.core.denoiser import Denoiser
+from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed
+from cmtool.evaluation.frechet import Moments, frechet_distance
+from cmtool.evaluation.reference_statistics import Statistics, comparable
+from cmtool.evaluation.sigma_search import Trial, measurements, search
+from cmtool.files.atomic import write_bytes, write_file
+from cmtool.files.checkpoint import save
+from cmtool.files.header import Header, read_header
+from cmtool.files.model_files import parent_record
+from cmtool.files.output_check import check_place
+from cmtool.files.streams.reader import STREAM
+from cmtool.options import registry
+from cmtool.settings import SearchSigmasOptions
+from cmtool.text_files import dump_json
+from cmtool.training.devices import choose_device, use_threads
+
+__all__ = ["run"]
+
+LONGEST = 1 << 16  # bytes of a line of the trace
+ROUNDS = 3  # of all levels, when no budget is given
+
+
+def run(options: SearchSigmasOptions, console: Console) -> None:
+    """Search, noting every measurement as it is made, and write a copy of the checkpoint that knows the answer."""
+    use_threads(options.threads)
+    where, began = choose_device(options.device), time.monotonic()
+    model, path = open_model(options.model, where, console)
+    header = model.header
+    source = parent_record(path)  # now: a run may replace the file while this one goes on
+    trace = options.output.with_suffix(".trace.jsonl")
+    check(header, path, options, trace, source)
+    features = registry.build("features", options.features, device=str(where))
+    target = reference(options, features, console)
+    warn_of_few(str(path), options.n, features.dim, console)
+    judge = Judge(model, features, target, options, trace)
+
+    first, best = find_sigmas(judge, console)
+    again = confirm(judge, first, best, console) if best != first else None
+    document = {
+        "model": describe_model(model, path),
+        "metric": features.label,
+        "features": {"name": features.name, "fingerprint": features.fingerprint, "dim": features.dim},
+        "reference": {"data": target.data, "images": target.n},
+        "images": options.n,
+        "start": {"sigmas": [header.sigma_max, *first.sigmas], "value": first.value},
+        "found": {"sigmas": [header.sigma_max, *best.sigmas], "value": best.value},
+        "other_noise": again,
+        "measurements": len(judge.trace),
+        "trace": judge.trace,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    levels = ", ".join(f"{level:.4g}" for level in (header.sigma_max, *best.sigmas))
+    gain = f"{features.label}  {first.value:.6g} -> {best.value:.6g}"
+    told = f"{gain}  at levels {levels}, {len(judge.trace)} measurements"
+    try:
+        copy = save(options.output, model, replace(header, levels=list(best.sigmas), parents=[*header.parents, source]))
+    except WriteFailed:
+        console.result(document | {"output": None}, told)  # what was measured is not lost with the copy
+        raise
+    console.result(document | {"output": str(options.output), "sha256": copy.sha256}, f"{told}: {options.output}")
+
+
+def check(header: Header, path: Path, options: SearchSigmasOptions, trace: Path, source: dict[str, str]) -> None:
+    """Refuse, before an hour is spent, a model that does not jump and a place where no copy can be."""
+    output = options.output
+    if header.kind != "consistency":
+        raise UsageError(
+            f"levels are looked for in a consistency model, and {path} is a {header.kind} model",
+            f"distil it first: cmtool distill --teacher {quote(str(path))}",
+        )
+    if output.is_dir() or output.resolve() == path.resolve():
+        what = "a folder" if output.is_dir() else "the model itself"
+        raise UsageError(f"{output} is {what}, where no copy can be", "name another file, such as -o tuned.safetensors")
+    inputs = [path, options.model, options.ref if options.ref != STREAM else None]
+    check_place(trace, inputs, overwrite=options.overwrite, ours=is_trace)
+    parents = [each["sha256"] for each in (*header.parents, source)]
+    tuned = header.method, header.images, parents
+    check_place(
+        output, inputs, overwrite=options.overwrite, ours=lambda place: trace.is_file() and origin(place) == tuned
+    )
+
+
+def is_trace(path: Path) -> bool:
+    """Whether a file holds the measurements of an earlier search, or of one that was stopped before the first."""
+    with path.open("rb") as file:
+        line = file.readline(LONGEST)
+    try:
+        return not line or json.loads(line).keys() == {"sigmas", "seed", "value"}
+    except (ValueError, AttributeError, RecursionError):
+        return False
+
+
+def origin(path: Path) -> tuple[str, int, list[str | None]] | None:
+    """What a checkpoint was trained by, on how many images, and the files that it comes from."""
+    try:
+        found = read_header(path)
+    except (BadFile, MissingInput):
+        return None
+    return found.method, found.images, [each.get("sha256") for each in found.parents]
+
+
+def reference(options: SearchSigmasOptions, features: Any, console: Console) -> Statistics:
+    """What the images are compared with, measured once."""
+    side = given(options.ref, options.batch, features.name)
+    found = observe(side, features, None, console)
+    comparable(found, expected_statistics(features))
+    warn_of_few(found.data, found.n, len(found.mean), console)
+    return found
+
+
+@dataclass
+class Judge:
+    """The Frechet distance of a model's images at some levels after its highest, a function of the levels and the seed.
+
+    Every measurement goes into ``trace``, and into ``file`` as a line of JSON as soon as it is made.
+    """
+
+    model: Denoiser
+    features: Any
+    target: Statistics
+    options: SearchSigmasOptions
+    file: Path
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    update: Callable[[int], None] = lambda images: None
+
+    def __post_init__(self) -> None:
+        write_bytes(self.file, b"")  # a place that cannot be written to is found before an hour is spent
+
+    def __call__(self, levels: Sequence[float], seed: int | None = None) -> float:
+        options, header, moments = self.options, self.model.header, Moments()
+        visited = torch.tensor([header.sigma_max, *levels], dtype=torch.float64)
+        first = options.seed if seed is None else seed
+        for _, images, _ in in_batches(
+            self.model, SamplerSetup(multistep_sampler(header, visited)), range(first, first + options.n), options.batch
+        ):
+            moments.update(self.features(images))
+            self.update(len(self.trace) * options.n + moments.n)
+        value = frechet_distance(moments, self.target)
+        self._note({"sigmas": visited.tolist(), "seed": first, "value": value})
+        return value
+
+    def _note(self, record: dict[str, Any]) -> None:
+        self.trace.append(record)
+        with write_file(self.file), self.file.open("a") as file:
+            file.write(dump_json(record) + "\n")
+
+
+def find_sigmas(judge: Judge, console: Console) -> tuple[Trial, Trial]:
+    """The first trial and the best, which may be the first."""
+    header, options = judge.model.header, judge.options
+    start = tuple(recommended_sigmas(header, options.steps).tolist()[1:])
+    trials = search(judge, start, (header.sigma_max, header.sigma_min), options.within, options.tolerance)
+    seen, budget = [], options.budget or default_budget(header, options)
+    with console.progress(budget * options.n, "images", "sigmas") as progress:
+        judge.update = progress.update
+        for trial in islice(trials, budget):
+            seen.append(trial)
+            best = min(seen, key=lambda each: each.value)
+            progress.update(len(seen) * options.n, measured=len(seen), best=best.value)
+    return seen[0], best
+
+
+def default_budget(header: Header, options: SearchSigmasOptions) -> int:
+    """Measurements of a few rounds; a level that is alone is looked for in one."""
+    each = measurements(math.log(header.sigma_min), math.log(header.sigma_max), options.within)
+    levels = options.steps - 1
+    return 1 + each * levels * (1 if levels == 1 else ROUNDS)
+
+
+def confirm(judge: Judge, first: Trial, best: Trial, console: Console) -> dict[str, Any]:
+    """Both once more, from noise that the search did not see: the best of many measurements is partly luck."""
+    options = judge.options
+    seed = options.seed + options.n
+    with console.progress(2 * options.n, "images", "levels, other noise") as progress:
+        done = len(judge.trace) * options.n
+        judge.update = lambda images: progress.update(images - done)
+        before, after = (judge(trial.sigmas, seed) for trial in (first, best))
+    if after >= before:
+        console.warn(f"other noise does not confirm the gain: {before:.6g} became {after:.6g}; try a larger -n")
+    return {"seed": seed, "start": before, "found": after}

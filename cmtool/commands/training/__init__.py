@@ -1,0 +1,1 @@
+"""What the training commands share: from options to a job, and taking up a run."""

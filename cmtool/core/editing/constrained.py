@@ -1,0 +1,101 @@
+"""Editing: any sampler, begun at what is known and constrained to keep it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cmtool.core.denoiser import Denoise, broadcast_like
+from cmtool.core.editing.operators import Operator
+from cmtool.core.noise import START, Noise, SlerpNoise
+from cmtool.core.sampling.loops import clip_denoised, multistep, probability_flow
+from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, ReverseSDESampler, Sampler
+from cmtool.core.sampling.sde import ReverseSDE, Update
+from cmtool.errors import UsageError
+
+__all__ = ["ConstrainedUpdate", "edit", "impose_known", "initial_edit", "settle"]
+
+
+@dataclass(frozen=True)
+class ConstrainedUpdate:
+    """An update after which the known part of an editing task is that of its reference, noised to the same time.
+
+    ``stays`` says that the update leaves time as it is, as a corrector does.
+    Source: Song et al. 2021, arXiv 2011.13456, appendix I.2 and I.3.
+    """
+
+    update: Update
+    operator: Operator
+    stays: bool = False
+
+    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        x, mean = self.update(motion, x, t, s)
+        at = t if self.stays else s
+        known = broadcast_like(motion.process.scale(at), x) * self.operator.reference
+        noisy = known + broadcast_like(motion.process.deviation(at), x) * motion.draw(x)
+        return replace(self.operator, reference=noisy).impose(x), replace(self.operator, reference=known).impose(mean)
+
+
+FAR = 1.9  # of a projection; from 2 on it need not converge
+TURNS = 200  # what a lone blue channel near black needs to come within half a grey level
+
+
+def edit(
+    walk: Sampler, operator: Operator, model: Denoise, noise: Noise | SlerpNoise, labels: Tensor | None = None
+) -> Iterator[Tensor]:
+    """The images [B, ...] along an edit, the last of them with the known part of the operator, in [-1, 1]."""
+    x = initial_edit(walk, operator, noise)
+    for here in _steps(walk, operator, model, x, noise, labels):
+        yield (x := here)
+    yield settle(x, operator)
+
+
+def initial_edit(walk: Sampler, operator: Operator, noise: Noise | SlerpNoise) -> Tensor:
+    """What is known, with the noise of the first level; in the native coordinates of a reverse-time equation."""
+    x, sigma = operator.start, walk.sigmas[0]
+    if not operator.noisy:
+        x = x + broadcast_like(sigma, x) * noise.normal(x.shape[1:], START).to(x)
+    return broadcast_like(walk.process.scale(walk.times[0]), x) * x if isinstance(walk, ReverseSDESampler) else x
+
+
+def _steps(
+    walk: Sampler, operator: Operator, model: Denoise, x: Tensor, noise: Noise | SlerpNoise, labels: Tensor | None
+) -> Iterator[Tensor]:
+    if isinstance(walk, MultistepSampler):  # algorithm 4 of Song et al. 2023
+        return multistep(clip_denoised(model), x, walk.sigmas, noise, labels, operator.impose, walk.floor)
+    if isinstance(walk, ODESampler):
+        return probability_flow(impose_known(model, operator), x, walk.sigmas, walk.solver, labels, noise)
+    if isinstance(walk, ReverseSDESampler):
+        return constrain(walk, operator)(model, x, noise, labels)
+    raise UsageError("this sampler cannot be told what is known", "try --solver predictor-corrector or --solver heun")
+
+
+def impose_known(model: Denoise, operator: Operator) -> Denoise:
+    """The denoiser whose image has what is known: along its ODE the known part goes straight to the reference.
+
+    With Euler's steps it is the projection of DDNM, and of DDRM without noise in what is measured.
+    Source: Wang et al. 2023, arXiv 2212.00490, algorithm 1; Kawar et al. 2022, arXiv 2201.11793.
+    """
+    return lambda x, sigma, labels=None: operator.impose(model(x, sigma, labels))
+
+
+def constrain(walk: ReverseSDESampler, operator: Operator) -> ReverseSDESampler:
+    """The walk whose every update is followed by the known part at its level of noise; see ``ConstrainedUpdate``."""
+    corrector = walk.corrector and ConstrainedUpdate(walk.corrector, operator, stays=True)
+    return replace(walk, predictor=ConstrainedUpdate(walk.predictor, operator), corrector=corrector)
+
+
+def settle(x: Tensor, operator: Operator) -> Tensor:
+    """Images in [-1, 1] that have the known part, found by giving them the one and the other in turn.
+
+    Clipping alone would change what is known: the mean of a patch, or the grey value of a pixel. Both sets are convex
+    and meet, so the turns converge (alternating projections; going nearly twice as far as the clipped image gets there
+    sooner). An image that is settled is left alone.
+    """
+    for _ in range(TURNS):
+        beyond = x.flatten(1).abs().amax(1) > 1 + 1e-6
+        if not beyond.any():
+            break
+        x = torch.where(beyond.view(-1, *[1] * (x.ndim - 1)), operator.impose(x + FAR * (x.clamp(-1, 1) - x)), x)
+    return x.clamp(-1, 1)

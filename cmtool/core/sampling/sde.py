@@ -1,0 +1,158 @@
+"""Reverse-time stochastic walks in the native coordinates ``x_t`` of a process, one step at a time.
+
+The probability flow and the reverse equation are two members of one family with the same marginals,
+``dx = [f x - (1 + lambda^2)/2 g^2 score] dt + lambda g dw``: lambda 0 is the ordinary, 1 the reverse equation
+(Song et al. 2021, arXiv 2011.13456, eq. 6 and 13).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cmtool.core.denoiser import Denoise, broadcast_like
+from cmtool.core.noise import STEP, Noise, SlerpNoise
+from cmtool.core.process import Process
+from cmtool.core.solvers import Field
+
+__all__ = [
+    "Ancestral",
+    "EulerMaruyama",
+    "ReverseDiffusion",
+    "ReverseSDE",
+    "Score",
+    "Stay",
+    "Update",
+    "denoiser_function",
+    "native_initial_noise",
+    "native_ode_field",
+    "reverse_drift",
+    "score_function",
+]
+
+Score = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, ...], t [] or [B]) -> grad log p_t(x_t) [B, ...]
+
+
+def score_function(model: Denoise, process: Process, labels: Tensor | None = None) -> Score:
+    """``(s D(x_t / s, sigma) - x_t) / (s sigma)^2``, the score in native coordinates (Karras et al. 2022, eq. 3)."""
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        s, sigma = process.scale(t), process.level(t)
+        inside = x / broadcast_like(s, x)
+        return (model(inside, sigma.expand(len(x)), labels) - inside) / broadcast_like(s * sigma**2, x)
+
+    return score
+
+
+def denoiser_function(score: Score, process: Process) -> Denoise:
+    """For a network that is a score, the inverse of ``score_function``.
+
+    ``D(x, sigma) = x + s sigma^2 score(s x, t)``.
+    """
+
+    def model(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        t = process.time(sigma)
+        s = process.scale(t)
+        return x + broadcast_like(s * sigma**2, x) * score(broadcast_like(s, x) * x, t)
+
+    return model
+
+
+def reverse_drift(process: Process, score: Tensor, x: Tensor, t: Tensor, noise: float = 1.0) -> Tensor:
+    """``f x - (1 + lambda^2)/2 g^2 score``, [B, ...]; ``noise`` is lambda, ``t`` is [] or [B]."""
+    return (
+        broadcast_like(process.drift(t), x) * x
+        - (1 + noise**2) / 2 * broadcast_like(process.diffusion(t) ** 2, x) * score
+    )
+
+
+def native_ode_field(model: Denoise, process: Process, labels: Tensor | None = None) -> Field:
+    """The probability-flow ODE in native time: ``dx_t/dt = f x_t - g^2 score / 2`` (Song et al. 2021, eq. 13)."""
+    score = score_function(model, process, labels)
+    return lambda x, t: reverse_drift(process, score(x, t), x, t, noise=0.0)
+
+
+def native_initial_noise(noise: Noise | SlerpNoise, shape: tuple[int, ...], process: Process, t: Tensor) -> Tensor:
+    """A draw of the prior of the process at its last time, [B, *shape]."""
+    z = noise.normal(shape)
+    return broadcast_like(process.prior(t), z) * z
+
+
+@dataclass(frozen=True)
+class ReverseSDE:
+    """What an update needs to know: the process, the score, and the noise, a stream of its own for every draw."""
+
+    process: Process
+    score: Score
+    noise: Noise | SlerpNoise
+    streams: Iterator[int] = field(default_factory=lambda: count(STEP))
+
+    def draw(self, x: Tensor) -> Tensor:
+        """N(0, 1), shaped and typed as ``x``."""
+        return self.noise.normal(x.shape[1:], next(self.streams)).to(x)
+
+
+class Update(Protocol):
+    """``update(motion, x, t, s)`` takes x [B, ...] from time t towards s < t; times are [].
+
+    Returns x with its noise and without: where it is, and where it was expected to be. A predictor arrives at s,
+    a corrector stays at t.
+    """
+
+    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Stay:
+    """No prediction: x is taken as it is at the next time, and the corrector does all the work."""
+
+    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+@dataclass(frozen=True)
+class EulerMaruyama:
+    """``x + [f x - (1 + lambda^2)/2 g^2 score] dt + lambda g sqrt|dt| z``; ``noise`` is lambda."""
+
+    noise: float = 1.0
+
+    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x + broadcast_like(s - t, x) * reverse_drift(motion.process, motion.score(x, t), x, t, self.noise)
+        deviation = self.noise * motion.process.diffusion(t) * (t - s).sqrt()
+        return mean + broadcast_like(deviation, x) * motion.draw(x), mean
+
+
+@dataclass(frozen=True)
+class ReverseDiffusion:
+    """The forward step ``x_t = a x_s + b z`` turned round: ``(2 - a) x + (1 + lambda^2)/2 b^2 score + lambda b z``.
+
+    Source: Song et al. 2021, arXiv 2011.13456, appendix E; lambda 0 is its discretisation of the probability flow.
+    """
+
+    noise: float = 1.0
+
+    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = motion.process.transition(t, s)
+        mean = broadcast_like(2 - a, x) * x + (1 + self.noise**2) / 2 * broadcast_like(b**2, x) * motion.score(x, t)
+        return mean + broadcast_like(self.noise * b, x) * motion.draw(x), mean
+
+
+@dataclass(frozen=True)
+class Ancestral:
+    """``(x + b^2 score)/a + std z``, the mean of ``x_s`` given ``x_t``; the last step to level 0 is the denoiser.
+
+    ``std`` is that of ``x_s`` given ``x_t`` and the image, ``b (s sigma)_s / (s sigma)_t``, or if ``wide`` all of
+    ``b``: the lower and upper bound for data of unit variance (Ho et al. 2020, arXiv 2006.11239, section 3.2).
+    In the continuous-time samplers of Song et al. 2021 (appendix F) SMLD is the narrow one, DDPM the wide one.
+    """
+
+    wide: bool = False
+
+    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = motion.process.transition(t, s)
+        mean = (x + broadcast_like(b**2, x) * motion.score(x, t)) / broadcast_like(a, x)
+        ratio = torch.ones_like(t) if self.wide else motion.process.deviation(s) / motion.process.deviation(t)
+        return mean + broadcast_like(b * ratio, x) * motion.draw(x), mean

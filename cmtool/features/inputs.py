@@ -1,0 +1,47 @@
+"""Images as every feature network takes them.
+
+Three channels, in pieces of one size so that no bit depends on the batch.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from cmtool.errors import UsageError
+
+__all__ = ["in_pieces", "rgb"]
+
+
+def rgb(images: Tensor, features: str) -> Tensor:
+    """``images`` [B, 1 or 3, H, W] with grey repeated to [B, 3, H, W]; UsageError when they are no such images."""
+    if images.ndim != 4:
+        raise UsageError(f"the features '{features}' measure images, not points", "points need --features points")
+    if images.shape[1] not in (1, 3):
+        raise UsageError(f"the features '{features}' measure images with 1 or 3 channels, not {images.shape[1]}")
+    return images.expand(-1, 3, -1, -1)
+
+
+T = TypeVar("T")
+
+
+def in_pieces(look: Callable[[Tensor], T], images: Tensor, size: int) -> list[T]:
+    """``look`` of ``images`` [B, ...], ``size`` rows at a time; the last piece is filled up with copies.
+
+    A kernel cuts its sums by the number of rows and of threads, and a sum cut elsewhere rounds elsewhere. So each piece
+    has as many rows as every other and one thread of the processor, and as many are looked at side by side as there
+    are threads. The first B rows of what all pieces show are those of the images.
+    """
+    rows = torch.arange(max(len(images) + -len(images) % size, size), device=images.device)
+    pieces = images[rows.clamp(max=len(images) - 1)].split(size) if len(images) else (images,)
+    threads = torch.get_num_threads()
+    if threads == 1 or images.device.type != "cpu":
+        return [look(piece) for piece in pieces]
+    with ThreadPoolExecutor(min(threads, len(pieces)), "features", torch.set_num_threads, (1,)) as pool:
+        try:
+            torch.set_num_threads(1)
+            return list(pool.map(look, pieces))
+        finally:
+            torch.set_num_threads(threads)

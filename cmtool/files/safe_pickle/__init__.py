@@ -1,0 +1,1 @@
+"""Pickles of other programs read as data: nothing in them is imported, called or run."""

@@ -1,0 +1,157 @@
+"""The networks that OpenAI published: what their tensors tell of the architecture, and what they do not.
+
+Architectures are known by their tensors, whatever the file is called. Whether a network was trained as a score model or
+as a consistency model shows nowhere but in the name.
+Source: the launch scripts of consistency_models and guided-diffusion.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cmtool.errors import BadFile
+
+__all__ = ["ARCHITECTURES", "FILES", "NAMES", "ADMShape", "HiddenOptions", "PublishedFile", "read_architecture"]
+
+
+NAMES = (  # in every network of the family, and together in no other
+    "time_embed.0.weight",
+    "input_blocks.0.0.weight",
+    "middle_block.1.qkv.weight",
+)
+
+WAYS = ("output", "input")
+
+
+@dataclass(frozen=True)
+class ADMShape:
+    """``backbone`` holds the options that the tensors settle; ``guided`` is whether guided-diffusion wrote them."""
+
+    backbone: dict[str, Any]
+    channels: int
+    outputs: int
+    classes: int
+    guided: bool
+
+    @property
+    def layers(self) -> tuple[Any, ...]:
+        """What tells the published networks apart."""
+        stack = (self.backbone[key] for key in ("model_channels", "num_blocks", "channel_mult", "attention"))
+        return (self.guided, *(tuple(value) if isinstance(value, list) else value for value in stack))
+
+
+def read_architecture(path: Path, tensors: Mapping[str, Tensor]) -> ADMShape:
+    """Width, levels, blocks and classes, from names and shapes; BadFile where they make no network."""
+    if not any(name.startswith(f"{WAYS[0]}_blocks.") for name in tensors):
+        raise BadFile(
+            f"{path} holds a network without a way up, as a classifier is", "cmtool reads networks that make images"
+        )
+    try:
+        return _read_architecture(tensors)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise BadFile(f"{path} is no whole ADM network: {error} is not there or has another shape") from error
+
+
+def _read_architecture(tensors: Mapping[str, Tensor]) -> ADMShape:
+    def size(name: str, axis: int = 0) -> int:
+        return tensors[name].shape[axis]
+
+    width, channels = size("time_embed.0.weight", 1), size("input_blocks.0.0.weight", 1)
+    outputs, axes = size("out.2.weight"), tensors["middle_block.1.qkv.weight"].ndim - 2
+    blocks, levels, updown, resample_conv = _stack(tensors)
+    firsts = [1 + level * (blocks + 1) for level in range(levels)]
+    mults = [size(f"input_blocks.{i}.0.in_layers.2.weight") / width for i in firsts]
+    doubled = size("input_blocks.1.0.emb_layers.1.weight") == 2 * size("input_blocks.1.0.in_layers.2.weight")
+    backbone = {
+        "name": "adm",
+        "model_channels": width,
+        "channel_mult": [int(mult) if mult == int(mult) else mult for mult in mults],
+        "num_blocks": blocks,
+        "attention": [level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in tensors],
+        "scale_shift": doubled,
+        "updown": updown,
+        "learn_variance": outputs == 2 * channels,
+        **({} if resample_conv else {"resample_conv": False}),
+        **({"qkv": "flash"} if axes == 2 else {}),
+    }
+    classes = size("label_emb.weight") if "label_emb.weight" in tensors else 0
+    return ADMShape(backbone, channels, outputs, classes, guided=axes == 1)
+
+
+def _stack(tensors: Mapping[str, Tensor]) -> tuple[int, int, bool, bool]:
+    """Blocks of a level, levels, whether residual blocks resize, and whether convolutions do where they do not.
+
+    On the way up, a level ends where one grows. Where nothing that resizes has weights, places are left out on the way
+    down.
+    """
+    exits, entries = (
+        {int(name.split(".")[1]) for name in tensors if name.startswith(f"{way}_blocks.")} for way in WAYS
+    )
+    grow = {True: "in_layers.0.weight", False: "conv.weight"}
+    for updown, end in grow.items():
+        found = [i for i in range(len(exits)) if any(f"output_blocks.{i}.{k}.{end}" in tensors for k in (1, 2))]
+        if found:
+            return found[0], len(exits) // (found[0] + 1), updown, True
+    bare = max(entries) + 1 - len(entries)
+    return len(exits) // (bare + 1) - 1, bare + 1, not bare, not bare
+
+
+@dataclass(frozen=True)
+class HiddenOptions:
+    """The side of the images, options of the backbone, and the schedule of guided-diffusion."""
+
+    side: int | None = None
+    backbone: dict[str, Any] = field(default_factory=dict)
+    schedule: str | None = None
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """``jumps`` are the positions, on the Karras grid of ``levels`` levels, that its authors sampled best with."""
+
+    data: str
+    kind: str = "score"
+    levels: int = 0
+    jumps: tuple[int, ...] = ()
+
+
+WIDE = {"head_width": 64}
+COUNTED = {"heads": 4, "heads_upsample": 4}
+LEGACY = {**WIDE, "qkv": "legacy"}
+
+# By: is it guided-diffusion's, width, blocks of a level, mults, levels with attention.
+ARCHITECTURES: dict[tuple[Any, ...], HiddenOptions] = {
+    (False, 192, 3, (1, 2, 3, 4), (1, 2, 3)): HiddenOptions(64, WIDE),
+    (False, 256, 2, (1, 1, 2, 2, 4, 4), (3, 4, 5)): HiddenOptions(256, WIDE),
+    (True, 192, 3, (1, 2, 3, 4), (1, 2, 3)): HiddenOptions(64, {**WIDE, "qkv": "new"}, "cosine"),
+    (True, 256, 2, (1, 1, 2, 3, 4), (2, 3, 4)): HiddenOptions(128, {**COUNTED, "qkv": "legacy"}, "linear"),
+    (True, 256, 2, (1, 1, 2, 2, 4, 4), (3, 4, 5)): HiddenOptions(256, LEGACY, "linear"),
+    (True, 256, 2, (0.5, 1, 1, 2, 2, 4, 4), (4, 5, 6)): HiddenOptions(512, LEGACY, "linear"),
+}
+
+FILES = {
+    "edm_imagenet64_ema": PublishedFile("imagenet64"),
+    "cd_imagenet64_l2": PublishedFile("imagenet64", "consistency", 40, (22,)),
+    "cd_imagenet64_lpips": PublishedFile("imagenet64", "consistency", 40, (22,)),
+    "ct_imagenet64": PublishedFile("imagenet64", "consistency", 201, (106,)),
+    "edm_bedroom256_ema": PublishedFile("bedroom256"),
+    "cd_bedroom256_l2": PublishedFile("bedroom256", "consistency", 40, (18,)),
+    "cd_bedroom256_lpips": PublishedFile("bedroom256", "consistency", 40, (17,)),
+    "ct_bedroom256": PublishedFile("bedroom256", "consistency", 151, (67,)),
+    "edm_cat256_ema": PublishedFile("cat256"),
+    "cd_cat256_l2": PublishedFile("cat256", "consistency"),
+    "cd_cat256_lpips": PublishedFile("cat256", "consistency"),
+    "ct_cat256": PublishedFile("cat256", "consistency", 151, (62,)),
+    "64x64_diffusion": PublishedFile("imagenet64"),
+    "128x128_diffusion": PublishedFile("imagenet128"),
+    "256x256_diffusion": PublishedFile("imagenet256"),
+    "256x256_diffusion_uncond": PublishedFile("imagenet256"),
+    "512x512_diffusion": PublishedFile("imagenet512"),
+    "lsun_bedroom": PublishedFile("bedroom256"),
+    "lsun_cat": PublishedFile("cat256"),
+    "lsun_horse": PublishedFile("horse256"),
+    "lsun_horse_nodropout": PublishedFile("horse256"),
+}

@@ -1,0 +1,117 @@
+"""What the tensors of a network of score_sde tell of its architecture."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cmtool.errors import BadFile
+
+__all__ = ["LIST", "ScoreSDEShape", "read_architecture"]
+
+LIST = "all_modules."  # begins the name of every weight
+MOST = 10_000  # modules; the deepest published network has less than a hundredth
+FILTER = [1.0, 3.0, 3.0, 1.0]  # of all published networks that filter where sides change
+
+
+@dataclass(frozen=True)
+class ScoreSDEShape:
+    """``backbone`` holds the options that the tensors settle; ``guessed`` those that they leave open, as published."""
+
+    backbone: dict[str, Any]
+    guessed: dict[str, Any]
+    channels: int
+
+    @property
+    def layers(self) -> tuple[Any, ...]:
+        """What tells the sides of the published networks apart."""
+        return (
+            self.backbone["model_channels"],
+            tuple(self.backbone["channel_mult"]),
+            tuple(self.backbone["attention"]),
+        )
+
+    @property
+    def fourier(self) -> bool:
+        return self.backbone.get("embedding") == "fourier"
+
+
+Part = Mapping[str, Tensor]
+
+
+def read_architecture(path: Path, tensors: Mapping[str, Tensor]) -> ScoreSDEShape:
+    """Width, levels, blocks and ways of the image, from names and shapes; BadFile where they make no network."""
+    try:
+        return _read_architecture(_parts(tensors))
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise BadFile(f"{path} is no whole network of score_sde: {error} is not there or has another shape") from error
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> list[Part]:
+    """The weights of each module in the order of the list; none of those that have no weights."""
+    parts: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        number, _, rest = name.removeprefix(LIST).partition(".")
+        parts[int(number)][rest] = tensor
+    if max(parts) > MOST:
+        raise ValueError(f"module {max(parts)}")
+    return [parts[number] for number in range(max(parts) + 1)]
+
+
+def _read_architecture(parts: list[Part]) -> ScoreSDEShape:
+    """The network that is not told its noise level begins with a convolution, with no linear map before it."""
+    fourier = "W" in parts[0]
+    conditional = parts[fourier]["weight"].ndim == 2
+    first = fourier + 2 * conditional
+    entry, body = parts[first], parts[first + 1 :]
+    width, channels = entry["weight"].shape[:2]
+    plain = not any("Conv_2.weight" in part for part in body)
+    ends = [i for i, part in enumerate(body) if (_strided(part) or not part if plain else _resizing(part))]
+    levels = len(ends) // 2 + 1
+    kept = [i for i, part in enumerate(body) if "Conv_1.weight" in part and i not in ends]
+    blocks = ((len(kept) - 2) // levels - 1) // 2
+    firsts = kept[: levels * blocks : blocks]
+    sizes = {
+        "model_channels": width,
+        "channel_mult": [body[i]["Conv_0.weight"].shape[0] // width for i in firsts],
+        "num_blocks": blocks,
+        "attention": [level for level, i in enumerate(firsts) if "NIN_3.W" in body[i + 1]],
+    }
+    if min(sizes["channel_mult"]) < 1 or min(width, channels) < 1:
+        raise ValueError("a level")
+    told = {} if conditional else {"conditional": False}
+    if plain:
+        bare = {} if all(body) else {"resample_conv": False}
+        return ScoreSDEShape({"name": "ddpm", **sizes, **told, **bare}, {}, channels)
+    beside, filtered = _beside(body)
+    decoder = "skip" if sum("bias" in part and part["bias"].shape == (channels,) for part in body) > 1 else "standard"
+    ways = {"embedding": "fourier" if fourier else "positional", **beside, "decoder": decoder, **told}
+    taps = {} if filtered is None else {"taps": FILTER if filtered else [1.0, 1.0]}
+    usual = {"rescale": True, "taps": [1.0, 1.0] if beside["encoder"] == "standard" else FILTER}
+    return ScoreSDEShape({"name": "ncsnpp", **sizes, **ways, **taps}, usual, channels)
+
+
+def _strided(part: Part) -> bool:
+    """A convolution alone."""
+    return "Conv_0.weight" in part and "GroupNorm_0.weight" not in part
+
+
+def _resizing(part: Part) -> bool:
+    """A block that has a convolution on the way around though it keeps its channels."""
+    return "Conv_2.weight" in part and part["Conv_2.weight"].shape[0] == part["Conv_2.weight"].shape[1]
+
+
+def _beside(body: list[Part]) -> tuple[dict[str, Any], bool | None]:
+    """How the image goes beside the blocks, and whether it is filtered; None where that does not show."""
+    if any("Conv2d_0.weight" in part for part in body):
+        return {"encoder": "residual"}, True
+    alone = [i for i, part in enumerate(body) if _strided(part)]
+    if not alone:
+        return {"encoder": "standard"}, None
+    weight, after = body[alone[0]]["Conv_0.weight"], body[alone[0] + 1]["Conv_0.weight"]
+    if weight.shape[-1] == 3:
+        return {"encoder": "residual"}, False
+    return {"encoder": "skip", "combine": "cat" if after.shape[1] == 2 * weight.shape[0] else "sum"}, None

@@ -1,0 +1,157 @@
+"""The pages that ``--help`` prints and ``docs/commands.md`` collects, written from the declarations."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass
+
+from cmtool import __version__, errors
+from cmtool.options.fields import OptionField, Options, option_fields
+from cmtool.options.types import Spec
+
+__all__ = ["Command", "command_page", "exit_codes", "markdown", "root_page"]
+
+WIDTH, COLUMN = 100, 28
+SECTIONS = (
+    "Input",
+    "Task",
+    "Data",
+    "Network",
+    "Training",
+    "Sampling",
+    "Guidance",
+    "Search",
+    "Output",
+    "Run",
+    "Machine",
+)
+
+PRECEDENCE = (
+    "From weak to strong: defaults, your own ~/.config/cmtool/config.yaml, --preset, --config, variables such as "
+    "$CMTOOL_DEVICE, --set, flags."
+)
+Rows = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its options, where it lives (``module:function``), one sentence, lines to try, and advice."""
+
+    options: type[Options]
+    target: str
+    summary: str
+    examples: Rows
+    advice: Rows = ()
+
+
+SHARED = (
+    ("-c, --config FILE", "options from a YAML file; may be repeated, the last wins"),
+    ("--set KEY=VALUE", "one option by its YAML key, such as backbone.model_channels=64; may be repeated"),
+    ("--preset NAME", "a recipe that ships with the program; cmtool info presets lists them"),
+    ("--print-config", "print the resolved options as YAML and stop"),
+    ("--json", "one JSON document on standard output, errors as JSON on standard error"),
+    ("-q, --quiet", "no progress and no remarks"),
+    ("--debug", "show the traceback of an internal error"),
+    ("-h, --help", "print this page"),
+)
+START = (
+    ("cmtool train-ct", "train a one-step generator on procedural shapes, minutes on two cores"),
+    ("cmtool sample -n 64 --grid grid.png", "draw images from it"),
+    ("cmtool fid samples --ref 'shapes[:2000]' --features small", "measure them"),
+)
+ROOT = (
+    ("--version", "print the version"),
+    ("--install-completion", "complete commands, options and names in this shell"),
+    ("--show-completion", "print the completion script"),
+    ("-h, --help", "print this page"),
+)
+
+
+def root_page(commands: Mapping[str, Command], width: int = WIDTH) -> str:
+    """The page of ``cmtool --help``."""
+    parts = {
+        "Usage": [("cmtool COMMAND [OPTIONS]", "")],
+        "Examples": START,
+        "Commands": [(name, command.summary) for name, command in commands.items()],
+        "Options": ROOT,
+    }
+    title = f"cmtool {__version__}: from images to a one-step generator."
+    return _page(title, parts, "cmtool COMMAND --help lists the options of a command.", width)
+
+
+def command_page(name: str, command: Command, width: int = WIDTH) -> str:
+    """The page of ``cmtool NAME --help``."""
+    declared = list(option_fields(command.options).values())
+    positional = [d for d in declared if d.positional]
+    flags = [d for d in declared if not d.positional and not d.yaml_only]
+    parts: dict[str, Rows] = {
+        "Usage": [(" ".join(["cmtool", name, *(_argument(d) for d in positional), "[OPTIONS]"]), "")],
+        "Examples": command.examples,
+        "Arguments": [(d.metavar or d.key, _describe(d)) for d in positional],
+    }
+    for section in sorted({d.section for d in flags}, key=SECTIONS.index):
+        parts[section] = [(_flag(d), _describe(d)) for d in flags if d.section == section]
+    parts["Only in YAML and --set"] = [(d.key, _describe(d)) for d in declared if d.yaml_only]
+    parts["Which solver"] = command.advice
+    parts["For every command"] = SHARED
+    return _page(f"{command.summary}.", parts, PRECEDENCE, width)
+
+
+def markdown(commands: Mapping[str, Command]) -> str:
+    """All pages and the exit codes as one Markdown document."""
+    pages = [("cmtool", root_page(commands)), *((f"cmtool {n}", command_page(n, c)) for n, c in commands.items())]
+    blocks = [f"## {title}\n\n```text\n{page}```\n" for title, page in pages]
+    head = "# Commands\n\nWritten by `cmtool.cli.reference()` from the declarations in `cmtool/settings/`.\n"
+    rows = [f"| {code} | {meaning} |" for code, meaning in exit_codes()]
+    table = "\n".join(["## Exit codes\n", "| code | meaning |", "|---:|---|", *rows])
+    return "\n".join([head, *blocks, table]) + "\n"
+
+
+def exit_codes() -> list[tuple[int, str]]:
+    """Every exit code with its meaning, from the tree drawn in ``cmtool.errors``."""
+    drawn = [line.split(maxsplit=3) for line in (errors.__doc__ or "").splitlines() if "──" in line]
+    found = [(int(code), meaning) for _, _, code, meaning in drawn]
+    ours = [(0, "done"), (1, "a fault of ours; --debug shows where"), (141, "whoever read our output has left")]
+    return sorted(ours + found)
+
+
+def _page(title: str, parts: Mapping[str, Rows], end: str, width: int) -> str:
+    blocks = ["\n".join([f"{name}:", *(_row(*row, width) for row in rows)]) for name, rows in parts.items() if rows]
+    return "\n\n".join([title, *blocks, textwrap.fill(end, width)]) + "\n"
+
+
+def _row(left: str, right: str, width: int) -> str:
+    """``left`` in its column and ``right`` wrapped in its own, one line lower where ``left`` is too long."""
+    margin = " " * COLUMN
+    lines = textwrap.wrap(right, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)
+    if len(left) < COLUMN - 3 and lines:
+        lines[0] = f"  {left:<{COLUMN - 2}}{lines[0].lstrip()}"
+        return "\n".join(lines)
+    return "\n".join([f"  {left}", *lines])
+
+
+def _argument(d: OptionField) -> str:
+    name = d.metavar or d.key.upper()
+    return name if d.required else f"[{name}]"
+
+
+def _flag(d: OptionField) -> str:
+    if d.switch:
+        return d.long if d.default is False else f"{d.long}, --no-{d.long[2:]}"
+    names = f"{d.flag}, {d.long}" if d.flag else d.long
+    return f"{names} {d.placeholder}"
+
+
+def _describe(d: OptionField) -> str:
+    default = d.shown or _shown(d.default)
+    return f"{d.help} [{default}]" if default else d.help
+
+
+def _shown(default: object) -> str:
+    if default is MISSING:
+        return "required"
+    if isinstance(default, Spec):
+        options = ", ".join(f"{k}={v}" for k, v in default.items() if k != "name")
+        return f"{default.name} {options}".strip()
+    if isinstance(default, bool | None):
+        return "on" if default else ""
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,0 +1,81 @@
+"""How far two images are apart: functions of (a, b) [B, ...] -> [B]."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from cmtool.errors import UsageError, unknown_name
+from cmtool.objectives.lpips import RECIPES
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "huber_constant",
+    "l1",
+    "l2",
+    "l2_32",
+    "metric_called",
+    "pseudo_huber",
+    "pseudo_huber_of",
+    "squared_distance",
+]
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+
+def l2(a: Tensor, b: Tensor) -> Tensor:
+    """The mean squared difference of the pixels."""
+    return (a - b).square().flatten(1).mean(1)
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """The mean absolute difference of the pixels."""
+    return (a - b).abs().flatten(1).mean(1)
+
+
+def l2_32(a: Tensor, b: Tensor) -> Tensor:
+    """The mean squared difference after both were brought to 32 x 32 pixels (bilinear), OpenAI's "l2-32"."""
+    if a.ndim != 4:
+        raise UsageError(f"the metric l2-32 compares images, not data of shape {list(a.shape[1:])}", "l2 compares any")
+    return l2(*(nn.functional.interpolate(v, size=(32, 32), mode="bilinear") for v in (a, b)))
+
+
+def pseudo_huber_of(c: float) -> Metric:
+    """``sqrt(|a - b|^2 + c^2) - c`` of the whole image vector (Song and Dhariwal 2023, arXiv 2310.14189, eq. 7).
+
+    ``c = 0`` is the norm itself, whose gradient is 0 where the images agree.
+    """
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        beside = nn.functional.pad((a - b).flatten(1), (0, 1), value=c)  # the norm of (a - b, c), with its gradient
+        return torch.linalg.vector_norm(beside, dim=1) - c
+
+    return distance
+
+
+def huber_constant(a: Tensor) -> float:
+    """``c = 0.00054 sqrt(D)`` for images of D numbers, as the paper recommends."""
+    return 0.00054 * float(a[0].numel()) ** 0.5
+
+
+def pseudo_huber(a: Tensor, b: Tensor) -> Tensor:
+    """The pseudo-Huber distance with the constant that suits the size of the images."""
+    return pseudo_huber_of(huber_constant(a))(a, b)
+
+
+METRICS: dict[str, Metric] = {"l1": l1, "l2": l2, "l2-32": l2_32, "pseudo-huber": pseudo_huber}
+
+
+def metric_called(name: str) -> Metric:
+    """The metric called ``name``; UsageError when there is none, MissingAsset when its weights are not there."""
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name not in METRICS:
+        raise unknown_name("metric", name, [*METRICS, *RECIPES])
+    return METRICS[name]
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    """``|a - b|^2``, summed over the image."""
+    return torch.square(a - b).flatten(1).sum(1)

@@ -1,0 +1,1 @@
+"""The machinery of options: types, checks, where values come from, and plugins by name."""

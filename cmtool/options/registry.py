@@ -1,0 +1,110 @@
+"""Plugins: names are read from package metadata, and only the chosen one is imported.
+
+Built-ins register through the same entry points in our own ``pyproject.toml``. A plugin is a function whose
+keyword-only (or defaulted) arguments are its options; the signature is the schema.
+"""
+
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, get_type_hints
+
+from cmtool.errors import CmtoolError, UsageError, unknown_name
+from cmtool.options.types import Expected, coerce
+
+__all__ = ["GROUPS", "build", "get", "names", "options", "providers", "typed"]
+
+GROUPS = {
+    "backbones": "network architecture",
+    "formats": "checkpoint format",
+    "datasets": "data set",
+    "features": "feature extractor",
+    "assets": "published file",
+    "operators": "editing task",
+    "solvers": "solver",
+    "train_score": "score-training method",
+    "distill": "distillation method",
+    "train_ct": "consistency-training method",
+}
+
+
+def _entries(group: str) -> list[EntryPoint]:
+    return list(entry_points(group=f"cmtool.{group}"))
+
+
+def names(group: str) -> list[str]:
+    """The names registered in a group, sorted; nothing is imported."""
+    return sorted({entry.name for entry in _entries(group)})
+
+
+def providers(group: str) -> dict[str, list[EntryPoint]]:
+    """Every name of a group with the entry points that claim it, one per distribution."""
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for entry in _entries(group):
+        found.setdefault(entry.name, {})[entry.dist.name if entry.dist else "?"] = entry
+    return {name: list(by_dist.values()) for name, by_dist in sorted(found.items())}
+
+
+def get(group: str, name: str) -> Any:
+    """Import the factory called ``name``; UsageError when there is none, or when two packages claim the name."""
+    found = providers(group)
+    if name not in found:
+        raise unknown_name(GROUPS[group], name, found)
+    if len(found[name]) > 1:
+        owners = " and ".join(sorted(entry.dist.name for entry in found[name] if entry.dist))
+        raise UsageError(f"the {GROUPS[group]} '{name}' is provided twice, by {owners}", "uninstall one of them")
+    entry = found[name][0]
+    try:
+        return entry.load()
+    except CmtoolError:
+        raise
+    except Exception as error:  # a plugin may fail in any way; only whoever asked for it is told
+        owner = entry.dist.name if entry.dist else "?"
+        raise UsageError(
+            f"the {GROUPS[group]} '{name}' of package {owner} cannot be imported: {type(error).__name__}: {error}",
+            f"repair or uninstall {owner}",
+        ) from error
+
+
+def options(factory: Any) -> dict[str, Any]:
+    """The options of a factory with their defaults: its keyword-only arguments."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -> Any:
+    """Call the factory that ``spec`` names: ``"unet"`` or ``{"name": "unet", "width": 64}``.
+
+    ``args`` and ``given`` come from the program (``given`` where the factory wants it), the rest of ``spec`` from the
+    user, who wins: an option the factory does not have is a UsageError that names the nearest one.
+    """
+    spec = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = spec.pop("name", None)
+    if not name:
+        raise UsageError(f"a {GROUPS[group]} needs a name", f"there are: {', '.join(names(group))}")
+    factory = get(group, name)
+    allowed = options(factory)
+    for key in spec:
+        if key not in allowed:
+            raise unknown_name(f"option of {GROUPS[group]} '{name}'", key, allowed)
+    missing = [k for k, default in allowed.items() if default is inspect.Parameter.empty and k not in {**spec, **given}]
+    if missing:
+        raise UsageError(f"{GROUPS[group]} '{name}' needs the option '{missing[0]}'")
+    theirs = {
+        key: typed(factory, f"option '{key}' of {GROUPS[group]} '{name}'", key, value) for key, value in spec.items()
+    }
+    return factory(*args, **{**{k: v for k, v in given.items() if k in allowed}, **theirs})
+
+
+def typed(factory: Any, what: str, key: str, value: Any) -> Any:
+    """The user's value as the type that the factory's annotation asks for; what is not annotated passes as it is.
+
+    UsageError, in which the option is called ``what``, when it is no such value.
+    """
+    kind = get_type_hints(factory).get(key)
+    try:
+        return value if kind is None else coerce(kind, value)
+    except Expected as error:
+        raise UsageError(f"{what} must be {error}, not '{value}'") from error
+    except KeyError:  # a type that no text becomes: it comes from the program
+        return value

@@ -1,0 +1,230 @@
+"""Options of the commands that look at images and files: fid, levels, likelihood and info."""
+# ruff: noqa: RUF009  (option() makes a dataclass field)
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cmtool.options.data_spec import data_spec
+from cmtool.options.fields import option
+from cmtool.options.types import Spec, among, at_least, positive
+from cmtool.settings.sampling import WalkOptions, model_option, seed_option
+from cmtool.settings.shared import (
+    INPUT,
+    MACHINE,
+    OUTPUT,
+    SAMPLING,
+    SEARCH,
+    SEED,
+    ForeignOptions,
+    MachineOptions,
+    overwrite_option,
+)
+
+
+def reference_option(command: str, what: str) -> Any:
+    example = f"cmtool {command} --ref digits --features small"
+    return option(
+        help=f"images to compare with: {what}",
+        flag="-r",
+        metavar="REF",
+        required=(f"{command.split()[0]} needs --ref, the images to compare with", example),
+        path=True,
+        section=INPUT,
+    )
+
+
+def features_option() -> Any:
+    return option(
+        Spec(name="inception"),
+        help="inception gives FID; small needs no download and gives FD-small, which is no FID",
+        group="features",
+        section=INPUT,
+    )
+
+
+def batch_option() -> Any:
+    return option(256, help="images at a time", flag="-b", check=at_least(1, 10**6), section=MACHINE)
+
+
+METRICS = ("fid", "kid", "is", "sfid", "prdc", "infinity", "memorised")
+PROTOCOLS = ("edm", "adm", "clean", "pytorch-fid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidOptions(WalkOptions):
+    """Options of ``cmtool fid``."""
+
+    command: ClassVar[str] = "fid"
+
+    source: str | None = option(
+        None,
+        help="images to judge: FOLDER, FILE.npz, .npy, .zip, .tar, - (a pipe), checkpoint, run, data set or statistics",
+        positional=True,
+        metavar="SOURCE",
+        shown="the newest run, else the bundled model",
+        path=True,
+    )
+    ref: str | None = option(
+        None,
+        help="images to compare with: any of these, or statistics of other tools (.npz, .pkl, .pt)",
+        flag="-r",
+        metavar="REF",
+        section=INPUT,
+        shown="what the model learned from",
+        path=True,
+    )
+    features: Spec = features_option()
+    protocol: str | None = option(
+        None,
+        help="network, resizing and rounding of a tool whose published numbers are to be compared with",
+        choices=PROTOCOLS,
+        section=INPUT,
+    )
+    metrics: tuple[str, ...] = option(
+        ("fid",),
+        help=f"what to measure, with commas between: {', '.join(METRICS)}",
+        check=among(METRICS),
+        metavar="NAME,NAME",
+        section=INPUT,
+        shown="fid",
+    )
+    n: int | None = option(
+        None, help="images of SOURCE at most", check=at_least(2), section=INPUT, shown="all; 10000 of a model"
+    )
+    make_ref: bool = option(
+        False, help="write the statistics of SOURCE to --output, for others to be compared with", section=OUTPUT
+    )
+    output: Path = option(
+        Path("ref.npz"),
+        help="where --make-ref writes; EDM's, clean-fid's and pytorch-fid's tools read it",
+        flag="-o",
+        metavar="FILE.npz",
+        section=OUTPUT,
+    )
+    every: int = option(
+        1,
+        help="of a run that kept several checkpoints and averages, score every N-th along training; 0: the model alone",
+        check=at_least(0, 10**5),
+        section=INPUT,
+    )
+    chart: Path | None = option(
+        None,
+        help="where the curve of a run's checkpoints is drawn",
+        metavar="FILE.png",
+        section=OUTPUT,
+        shown="fid.png in the run",
+    )
+    sheet: Path | None = option(
+        None,
+        help="draw the images that lie closest to training images above those, for the metric memorised",
+        metavar="FILE.png",
+        section=OUTPUT,
+    )
+    overwrite: bool = overwrite_option()
+    seed: int = seed_option()
+    batch: int = batch_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSigmasOptions(MachineOptions):
+    """Options of ``cmtool search-sigmas``."""
+
+    command: ClassVar[str] = "search-sigmas"
+
+    model: Path = option(
+        help="consistency model: checkpoint or run directory",
+        positional=True,
+        metavar="MODEL",
+        required=("levels needs a model", "cmtool search-sigmas model.safetensors --ref digits --features small"),
+    )
+    ref: str = reference_option(
+        "levels model.safetensors",
+        "FOLDER, FILE.npz, FILE.tar, - (a tar on standard input), data set or statistics .npz",
+    )
+    features: Spec = features_option()
+    steps: int = option(
+        2,
+        help="network evaluations of an image; all levels but the highest are looked for",
+        flag="-k",
+        check=at_least(2, 10**5),
+        section=SAMPLING,
+    )
+    n: int = option(
+        10_000, help="images of each measurement, the same noise every time", check=at_least(2), section=SAMPLING
+    )
+    seed: int = seed_option()
+    within: float = option(
+        0.1,
+        help="a level has been found when its logarithm is known within this",
+        check=positive(),
+        section=SEARCH,
+    )
+    tolerance: float = option(
+        0.01,
+        help="the search ends when no level lowers the distance by more than this part of it",
+        check=at_least(0),
+        section=SEARCH,
+    )
+    budget: int | None = option(
+        None,
+        help="measurements at most",
+        check=at_least(1, 10**5),
+        section=SEARCH,
+        shown="three rounds, one of a level alone",
+    )
+    output: Path = option(
+        Path("tuned.safetensors"),
+        help="copy of the model that samples at the levels found; what was measured is told in FILE.trace.jsonl",
+        flag="-o",
+        metavar="FILE",
+        section=OUTPUT,
+    )
+    overwrite: bool = overwrite_option()
+    batch: int = batch_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodOptions(MachineOptions, ForeignOptions):
+    """Options of ``cmtool likelihood``."""
+
+    command: ClassVar[str] = "likelihood"
+
+    data: Spec | None = option(
+        None,
+        help="images whose density is asked for: data set or folder; digits[0::2] takes a part",
+        flag="-d",
+        group="datasets",
+        parse=data_spec,
+        metavar="DATA",
+        section=INPUT,
+        shown="what the model learned from",
+    )
+    model: Path | None = model_option()
+    n: int = option(100, help="images at most", check=at_least(1), section=INPUT)
+    steps: int = option(
+        64,
+        help="steps of the classical Runge-Kutta method, four evaluations each",
+        flag="-k",
+        check=at_least(1, 10**5),
+        section=SAMPLING,
+    )
+    hutchinson_probes: int = option(
+        1,
+        help="random directions that estimate the divergence; 0: every axis, exact",
+        check=at_least(0, 10**5),
+        section=SAMPLING,
+    )
+    probe: str = option("rademacher", help="their distribution", choices=("rademacher", "gaussian"), section=SAMPLING)
+    seed: int = option(0, help="seed of dequantisation and directions", check=SEED, section=SAMPLING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions(ForeignOptions):
+    """Options of ``cmtool info``."""
+
+    command: ClassVar[str] = "info"
+
+    what: str = option(
+        "plugins", help="plugins, presets, a checkpoint or a run", positional=True, metavar="WHAT", path=True
+    )
