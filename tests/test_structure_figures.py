@@ -1,0 +1,199 @@
+"""What docs/structure.py counts in a made-up package, and that its picture of this one is up to date."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "docs/structure.py"
+BEFORE = ROOT / "docs/structure_before.json"
+PICTURE = ROOT / "docs/images/layers.svg"
+SPEC = importlib.util.spec_from_file_location("structure_of_docs", SCRIPT)
+assert SPEC and SPEC.loader
+structure = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(structure)
+
+FILES = {
+    "pyproject.toml": """
+        [project]
+        name = "tiny"
+        [project.scripts]
+        tiny = "tiny.__main__:main"
+        [project.entry-points."tiny.solvers"]
+        one = "tiny.maths:one"
+        two = "tiny.maths.two:two"
+        [project.entry-points."tiny.distill"]
+        far = "tiny.aims.far:far"
+        """,
+    "tiny/__init__.py": "",
+    "tiny/__main__.py": """
+        from tiny.training.loop import train
+        def main(): return train({})
+        """,
+    "tiny/errors.py": """
+        class Bad(Exception): pass
+        """,
+    "tiny/maths/__init__.py": """
+        from tiny.maths.first import one
+        """,
+    "tiny/maths/first.py": """
+        from tiny.maths.base import Step as Base, unused
+        from tiny.errors import Bad
+        def one(*, a=1, b=2, c=3, d=4, e=5, f=6, g=7, h=8) -> "Base":
+            unused = a
+            def later():
+                from tiny.maths.halves import half
+                return half(unused)
+            return later
+        """,
+    "tiny/maths/two.py": """
+        from tiny.maths import base
+        def two(): return [base.Step() for half in ()]
+        """,
+    "tiny/maths/base.py": """
+        import os
+        from typing import Any, Mapping
+        class Step:
+            def __init__(self, a, b, c, d, e, f, g): self.kept: dict[str, Any] = {}
+            def wide(self, a, b, c, d, e, f, g, *, h): return getattr(self, "begin", None)
+            @staticmethod
+            def flat(a, b, c, d, e, f, g, h): return hasattr(os, "fork") or getattr(os.path, "x", 0)
+        def unused(x: Mapping[str, list[Any]], y: Mapping[str, Any], name): return getattr(x, name)
+        """,
+    "tiny/maths/halves.py": """
+        def half(x): return x / 2
+        """,
+    "tiny/aims/__init__.py": "",
+    "tiny/aims/far.py": """
+        from tiny.aims.base import AIM
+        from tiny.errors import Bad
+        def far(teacher): return AIM
+        """,
+    "tiny/aims/base.py": """
+        from tiny.maths.halves import half
+        AIM = {"half": half}
+        class Step: pass
+        """,
+    "tiny/training/__init__.py": "",
+    "tiny/training/loop.py": """
+        from tiny.aims.base import Step
+        from tiny.errors import Bad
+        def train(told):
+            if not hasattr(told, "keys"):
+                raise Bad
+            return Step
+        """,
+}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    for name, text in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(re.sub(r"^ {8}", "", text, flags=re.MULTILINE).lstrip("\n"))
+    return tmp_path
+
+
+def counted(root):
+    return structure.figures(structure.Tree(root))
+
+
+def test_sizes_and_signatures(tiny):
+    found = counted(tiny)
+    assert (found["files"].value, found["files_short"].value, found["files_long"].value) == (13, 13, 0)
+    assert (found["file_longest"].value, found["file_longest"].name) == (8, "`maths.base`")
+    # the lines, sorted: 0 0 0 1 1 1 2 2 3 3 6 8 8; an empty __init__ is a file, too
+    assert found["file_median"].value == 2
+    assert (found["function_longest"].value, found["function_longest"].name) == (6, "`maths.first:one`")
+    assert found["function_median"].value == 1
+    assert found["parameters"].places == ["maths.base:Step.wide 8", "maths.base:Step.flat 8"]
+    assert found["options"].places == ["maths.first:one 8"]
+
+
+def test_loose_types_and_names(tiny):
+    found = counted(tiny)
+    assert [place.split()[0] for place in found["any"].places] == ["maths.base:4", "maths.base:8"]
+    assert found["asked"].places == [
+        "maths.base:5 getattr(self, 'begin', None)",
+        "training.loop:4 hasattr(told, 'keys')",
+    ]
+    assert found["modules_twice"].places == ["base: aims.base, maths.base"]
+    assert found["names_twice"].places == ["Step: aims.base, maths.base"]
+
+
+def test_rooms_and_cycles(tiny):
+    found = counted(tiny)
+    assert found["rooms"].places == ["tiny", "__main__", "aims", "errors", "maths", "training"]
+    assert found["arrows"].value == 6
+    assert (found["room_cycles"].value, found["module_cycles"].value) == (0, 0)
+    (tiny / "tiny/maths/halves.py").write_text("from tiny.aims.base import AIM\ndef half(x): return AIM\n")
+    found = counted(tiny)
+    assert found["room_cycles"].places == ["aims <-> maths"]
+    assert found["module_cycles"].places == ["aims.base <-> maths.halves"]
+
+
+def test_reading(tiny, monkeypatch):
+    found = counted(tiny)
+    # of ``one``: a type in quotes under another name, and what a function within it imports; the parameter of that
+    # name is not the imported ``unused``, and the re-export in ``maths`` is not a file to read
+    assert found["sampler_most"].places == [
+        "solvers one 3: maths.base, maths.first, maths.halves",
+        "solvers two 2: maths.base, maths.two",
+    ]
+    assert (found["sampler_most"].value, found["sampler_most"].name) == (3, "`solvers one`")
+    assert found["sampler_median"].value == 2.5
+    assert found["objective_most"].places == ["distill far 3: aims.base, aims.far, maths.halves"]
+    assert found["training_step_most"].places == ["training.loop:train 3: aims.base, errors, training.loop"]
+    monkeypatch.setattr(structure, "KNOWN", 2)
+    found = counted(tiny)
+    assert found["vocabulary"].places == ["errors"]
+    assert found["training_step_most"].value == 2
+    assert found["training_step_all_most"].value == 3
+
+
+def test_table_json_and_picture(tiny):
+    run = [sys.executable, str(SCRIPT), str(tiny)]
+    kept = tiny / "before.json"
+    kept.write_text(subprocess.run([*run, "--json"], check=True, capture_output=True, text=True).stdout)
+    (tiny / "tiny/aims/near.py").write_text("")
+    done = subprocess.run([*run, "--before", str(kept)], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[:3] == ["|  | before | after |", "| --- | --- | --- |", "| files | 13 | 14 |"]
+    (tiny / "docs/images").mkdir(parents=True)
+    subprocess.run([*run, "--picture"], check=True, capture_output=True)
+    texts = ElementTree.parse(tiny / "docs/images/layers.svg").getroot().itertext()
+    assert {"aims", "maths", "training", "__main__, tiny", "errors"} <= set(texts)
+
+
+def boxes_and_paths(svg):
+    """The corners of every box, and the bends of every arrow, in pixels."""
+    root = ElementTree.fromstring(svg)
+    rectangles = [node.attrib for node in root.iter() if node.tag.endswith("rect") and "x" in node.attrib]
+    boxes = [[float(box[key]) for key in ("x", "y", "width", "height")] for box in rectangles]
+    paths = [node.attrib["d"] for node in root.iter() if "marker-end" in node.attrib]
+    return [(x, y, x + w, y + h) for x, y, w, h in boxes], paths
+
+
+def test_the_picture_is_that_of_the_source():
+    written = structure.picture(structure.Tree(ROOT))
+    assert PICTURE.read_text("utf-8") == written, "run: python docs/structure.py --picture"
+    boxes, paths = boxes_and_paths(written)
+    for n, (left, top, right, bottom) in enumerate(boxes):
+        assert not any(left < r and li < right and top < b and t < bottom for li, t, r, b in boxes[:n])
+    for (
+        path
+    ) in paths:  # between rows an arrow bends; beside boxes, from the end of one bend to the next, it is straight
+        for x, top, below in re.findall(r"(\d+),(\d+) L\1,(\d+)", path):
+            crossed = [box for box in boxes if box[0] < int(x) < box[2] and int(top) < box[3] and box[1] < int(below)]
+            assert not crossed
+
+
+def test_the_figures_of_before_are_those_of_today():
+    keys = set(json.loads(BEFORE.read_text("utf-8")))
+    assert keys <= set(counted(ROOT))
