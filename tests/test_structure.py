@@ -20,6 +20,7 @@ HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "PIL", "cleanfid",
 L0 = {"errors", "options", "settings", "presets", "help_pages", "catalogue", "failures", "startup"}
 L0 |= {"class_names", "text_files", "user_paths"}
 SCRIPTS = {"cmtool.features.train_small"}  # run by hand, once, to make a file that ships
+PLUGIN = {"errors", "options.plugin_option", "options.types"}  # what any room of plugins may use
 LAYERS = {  # a folder or file of the package, and what else of the package it may import
     **dict.fromkeys(L0, L0 | {"cmtool"}),
     "pictures": {"errors", "picture_kinds", "png"},
@@ -27,15 +28,15 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "png": set(),
     "label_files": set(),
     "assets": {"errors", "user_paths"},
-    "core": {"errors", "options.registry"},
-    "objectives": {"core", "errors", "options.registry", "assets"},
-    "backbones": {"errors"},
-    "datasets": {"errors", "pictures", "user_paths", "label_files"},
-    "features": {"errors", "pictures", "assets"},
-    "training": {"core", "objectives", "errors"},
+    "core": PLUGIN | {"options.registry"},
+    "objectives": PLUGIN | {"core", "options.registry", "assets"},
+    "backbones": PLUGIN,
+    "datasets": PLUGIN | {"pictures", "user_paths", "label_files"},
+    "features": PLUGIN | {"pictures", "assets"},
+    "training": PLUGIN | {"core", "objectives", "options.registry"},
     "bundled": {"files", "errors"},
-    "formats": {"files", "core", "options.registry", "errors", "text_files"},
-    "evaluation": {"core", "objectives", "errors", "files.safe_pickle"},
+    "formats": PLUGIN | {"files", "core", "options.registry", "text_files"},
+    "evaluation": PLUGIN | {"core", "objectives", "options.registry", "files.safe_pickle"},
     "files": {"core", "assets", "options.registry", "options.yaml_files", "errors", "pictures", "picture_kinds", "png"}
     | {"text_files", "user_paths", "label_files"},
     "commands": L0

@@ -4,13 +4,12 @@ Built-ins register through the same entry points in our own ``pyproject.toml``. 
 keyword-only (or defaulted) arguments are its options; the signature is the schema.
 """
 
-import inspect
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, get_type_hints
+from typing import Any
 
 from cmtool.errors import CmtoolError, UsageError, unknown_name
-from cmtool.options.types import Expected, coerce
+from cmtool.options.plugin_option import REQUIRED, options_of, parse_option
 
 __all__ = ["GROUPS", "build", "get", "names", "options", "providers", "typed"]
 
@@ -68,8 +67,7 @@ def get(group: str, name: str) -> Any:
 
 def options(factory: Any) -> dict[str, Any]:
     """The options of a factory with their defaults: its keyword-only arguments."""
-    parameters = inspect.signature(factory).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {name: option.default for name, option in options_of(factory).items()}
 
 
 def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -> Any:
@@ -83,28 +81,19 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     if not name:
         raise UsageError(f"a {GROUPS[group]} needs a name", f"there are: {', '.join(names(group))}")
     factory = get(group, name)
-    allowed = options(factory)
+    allowed = options_of(factory)
     for key in spec:
         if key not in allowed:
             raise unknown_name(f"option of {GROUPS[group]} '{name}'", key, allowed)
-    missing = [k for k, default in allowed.items() if default is inspect.Parameter.empty and k not in {**spec, **given}]
+    missing = [key for key, o in allowed.items() if o.default is REQUIRED and key not in {**spec, **given}]
     if missing:
         raise UsageError(f"{GROUPS[group]} '{name}' needs the option '{missing[0]}'")
-    theirs = {
-        key: typed(factory, f"option '{key}' of {GROUPS[group]} '{name}'", key, value) for key, value in spec.items()
-    }
+    what = "option '{}' of " + f"{GROUPS[group]} '{name}'"
+    theirs = {key: parse_option(allowed[key], what.format(key), value) for key, value in spec.items()}
     return factory(*args, **{**{k: v for k, v in given.items() if k in allowed}, **theirs})
 
 
 def typed(factory: Any, what: str, key: str, value: Any) -> Any:
-    """The user's value as the type that the factory's annotation asks for; what is not annotated passes as it is.
-
-    UsageError, in which the option is called ``what``, when it is no such value.
-    """
-    kind = get_type_hints(factory).get(key)
-    try:
-        return value if kind is None else coerce(kind, value)
-    except Expected as error:
-        raise UsageError(f"{what} must be {error}, not '{value}'") from error
-    except KeyError:  # a type that no text becomes: it comes from the program
-        return value
+    """The user's value of an option of ``factory``, in its type and checked; UsageError calls it ``what``."""
+    known = options_of(factory)
+    return parse_option(known[key], what, value) if key in known else value
