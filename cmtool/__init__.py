@@ -13,8 +13,8 @@ def load(path, device="cpu", format=None, backbone=None):
 
     ``x`` is [B, C, H, W] in [-1, 1] plus noise of standard deviation ``sigma`` [B]; ``labels`` is [B] (int64) or None.
     ``format`` and ``backbone`` are mappings of what the file of another program leaves open, such as
-    ``format={"kind": "consistency"}, backbone={"head_width": 64}``. Raises MissingInput when there is no such file,
-    BadFile when it is damaged or is no model, UsageError when something must be said.
+    ``format={"kind": "consistency"}, backbone={"num_head_channels": 64}``. Raises MissingInput when there is no such
+    file, BadFile when it is damaged or is no model, UsageError when something must be said.
     """
     from pathlib import Path
 

@@ -103,7 +103,7 @@ def open_model(
     found = checkpoint_path(path or latest_checkpoint() or bundled(kind))
     model = open_any(found, device, format, backbone)
     header = model.header
-    track = "" if holds(found, KEY) else header.average.get("track", "")  # which of its networks a foreign file gave
+    track = "" if holds(found, KEY) else header.average.get("ema", "")  # which of its networks a foreign file gave
     average = f", its average '{track}'" if track else ""
     seen = f", {header.images:,} images seen" if header.images else ""
     method = f", {header.method}" if header.method else ""

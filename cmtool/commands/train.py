@@ -278,7 +278,7 @@ class TrainingRun:
     def header(self, track: EMASpec) -> Header:
         """As things stand: a method may change on the way what its samples want."""
         state = self.job.state
-        levels, average = state.objective.sampling, {"track": str(track)}
+        levels, average = state.objective.sampling, {"ema": str(track)}
         return replace(self.job.header, images=state.images, levels=levels, average=average)
 
     def pause(self) -> None:

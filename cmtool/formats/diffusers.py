@@ -83,7 +83,7 @@ def diffusers(
     given = {"kind": kind, "side": side, "sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
     said = {key: value for key, value in (given | {"schedule": schedule}).items() if value is not None}
     meant: dict[str, Any] = {**PUBLISHED, **known, **said}
-    chosen = dict(backbone or {})
+    chosen, shown = dict(backbone or {}), shown.at(meant["side"]) if meant.get("side") else shown
     contradicts(path, "format", said, known)
     contradicts(path, "backbone", chosen, dict.fromkeys(chosen) | shown.backbone | {k: chosen.get(k) for k in FREE})
     require(path, meant)

@@ -57,7 +57,7 @@ def jcm(
     """A network of the CIFAR-10 consistency models as a denoiser, with a header.
 
     ``kind`` is "score" or "consistency", known of states that hold a target and of the published teacher; ``backbone``
-    may hold what the tensors do not show, such as ``attention``. BadFile for a damaged file.
+    may hold what the tensors do not show, such as ``attn_resolutions``. BadFile for a damaged file.
     """
     if kind is not None and kind not in KINDS:
         raise unknown_name("kind of model", kind, KINDS)
@@ -90,7 +90,7 @@ def jcm(
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         method="jcm",
-        average={"track": "params_ema"},
+        average={"ema": "params_ema"},
         sha256=digest(path),
     )
     return model
@@ -109,7 +109,13 @@ def read_architecture(tree: Mapping[str, Any]) -> dict[str, Any]:
     if min(mults) < 1 or width < 2:
         raise ValueError("a level")
     taps = [1.0, 3.0, 3.0, 1.0] if filtered else [1.0, 1.0]
-    return {"name": "ncsnpp", "model_channels": width, "channel_mult": mults, "num_blocks": each, "taps": taps}
+    return {
+        "name": "ncsnpp",
+        "model_channels": width,
+        "channel_mult": mults,
+        "num_blocks": each,
+        "resample_filter": taps,
+    }
 
 
 def resizing(block: Mapping[str, Any]) -> bool:
@@ -130,7 +136,8 @@ def rename_tensors(path: Path, net: nn.Module, tree: Mapping[str, Any]) -> dict[
         counts[kind] += 1
     if used != arrays(tree):
         raise BadFile(
-            f"{path} has {arrays(tree)} arrays, and its network {used}", "say where it looks: backbone.attention=[1]"
+            f"{path} has {arrays(tree)} arrays, and its network {used}",
+            "say where it has attention: backbone.attn_resolutions=[8]",
         )
     return tensors
 

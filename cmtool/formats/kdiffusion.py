@@ -72,7 +72,7 @@ def kdiffusion(
     model = Denoiser(net, Preconditioning(shown.sigma_data))
     model.header = header(path, spec, shown, model, low, high)
     if ema and configuration(path) is None:  # a training's file, which holds both
-        model.header = replace(model.header, average={"track": "model_ema"})
+        model.header = replace(model.header, average={"ema": "model_ema"})
     return model
 
 

@@ -34,8 +34,8 @@ from cmtool.options import registry
 
 __all__ = ["openai"]
 
-HEADS = {"heads", "head_width"}
-HIDDEN = HEADS | {"heads_upsample"}
+HEADS = {"num_heads", "num_head_channels"}
+HIDDEN = HEADS | {"num_heads_upsample"}
 LATENT = "diffusion_model"  # stands before the names of networks that work on the codes of an encoder
 UPSAMPLER = 6  # channels that one takes of colour images
 STEPS = {"linear": "ddpm-1000", "cosine": "ddpm-cosine-1000"}
@@ -89,11 +89,11 @@ def openai(
 ) -> Denoiser:
     """A network of consistency_models or guided-diffusion as a denoiser, with a header.
 
-    ``backbone`` holds options of the backbone ``adm`` that the tensors do not show (``head_width``, or ``heads`` and
-    ``heads_upsample``, and for guided-diffusion ``qkv``), ``side`` is that of the images; ``kind`` is "score" or
-    "consistency", ``schedule`` that of guided-diffusion's steps, "linear" or "cosine". What is known of a published
-    file need not be given. Of a trainer's dictionary the average is taken unless ``ema`` is false, or what stands at
-    ``weights``. BadFile for a damaged file; UsageError that says what must be given, or what contradicts the file.
+    ``backbone`` holds options of the backbone ``adm`` that the tensors do not show (``num_head_channels``, or
+    ``num_heads`` and ``num_heads_upsample``, and for guided-diffusion ``qkv``), ``side`` is that of the images;
+    ``kind`` is "score" or "consistency", ``schedule`` that of guided-diffusion's steps, "linear" or "cosine". What is
+    known of a published file need not be given. Of a trainer's dictionary the average is taken unless ``ema`` is
+    false, or what stands at ``weights``. BadFile for a damaged file; UsageError that says what must be given, or what contradicts the file.
     """
     for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, BETA_SCHEDULES)):
         if word is not None and word not in words:
@@ -105,14 +105,15 @@ def openai(
             f"{path} holds a network of latent diffusion", "cmtool reads networks that make images themselves"
         )
     shown = read_architecture(path, tensors)
-    check(path, shown, given, schedule)
-
     known = ARCHITECTURES.get(shown.layers)
     file, hidden = FILES.get(path.stem) if known else None, known or HiddenOptions()
     if HEADS & given.keys():  # what is said of the heads replaces whichever of the two is known
         hidden = replace(hidden, backbone={k: v for k, v in hidden.backbone.items() if k not in HIDDEN})
-    spec = {**shown.backbone, **hidden.backbone, **given}
-    side, schedule = side or hidden.side, schedule or hidden.schedule
+    side = side or hidden.side
+    if side:
+        shown = replace(shown, backbone={**shown.backbone, "attn_resolutions": shown.attn_resolutions(side)})
+    check(path, shown, given, schedule)
+    spec, schedule = {**shown.backbone, **hidden.backbone, **given}, schedule or hidden.schedule
     kind = kind or (file.kind if file else "score" if shown.guided else None)
     require(path, shown, spec, side, schedule, kind)
     assert side and kind
@@ -122,7 +123,7 @@ def openai(
         sigma_min, sigma_max = max(sigma_min, float(ladder[0])), min(sigma_max, float(ladder[-1]))
     shape = (shown.channels, side, side)
     model = build(path, tensors, OpenAIModel(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file))
-    model.header = replace(model.header, average={"track": part.place} if part.averaged else {})
+    model.header = replace(model.header, average={"ema": part.place} if part.averaged else {})
     return model
 
 
@@ -157,10 +158,10 @@ def require(
     path: Path, shown: ADMShape, spec: Mapping[str, Any], side: int | None, schedule: str | None, kind: str | None
 ) -> None:
     """UsageError that names everything the file leaves open, with values that would be usual."""
-    counted = spec.get("heads") if spec["attention"] and "heads_upsample" not in spec else None
+    counted = spec.get("num_heads") if shown.attention_levels and "num_heads_upsample" not in spec else None
     lacks = {
-        "backbone.head_width=64": not HEADS & spec.keys(),
-        f"backbone.heads_upsample={counted}": bool(counted),
+        "backbone.num_head_channels=64": not HEADS & spec.keys(),
+        f"backbone.num_heads_upsample={counted}": bool(counted),
         "backbone.qkv=legacy": "qkv" not in spec,
         "format.side=64": side is None,
         "format.schedule=linear": shown.guided and schedule is None,

@@ -6,7 +6,7 @@ are [-1, 1] here: levels of VE become twice as large. Source: Song et al. 2021, 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,18 @@ def score_sde(
     ``process`` is "ve", "vp" or "subvp", or of numbered steps "smld" (VE) or "ddpm" (VP); a network with Fourier
     features is of "ve" unless it is said. ``beta_min`` and ``beta_max`` are those of VP. ``side`` is that of the
     images, and ``centered`` says that they were in [-1, 1]; ``scale_by_sigma`` whether VE's output is divided by the
-    level. ``backbone`` may hold what the tensors do not show, the ``taps`` of the filter, ``rescale`` and the
-    ``nonlinearity``. BadFile for a damaged file; UsageError that says what must be given.
+    level. ``backbone`` may hold what the tensors do not show, the ``resample_filter``, ``skip_rescale``
+    and the ``nonlinearity``. BadFile for a damaged file; UsageError that says what must be given.
     """
     if process is not None and process not in PROCESSES:
         raise unknown_name("process", process, PROCESSES)
     tensors, sigmas, averaged = weights(path, ema)
     shown = read_architecture(path, tensors)
+    side = side or SIDES.get(shown.layers)
+    if side:
+        shown = replace(shown, backbone={**shown.backbone, "attn_resolutions": shown.attn_resolutions(side)})
     spec = {**shown.backbone, **shown.guessed, **agree(path, shown, dict(backbone or {}))}
     process = process or ("ve" if shown.fourier else None)
-    side = side or SIDES.get(shown.layers)
     require(path, process, side)
     assert process and side
     centered = process not in ("ve", "smld") if centered is None else centered
@@ -90,7 +92,7 @@ def score_sde(
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         method="score_sde",
-        average={"track": "ema"} if averaged else {},
+        average={"ema": "ema"} if averaged else {},
         sha256=seal(path),
     )
     return model

@@ -48,4 +48,6 @@ def wake(net: nn.Module) -> nn.Module:
 
 def small_model(shape: tuple[int, ...], classes: int = 0, sigma_min: float = 0.0, hints: int = 0) -> Denoiser:
     """A denoiser that is quick to call and is not the identity: a student or a teacher for tests."""
-    return Denoiser(wake(mlp(shape, classes, width=16, depth=1, augment=hints)), Preconditioning(sigma_min=sigma_min))
+    return Denoiser(
+        wake(mlp(shape, classes, hidden_dim=16, depth=1, augment=hints)), Preconditioning(sigma_min=sigma_min)
+    )

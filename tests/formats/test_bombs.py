@@ -16,7 +16,7 @@ from cmtool.files.safe_pickle.array_files import read_arrays
 from cmtool.files.safe_pickle.torch_archive import Other, find_pickle, mentions, read
 from cmtool.files.safe_pickle.zip_reader import TABLE
 
-TOLD = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
+TOLD = {"format": {"kind": "consistency", "side": 16}, "backbone": {"num_head_channels": 16}}
 FIRST = "time_embed.0.weight"
 
 
@@ -102,7 +102,7 @@ def test_a_table_of_contents_is_not_longer_than_that_of_a_network(tmp_path):
 
 
 def state(**more):
-    return {**weights(channel_mult=(1,), attention=()), **more}
+    return {**weights(channel_mult=(1,), attn_resolutions=()), **more}
 
 
 def attribute(name):

@@ -38,7 +38,7 @@ def test_the_weights_are_those_of_the_file(written, trap, protocol):
     path = written(song(trap), protocol)
     assert format_of(path) == "edm"
     model = cmtool.load(path)
-    ours = network(songunet, model_channels=8, channel_mult=(1, 2), num_blocks=1, attention=(4,)).state_dict()
+    ours = network(songunet, model_channels=8, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,)).state_dict()
     assert model.net.state_dict().keys() == ours.keys()
     assert all(torch.equal(value, ours[name]) for name, value in model.net.state_dict().items())
     assert not model.training
