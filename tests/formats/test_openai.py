@@ -56,6 +56,7 @@ def test_the_tensors_tell_the_architecture(tmp_path, options, classes):
         "name": "adm",
     }
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
+    found["attn_resolutions"] = tuple(shown.attn_resolutions(16))
     assert found.pop("qkv", "new") == wanted.pop("qkv", "flash")
     assert found == {key: value for key, value in wanted.items() if key != "num_head_channels"}
     assert (shown.channels, shown.classes, shown.guided) == (3, classes, options.get("qkv") == "new")

@@ -57,6 +57,7 @@ def test_the_tensors_tell_the_architecture(tmp_path, name, options):
         else {}
     )
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
+    found["attn_resolutions"] = tuple(shown.attn_resolutions(16))
     expected = {"name": name, **SPEC, **usual, **options}
     if found.get("encoder_type") == "residual":
         expected.setdefault("resample_filter", (1.0, 3.0, 3.0, 1.0))
@@ -93,6 +94,7 @@ def test_published_networks_are_known_by_their_tensors(tmp_path, name, options, 
     assert (len(state), sum(value.numel() for value in state.values())) == (tensors, parameters)
     shown = read_architecture(tmp_path, state)
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
+    found["attn_resolutions"] = tuple(shown.attn_resolutions(side))
     assert options.items() <= found.items()
     assert module.SIDES[shown.layers] == side
 
