@@ -18,7 +18,7 @@ from cmtool.core.sigma_schedules import karras
 from cmtool.errors import BadFile, UsageError, unknown_name
 from cmtool.files.checkpoint import load_weights, without_memory
 from cmtool.files.header import KINDS, Header
-from cmtool.files.model_files import detect_with
+from cmtool.files.model_format import Format, LoadedModel
 from cmtool.formats.openai_networks import (
     ARCHITECTURES,
     FILES,
@@ -74,8 +74,7 @@ class OpenAIModel:
         return [float(grid[i]) for i in self.file.jumps]
 
 
-@detect_with(recognize, seal)
-def openai(
+def read_openai(
     path: Path,
     *,
     backbone: Mapping[str, Any] | None = None,
@@ -86,14 +85,15 @@ def openai(
     sigma_max: float = 80.0,
     ema: bool = True,
     weights: str | None = None,
-) -> Denoiser:
+) -> LoadedModel[Denoiser]:
     """A network of consistency_models or guided-diffusion as a denoiser, with a header.
 
     ``backbone`` holds options of the backbone ``adm`` that the tensors do not show (``num_head_channels``, or
     ``num_heads`` and ``num_heads_upsample``, and for guided-diffusion ``qkv``), ``side`` is that of the images;
     ``kind`` is "score" or "consistency", ``schedule`` that of guided-diffusion's steps, "linear" or "cosine". What is
     known of a published file need not be given. Of a trainer's dictionary the average is taken unless ``ema`` is
-    false, or what stands at ``weights``. BadFile for a damaged file; UsageError that says what must be given, or what contradicts the file.
+    false, or what stands at ``weights``. BadFile for a damaged file; UsageError that says what must be given, or what
+    contradicts the file.
     """
     for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, BETA_SCHEDULES)):
         if word is not None and word not in words:
@@ -122,9 +122,8 @@ def openai(
         ladder = ddpm_sigmas(1000, schedule)
         sigma_min, sigma_max = max(sigma_min, float(ladder[0])), min(sigma_max, float(ladder[-1]))
     shape = (shown.channels, side, side)
-    model = build(path, tensors, OpenAIModel(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file))
-    model.header = replace(model.header, average={"ema": part.place} if part.averaged else {})
-    return model
+    meant = OpenAIModel(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file)
+    return build(path, tensors, meant, {"ema": part.place} if part.averaged else {})
 
 
 def check(path: Path, shown: ADMShape, given: Mapping[str, Any], schedule: str | None) -> None:
@@ -176,13 +175,15 @@ def require(
         )
 
 
-def build(path: Path, tensors: dict[str, torch.Tensor], meant: OpenAIModel) -> Denoiser:
+def build(
+    path: Path, tensors: dict[str, torch.Tensor], meant: OpenAIModel, average: dict[str, str]
+) -> LoadedModel[Denoiser]:
     """The denoiser, and what a converted file will say of it."""
     with without_memory():
         net = registry.build("backbones", meant.backbone, meant.shape, meant.classes)
     load_weights(path, net, tensors)
     model = Denoiser(net, meant.preconditioning())
-    model.header = Header(
+    header = Header(
         kind=meant.kind,
         backbone=meant.backbone,
         preconditioning=asdict(model.preconditioning),
@@ -198,6 +199,10 @@ def build(path: Path, tensors: dict[str, torch.Tensor], meant: OpenAIModel) -> D
         sigmas=meant.levels(),
         method=f"openai {path.stem}" if meant.file else "openai",
         licence="MIT" if meant.file else "",
+        average=average,
         sha256=seal(path),
     )
-    return model
+    return LoadedModel(model, header, path)
+
+
+openai = Format(read_openai, recognize, seal)
