@@ -65,7 +65,7 @@ def test_of_a_training_the_average_is_taken_unless_it_is_not_wanted(tmp_path):
     ("options", "model"),
     [
         ({"augment": 0}, {"augment_wrapper": False}),
-        ({"patch_size": 2}, {"patch_size": 2}),
+        ({"patch_size": 2, "attn_resolutions": (2,)}, {"patch_size": 2}),
         ({"learn_variance": True}, {"has_variance": True}),
         ({"depths": (2, 1), "attn_resolutions": (8, 4)}, {"depths": [2, 1], "self_attn_depths": [True, True]}),
     ],

@@ -137,9 +137,9 @@ def test_ve_is_told_the_level_of_its_own_images(file):
 @torch.no_grad()
 @pytest.mark.parametrize("process", ["vp", "subvp"])
 def test_vp_predicts_the_noise_of_a_time(tmp_path, process):
-    path = write(tmp_path / "net.pth", encoder="standard", embedding="positional")
+    path = write(tmp_path / "net.pth", encoder_type="standard", embedding_type="positional")
     model = cmtool.load(path, format={"side": 16, "process": process}, backbone={"resample_filter": [1, 3, 3, 1]})
-    chosen, net = (VP(), SubVP())[process == "subvp"], network(encoder="standard", embedding="positional")
+    chosen, net = (VP(), SubVP())[process == "subvp"], network(encoder_type="standard", embedding_type="positional")
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
     sigma, kept = chosen.level(t), chosen.scale(t)[:, None, None, None]
     noise = net((kept * X).float(), (999 * t).float())
@@ -162,7 +162,7 @@ def test_ddpm_predicts_the_noise_of_a_step(tmp_path):
 def test_what_is_missing_is_said_at_once(tmp_path, file, monkeypatch):
     with pytest.raises(UsageError, match=r"does not say format.side$"):
         cmtool.load(file)
-    plain = write(tmp_path / "plain.pth", embedding="positional")
+    plain = write(tmp_path / "plain.pth", embedding_type="positional")
     with pytest.raises(UsageError) as told:
         cmtool.load(plain)
     assert told.value.message == f"{plain} does not say format.process, format.side"
@@ -198,7 +198,7 @@ def test_what_contradicts_the_file_is_named(file, given, message):
     ],
 )
 def test_what_has_no_preconditioning_is_refused(tmp_path, format, message):
-    path = write(tmp_path / "net.pth", embedding="positional")
+    path = write(tmp_path / "net.pth", embedding_type="positional")
     with pytest.raises(UsageError, match=message):
         cmtool.load(path, format={"side": 16, **format})
 
@@ -269,9 +269,9 @@ def test_a_network_alone_is_taken_as_it_is(tmp_path, file):
 def test_smld_is_told_the_number_of_a_step_from_the_largest_level(tmp_path, centered):
     """``score = h(x, i) / sigma_i``, sigma_i = 50 (0.01 / 50)^(i / (N - 1)), as ve/cifar10_ncsnpp was trained."""
     sigmas = torch.logspace(math.log10(50), -2, 30, dtype=torch.float64)
-    path = write(tmp_path / "net.pth", levels=sigmas.tolist(), embedding="positional")
+    path = write(tmp_path / "net.pth", levels=sigmas.tolist(), embedding_type="positional")
     model = cmtool.load(path, format={"side": 16, "process": "smld", "centered": centered})
-    net, unit = network(embedding="positional"), 1 if centered else 2
+    net, unit = network(embedding_type="positional"), 1 if centered else 2
     steps = torch.tensor([3, 17])
     expected = X + unit * sigmas[steps][:, None, None, None] * net(X, steps.float()).double()
     torch.testing.assert_close(model(X.double(), unit * sigmas[steps]), expected, atol=1e-3, rtol=1e-3)
@@ -282,9 +282,9 @@ def test_smld_is_told_the_number_of_a_step_from_the_largest_level(tmp_path, cent
 @pytest.mark.parametrize("centered", [True, False])
 @pytest.mark.parametrize("embedding", ["fourier", "positional"])
 def test_a_score_that_is_not_divided_by_its_level(tmp_path, centered, embedding):
-    path = write(tmp_path / "net.pth", embedding=embedding)
+    path = write(tmp_path / "net.pth", embedding_type=embedding)
     about = {"side": 16, "process": "ve", "scale_by_sigma": False, "centered": centered}
-    model, net, unit = cmtool.load(path, format=about), network(embedding=embedding), 1 if centered else 2
+    model, net, unit = cmtool.load(path, format=about), network(embedding_type=embedding), 1 if centered else 2
     theirs = SIGMA / unit
     score = net(X, theirs.log() if embedding == "fourier" else theirs)  # of images that are X in [-1, 1]
     expected = X + unit * theirs[:, None, None, None] ** 2 * score
