@@ -26,7 +26,7 @@ class Wrong(MLP):
     """A perceptron with one fault."""
 
     def __init__(self, fault, shape, classes):
-        super().__init__(shape, classes, width=16, depth=1, dropout=0.0, augment=0)
+        super().__init__(shape, classes, width=16, depth=1, dropout=0.0)
         self.fault = fault
         if fault == "idle":
             self.idle = nn.Linear(2, 2)
