@@ -22,6 +22,7 @@ from cmtool.backbones.shared_options import (
     ModelChannels,
     NumBlocks,
     NumHeadChannels,
+    TargetDim,
     default_channel_mult,
     resolutions,
 )
@@ -39,7 +40,8 @@ class DhariwalUNetConfig:
     channels: int
     outputs: int
     classes: int
-    augment: int
+    augment_dim: int
+    target_dim: int
     model_channels: int
     levels: tuple[tuple[int, int], ...]
     num_blocks: int
@@ -48,13 +50,14 @@ class DhariwalUNetConfig:
 
 
 class DhariwalUNet(nn.Module):
-    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, C, H, W]``."""
+    """``net(x [B, C, H, W], c_noise [B], labels [B], augment_labels [B, A], target [B, T]) -> [B, C, H, W]``."""
 
     def __init__(self, config: DhariwalUNetConfig):
         super().__init__()
         self.config, width, embedding = config, config.model_channels, config.options.embedding
         first = config.levels[0][1]
-        self.map_augment = nn.Linear(config.augment, width, bias=False) if config.augment else None
+        self.map_augment = nn.Linear(config.augment_dim, width, bias=False) if config.augment_dim else None
+        self.map_target = nn.Linear(config.target_dim, width, bias=False) if config.target_dim else None
         self.map_layer0 = nn.Linear(width, embedding)
         self.map_layer1 = nn.Linear(embedding, embedding)
         self.map_label = nn.Linear(config.classes, embedding, bias=False) if config.classes else None
@@ -63,12 +66,26 @@ class DhariwalUNet(nn.Module):
         self.out_norm = norm(first, config.options.eps)
         self.out_conv = Conv(first, config.outputs, 3, zero=True)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
-        return self.outputs(x, c_noise, labels, hints)[:, : x.shape[1]]
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        return self.outputs(x, c_noise, labels, augment_labels, target)[:, : x.shape[1]]
 
-    def outputs(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def outputs(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
         """All channels that the network has: with ``learn_variance`` those of the variance come after the first C."""
-        embedding, skips = self.embed(c_noise, labels, hints), []
+        embedding, skips = self.embed(c_noise, labels, augment_labels, target), []
         for name, layer in self.enc.items():
             x = layer(x) if name.endswith("conv") else layer(x, embedding)
             skips.append(x)
@@ -76,11 +93,15 @@ class DhariwalUNet(nn.Module):
             x = layer(torch.cat([x, skips.pop()], 1) if "block" in name else x, embedding)
         return self.out_conv(F.silu(self.out_norm(x)))
 
-    def embed(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
-        """Noise level, hints and class, [B, embedding]; "no class" adds nothing."""
+    def embed(
+        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+    ) -> Tensor:
+        """Noise level, class and the other conditions, [B, embedding]; what is None adds nothing."""
         embedding = sinusoidal_embedding(c_noise, self.config.model_channels)
-        if self.map_augment is not None and hints is not None:
-            embedding = embedding + self.map_augment(hints)
+        if self.map_augment is not None and augment_labels is not None:
+            embedding = embedding + self.map_augment(augment_labels)
+        if self.map_target is not None and target is not None:
+            embedding = embedding + self.map_target(target)
         embedding = self.map_layer1(F.silu(self.map_layer0(embedding)))
         if self.map_label is not None:
             embedding = embedding + self.map_label(one_hot(labels, c_noise, self.config.classes))
@@ -132,7 +153,8 @@ def dhariwal(
         int, Option("numbers of the embedding, in multiples of model_channels", at_least(1))
     ] = 4,
     dropout: Dropout = 0.0,
-    augment: AugmentDim = 0,
+    augment_dim: AugmentDim = 0,
+    target_dim: TargetDim = 0,
     learn_variance: LearnVariance = False,
 ) -> nn.Module:
     """EDM's variant of ADM, for square images whose side is a multiple of ``2^(levels - 1)``.
@@ -161,4 +183,4 @@ def dhariwal(
     options = BlockOptions(channel_mult_emb * model_channels, dropout, True, False, 1.0, 1e-5, num_head_channels)
     outputs = shape[0] * (2 if learn_variance else 1)
     stack = model_channels, levels, num_blocks, attended, options
-    return DhariwalUNet(DhariwalUNetConfig(shape[0], outputs, classes, augment, *stack))
+    return DhariwalUNet(DhariwalUNetConfig(shape[0], outputs, classes, augment_dim, target_dim, *stack))

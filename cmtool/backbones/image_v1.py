@@ -1,8 +1,9 @@
 """The U-Net of k-diffusion, which its configurations call ``image_v1``.
 
-The names of the weights are those of its files. Noise level and hints go through a small mapping network, whose output
-scales and shifts every norm. Source: k-diffusion (K. Crowson, 2022), for the scalings of Karras et al. 2022,
-arXiv 2206.00364; augmentation hints as ibid., appendix F.2.
+The names of the weights are those of its files. Noise level and augment labels go through a small mapping network,
+whose output scales and shifts every norm.
+Source: k-diffusion (K. Crowson, 2022), for the scalings of Karras et al. 2022, arXiv 2206.00364; augment labels as
+ibid., appendix F.2.
 """
 
 import math
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmtool.backbones.image_v1_blocks import GROUP, HEAD, Attention, Block, Resize, zero
-from cmtool.backbones.shared_options import AttnResolutions, AugmentDim, Dropout, LearnVariance, PatchSize
+from cmtool.backbones.shared_options import AttnResolutions, AugmentDim, Dropout, LearnVariance, PatchSize, TargetDim
 from cmtool.errors import UsageError
 from cmtool.options.plugin_option import Option
 from cmtool.options.types import at_least
@@ -48,7 +49,8 @@ class ImageV1Config:
     attention: tuple[bool, ...]
     patch_size: int
     dropout: float
-    augment: int
+    augment_dim: int
+    target_dim: int
     learn_variance: bool
 
     def stack(self, level: int, inputs: int, outputs: int) -> list[nn.Module]:
@@ -81,7 +83,7 @@ class Parts(nn.ModuleList):
 
 
 class ImageV1(nn.Module):
-    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, C, H, W]``.
+    """``net(x [B, C, H, W], c_noise [B], labels [B], augment_labels [B, A], target [B, T]) -> [B, C, H, W]``.
 
     The published networks know no classes; ``label`` is of those that are trained here.
     """
@@ -91,7 +93,8 @@ class ImageV1(nn.Module):
         self.config = config
         pixels, dim, levels = config.channels * config.patch_size**2, config.mapping_dim, range(len(config.widths))
         self.timestep_embed = Fourier(dim)
-        self.mapping_cond = zero(nn.Linear(config.augment, dim, bias=False)) if config.augment else None
+        self.mapping_cond = zero(nn.Linear(config.augment_dim, dim, bias=False)) if config.augment_dim else None
+        self.map_target = zero(nn.Linear(config.target_dim, dim, bias=False)) if config.target_dim else None
         self.label = nn.Embedding(config.classes, dim) if config.classes else None
         self.mapping = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU())
         self.proj_in = nn.Conv2d(pixels, config.widths[0], 1)
@@ -100,13 +103,27 @@ class ImageV1(nn.Module):
         up = nn.ModuleList([config.up(i) for i in reversed(levels)])
         self.u_net = nn.ModuleDict({"d_blocks": down, "u_blocks": up})
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
-        out = self.outputs(x, c_noise, labels, hints)[:, : x.shape[1] * self.config.patch_size**2]
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        out = self.outputs(x, c_noise, labels, augment_labels, target)[:, : x.shape[1] * self.config.patch_size**2]
         return F.pixel_shuffle(out, self.config.patch_size)
 
-    def outputs(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def outputs(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
         """Patches as they leave the network; with ``learn_variance`` the last channel is of the variance."""
-        conditioning = self.embed(c_noise, labels, hints)
+        conditioning = self.embed(c_noise, labels, augment_labels, target)
         h, skips = self.proj_in(F.pixel_unshuffle(x, self.config.patch_size)), []
         for parts in self.u_net["d_blocks"].children():
             h = parts(h, conditioning)
@@ -116,11 +133,15 @@ class ImageV1(nn.Module):
             h = parts(torch.cat([h, skips.pop()], 1) if i else h, conditioning)
         return self.proj_out(h)
 
-    def embed(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
-        """Noise level, class and hints, [B, mapping_dim]; what is not given adds nothing."""
+    def embed(
+        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+    ) -> Tensor:
+        """Noise level, class and the other conditions, [B, mapping_dim]; what is None adds nothing."""
         embedding = self.timestep_embed(c_noise)
-        if self.mapping_cond is not None and hints is not None:
-            embedding = embedding + self.mapping_cond(hints)
+        if self.mapping_cond is not None and augment_labels is not None:
+            embedding = embedding + self.mapping_cond(augment_labels)
+        if self.map_target is not None and target is not None:
+            embedding = embedding + self.map_target(target)
         if self.label is not None and labels is not None:
             embedding = embedding + self.label(labels.clamp(min=0)) * (labels >= 0)[:, None]
         return self.mapping(embedding)
@@ -144,7 +165,8 @@ def image_v1(
     attn_resolutions: AttnResolutions = None,
     patch_size: PatchSize = 1,
     dropout: Dropout = 0.0,
-    augment: AugmentDim = 0,
+    augment_dim: AugmentDim = 0,
+    target_dim: TargetDim = 0,
     learn_variance: LearnVariance = False,
 ) -> nn.Module:
     """k-diffusion's U-Net, for images whose sides are multiples of ``patch_size 2^(levels - 1)``.
@@ -163,7 +185,7 @@ def image_v1(
     attention = tuple(i > 0 if attn_resolutions is None else side >> i in attn_resolutions for i in levels)
     check(mapping_dim, widths, attention)
     stack = mapping_dim, widths, depths, attention, patch_size
-    return ImageV1(ImageV1Config(shape[0], classes, *stack, dropout, augment, learn_variance))
+    return ImageV1(ImageV1Config(shape[0], classes, *stack, dropout, augment_dim, target_dim, learn_variance))
 
 
 def check_images(shape: tuple[int, ...], levels: int, patch_size: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmtool.backbones.shared_options import AugmentDim, Dropout
+from cmtool.backbones.shared_options import AugmentDim, Dropout, TargetDim
 from cmtool.options.plugin_option import Option
 from cmtool.options.types import at_least
 
@@ -59,32 +59,51 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """``net(x [B, *shape], c_noise [B], labels [B] or None) -> [B, *shape]``; it starts as the zero function.
+    """``net(x [B, *shape], c_noise [B], labels [B], augment_labels [B, A], target [B, T]) -> like x``.
 
-    ``hints`` [B, K] say how a training image was changed, or where a jump leads; none are as good as zeros.
+    It starts as the zero function. ``conditions`` are the numbers A and T; of these None is as good as zeros.
     """
 
-    def __init__(self, shape: tuple[int, ...], classes: int, hidden_dim: int, depth: int, dropout: float, augment: int):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int,
+        hidden_dim: int,
+        depth: int,
+        dropout: float,
+        conditions: tuple[int, int] = (0, 0),
+    ):
         super().__init__()
-        size, frequencies, dim = math.prod(shape), 8, hidden_dim
+        size, frequencies, dim, (augment_dim, target_dim) = math.prod(shape), 8, hidden_dim, conditions
         self.waves = SinusoidalEmbedding(frequencies)
         self.level = nn.Sequential(nn.Linear(2 * frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.label = nn.Embedding(classes + 1, dim) if classes else None  # the last row is "no class"
-        self.hints = nn.Linear(augment, dim, bias=False) if augment else None
+        self.map_augment = nn.Linear(augment_dim, dim, bias=False) if augment_dim else None
+        self.map_target = nn.Linear(target_dim, dim, bias=False) if target_dim else None
         self.enter = nn.Linear(size, dim)
         self.blocks = nn.ModuleList(Block(dim, dropout) for _ in range(depth))
         self.leave = nn.Linear(dim, size)
-        if self.hints:
-            nn.init.zeros_(self.hints.weight)
+        for layer in (self.map_augment, self.map_target):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
         embedding = self.level(self.waves(c_noise))
         if self.label:
             embedding = embedding + self.label(rows(labels, len(x), self.label))
-        if self.hints and hints is not None:
-            embedding = embedding + self.hints(hints)
+        if self.map_augment is not None and augment_labels is not None:
+            embedding = embedding + self.map_augment(augment_labels)
+        if self.map_target is not None and target is not None:
+            embedding = embedding + self.map_target(target)
         embedding = F.silu(embedding)
         h = self.enter(x.flatten(1))
         for block in self.blocks:
@@ -99,11 +118,12 @@ def mlp(
     hidden_dim: Annotated[int, Option("features of every layer", at_least(1, 1 << 20))] = 128,
     depth: Annotated[int, Option("residual blocks", at_least(1, 1000))] = 3,
     dropout: Dropout = 0.0,
-    augment: AugmentDim = 0,
+    augment_dim: AugmentDim = 0,
+    target_dim: TargetDim = 0,
 ) -> nn.Module:
     """A residual multilayer perceptron for points (D,), and for images of any shape, which it flattens.
 
     Formula: ``h <- h + W_2 silu((1 + a) W_1 h + b)`` in each block, ``a, b`` linear in the embedding
     Use: for data that are points; for images only where they are tiny.
     """
-    return MLP(tuple(shape), classes, hidden_dim, depth, dropout, augment)
+    return MLP(tuple(shape), classes, hidden_dim, depth, dropout, (augment_dim, target_dim))

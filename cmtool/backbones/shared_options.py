@@ -17,6 +17,7 @@ __all__ = [
     "NumBlocks",
     "NumHeadChannels",
     "PatchSize",
+    "TargetDim",
     "default_channel_mult",
     "resolutions",
 ]
@@ -45,8 +46,10 @@ Dropout = Annotated[
     float,
     Option("probability that an activation is dropped in training", Check(lambda p: 0 <= p < 1, "from 0 to below 1")),
 ]
-AugmentDim = Annotated[
-    int, Option("numbers that say how a training image was augmented; 0 for none", at_least(0, WIDEST))
+AugmentDim = Annotated[int, Option("augment labels that it takes of a training image; 0 for none", at_least(0, WIDEST))]
+TargetDim = Annotated[
+    int,
+    Option("numbers that it takes of the noise level where a flow map's step ends; 0 for none", at_least(0, WIDEST)),
 ]
 LearnVariance = Annotated[bool, Option("outputs for a variance beside the image, which are not returned")]
 

@@ -22,6 +22,7 @@ from cmtool.backbones.shared_options import (
     LearnVariance,
     ModelChannels,
     NumBlocks,
+    TargetDim,
     default_channel_mult,
     resolutions,
 )
@@ -64,7 +65,8 @@ class SongUNetConfig:
     channels: int
     outputs: int
     classes: int
-    augment: int
+    augment_dim: int
+    target_dim: int
     noise_channels: int
     levels: tuple[tuple[int, int], ...]
     num_blocks: int
@@ -77,7 +79,7 @@ class SongUNetConfig:
 
 
 class SongUNet(nn.Module):
-    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, C, H, W]``.
+    """``net(x [B, C, H, W], c_noise [B], labels [B], augment_labels [B, A], target [B, T]) -> [B, C, H, W]``.
 
     With the encoder types "skip" and "residual" the image itself enters at lower resolutions, too; with the decoder
     type "skip" the output is the sum of images made at each resolution. These auxiliary layers are called ``aux_*``.
@@ -88,29 +90,48 @@ class SongUNet(nn.Module):
         self.config, noise, embedding = config, config.noise_channels, config.options.embedding
         self.map_noise = (Fourier if config.embedding_type == "fourier" else Positional)(noise // 2)
         self.map_label = nn.Linear(config.classes, noise) if config.classes else None
-        self.map_augment = nn.Linear(config.augment, noise, bias=False) if config.augment else None
+        self.map_augment = nn.Linear(config.augment_dim, noise, bias=False) if config.augment_dim else None
+        self.map_target = nn.Linear(config.target_dim, noise, bias=False) if config.target_dim else None
         self.map_layer0 = nn.Linear(noise, embedding)
         self.map_layer1 = nn.Linear(embedding, embedding)
         self.enc, skips = encoder(config)
         self.dec = decoder(config, skips)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
-        return self.outputs(x, c_noise, labels, hints)[:, : x.shape[1]]
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        return self.outputs(x, c_noise, labels, augment_labels, target)[:, : x.shape[1]]
 
-    def outputs(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def outputs(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
         """All channels that the network has: with ``learn_variance`` those of the variance come after the first C."""
-        embedding = self.embed(c_noise, labels, hints)
+        embedding = self.embed(c_noise, labels, augment_labels, target)
         return self._decode(self._encode(x, embedding), embedding)
 
-    def embed(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
-        """Noise level, class and hints, [B, embedding]; one-hot classes are brought to mean square 1."""
+    def embed(
+        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+    ) -> Tensor:
+        """Noise level, class and the other conditions, [B, embedding]; one-hot classes are brought to mean square 1."""
         angles = self.map_noise(c_noise)
         embedding = torch.cat([angles.sin(), angles.cos()], 1)
         if self.map_label is not None:
             rows = one_hot(labels, c_noise, self.config.classes)
             embedding = embedding + self.map_label(rows * math.sqrt(self.config.classes))
-        if self.map_augment is not None and hints is not None:
-            embedding = embedding + self.map_augment(hints)
+        if self.map_augment is not None and augment_labels is not None:
+            embedding = embedding + self.map_augment(augment_labels)
+        if self.map_target is not None and target is not None:
+            embedding = embedding + self.map_target(target)
         return F.silu(self.map_layer1(F.silu(self.map_layer0(embedding))))
 
     def _encode(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
@@ -224,7 +245,8 @@ def songunet(
         int, Option("numbers of the embedding, in multiples of model_channels", at_least(1))
     ] = 4,
     dropout: Dropout = 0.0,
-    augment: AugmentDim = 0,
+    augment_dim: AugmentDim = 0,
+    target_dim: TargetDim = 0,
     learn_variance: LearnVariance = False,
 ) -> nn.Module:
     """DDPM++ or NCSN++ as EDM has them, for square images whose side is a multiple of ``2^(levels - 1)``.
@@ -249,6 +271,6 @@ def songunet(
     options = BlockOptions(embedding, dropout, False, True, math.sqrt(0.5), 1e-6, None, taps)
     levels = tuple((side, model_channels * mult) for side, mult in zip(sides, channel_mult, strict=True))
     outputs = shape[0] * (2 if learn_variance else 1)
-    conditioning = classes, augment, model_channels * channel_mult_noise
+    conditions = classes, augment_dim, target_dim, model_channels * channel_mult_noise
     stack = levels, num_blocks, attended, model_channels, embedding_type, encoder_type, decoder_type
-    return SongUNet(SongUNetConfig(shape[0], outputs, *conditioning, *stack, options))
+    return SongUNet(SongUNetConfig(shape[0], outputs, *conditions, *stack, options))

@@ -22,6 +22,7 @@ from cmtool.backbones.shared_options import (
     Dropout,
     ModelChannels,
     NumBlocks,
+    TargetDim,
     default_channel_mult,
     resolutions,
 )
@@ -36,29 +37,33 @@ M = TypeVar("M", bound=nn.Module)
 class Embedding(nn.Module):
     """The noise level as sines of low frequency, plus the class; high frequencies make consistency training unstable.
 
-    ``hints`` numbers say how a training image was changed, or where a jump leads; none are as good as zeros, and at
-    first none is listened to.
+    Augment labels and the target of a flow map's step enter by layers that start as zeros; None is as good as zeros.
     Source: Lu and Song 2024, arXiv 2410.11081, section 4.1.
     """
 
     frequencies: Tensor
 
-    def __init__(self, classes: int, channels: int, hints: int, frequencies: int = 16):
+    def __init__(self, classes: int, channels: int, augment_dim: int, target_dim: int, frequencies: int = 16):
         super().__init__()
         self.classes = classes
         self.register_buffer("frequencies", torch.logspace(math.log10(0.5), math.log10(16), frequencies))
         self.time = nn.Sequential(nn.Linear(2 * frequencies, channels), nn.SiLU(), nn.Linear(channels, channels))
         self.label = nn.Embedding(classes + 1, channels) if classes else None  # the last row is "no class"
-        self.hints = zero(nn.Linear(hints, channels, bias=False)) if hints else None
+        self.map_augment = zero(nn.Linear(augment_dim, channels, bias=False)) if augment_dim else None
+        self.map_target = zero(nn.Linear(target_dim, channels, bias=False)) if target_dim else None
 
-    def forward(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
+    def forward(
+        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+    ) -> Tensor:
         angles = c_noise[:, None] * self.frequencies.to(c_noise)
         embedding = self.time(torch.cat([angles.sin(), angles.cos()], 1))
         if self.label is not None:
             none = torch.full_like(c_noise, self.classes, dtype=torch.long)
             embedding = embedding + self.label(none if labels is None else torch.where(labels < 0, none, labels))
-        if self.hints is not None and hints is not None:
-            embedding = embedding + self.hints(hints)
+        if self.map_augment is not None and augment_labels is not None:
+            embedding = embedding + self.map_augment(augment_labels)
+        if self.map_target is not None and target is not None:
+            embedding = embedding + self.map_target(target)
         return F.silu(embedding)
 
 
@@ -123,19 +128,20 @@ class UNetConfig:
     attention: tuple[bool, ...]
     patch_size: int
     dropout: float
-    augment: int
+    augment_dim: int
+    target_dim: int
 
     def stage(self, inputs: int, outputs: int, attention: bool, scale: float = 1.0) -> Stage:
         return Stage(Block(inputs, outputs, 4 * self.model_channels, self.dropout, scale), attention)
 
 
 class UNet(nn.Module):
-    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, C, H, W]``."""
+    """``net(x [B, C, H, W], c_noise [B], labels [B], augment_labels [B, A], target [B, T]) -> [B, C, H, W]``."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
         embedding, pixels = 4 * config.model_channels, config.channels * config.patch_size**2
-        self.embedding = Embedding(config.classes, embedding, config.augment)
+        self.embedding = Embedding(config.classes, embedding, config.augment_dim, config.target_dim)
         self.enter = nn.Conv2d(pixels, config.model_channels, 3, padding=1)
         self.to_patches, self.from_patches = nn.PixelUnshuffle(config.patch_size), nn.PixelShuffle(config.patch_size)
 
@@ -159,8 +165,15 @@ class UNet(nn.Module):
         self.straight = zero(nn.Linear(embedding, 1))
         self.leave = nn.Sequential(norm(channels), nn.SiLU(), zero(nn.Conv2d(channels, pixels, 3, padding=1)))
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
-        embedding = self.embedding(c_noise, labels, hints)
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        embedding = self.embedding(c_noise, labels, augment_labels, target)
         image = self.straight(embedding)[:, :, None, None] * x
         x = self.enter(self.to_patches(x))
         skips: list[Tensor] = []
@@ -205,7 +218,8 @@ def unet(
         Option("side of the patches that an image is cut into, in pixels; 2 from 32 pixels on", at_least(1, 1 << 14)),
     ] = None,
     dropout: Dropout = 0.0,
-    augment: AugmentDim = 0,
+    augment_dim: AugmentDim = 0,
+    target_dim: TargetDim = 0,
 ) -> nn.Module:
     """A small U-Net for square images whose side is a multiple of ``patch_size 2^(levels - 1)``.
 
@@ -221,4 +235,4 @@ def unet(
     sides = resolutions("unet", shape, len(channel_mult), patch_size)
     attention = tuple(n <= 8 if attn_resolutions is None else n in attn_resolutions for n in sides)
     stack = (model_channels, channel_mult, num_blocks, attention)
-    return UNet(UNetConfig(shape[0], classes, *stack, patch_size, dropout, augment))
+    return UNet(UNetConfig(shape[0], classes, *stack, patch_size, dropout, augment_dim, target_dim))

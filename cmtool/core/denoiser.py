@@ -1,5 +1,6 @@
 """The one network signature: ``model(x, sigma, labels) -> x_0``."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,18 @@ from cmtool.core.discrete_processes import ddpm_sigmas, interpolated_step, neare
 from cmtool.core.process import VP, FlowMatching, SubVP
 from cmtool.errors import unknown_name
 
-__all__ = ["FORMS", "PARAMETERIZATIONS", "TIMES", "Denoise", "Denoiser", "Preconditioning", "broadcast_like"]
+__all__ = [
+    "FORMS",
+    "PARAMETERIZATIONS",
+    "TARGET_DIM",
+    "TIMES",
+    "AugmentedDenoiser",
+    "Denoise",
+    "Denoiser",
+    "Preconditioning",
+    "broadcast_like",
+    "encode_target",
+]
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x [B, ...], sigma [B], labels [B] or None) -> x_0
 
@@ -106,7 +118,7 @@ class Preconditioning:
     ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song et al. 2023, arXiv 2303.01469, app. C).
     TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024, arXiv 2410.11081, eq. 5).
 
-    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flow_map.py``). ``beta_min``
+    ``jumps`` says that F takes the noise level that a step leads to: a flow map (``core/flow_map.py``). ``beta_min``
     and ``beta_max`` are those of the times of VP, sub-VP and the linear ladder, ``cosine_shift`` and ``beta_limit`` of
     the cosine ladder; both ladders have ``steps`` rungs.
     """
@@ -148,6 +160,19 @@ class Preconditioning:
         return c_skip, self.sign * c_out, c_in, c_noise
 
 
+TARGET_DIM = 8  # numbers that tell a network to which noise level a step leads
+
+
+def encode_target(t: Tensor, s: Tensor) -> Tensor:
+    """What a network gets to know of a step from noise level t to s, both [B]: [B, TARGET_DIM], all 0 where s = 0.
+
+    ``p, sin(pi p), 1 - cos(pi p), sin(2 pi p)`` of ``p = s/t``, which tells short steps from long ones, and of
+    ``p = s/(1 + s)``, which says where among the noise levels of the data a long one ends.
+    """
+    p = torch.stack([s / t, s / (1 + s)], 1)
+    return torch.cat([p, (math.pi * p).sin(), 1 - (math.pi * p).cos(), (2 * math.pi * p).sin()], 1)
+
+
 class Denoiser(nn.Module):
     """A backbone and its preconditioning.
 
@@ -158,17 +183,32 @@ class Denoiser(nn.Module):
         super().__init__()
         self.net, self.preconditioning = net, preconditioning
 
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target_sigma: Tensor | None = None,
+    ) -> Tensor:
         """``x`` [B, ...], ``sigma`` [B] or [], ``labels`` [B] int64 or None -> [B, ...] in the precision of ``x``.
 
-        The network runs in the precision of its weights, everything around it in that of ``x``. ``hints`` [B, K] say
-        how training images were changed, or where a jump leads; they reach only networks that take them, and nobody
-        else need know of them.
+        The network runs in the precision of its weights, everything around it in that of ``x``. ``augment_labels``
+        [B, K] say how training images were augmented, ``target_sigma`` [B] to which noise level a step of a flow map
+        leads, 0 when left out. Each reaches the network only where it is given: others need not take it.
         """
         c_skip, c_out, _, _ = self.preconditioning(sigma.to(x.device))
-        return broadcast_like(c_skip, x) * x + broadcast_like(c_out, x) * self.raw_output(x, sigma, labels, hints)
+        raw = self.raw_output(x, sigma, labels, augment_labels, target_sigma)
+        return broadcast_like(c_skip, x) * x + broadcast_like(c_out, x) * raw
 
-    def raw_output(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def raw_output(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target_sigma: Tensor | None = None,
+    ) -> Tensor:
         """``F(c_in x, c_noise)``, what the network itself predicts, in the precision of ``x``.
 
         Of a network that also predicts its variance, and so gives twice the channels, the first half is taken.
@@ -176,6 +216,29 @@ class Denoiser(nn.Module):
         sigma = sigma.to(x.device).expand(len(x)) if sigma.ndim == 0 else sigma.to(x.device)
         _, _, c_in, c_noise = self.preconditioning(sigma)
         weights = next(self.net.parameters(), x).dtype
-        told = (labels,) if hints is None else (labels, hints.to(weights))
-        inside = self.net((broadcast_like(c_in, x) * x).to(weights), c_noise.to(weights), *told)
+        conditions: dict[str, Tensor] = {}
+        if augment_labels is not None:
+            conditions["augment_labels"] = augment_labels.to(weights)
+        if target_sigma is not None:
+            conditions["target"] = encode_target(sigma, target_sigma.to(x.device)).to(weights)
+        inside = self.net((broadcast_like(c_in, x) * x).to(weights), c_noise.to(weights), labels, **conditions)
         return inside[:, : x.shape[1]].to(x.dtype)
+
+
+class AugmentedDenoiser:
+    """A denoiser that is given the augment labels [B, K] of a batch, and is called like any other."""
+
+    def __init__(self, model: Callable[..., Tensor], augment_labels: Tensor):
+        self.model: Any = model
+        self.augment_labels = augment_labels
+
+    @property
+    def preconditioning(self) -> Preconditioning:
+        return self.model.preconditioning
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, **conditions: Tensor | None) -> Tensor:
+        return self.model(x, sigma, labels, augment_labels=self.augment_labels, **conditions)
+
+    def raw_output(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``Denoiser.raw_output`` with the augment labels."""
+        return self.model.raw_output(x, sigma, labels, self.augment_labels)

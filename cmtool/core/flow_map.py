@@ -1,6 +1,6 @@
-"""Flow maps: networks that jump from any level to any lower one. Their jumps to 0 are a consistency model.
+"""Flow maps: networks that step from any noise level to any lower one. Their steps to 0 are a consistency model.
 
-A network that answers with an image g, told the level s to which the jump leads, is put between here and there:
+A network that answers with an image g, and takes the noise level s to which the step leads, is put between the two:
 
     G(x, t, s) = (s/t) x + (1 - s/t) g(x, t, s)
 
@@ -10,9 +10,10 @@ in other coordinates, the average velocity of MeanFlow (Geng et al. 2025, arXiv 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,32 +23,26 @@ from cmtool.core.noise import STEP, Noise, SlerpNoise
 from cmtool.core.sampling.loops import initial_noise
 from cmtool.core.sigma_schedules import append_zero
 
-__all__ = ["TARGET_DIM", "FlowMap", "GammaSampler", "encode_target", "flow_map_step"]
-
-TARGET_DIM = 8  # numbers that tell a network where a jump leads
-
-FlowMap = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]  # (x, sigma, labels, hints) -> g
+__all__ = ["FlowMap", "GammaSampler", "flow_map_step"]
 
 
-def encode_target(t: Tensor, s: Tensor) -> Tensor:
-    """How a network is told of the jump from t to s, both [B]: numbers [B, HINTS], all 0 where s = 0.
+class FlowMap(Protocol):
+    """``model(x, sigma, labels, target_sigma=s) -> g``; x and g [B, ...], sigma and s [B], labels [B] or None."""
 
-    ``p, sin(pi p), 1 - cos(pi p), sin(2 pi p)`` of ``p = s/t``, which tells near jumps from far ones, and of
-    ``p = s/(1 + s)``, which says where among the levels of the data a far one ends.
-    """
-    p = torch.stack([s / t, s / (1 + s)], 1)
-    return torch.cat([p, (math.pi * p).sin(), 1 - (math.pi * p).cos(), (2 * math.pi * p).sin()], 1)
+    def __call__(
+        self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, /, *, target_sigma: Tensor | None = None
+    ) -> Tensor: ...
 
 
 def flow_map_step(model: FlowMap, x: Tensor, t: Tensor, s: Tensor, labels: Tensor | None = None) -> Tensor:
-    """``G(x, t, s)``: from x [B, ...] at levels t [B] above 0 to levels s [B] from 0 to t."""
+    """``G(x, t, s)``: from x [B, ...] at noise levels t [B] above 0 to noise levels s [B] from 0 to t."""
     ratio = broadcast_like(s / t, x)
-    return ratio * x + (1 - ratio) * model(x, t, labels, encode_target(t, s))
+    return ratio * x + (1 - ratio) * model(x, t, labels, target_sigma=s)
 
 
 @dataclass(frozen=True)
 class GammaSampler:
-    """Jump below the next of ``sigmas``, add noise up to it, and so on; the last jump leads to 0. Yields x after each.
+    """Step below the next of ``sigmas``, add noise up to it, and so on; the last step leads to 0. Yields x after each.
 
         x <- G(x, sigma_k, sqrt(1 - gamma^2) sigma_{k+1}) + gamma sigma_{k+1} z_{k+1}
 
@@ -65,9 +60,7 @@ class GammaSampler:
     def begin(self, noise: Noise | SlerpNoise, shape: tuple[int, ...]) -> Tensor:
         return initial_noise(noise, shape, self.sigmas[0])
 
-    def __call__(
-        self, model: Callable[..., Tensor], x: Tensor, noise: Noise | SlerpNoise, labels: Tensor | None
-    ) -> Iterator[Tensor]:
+    def __call__(self, model: FlowMap, x: Tensor, noise: Noise | SlerpNoise, labels: Tensor | None) -> Iterator[Tensor]:
         for k, (t, s) in enumerate(pairwise(append_zero(self.sigmas)), 1):
             ends = torch.stack([t, math.sqrt(1 - self.gamma**2) * s]).to(x.device)
             x = flow_map_step(model, x, *ends.expand(len(x), 2).unbind(1), labels)

@@ -14,6 +14,7 @@ from cmtool.core.denoiser import FORMS, TIMES, Denoiser, Preconditioning
 from cmtool.errors import BadFile, UsageError, report_damage
 from cmtool.files.container import digest, pack
 from cmtool.files.header import KEY, Header, parse
+from cmtool.files.header_versions import upgrade_tensors
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.sealed import read_sealed, table_of, write_sealed
 from cmtool.options import registry
@@ -69,6 +70,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel[De
     tensors, document = read_sealed(path, KEY)
     header = parse(path, document)
     preconditioning = _preconditioning(path, header.preconditioning)
+    tensors = upgrade_tensors(document, tensors)
     net = _backbone(path, header, tensors)
     load_weights(path, net, tensors)
     return LoadedModel(Denoiser(net, preconditioning).eval().to(device), header, Path(path))

@@ -1,13 +1,15 @@
-"""Headers of earlier formats, in the words of the present one.
+"""Headers of earlier formats in the words of the present one, and the tensors of such files under their names.
 
 Format 1 had other names for fields, for options of commands, networks and methods, and counted levels where networks
 are now told the resolutions that have attention. Nothing of what such a file computes changes.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["FORMAT", "upgrade_header"]
+__all__ = ["FORMAT", "upgrade_header", "upgrade_tensors"]
+
+T = TypeVar("T")
 
 FORMAT = 2
 
@@ -53,6 +55,11 @@ BACKBONES = {
     "mlp": {"width": "hidden_dim"},
     "dit": {"width": "hidden_dim", "heads": "num_heads", "patch": "patch_size"},
 }
+# One layer took either condition of a network.
+CONDITION_LAYERS = {
+    "augment_dim": {"hints": "map_augment"},
+    "target_dim": {"hints": "map_target", "map_augment": "map_target", "mapping_cond": "map_target"},
+}
 COUNTED_LEVELS = ["unet", "adm", "ncsnpp", "ddpmpp", "ddpm", "image_v1"]  # the others were told resolutions
 
 
@@ -64,9 +71,25 @@ def upgrade_header(document: dict[str, Any]) -> dict[str, Any]:
     data = found.get("data")
     shape = data.get("shape") if isinstance(data, dict) else None
     _change(found, "backbone", lambda spec: _backbone(spec, shape))
+    _change(found, "backbone", lambda spec: _rename(spec, {"augment": _condition(document)}))
     _change(found, "average", _average)
     _change(found, "options", lambda options: _options(options, shape))
     return found
+
+
+def upgrade_tensors(document: Mapping[str, Any], tensors: Mapping[str, T]) -> dict[str, T]:
+    """The tensors of a file with this header, as it stands there, under the names that its network has today."""
+    if document.get("format") != 1:
+        return dict(tensors)
+    layers = CONDITION_LAYERS[_condition(document)]
+    return {".".join(layers.get(part, part) for part in name.split(".")): tensor for name, tensor in tensors.items()}
+
+
+def _condition(document: Mapping[str, Any]) -> str:
+    """What ``augment`` numbers of a network stood for: the noise level that a flow map steps to, or augmentation."""
+    preconditioning = document.get("preconditioning")
+    flow_map = isinstance(preconditioning, dict) and preconditioning.get("jumps") is True
+    return "target_dim" if flow_map else "augment_dim"
 
 
 def _options(options: dict[str, Any], shape: Any) -> dict[str, Any]:

@@ -102,6 +102,6 @@ def backbone(said: ConfigReader, side: int) -> dict[str, Any]:
         "attn_resolutions": [side // patch_size >> level for level, look in enumerate(looks) if look],
         "patch_size": patch_size,
         "dropout": said.share("dropout_rate"),
-        "augment": HINTS if said.model.get("augment_wrapper", True) else 0,
+        "augment_dim": HINTS if said.model.get("augment_wrapper", True) else 0,
         "learn_variance": bool(said.model.get("has_variance", False)),
     }

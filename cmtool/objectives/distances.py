@@ -1,16 +1,20 @@
 """How far two images are apart: functions of (a, b) [B, ...] -> [B]."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from cmtool.errors import UsageError, unknown_name
-from cmtool.objectives.lpips import RECIPES
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
 __all__ = [
     "METRICS",
+    "HuberOption",
     "Metric",
+    "MetricOption",
     "huber_constant",
     "l1",
     "l2",
@@ -18,7 +22,6 @@ __all__ = [
     "metric_called",
     "pseudo_huber",
     "pseudo_huber_of",
-    "squared_distance",
 ]
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -65,17 +68,18 @@ def pseudo_huber(a: Tensor, b: Tensor) -> Tensor:
 
 
 METRICS: dict[str, Metric] = {"l1": l1, "l2": l2, "l2-32": l2_32, "pseudo-huber": pseudo_huber}
+PERCEPTUAL = ("lpips", "lpips-max")
+
+MetricOption = Annotated[str, Option("distance of two images", choices=(*METRICS, *PERCEPTUAL))]
+HuberOption = Annotated[float, Option("constant of the pseudo-Huber distance; 0: the norm itself", at_least(0))]
 
 
 def metric_called(name: str) -> Metric:
     """The metric called ``name``; UsageError when there is none, MissingAsset when its weights are not there."""
-    if name in RECIPES:
-        return RECIPES[name]()
+    if name in PERCEPTUAL:
+        from cmtool.objectives import lpips  # a network with files of its own, which only those who ask for it need
+
+        return lpips.RECIPES[name]()
     if name not in METRICS:
-        raise unknown_name("metric", name, [*METRICS, *RECIPES])
+        raise unknown_name("metric", name, [*METRICS, *PERCEPTUAL])
     return METRICS[name]
-
-
-def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """``|a - b|^2``, summed over the image."""
-    return torch.square(a - b).flatten(1).sum(1)

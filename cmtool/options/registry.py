@@ -23,6 +23,7 @@ GROUPS = {
     "assets": "published file",
     "operators": "editing task",
     "solvers": "solver",
+    "optimizers": "optimizer",
     "train_score": "score-training method",
     "distill": "distillation method",
     "train_ct": "consistency-training method",

@@ -41,7 +41,7 @@ def test_a_new_network_is_the_zero_function(factory, options):
 
 @pytest.mark.parametrize(("factory", "options"), BOTH)
 def test_hints_of_zero_are_none_and_others_matter(factory, options):
-    net = wake(factory((1, 8, 8), 0, augment=5, **options)).eval()
+    net = wake(factory((1, 8, 8), 0, augment_dim=5, **options)).eval()
     x, c_noise = torch.randn(2, 1, 8, 8), torch.randn(2)
     with torch.no_grad():
         plain, zeros, ones = (net(x, c_noise, None, hints) for hints in (None, torch.zeros(2, 5), torch.ones(2, 5)))
@@ -118,7 +118,7 @@ def test_waves_are_sines_then_cosines():
     angles = 3.0 * torch.tensor([1.0, 10 ** (-4 / 3), 10 ** (-8 / 3), 1e-4])
     seen = []
     net.map_layer0.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    net.embed(c, None, None)
+    net.embed(c, None, None, None)
     assert torch.allclose(seen[0][0], torch.cat([angles.sin(), angles.cos()]), atol=1e-6)
 
 

@@ -1,7 +1,8 @@
 """Checkpoints of header format 1, kept as the program of that time wrote them, give the numbers that it gave.
 
-``format1/`` holds three networks, trained for a moment on the digits, and for each a batch with the output that was
-recorded then: ``NAME_x``, ``NAME_sigma`` and ``NAME_labels`` are the arguments, ``NAME_out`` is the image.
+``format1/`` holds three networks, trained for a moment on the digits, a flow map of points (``mlp``), and for each a
+batch with the output that was recorded then: ``NAME_x``, ``NAME_sigma`` and ``NAME_labels`` are the arguments,
+``NAME_out`` is the output; so are the augment labels of ``unet``, and the noise levels to which ``mlp`` steps.
 """
 
 from pathlib import Path
@@ -12,27 +13,40 @@ import torch
 
 import cmtool
 from cmtool.bundled import find_bundled
+from cmtool.core.flow_map import flow_map_step
 from cmtool.files.header import FORMAT, parse, read_header
 from cmtool.files.header_versions import upgrade_header
 
 FOLDER = Path(__file__).with_name("format1")
 SPECS = {
-    "unet": {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "augment": 9},
+    "unet": {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "augment_dim": 9},
     "ncsnpp": {"model_channels": 8, "channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [4]},
     "image_v1": {"mapping_dim": 8, "widths": [8, 16], "depths": [1, 1], "attn_resolutions": [2], "patch_size": 2},
 }
+
+
+def recorded(*names):
+    with np.load(FOLDER / "outputs.npz") as arrays:
+        return [torch.from_numpy(arrays[name]) for name in names]
 
 
 @pytest.mark.parametrize("name", SPECS)
 @torch.no_grad()
 def test_an_old_checkpoint_gives_the_numbers_that_were_recorded(name):
     model = cmtool.load(FOLDER / f"{name}.safetensors")
-    with np.load(FOLDER / "outputs.npz") as recorded:
-        x, sigma, labels, out = (
-            torch.from_numpy(recorded[f"{name}_{part}"]) for part in ("x", "sigma", "labels", "out")
-        )
+    x, sigma, labels, out = recorded(*(f"{name}_{part}" for part in ("x", "sigma", "labels", "out")))
     torch.testing.assert_close(model(x, sigma, labels), out, atol=1e-5, rtol=1e-5)
     assert out.flatten(1).std(0).min() > 0.01  # the images differ
+
+
+@torch.no_grad()
+def test_augment_labels_and_the_target_of_a_flow_map_were_one_argument():
+    unet, mlp = (cmtool.load(FOLDER / f"{name}.safetensors") for name in ("unet", "mlp"))
+    *arguments, out = recorded("unet_x", "unet_sigma", "unet_labels", "unet_augment_labels", "unet_augmented")
+    torch.testing.assert_close(unet.model(*arguments), out, atol=1e-5, rtol=1e-5)
+    x, t, s, labels, out = recorded("mlp_x", "mlp_sigma", "mlp_target", "mlp_labels", "mlp_out")
+    torch.testing.assert_close(flow_map_step(mlp.model, x, t, s, labels), out, atol=1e-5, rtol=1e-5)
+    assert mlp.header.backbone == {"name": "mlp", "hidden_dim": 8, "depth": 1, "target_dim": 8}
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -41,7 +55,7 @@ def test_the_header_has_the_words_of_today(name):
     assert header.format == FORMAT
     assert header.num_classes == 10
     assert header.backbone == {"name": name, **SPECS[name]}
-    assert {**header.options["backbone"], "augment": 9} == {"augment": 9, **header.backbone}
+    assert {"augment_dim": 9, **header.options["backbone"]} == {"augment_dim": 9, **header.backbone}
     assert header.average["ema"].startswith("half-life:")
     assert parse("copy", header.document()) == header
 

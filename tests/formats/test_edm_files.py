@@ -103,7 +103,7 @@ def test_balances_of_edm2_are_those_of_the_file(written, trap):
     assert not torch.allclose(other(x, sigma), usual(x, sigma))
     torch.testing.assert_close(free(x, sigma), usual(x, sigma))
     assert max(heard) == 0.5
-    with pytest.raises(BadFile, match="option .res_balance. .* must be from 0 to 1"):
+    with pytest.raises(BadFile, match=r"option .res_balance. .* must be from 0 to 1"):
         cmtool.load(written(magnitudes(trap, res_balance=7)))
 
 

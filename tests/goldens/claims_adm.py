@@ -15,9 +15,8 @@ from cmtool.core.solvers import heun
 from cmtool.errors import BadFile
 from cmtool.formats.openai import check
 from cmtool.formats.openai_networks import ARCHITECTURES, ADMShape, read_architecture
-from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, pair_weight
+from cmtool.objectives.consistency import Consistency, adjacent_pair, along_noise, along_teacher, pair_weight
 from cmtool.objectives.distances import metric_called
-from cmtool.objectives.noise_levels import adjacent_pair
 from cmtool.objectives.objective import Batch
 from cmtool.options import registry
 

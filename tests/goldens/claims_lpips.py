@@ -5,9 +5,8 @@ from functools import partial
 from claims_training import uniform_of
 from harness import Case, claim, gradients, openai_model, scalings
 
-from cmtool.objectives.consistency import Consistency, along_noise
+from cmtool.objectives.consistency import Consistency, adjacent_pair, along_noise
 from cmtool.objectives.lpips import LPIPS
-from cmtool.objectives.noise_levels import adjacent_pair
 from cmtool.objectives.objective import Batch
 
 

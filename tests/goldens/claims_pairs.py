@@ -19,18 +19,12 @@ from cmtool.core.process import TrigFlow
 from cmtool.core.sampling.loops import multistep
 from cmtool.core.sigma_schedules import karras
 from cmtool.core.solvers import euler
-from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, inverse_gap, pair_weight
+from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, ect_ratio, inverse_gap, pair_weight
+from cmtool.objectives.consistency_2023 import adjacent_log_normal, doubling_steps, openai_ema_decay, openai_steps
 from cmtool.objectives.denoising import Denoising
 from cmtool.objectives.distances import huber_constant, pseudo_huber_of, squared_distance
+from cmtool.objectives.easy_consistency import round_pair
 from cmtool.objectives.multistep_distillation import pd
-from cmtool.objectives.noise_levels import (
-    adjacent_log_normal,
-    doubling_steps,
-    ect_ratio,
-    on_grid,
-    openai_ema_decay,
-    openai_steps,
-)
 from cmtool.objectives.objective import Batch
 
 
@@ -112,7 +106,7 @@ def fastgen(case: Case) -> None:
 
     r = held(t, spec["ratio"], lowest)
     t = torch.where(r >= t - APART, r + APART, t)
-    pair = on_grid(t, r, karras(LEVELS, *of.values())) if spec.get("quantize", False) else (t, r)
+    pair = round_pair(t, r, karras(LEVELS, *of.values())) if spec.get("quantize", False) else (t, r)
     back = along_teacher(Tiny(case, "teacher"), euler()) if spec["cd"] else along_noise
     batch = Batch(case.inputs["real"], case.tape.next(), torch.zeros(len(t), dtype=torch.float64))
     for name in spec["weightings"]:

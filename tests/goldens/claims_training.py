@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.solvers import heun
-from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, pair_weight
-from cmtool.objectives.consistency_2023 import cd, ct
+from cmtool.objectives.consistency import Consistency, adjacent_pair, along_noise, along_teacher, pair_weight
+from cmtool.objectives.consistency_2023 import cd, ct, openai_ema_decay, openai_steps
 from cmtool.objectives.distances import metric_called
 from cmtool.objectives.easy_consistency import ect
-from cmtool.objectives.noise_levels import adjacent_pair, halving_steps, openai_ema_decay, openai_steps
+from cmtool.objectives.multistep_distillation import halving_steps
 from cmtool.objectives.objective import Batch
 from cmtool.training.ema import EMA
 

@@ -7,9 +7,8 @@ from test_consistency import batch, scaled
 
 from cmtool.core.sigma_schedules import karras
 from cmtool.errors import UsageError
-from cmtool.objectives.consistency_2023 import ict
+from cmtool.objectives.consistency_2023 import adjacent_log_normal, ict
 from cmtool.objectives.distances import pseudo_huber, pseudo_huber_of
-from cmtool.objectives.noise_levels import adjacent_log_normal
 
 
 def test_pairs_are_neighbours_of_a_grid_that_doubles():
