@@ -9,6 +9,7 @@ import torch
 from cmtool_emoji import emoji, find_font
 
 from cmtool.errors import BadFile, MissingAsset, MissingInput, UsageError
+from cmtool.options import registry
 from cmtool.testing import check_dataset
 
 
@@ -141,8 +142,8 @@ def test_bad_sources_and_options_are_named(tmp_path):
         emoji(str(tmp_path / "none.ttf"))
     with pytest.raises(UsageError, match="'beige-ish' is not a colour"):
         emoji(background="beige-ish")
-    with pytest.raises(UsageError, match="size"):
-        emoji(size=0)
+    with pytest.raises(UsageError, match="option 'size' .* must be at least 1"):
+        registry.build("datasets", {"name": "emoji", "size": 0}, None)
 
 
 @pytest.mark.parametrize("flip", [False, True])
