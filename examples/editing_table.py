@@ -1,4 +1,4 @@
-"""Editing by consistency models beside editing by score models: ``python examples/editing_table.py [FOLDER [STUDENT TEACHER]]``.
+"""Editing by consistency models and by score models: ``python examples/editing_table.py [FOLDER [STUDENT TEACHER]]``.
 
 Takes held-out ``shapes`` apart (their colours, a hole of a quarter, three quarters of their sharpness) and has them put
 together again by a consistency model and by the score model that it started from, the bundled ones unless others are

@@ -212,7 +212,7 @@ def adm(
     learn_variance: LearnVariance = False,
     dropout: Dropout = 0.0,
     half: Annotated[bool, Option("convolutions in float16, for inference")] = False,
-) -> nn.Module:
+) -> ADM:
     """The U-Net of ADM, for square images whose side is a multiple of 2^(levels - 1).
 
     Paper: Dhariwal and Nichol 2021, arXiv 2105.05233, section 3 and appendix A.

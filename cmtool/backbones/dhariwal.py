@@ -156,7 +156,7 @@ def dhariwal(
     augment_dim: AugmentDim = 0,
     target_dim: TargetDim = 0,
     learn_variance: LearnVariance = False,
-) -> nn.Module:
+) -> DhariwalUNet:
     """EDM's variant of ADM, for square images whose side is a multiple of ``2^(levels - 1)``.
 
     Paper: Karras et al. 2022, arXiv 2206.00364, table 7; Dhariwal and Nichol 2021, arXiv 2105.05233.

@@ -230,7 +230,7 @@ def edm2(
     clip_act: Annotated[float | None, Option("bound of activations", positive())] = 256.0,
     dropout: Dropout = 0.0,
     dropout_res: Annotated[int | None, Option("resolution above which nothing is dropped", at_least(0))] = None,
-) -> nn.Module:
+) -> EDM2:
     """EDM2's U-Net, for square images whose side is a multiple of ``2^(levels - 1)``.
 
     Paper: Karras et al. 2024, arXiv 2312.02696, config G.

@@ -168,7 +168,7 @@ def image_v1(
     augment_dim: AugmentDim = 0,
     target_dim: TargetDim = 0,
     learn_variance: LearnVariance = False,
-) -> nn.Module:
+) -> ImageV1:
     """k-diffusion's U-Net, for images whose sides are multiples of ``patch_size 2^(levels - 1)``.
 
     Paper: the code of k-diffusion (K. Crowson, 2022); scalings of Karras et al. 2022, arXiv 2206.00364.

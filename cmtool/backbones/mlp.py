@@ -120,7 +120,7 @@ def mlp(
     dropout: Dropout = 0.0,
     augment_dim: AugmentDim = 0,
     target_dim: TargetDim = 0,
-) -> nn.Module:
+) -> MLP:
     """A residual multilayer perceptron for points (D,), and for images of any shape, which it flattens.
 
     Formula: ``h <- h + W_2 silu((1 + a) W_1 h + b)`` in each block, ``a, b`` linear in the embedding

@@ -196,7 +196,7 @@ def ncsnpp(
     nonlinearity: Nonlinearity = "swish",
     noise_conditional: NoiseConditional = True,
     dropout: Dropout = 0.0,
-) -> nn.Module:
+) -> NCSNpp:
     """NCSN++ as score_sde has it, for square images whose side is a multiple of ``2^(levels - 1)``.
 
     Paper: Song et al. 2021, arXiv 2011.13456, appendix H.
@@ -231,7 +231,7 @@ def ddpmpp(
     num_blocks: NumBlocks = 2,
     attn_resolutions: AttnResolutions = None,
     dropout: Dropout = 0.0,
-) -> nn.Module:
+) -> NCSNpp:
     """DDPM++ as score_sde has it: ``ncsnpp`` with a positional embedding and without the image at lower resolutions.
 
     Paper: Song et al. 2021, arXiv 2011.13456, appendix H.
@@ -256,7 +256,7 @@ def ddpm(
         bool, Option("convolutions change the resolution, instead of means and repetition alone")
     ] = True,
     dropout: Dropout = 0.0,
-) -> nn.Module:
+) -> NCSNpp:
     """The U-Net of DDPM: sums with skip connections are not rescaled, and all norms have 32 groups.
 
     Paper: Ho et al. 2020, arXiv 2006.11239, appendix B; as in Song et al. 2021, arXiv 2011.13456.

@@ -248,7 +248,7 @@ def songunet(
     augment_dim: AugmentDim = 0,
     target_dim: TargetDim = 0,
     learn_variance: LearnVariance = False,
-) -> nn.Module:
+) -> SongUNet:
     """DDPM++ or NCSN++ as EDM has them, for square images whose side is a multiple of ``2^(levels - 1)``.
 
     Paper: Karras et al. 2022, arXiv 2206.00364, table 7; Song et al. 2021, arXiv 2011.13456, appendix H.

@@ -220,7 +220,7 @@ def unet(
     dropout: Dropout = 0.0,
     augment_dim: AugmentDim = 0,
     target_dim: TargetDim = 0,
-) -> nn.Module:
+) -> UNet:
     """A small U-Net for square images whose side is a multiple of ``patch_size 2^(levels - 1)``.
 
     Paper: Dhariwal and Nichol 2021, arXiv 2105.05233, of which it is a smaller variant.

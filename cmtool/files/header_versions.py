@@ -5,7 +5,7 @@ are now told the resolutions that have attention. Nothing of what such a file co
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 __all__ = ["FORMAT", "upgrade_header", "upgrade_tensors"]
 
@@ -144,6 +144,6 @@ def _change(document: dict[str, Any], key: str, convert: Callable[[dict[str, Any
         document[key] = convert(document[key])
 
 
-def _whole(values: Any) -> bool:
+def _whole(values: Any) -> TypeGuard[list[int]]:
     """A list of whole numbers from 0 on."""
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)

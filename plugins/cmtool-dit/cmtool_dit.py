@@ -166,7 +166,7 @@ def dit(
     dropout: Dropout = 0.0,
     augment_dim: AugmentDim = 0,
     target_dim: TargetDim = 0,
-) -> nn.Module:
+) -> DiT:
     """A small diffusion transformer over patches, for images whose sides are multiples of ``patch_size``.
 
     Formula: ``h <- h + a_1 attend(n_1(h))``, ``h <- h + a_2 mlp(n_2(h))`` in each block (adaLN-Zero)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from cmtool_dit import dit, position_embedding
+from cmtool_dit import Block, DiT, dit, position_embedding
 from torch import nn
 
 from cmtool.errors import UsageError
@@ -26,7 +26,7 @@ def test_dit_keeps_the_contract_of_a_backbone(shape, classes, options):
 def test_a_new_dit_is_the_zero_function_and_its_blocks_do_nothing():
     net, h = dit((3, 8, 8), 0, hidden_dim=32, depth=2, num_heads=2), torch.randn(2, 4, 32)
     assert not net(torch.randn(2, 3, 8, 8), torch.randn(2), None).any()
-    assert torch.equal(net.blocks[0](h, torch.randn(2, 32)), h)
+    assert torch.equal(first_block(net)(h, torch.randn(2, 32)), h)
 
 
 def test_the_number_of_weights_is_that_of_the_formula():
@@ -59,7 +59,12 @@ def test_without_positions_the_order_of_the_patches_does_not_matter():
 
 def test_attention_is_the_softmax_of_scaled_products_head_by_head():
     torch.manual_seed(0)
-    block, h, heads, d = dit((3, 8, 8), 0, hidden_dim=32, depth=1, num_heads=4).blocks[0], torch.randn(2, 4, 32), 4, 8
+    block, h, heads, d = (
+        first_block(dit((3, 8, 8), 0, hidden_dim=32, depth=1, num_heads=4)),
+        torch.randn(2, 4, 32),
+        4,
+        8,
+    )
     q, k, v = (h @ block.qkv.weight.T + block.qkv.bias).chunk(3, dim=-1)
     parts = []
     for head in range(heads):
@@ -83,7 +88,13 @@ def test_options_that_cannot_be_are_named(shape, options, words):
         registry.build("backbones", {"name": "dit", **options}, shape, 0)
 
 
-def awake(net: nn.Module) -> nn.Module:
+def awake(net: DiT) -> DiT:
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.2)
     return net
+
+
+def first_block(net: DiT) -> Block:
+    block = net.blocks[0]
+    assert isinstance(block, Block)
+    return block
