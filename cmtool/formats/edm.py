@@ -18,7 +18,8 @@ from cmtool.errors import BadFile, CmtoolError, UsageError, unknown_name
 from cmtool.files.checkpoint import digest, load_weights, without_memory
 from cmtool.files.header import Header
 from cmtool.files.model_format import Format, LoadedModel
-from cmtool.files.safe_pickle.sandbox import describe, read_tensors
+from cmtool.files.safe_pickle.sandbox import describe_network
+from cmtool.files.safe_pickle.torch_files import read_tensors
 from cmtool.formats.edm_arguments import process_of, spec_of
 from cmtool.options import registry
 
@@ -83,7 +84,7 @@ def read_edm(
     is that at which it gives back its input, and is the file's. BadFile for a damaged file or one that holds more than
     a network; UsageError for what contradicts it.
     """
-    told = describe(path)
+    told = describe_network(path)
     if told["kind"] not in KINDS:
         raise BadFile(f"{path} holds a '{told['kind']}', which is no network of EDM, ECT or EDM2", published_kinds())
     kind = sigma_range(path, kind_of(told), told["attributes"], sigma_min, sigma_max)

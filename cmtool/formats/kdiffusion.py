@@ -18,7 +18,7 @@ from cmtool.files.checkpoint import digest, load_weights
 from cmtool.files.container import metadata
 from cmtool.files.header import Header
 from cmtool.files.model_format import Format, LoadedModel
-from cmtool.files.safe_pickle.torch_archive import find_pickle, mentions, read, state_dict
+from cmtool.files.safe_pickle.torch_files import find_pickle, mentions, read_torch_file, state_dict
 from cmtool.files.sealed import read_tensors
 from cmtool.formats.edm import contradicts, empty
 from cmtool.formats.kdiffusion_config import KDiffusionConfig, read_architecture
@@ -79,7 +79,7 @@ def open_file(path: Path, ema: bool) -> tuple[Any, dict[str, Tensor]]:
     """The configuration and the weights."""
     config = configuration(path)
     if config is None:
-        found = read(path)
+        found = read_torch_file(path)
         found = found if isinstance(found, dict) else {}
         return found.get("config"), state_dict(path, found.get("model_ema" if ema else "model"))
     if not ema:

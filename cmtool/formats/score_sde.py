@@ -17,7 +17,7 @@ from cmtool.errors import BadFile, UsageError, unknown_name
 from cmtool.files.checkpoint import load_weights, without_memory
 from cmtool.files.header import Header
 from cmtool.files.model_format import Format, LoadedModel
-from cmtool.files.safe_pickle.torch_archive import state_dict
+from cmtool.files.safe_pickle.torch_files import state_dict
 from cmtool.formats.score_sde_levels import PROCESSES, ScoreSDELevels
 from cmtool.formats.score_sde_networks import LIST, ScoreSDEShape, read_architecture
 from cmtool.formats.weight_files import read_weights, seal, shard_of
