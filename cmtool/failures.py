@@ -8,7 +8,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from cmtool.errors import CmtoolError, Interrupted, MissingInput, OutOfMemory, WriteFailed, printable
+from cmtool.errors import (
+    CmtoolError,
+    Hint,
+    Interrupted,
+    MissingInput,
+    OutOfMemory,
+    Setting,
+    WriteFailed,
+    printable,
+)
+from cmtool.options.hint_words import word_hint
 from cmtool.text_files import dump_json
 
 __all__ = ["is_memory", "run_guarded"]
@@ -42,7 +52,7 @@ def _explain(error: BaseException) -> CmtoolError:
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted")
     if is_memory(error):
-        return OutOfMemory("there is not enough memory", "a smaller --batch needs less")
+        return OutOfMemory("there is not enough memory", Hint("a smaller {} needs less", Setting("batch")))
     if isinstance(error, OSError):
         return _explain_os(error)
     text = " ".join(str(error).split())[:200]
@@ -66,10 +76,11 @@ def _explain_os(error: OSError) -> CmtoolError:
 
 def _report(error: BaseException, argv: Sequence[str]) -> int:
     failure = _explain(error)
-    hints = [f"  hint: {printable(failure.hint)}"] if failure.hint else []
+    hint = word_hint(failure.hint) if failure.hint else None
+    hints = [f"  hint: {printable(hint)}"] if hint else []
     lines = [f"cmtool: error: {printable(failure.message)}", *hints]
     if "--json" in argv:
-        document = {"code": failure.code, "message": failure.message, "hint": failure.hint}
+        document = {"code": failure.code, "message": failure.message, "hint": hint}
         lines.append(dump_json({"error": document}))
     if "--debug" in argv or os.environ.get("CMTOOL_DEBUG"):
         import traceback

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.evaluation.frechet import Moments
 from cmtool.evaluation.inception_score import InceptionScore
 from cmtool.evaluation.memorization import Memorization
@@ -26,7 +26,7 @@ def check(features: Any, needs: Iterable[str]) -> None:
         if what in needs and what not in known:
             raise UsageError(
                 f"{metric} looks at more of the network than the features '{features.name}' show",
-                "inception shows it: --features inception --set features.network=pth",
+                Hint("inception shows it: {} {}", Setting("features", "inception"), Setting("features.network", "pth")),
             )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmtool.errors import BadFile, MissingInput, UsageError
+from cmtool.errors import BadFile, Hint, MissingInput, Setting, UsageError
 from cmtool.evaluation.frechet import Gaussian, is_covariance
 from cmtool.evaluation.inception_score import InceptionScore
 from cmtool.evaluation.memorization import Memorization
@@ -87,17 +87,18 @@ def comparable(a: Statistics, b: Statistics) -> None:
     if a.fingerprint and b.fingerprint and a.fingerprint != b.fingerprint:
         raise UsageError(
             f"these statistics were measured with different features: {a.fingerprint} and {b.fingerprint}",
-            "measure both with the same --features",
+            Hint("measure both with the same {}", Setting("features")),
         )
     if a.mean.shape != b.mean.shape:
         raise UsageError(
             f"these statistics have different numbers of features: {len(a.mean)} and {len(b.mean)}",
-            "measure both with the same --features",
+            Hint("measure both with the same {}", Setting("features")),
         )
     if a.mode and b.mode and a.mode != b.mode:
+        mode = Setting("features.mode", a.mode if a.data else b.mode)
         raise UsageError(
             f"these statistics were measured on images resized differently: {a.mode} and {b.mode}",
-            f"--set features.mode={a.mode if a.data else b.mode}, or the --protocol of whoever made the reference",
+            Hint("{}, or the {} of whoever made the reference", mode, Setting("protocol")),
         )
 
 
