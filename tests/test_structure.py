@@ -40,12 +40,13 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "training": PLUGIN | {"core", "objectives", "options.registry"},
     "bundled": {"files", "errors"},
     "formats": PLUGIN | {"files", "core", "options.registry", "text_files"},
-    "evaluation": PLUGIN | {"core", "objectives", "options.registry", "files.safe_pickle"},
+    "evaluation": PLUGIN | {"features", "core", "objectives", "options.registry", "files.safe_pickle"},
     "files": {"core", "assets", "options.registry", "options.yaml_files", "errors", "pictures", "picture_kinds", "png"}
     | {"text_files", "user_paths", "label_files"},
     "commands": L0
-    | {"core", "objectives", "training", "evaluation", "files", "datasets", "pictures", "bundled", "assets", "cmtool"},
-    "testing": {"backbones", "core", "objectives", "errors"},
+    | {"core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures", "bundled"}
+    | {"assets", "cmtool"},
+    "testing": {"backbones", "core", "objectives", "evaluation", "features", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},
     "__main__": {"cli", "startup"},
     "cmtool": {"files", "bundled"},

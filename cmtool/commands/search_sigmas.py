@@ -20,8 +20,10 @@ from cmtool.commands.scoring.fid_inputs import expected_statistics, given, obser
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed
 from cmtool.evaluation.frechet import Moments, frechet_distance
-from cmtool.evaluation.reference_statistics import Statistics, comparable
+from cmtool.evaluation.reference_statistics import check_comparable
 from cmtool.evaluation.sigma_search import Trial, measurements, search
+from cmtool.evaluation.statistics import Statistics
+from cmtool.features import Features
 from cmtool.files.atomic import write_bytes, write_file
 from cmtool.files.checkpoint import save
 from cmtool.files.header import Header, read_header
@@ -72,7 +74,7 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
     gain = f"{features.label}  {first.value:.6g} -> {best.value:.6g}"
     told = f"{gain}  at levels {levels}, {len(judge.trace)} measurements"
     try:
-        copy = save(options.output, model, replace(header, levels=list(best.sigmas), parents=[*header.parents, source]))
+        copy = save(options.output, model, replace(header, sigmas=list(best.sigmas), parents=[*header.parents, source]))
     except WriteFailed:
         console.result(document | {"output": None}, told)  # what was measured is not lost with the copy
         raise
@@ -118,11 +120,11 @@ def origin(path: Path) -> tuple[str, int, list[str | None]] | None:
     return found.method, found.images, [each.get("sha256") for each in found.parents]
 
 
-def reference(options: SearchSigmasOptions, features: Any, console: Console) -> Statistics:
+def reference(options: SearchSigmasOptions, features: Features, console: Console) -> Statistics:
     """What the images are compared with, measured once."""
     side = given(options.ref, options.batch, features.name)
     found = observe(side, features, None, console)
-    comparable(found, expected_statistics(features))
+    check_comparable(found, expected_statistics(features))
     warn_of_few(found.data, found.n, len(found.mean), console)
     return found
 
@@ -135,7 +137,7 @@ class Judge:
     """
 
     model: Denoiser
-    features: Any
+    features: Features
     target: Statistics
     options: SearchSigmasOptions
     file: Path

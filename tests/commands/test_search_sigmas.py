@@ -14,8 +14,9 @@ from cmtool.commands.console import Console
 from cmtool.commands.search_sigmas import confirm
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.sigma_schedules import multistep_schedule
-from cmtool.evaluation.reference_statistics import Statistics, write_statistics
+from cmtool.evaluation.reference_statistics import write_statistics
 from cmtool.evaluation.sigma_search import Trial
+from cmtool.evaluation.statistics import Statistics
 from cmtool.files.checkpoint import digest, save
 from cmtool.files.header import Header, read_header
 from cmtool.options import registry

@@ -18,9 +18,11 @@ from cmtool.commands.inputs import class_index, open_dataset, open_model
 from cmtool.core.pixels import truncate_to_pixels
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.accumulator import Accumulator, Images
-from cmtool.evaluation.metrics import lacking
+from cmtool.evaluation.metrics import missing
 from cmtool.evaluation.reference_formats import holds_statistics
-from cmtool.evaluation.reference_statistics import Statistics, read_statistics
+from cmtool.evaluation.reference_statistics import read_statistics
+from cmtool.evaluation.statistics import Statistics
+from cmtool.features import Features
 from cmtool.files.header import Header
 from cmtool.files.model_files import format_of
 from cmtool.files.runs import CHECKPOINT
@@ -31,6 +33,7 @@ from cmtool.files.streams.reader import items_of
 from cmtool.options import registry
 from cmtool.options.data_spec import data_spec
 from cmtool.settings import FidOptions
+from cmtool.settings.scoring import PROTOCOLS
 from cmtool.training.batches import Cache
 from cmtool.training.devices import choose_device
 
@@ -142,7 +145,7 @@ def of_model(path: Path | None, options: FidOptions, console: Console) -> FIDInp
     if walk.grid:
         console.say(f"levels {walk.told}")
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
-    pixels = {"pixels": truncate_to_pixels} if options.protocol == "adm" else {}
+    pixels = {"pixels": truncate_to_pixels} if options.protocol and PROTOCOLS[options.protocol].truncate else {}
 
     def read() -> Iterator[Images]:
         walk.nfe_used = 0
@@ -172,7 +175,7 @@ def of_dataset(spec: Mapping[str, Any], batch: int, target: str | None = None) -
 
 def observe(
     side: FIDInput,
-    features: Any,
+    features: Features,
     n: int | None,
     console: Console,
     needs: frozenset[str] = frozenset(),
@@ -184,8 +187,7 @@ def observe(
     neither.
     """
     known = side.statistics
-    missing = lacking(known, needs) if known else []
-    if known and not missing:
+    if known and not missing(known, needs):
         return known
     if side.read is None:
         raise UsageError(
@@ -195,13 +197,13 @@ def observe(
     measured = measure(side, features, n, console, needs, training)
     if known is None:
         return measured
-    rest = {key: getattr(measured, key) for key in ("rows", "score", "memory")}
+    rest = {key: getattr(measured, key) for key in ("rows", "scores", "nearest")}
     return replace(known, spatial=known.spatial or measured.spatial, **rest)
 
 
 def measure(
     side: FIDInput,
-    features: Any,
+    features: Features,
     n: int | None,
     console: Console,
     needs: frozenset[str] = frozenset(),
@@ -255,7 +257,7 @@ def warn_of_few(data: str | None, n: int | None, dim: int, console: Console) -> 
         console.warn(f"{data}: {n} images are too few for {dim} features; the distance is unreliable")
 
 
-def expected_statistics(features: Any) -> Statistics:
+def expected_statistics(features: Features) -> Statistics:
     """What these features could be compared with, before an hour is spent on them."""
-    mean, mode = torch.zeros(features.dim, dtype=torch.float64), getattr(features, "mode", None)
-    return Statistics(mean, mean.diag(), features=features.name, fingerprint=features.fingerprint, mode=mode)
+    mean = torch.zeros(features.dim, dtype=torch.float64)
+    return Statistics(mean, mean.diag(), features=features.name, fingerprint=features.fingerprint, mode=features.mode)

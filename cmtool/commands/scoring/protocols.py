@@ -1,34 +1,14 @@
 """What the tools of published numbers do, by name: the network, the resizing and the rounding that go together."""
 
-from dataclasses import dataclass
-
 from cmtool.assets import find
 from cmtool.commands.console import Console
 from cmtool.errors import UsageError
 from cmtool.options import registry
 from cmtool.options.types import Spec
 from cmtool.settings import FidOptions
+from cmtool.settings.scoring import PROTOCOLS
 
-__all__ = ["PROTOCOLS", "Protocol", "features_of"]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """``network`` and ``mode`` of the features ``inception``; the rounding of a model's images is ``core.pixels``."""
-
-    network: str
-    mode: str
-
-    def options(self) -> dict[str, str]:
-        return {"network": self.network, "mode": self.mode}
-
-
-PROTOCOLS = {
-    "edm": Protocol("torchscript", "legacy_tensorflow"),
-    "adm": Protocol("pth", "legacy_tensorflow"),  # the network that shows the spatial features of sFID
-    "clean": Protocol("torchscript", "clean"),
-    "pytorch-fid": Protocol("pth", "legacy_pytorch"),
-}
+__all__ = ["features_of"]
 
 
 def features_of(options: FidOptions, console: Console) -> Spec:
@@ -39,7 +19,8 @@ def features_of(options: FidOptions, console: Console) -> Spec:
     spec = options.features
     if options.protocol is None:
         return spec if options.ref or spec != Spec(name="inception") else _affordable(spec, console)
-    wanted = PROTOCOLS[options.protocol].options()
+    protocol = PROTOCOLS[options.protocol]
+    wanted = {"network": protocol.network, "mode": protocol.mode}
     if spec.name != "inception":
         raise UsageError(
             f"--protocol {options.protocol} measures FID, and the features '{spec.name}' are not Inception's",
