@@ -144,7 +144,7 @@ def _flag(d: OptionField) -> str:
 
 def _describe(d: OptionField) -> str:
     default = d.shown or _shown(d.default)
-    words = f"{d.help}: {', '.join(registry.names(d.group))}" if d.several and d.group else d.help
+    words = f"{d.help}: {', '.join(registry.names(d.group))}" if d.plugins and d.group else d.help
     return f"{words} [{default}]" if default else words
 
 

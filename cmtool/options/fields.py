@@ -53,10 +53,10 @@ class OptionField:
     @property
     def plugin(self) -> bool:
         """Whether the value is a name with options of its own."""
-        return Spec in (self.kind, *get_args(self.kind)) and not self.several
+        return Spec in (self.kind, *get_args(self.kind)) and not self.plugins
 
     @property
-    def several(self) -> bool:
+    def plugins(self) -> bool:
         """Whether the value is several names, each with options of its own."""
         return get_origin(self.kind) is tuple and Spec in get_args(self.kind)
 

@@ -92,12 +92,12 @@ def _resolve(d: OptionField, given: Sequence[Given]) -> Any:
         if merged and d.parse:  # the text said that there is none
             merged = Spec({key: value for key, value in merged.items() if value is not None})
         return _in_registry(d, merged)
-    if values and d.several:
-        _check_several(d, *values[-1])
+    if values and d.plugins:
+        _check_plugins(d, *values[-1])
     return values[-1][1] if values else d.default
 
 
-def _check_several(d: OptionField, item: Given, specs: tuple[Spec, ...]) -> None:
+def _check_plugins(d: OptionField, item: Given, specs: tuple[Spec, ...]) -> None:
     names = [spec.name for spec in specs]
     for spec in specs:
         _in_registry(d, spec)

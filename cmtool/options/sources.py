@@ -104,7 +104,7 @@ def from_set(text: str, declared: Mapping[str, OptionField]) -> Given:
     d = declared.get(normal(key))
     if parts and d and not d.plugin:
         raise UsageError(f"--set {path}: option '{key}' has no parts", f"write --set {key}=VALUE")
-    parsed = parse_value(value, f"--set {path}") if d and (d.plugin or d.several) else value
+    parsed = parse_value(value, f"--set {path}") if d and (d.plugin or d.plugins) else value
     for part in reversed(parts):
         parsed = {part: parsed}
     return Given(key, parsed, f"--set {path}", "--set")

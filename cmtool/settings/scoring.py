@@ -133,7 +133,7 @@ class FidOptions(WalkOptions):
     )
     sheet: Path | None = option(
         None,
-        help="draw the images that lie closest to training images above those, for the metric memorised",
+        help="draw the images that lie closest to training images above those, for the metric memorization",
         metavar="FILE.png",
         section=OUTPUT,
     )
