@@ -43,6 +43,7 @@ __all__ = [
     "check_regular",
     "closest",
     "encodable",
+    "is_out_of_memory",
     "printable",
     "report_damage",
     "unknown_name",
@@ -166,6 +167,12 @@ def encodable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the processor or an accelerator ran out of memory; the classes of torch are known by name."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool({"OutOfMemoryError", "MemoryError"} & names) or "can't allocate memory" in str(error)
 
 
 @contextmanager

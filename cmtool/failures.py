@@ -16,12 +16,13 @@ from cmtool.errors import (
     OutOfMemory,
     Setting,
     WriteFailed,
+    is_out_of_memory,
     printable,
 )
 from cmtool.options.hint_words import word_hint
 from cmtool.text_files import dump_json
 
-__all__ = ["is_memory", "run_guarded"]
+__all__ = ["run_guarded"]
 
 CLOSED_PIPE = 141
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -51,18 +52,12 @@ def _explain(error: BaseException) -> CmtoolError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted")
-    if is_memory(error):
+    if is_out_of_memory(error):
         return OutOfMemory("there is not enough memory", Hint("a smaller {} needs less", Setting("batch")))
     if isinstance(error, OSError):
         return _explain_os(error)
     text = " ".join(str(error).split())[:200]
     return CmtoolError(f"internal error: {type(error).__name__}: {text}", "run it again with --debug and report it")
-
-
-def is_memory(error: BaseException) -> bool:
-    """Whether the processor or an accelerator ran out of memory."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool({"OutOfMemoryError", "MemoryError"} & names) or "can't allocate memory" in str(error)
 
 
 def _explain_os(error: OSError) -> CmtoolError:

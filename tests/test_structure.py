@@ -43,13 +43,26 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "evaluation": PLUGIN | {"features", "core", "objectives", "options.registry", "files.safe_pickle"},
     "files": {"core", "assets", "options.registry", "options.yaml_files", "errors", "pictures", "picture_kinds", "png"}
     | {"text_files", "user_paths", "label_files"},
+    "pipelines": {"errors", "options", "settings", "class_names", "text_files", "user_paths"}
+    | {
+        "core",
+        "objectives",
+        "training",
+        "evaluation",
+        "features",
+        "files",
+        "datasets",
+        "pictures",
+        "bundled",
+        "assets",
+    },
     "commands": L0
-    | {"core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures", "bundled"}
-    | {"assets", "cmtool"},
+    | {"pipelines", "cmtool", "core", "objectives", "training", "evaluation", "features"}
+    | {"files", "datasets", "pictures", "bundled", "assets"},
     "testing": {"backbones", "core", "objectives", "evaluation", "features", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},
     "__main__": {"cli", "startup"},
-    "cmtool": {"files", "bundled"},
+    "cmtool": {"files", "bundled", "pipelines"},
 }
 
 

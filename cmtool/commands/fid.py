@@ -11,20 +11,7 @@ import numpy as np
 
 from cmtool.class_names import match_classes
 from cmtool.commands.console import Console
-from cmtool.commands.distributed import has_stray_rank, is_main_rank
-from cmtool.commands.editing.canvas import SMOOTH, resize
 from cmtool.commands.scoring import curve
-from cmtool.commands.scoring.fid_inputs import (
-    FIDInput,
-    expected_statistics,
-    find_input,
-    is_model,
-    observe,
-    of_dataset,
-    pick,
-    warn_of_few,
-)
-from cmtool.commands.scoring.protocols import features_of
 from cmtool.errors import CmtoolError, UsageError, check_regular
 from cmtool.evaluation.metric import NEAREST, SPATIAL, Comparison, Metric, Score
 from cmtool.evaluation.metrics import build_metrics, check_features, compute, needs, reference_needs
@@ -39,6 +26,19 @@ from cmtool.files.streams.reader import STREAM
 from cmtool.options import registry
 from cmtool.options.fields import option_fields
 from cmtool.pictures import with_channels
+from cmtool.pipelines.canvas import SMOOTH, resize
+from cmtool.pipelines.distributed import has_stray_rank, is_main_rank
+from cmtool.pipelines.image_sets import (
+    FIDInput,
+    expected_statistics,
+    find_input,
+    is_model,
+    observe,
+    of_dataset,
+    pick,
+    warn_of_few,
+)
+from cmtool.pipelines.protocols import features_of
 from cmtool.settings import FidOptions
 from cmtool.settings.sampling import WalkOptions
 from cmtool.settings.shared import MachineOptions

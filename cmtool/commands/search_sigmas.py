@@ -13,10 +13,6 @@ from typing import Any
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.generation.generate import in_batches
-from cmtool.commands.generation.sampler_setup import SamplerSetup, multistep_sampler, recommended_sigmas
-from cmtool.commands.inputs import describe_model, open_model
-from cmtool.commands.scoring.fid_inputs import expected_statistics, given, observe, warn_of_few
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed
 from cmtool.evaluation.frechet import Moments, frechet_distance
@@ -31,6 +27,10 @@ from cmtool.files.model_files import parent_record
 from cmtool.files.output_check import check_place
 from cmtool.files.streams.reader import STREAM
 from cmtool.options import registry
+from cmtool.pipelines.image_sets import expected_statistics, given, observe, warn_of_few
+from cmtool.pipelines.inputs import describe_model, open_model
+from cmtool.pipelines.sampler_setup import SamplerSetup, multistep_sampler, recommended_sigmas
+from cmtool.pipelines.sampling import in_batches
 from cmtool.settings import SearchSigmasOptions
 from cmtool.text_files import dump_json
 from cmtool.training.devices import choose_device, use_threads

@@ -18,7 +18,7 @@ class Progress(Protocol):
 
 
 class Reporter(Protocol):
-    """``commands.console.Console`` is one."""
+    """The console of a command is one."""
 
     def say(self, text: Advice) -> None:
         """A remark that may be missed."""

@@ -9,12 +9,6 @@ import torch
 from torch import Tensor
 
 from cmtool.bundled import NAMES
-from cmtool.commands.console import Console
-from cmtool.commands.distributed import gather_in_turn, rank_and_world, sum_over_ranks
-from cmtool.commands.generation.generate import in_batches, in_memory
-from cmtool.commands.generation.guided_model import apply_guidance
-from cmtool.commands.generation.sampler_setup import SamplerSetup, set_up_sampler
-from cmtool.commands.inputs import class_index, open_dataset, open_model
 from cmtool.core.pixels import truncate_to_pixels
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.accumulator import Accumulator, Images
@@ -32,6 +26,12 @@ from cmtool.files.streams.npz import keys
 from cmtool.files.streams.reader import items_of
 from cmtool.options import registry
 from cmtool.options.data_spec import data_spec
+from cmtool.pipelines.distributed import gather_in_turn, rank_and_world, sum_over_ranks
+from cmtool.pipelines.guidance import apply_guidance
+from cmtool.pipelines.inputs import class_index, open_dataset, open_model
+from cmtool.pipelines.reporter import Reporter
+from cmtool.pipelines.sampler_setup import SamplerSetup, set_up_sampler
+from cmtool.pipelines.sampling import in_batches, in_memory
 from cmtool.settings import FidOptions
 from cmtool.settings.scoring import PROTOCOLS
 from cmtool.training.batches import Cache
@@ -93,7 +93,7 @@ def is_model(target: str) -> bool:
     )
 
 
-def find_input(target: str, features: str, options: FidOptions, console: Console) -> FIDInput:
+def find_input(target: str, features: str, options: FidOptions, console: Reporter) -> FIDInput:
     """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
     if is_model(target):
         return of_model(Path(target), options, console)
@@ -137,7 +137,7 @@ def _has_images(target: str) -> bool:
     return target.endswith(".npz") and "arr_0" in keys(Path(target))
 
 
-def of_model(path: Path | None, options: FidOptions, console: Console) -> FIDInput:
+def of_model(path: Path | None, options: FidOptions, console: Reporter) -> FIDInput:
     """Images of a model, drawn as they are looked at; none of them touches the disk."""
     model, found = open_model(path, choose_device(options.device), console, options.format, options.backbone)
     model = apply_guidance(model, found, options, console.warn)
@@ -177,7 +177,7 @@ def observe(
     side: FIDInput,
     features: Features,
     n: int | None,
-    console: Console,
+    console: Reporter,
     needs: frozenset[str] = frozenset(),
     training: Tensor | None = None,
 ) -> Statistics:
@@ -205,7 +205,7 @@ def measure(
     side: FIDInput,
     features: Features,
     n: int | None,
-    console: Console,
+    console: Reporter,
     needs: frozenset[str] = frozenset(),
     training: Tensor | None = None,
 ) -> Statistics:
@@ -251,7 +251,7 @@ def pick(side: FIDInput, numbers: list[int]) -> list[Tensor]:
     return [found[i] for i in numbers]
 
 
-def warn_of_few(data: str | None, n: int | None, dim: int, console: Console) -> None:
+def warn_of_few(data: str | None, n: int | None, dim: int, console: Reporter) -> None:
     """Warn of fewer images than a covariance needs."""
     if n is not None and n <= dim:
         console.warn(f"{data}: {n} images are too few for {dim} features; the distance is unreliable")

@@ -1,17 +1,17 @@
 """What the tools of published numbers do, by name: the network, the resizing and the rounding that go together."""
 
 from cmtool.assets import find
-from cmtool.commands.console import Console
 from cmtool.errors import UsageError
 from cmtool.options import registry
 from cmtool.options.types import Spec
+from cmtool.pipelines.reporter import Reporter
 from cmtool.settings import FidOptions
 from cmtool.settings.scoring import PROTOCOLS
 
 __all__ = ["features_of"]
 
 
-def features_of(options: FidOptions, console: Console) -> Spec:
+def features_of(options: FidOptions, console: Reporter) -> Spec:
     """The features that are asked for, by themselves or through a protocol; UsageError when the two disagree.
 
     When nothing at all was said, and FID's weights are not here, they are ``small``, and that is said.
@@ -34,7 +34,7 @@ def features_of(options: FidOptions, console: Console) -> Spec:
     return Spec({**spec, **wanted})
 
 
-def _affordable(spec: Spec, console: Console) -> Spec:
+def _affordable(spec: Spec, console: Reporter) -> Spec:
     asset = registry.get("assets", "inception")
     if find(asset):
         return spec

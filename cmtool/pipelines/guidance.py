@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from cmtool.commands.generation.sampler_setup import SamplerSetup
-from cmtool.commands.inputs import checkpoint_path
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import EVERYWHERE, Guided, Unlabelled
 from cmtool.core.noise import Noise
@@ -15,6 +13,8 @@ from cmtool.core.sampling.loops import CountNFE, last
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.model_files import open_any
+from cmtool.pipelines.inputs import checkpoint_path
+from cmtool.pipelines.sampler_setup import SamplerSetup
 from cmtool.settings.shared import GuidanceOptions
 
 __all__ = ["apply_guidance", "describe_guidance", "nfe"]
