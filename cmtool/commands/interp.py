@@ -17,6 +17,7 @@ from cmtool.core.noise import SlerpNoise
 from cmtool.errors import UsageError
 from cmtool.evaluation.psnr_ssim import psnr
 from cmtool.files.images import STREAM, check_output, check_stream, resuming_writer
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import MOVING, moved_by, write_animation, write_picture
 from cmtool.files.streams.manifest import ImageSettings
@@ -37,9 +38,10 @@ def run(options: InterpOptions, console: Console) -> None:
     check(options, words)
     check_place_of(options, words)
     use_threads(options.threads)
-    model, path = open_model(options.model, choose_device(options.device), console, options.format, options.backbone)
-    check_suffix(options, model.header.shape)
-    header, model = model.header, apply_guidance(model, path, options, console.warn)
+    loaded = open_model(options.model, choose_device(options.device), console, options.format, options.backbone)
+    header = loaded.header
+    check_suffix(options, header.shape)
+    model = apply_guidance(loaded, options, console.warn)
     walk = set_up_sampler(header, options)
     if walk.grid:
         console.say(f"levels {walk.told}")
@@ -55,11 +57,11 @@ def run(options: InterpOptions, console: Console) -> None:
     images = draw(model, walk, blend, labels)
     write(options, images, labels, wanted)
     document = {
-        "model": describe_model(model, path),
+        "model": describe_model(model),
         "ends": words,
         "frames": options.frames,
         "rows": rows,
-        "nfe": nfe(walk, model),
+        "nfe": nfe(walk, model.model),
         "returned": measure_inversion(ends, images, options.frames, console) or None,
         "output": options.output,
     }
@@ -93,7 +95,7 @@ def check_place_of(options: InterpOptions, words: list[str]) -> None:
 
 
 def frame_facts(
-    model: Denoiser | Guided, walk: SamplerSetup, options: InterpOptions, ends: list[Endpoint], rows: int
+    model: LoadedModel[Denoiser | Guided], walk: SamplerSetup, options: InterpOptions, ends: list[Endpoint], rows: int
 ) -> dict[str, Any]:
     """What a manifest says of the frames, as of images of ``sample``; with a digest of what they go between."""
     found, digest = facts(model, walk, options), hashlib.sha256(json.dumps([options.frames, rows]).encode())

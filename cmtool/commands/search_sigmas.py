@@ -24,6 +24,7 @@ from cmtool.files.atomic import write_bytes, write_file
 from cmtool.files.checkpoint import save
 from cmtool.files.header import Header, read_header
 from cmtool.files.model_files import parent_record
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place
 from cmtool.files.streams.reader import STREAM
 from cmtool.options import registry
@@ -45,8 +46,8 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
     """Search, noting every measurement as it is made, and write a copy of the checkpoint that knows the answer."""
     use_threads(options.threads)
     where, began = choose_device(options.device), time.monotonic()
-    model, path = open_model(options.model, where, console)
-    header = model.header
+    model = open_model(options.model, where, console)
+    header, path = model.header, model.path
     source = parent_record(path)  # now: a run may replace the file while this one goes on
     trace = options.output.with_suffix(".trace.jsonl")
     check(header, path, options, trace, source)
@@ -58,7 +59,7 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
     first, best = find_sigmas(judge, console)
     again = confirm(judge, first, best, console) if best != first else None
     document = {
-        "model": describe_model(model, path),
+        "model": describe_model(model),
         "metric": features.label,
         "features": {"name": features.name, "fingerprint": features.fingerprint, "dim": features.dim},
         "reference": {"data": target.data, "images": target.n},
@@ -74,7 +75,9 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
     gain = f"{features.label}  {first.value:.6g} -> {best.value:.6g}"
     told = f"{gain}  at levels {levels}, {len(judge.trace)} measurements"
     try:
-        copy = save(options.output, model, replace(header, sigmas=list(best.sigmas), parents=[*header.parents, source]))
+        copy = save(
+            options.output, model.model, replace(header, sigmas=list(best.sigmas), parents=[*header.parents, source])
+        )
     except WriteFailed:
         console.result(document | {"output": None}, told)  # what was measured is not lost with the copy
         raise
@@ -136,7 +139,7 @@ class Judge:
     Every measurement goes into ``trace``, and into ``file`` as a line of JSON as soon as it is made.
     """
 
-    model: Denoiser
+    model: LoadedModel[Denoiser]
     features: Features
     target: Statistics
     options: SearchSigmasOptions

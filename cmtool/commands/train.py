@@ -23,6 +23,7 @@ from cmtool.files.atomic import has_no_locks, write_bytes
 from cmtool.files.checkpoint import DTYPES, check_header, save
 from cmtool.files.data_fingerprint import write_inventory
 from cmtool.files.header import Header, read_header
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.picture_files import write_picture
 from cmtool.files.runs import CHECKPOINT
 from cmtool.files.sealed import save_state
@@ -148,7 +149,6 @@ class TrainingRun:
     def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, console: Console, stop: Stop):
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
         self.model = cast(Denoiser, job.state.average.model)
-        self.model.header = job.header
         models = [average.model for average in (job.state.average, *job.state.others.values())]
         self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
         self.cores = torch.get_num_threads()
@@ -237,12 +237,12 @@ class TrainingRun:
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
-        header = self.model.header = replace(self.job.header, sigmas=self.job.state.objective.sampling)
+        header = replace(self.job.header, sigmas=self.job.state.objective.sampling)
         seeds = range(max(header.num_classes, 8) * (4 if header.num_classes else 8))
         labels = labels_of(seeds, header.num_classes)
-        made = draw(
-            self.model, set_up_sampler(header), Noise(seeds), labels, self.cores
-        )  # torch itself has one core in training
+        model = LoadedModel(self.model, header, self.folder)
+        # torch itself has one core in training
+        made = draw(model, set_up_sampler(header), Noise(seeds), labels, self.cores)
         write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.num_classes, 8)))
 
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:

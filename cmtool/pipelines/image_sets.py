@@ -139,8 +139,8 @@ def _has_images(target: str) -> bool:
 
 def of_model(path: Path | None, options: FidOptions, console: Reporter) -> FIDInput:
     """Images of a model, drawn as they are looked at; none of them touches the disk."""
-    model, found = open_model(path, choose_device(options.device), console, options.format, options.backbone)
-    model = apply_guidance(model, found, options, console.warn)
+    loaded = open_model(path, choose_device(options.device), console, options.format, options.backbone)
+    model = apply_guidance(loaded, options, console.warn)
     walk, klass = set_up_sampler(model.header, options), class_index(model.header, options.klass)
     if walk.grid:
         console.say(f"levels {walk.told}")
@@ -152,7 +152,7 @@ def of_model(path: Path | None, options: FidOptions, console: Reporter) -> FIDIn
         mine = split_seeds(seeds, in_memory(model, options.batch), *rank_and_world())
         return (images for _, images, _ in in_batches(model, walk, mine, options.batch, klass, **pixels))
 
-    return FIDInput(str(found), read, len(seeds), plan=walk, header=model.header, seeds=seeds)
+    return FIDInput(str(loaded.path), read, len(seeds), plan=walk, header=model.header, seeds=seeds)
 
 
 def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Sequence[int]:

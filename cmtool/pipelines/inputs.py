@@ -17,6 +17,7 @@ from cmtool.errors import MissingInput, UsageError, closest, printable
 from cmtool.files.container import holds
 from cmtool.files.header import KEY, Header
 from cmtool.files.model_files import format_of, open_any
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 from cmtool.options import registry
 from cmtool.options.data_spec import SLICE
@@ -95,8 +96,8 @@ def open_model(
     format: Mapping[str, Any] | None = None,
     backbone: Mapping[str, Any] | None = None,
     kind: str = "consistency",
-) -> tuple[Denoiser, Path]:
-    """The model that was named, else that of the last finished run, else the bundled one of a ``kind``; and its path.
+) -> LoadedModel[Denoiser]:
+    """The model that was named, else that of the last finished run, else the bundled one of a ``kind``.
 
     ``format`` and ``backbone`` say what the file of another program leaves open.
     """
@@ -110,7 +111,7 @@ def open_model(
     console.say(printable(f"model: {found} ({header.kind}{method}{average}{seen})"))
     for remark in model.remarks:
         console.say(remark)
-    return model, found
+    return model
 
 
 def checkpoint_path(path: Path) -> Path:
@@ -167,6 +168,6 @@ def _told(header: Header) -> str:
     return f"0 to {header.num_classes - 1}"
 
 
-def describe_model(model: Denoiser | Guided, path: Path) -> dict[str, Any]:
+def describe_model(model: LoadedModel[Denoiser | Guided]) -> dict[str, Any]:
     """What a result says about the model that made it."""
-    return {"path": str(path), "kind": model.header.kind, "sha256": model.header.sha256}
+    return {"path": str(model.path), "kind": model.header.kind, "sha256": model.header.sha256}

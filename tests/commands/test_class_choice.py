@@ -24,7 +24,7 @@ def called(tmp_path_factory):
     def make(names, kind="consistency"):
         path = random_model(tmp_path_factory.mktemp("called") / "m.safetensors", (1, 8, 8), len(names), kind)
         model = cmtool.load(path)
-        save(path, model, replace(model.header, data={**model.header.data, "classes": list(names)}))
+        save(path, model.model, replace(model.header, data={**model.header.data, "classes": list(names)}))
         return path
 
     return make

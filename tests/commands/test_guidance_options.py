@@ -103,7 +103,7 @@ def test_the_picture_is_that_of_the_formula(drawn, models):
     from cmtool.core.noise import Noise
     from cmtool.core.pixels import to_pixels
 
-    model = load_model(models / "classes.safetensors").requires_grad_(False)
+    model = load_model(models / "classes.safetensors").model.requires_grad_(False)
     argv = ["-m", models / "classes.safetensors", "--seeds", "0-2", "--sigmas", "80", "--steps", "1"]
     made, _ = drawn(*argv, "--guidance", "3")
     x, sigma = 80 * Noise(range(3)).normal((1, 8, 8)), torch.tensor(80.0)
@@ -156,7 +156,7 @@ def test_the_step_back_of_a_student_is_that_of_the_guided_teacher(dropped):
     """Distilled are exactly the walks of ``Guided``: in the interval those of the blend, elsewhere of the teacher."""
     flags = {"teacher": str(dropped), "data": "digits", "guidance": "3", "guidance_interval": "0.5,20"}
     job = build_training(load_options(DistillOptions, flags, environment={}), torch.device("cpu"))
-    teacher = load_model(dropped / "model.safetensors").requires_grad_(False)
+    teacher = load_model(dropped / "model.safetensors").model.requires_grad_(False)
     batch = job.batches.at(0)
     t, r = job.state.objective.pair(batch.u, 0.0)
     x_t = batch.x + broadcast_like(t, batch.x) * batch.z
@@ -185,7 +185,7 @@ def test_a_student_of_a_guided_teacher_knows_its_parents_and_can_be_resumed(stop
 
 
 def load_equal(one, two):
-    pairs = zip(load_model(one).parameters(), load_model(two).parameters(), strict=True)
+    pairs = zip(load_model(one).model.parameters(), load_model(two).model.parameters(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
 

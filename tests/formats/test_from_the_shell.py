@@ -49,7 +49,7 @@ def pickled(path, net):
 
 def folder(path):
     model = tiny()
-    diffusers(path, model, model.header)
+    diffusers(path, model.model, model.header)
     return path
 
 

@@ -17,6 +17,7 @@ from cmtool.core.editing.tiles import cut_tiles
 from cmtool.core.pixels import to_model
 from cmtool.errors import UsageError
 from cmtool.evaluation.psnr_ssim import psnr, ssim
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.streams.item import Item, pixels
 from cmtool.files.streams.names import SkippedFiles, describe_skipped
 from cmtool.files.streams.reader import items_of
@@ -35,7 +36,7 @@ REMARKS = 8
 class Edits:
     """All the edits of a run, one after another, and what was measured on the way."""
 
-    def __init__(self, model: Denoiser, options: EditOptions, console: Console):
+    def __init__(self, model: LoadedModel[Denoiser], options: EditOptions, console: Console):
         self.model, self.options, self.console = model, options, console
         self.klass = class_index(model.header, options.klass)
         self.report = Report(options)
