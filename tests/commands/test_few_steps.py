@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file
 from tiny import NETWORK, SHORT
 
-from cmtool.commands.generation.sampler_setup import set_up_sampler
 from cmtool.errors import UsageError
 from cmtool.files.header import Header, read_header
+from cmtool.pipelines.sampler_setup import set_up_sampler
 from cmtool.settings.sampling import WalkOptions
 
 STAGED = [*SHORT, "--set", "method.first=4", "--micro-batch", "8"]
@@ -19,7 +19,7 @@ def header(**fields) -> Header:
 
 
 def test_a_model_that_was_distilled_to_a_walk_takes_it():
-    few = header(levels=[80.0, 2.5])
+    few = header(sigmas=[80.0, 2.5])
     for options in (None, WalkOptions(steps=2)):
         made = set_up_sampler(few, options)
         assert made.sigmas.tolist() == [80.0, 2.5, 0.0]
