@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.inputs import checkpoint_path
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.files.checkpoint import DTYPES, load
@@ -18,6 +17,7 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place
 from cmtool.files.runs import stored_averages
 from cmtool.options.ema_spec import EMASpec, parse_ema_specs
+from cmtool.pipelines.inputs import checkpoint_path
 from cmtool.settings import ConvertOptions
 from cmtool.training.posthoc_ema import EMAMix, solve_mix
 

@@ -5,10 +5,10 @@ import time
 from cmtool.commands.console import Console
 from cmtool.commands.editing.edit_stream import Edits
 from cmtool.commands.editing.output import check_results, writing_results
-from cmtool.commands.inputs import describe_model, open_model
 from cmtool.errors import UsageError
 from cmtool.files.streams.reader import STREAM
 from cmtool.options import registry
+from cmtool.pipelines.inputs import describe_model, open_model
 from cmtool.settings import EditOptions
 from cmtool.training.devices import choose_device, use_threads
 

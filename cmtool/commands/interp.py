@@ -9,11 +9,7 @@ import torch
 from torch import Tensor
 
 from cmtool.commands.console import Console
-from cmtool.commands.generation.endpoints import Endpoint, find_endpoints
-from cmtool.commands.generation.generate import draw, sheet
-from cmtool.commands.generation.guided_model import apply_guidance, nfe
-from cmtool.commands.generation.sampler_setup import SamplerSetup, set_up_sampler
-from cmtool.commands.inputs import class_index, describe_model, open_model
+from cmtool.commands.preview import sheet
 from cmtool.commands.sample import facts
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
@@ -25,6 +21,11 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import MOVING, moved_by, write_animation, write_picture
 from cmtool.files.streams.manifest import ImageSettings
+from cmtool.pipelines.guidance import apply_guidance, nfe
+from cmtool.pipelines.inputs import class_index, describe_model, open_model
+from cmtool.pipelines.interpolation import Endpoint, find_endpoints
+from cmtool.pipelines.sampler_setup import SamplerSetup, set_up_sampler
+from cmtool.pipelines.sampling import draw
 from cmtool.settings import InterpOptions
 from cmtool.training.devices import choose_device, use_threads
 

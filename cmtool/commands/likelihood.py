@@ -11,8 +11,6 @@ from torch import Tensor
 
 from cmtool.class_names import known_names, match_classes
 from cmtool.commands.console import Console
-from cmtool.commands.generation.generate import chunk_size, num_threads
-from cmtool.commands.inputs import class_name, describe_model, open_dataset, open_model
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.deterministic import worker_pool
 from cmtool.core.likelihood import (
@@ -33,6 +31,8 @@ from cmtool.core.solvers.runge_kutta import rk4
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.model_format import LoadedModel
+from cmtool.pipelines.inputs import class_name, describe_model, open_dataset, open_model
+from cmtool.pipelines.sampling import chunk_size, num_threads
 from cmtool.settings import LikelihoodOptions
 from cmtool.training.batches import Cache
 from cmtool.training.devices import choose_device, use_threads

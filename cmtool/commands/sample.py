@@ -14,13 +14,7 @@ import torch
 
 import cmtool
 from cmtool.commands.console import Console
-from cmtool.commands.distributed import has_stray_rank, launched_by, local_device, shard_of
-from cmtool.commands.generation.classes import class_rule
-from cmtool.commands.generation.generate import in_batches, labels_of, sheet
-from cmtool.commands.generation.guided_model import GuidedModel, apply_guidance, describe_guidance, nfe
-from cmtool.commands.generation.preview import Gallery, render
-from cmtool.commands.generation.sampler_setup import SamplerSetup, set_up_sampler
-from cmtool.commands.inputs import class_name, describe_model, open_model
+from cmtool.commands.preview import Gallery, render, sheet
 from cmtool.commands.signals import STOP_SIGNALS, Stop
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
@@ -34,6 +28,12 @@ from cmtool.files.picture_files import check_target, write_picture
 from cmtool.files.streams.archive_writer import piece
 from cmtool.files.streams.manifest import ImageSettings
 from cmtool.options.types import Seeds
+from cmtool.pipelines.classes import class_rule
+from cmtool.pipelines.distributed import has_stray_rank, launched_by, local_device, shard_of
+from cmtool.pipelines.guidance import GuidedModel, apply_guidance, describe_guidance, nfe
+from cmtool.pipelines.inputs import class_name, describe_model, open_model
+from cmtool.pipelines.sampler_setup import SamplerSetup, set_up_sampler
+from cmtool.pipelines.sampling import in_batches, labels_of
 from cmtool.settings import SampleOptions
 from cmtool.settings.sampling import SAMPLES, WalkOptions
 from cmtool.training.devices import choose_device, use_threads

@@ -13,15 +13,13 @@ from typing import Any
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.generation.generate import in_batches
-from cmtool.commands.generation.sampler_setup import SamplerSetup, multistep_sampler, recommended_sigmas
-from cmtool.commands.inputs import describe_model, open_model
-from cmtool.commands.scoring.fid_inputs import expected_statistics, given, observe, warn_of_few
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed
 from cmtool.evaluation.frechet import Moments, frechet_distance
-from cmtool.evaluation.reference_statistics import Statistics, comparable
+from cmtool.evaluation.reference_statistics import check_comparable
 from cmtool.evaluation.sigma_search import Trial, measurements, search
+from cmtool.evaluation.statistics import Statistics
+from cmtool.features import Features
 from cmtool.files.atomic import write_bytes, write_file
 from cmtool.files.checkpoint import save
 from cmtool.files.header import Header, read_header
@@ -30,6 +28,10 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place
 from cmtool.files.streams.reader import STREAM
 from cmtool.options import registry
+from cmtool.pipelines.image_sets import expected_statistics, given, observe, warn_of_few
+from cmtool.pipelines.inputs import describe_model, open_model
+from cmtool.pipelines.sampler_setup import SamplerSetup, multistep_sampler, recommended_sigmas
+from cmtool.pipelines.sampling import in_batches
 from cmtool.settings import SearchSigmasOptions
 from cmtool.text_files import dump_json
 from cmtool.training.devices import choose_device, use_threads
@@ -121,11 +123,11 @@ def origin(path: Path) -> tuple[str, int, list[str | None]] | None:
     return found.method, found.images, [each.get("sha256") for each in found.parents]
 
 
-def reference(options: SearchSigmasOptions, features: Any, console: Console) -> Statistics:
+def reference(options: SearchSigmasOptions, features: Features, console: Console) -> Statistics:
     """What the images are compared with, measured once."""
     side = given(options.ref, options.batch, features.name)
     found = observe(side, features, None, console)
-    comparable(found, expected_statistics(features))
+    check_comparable(found, expected_statistics(features))
     warn_of_few(found.data, found.n, len(found.mean), console)
     return found
 
@@ -138,7 +140,7 @@ class Judge:
     """
 
     model: LoadedModel[Denoiser]
-    features: Any
+    features: Features
     target: Statistics
     options: SearchSigmasOptions
     file: Path

@@ -20,6 +20,7 @@ GROUPS = {
     "formats": "checkpoint format",
     "datasets": "data set",
     "features": "feature extractor",
+    "metrics": "metric",
     "assets": "published file",
     "operators": "editing task",
     "solvers": "solver",

@@ -9,9 +9,9 @@ from PIL import Image
 from tiny import random_model
 
 import cmtool
-from cmtool.commands.inputs import class_index, class_name
 from cmtool.errors import UsageError
 from cmtool.files.checkpoint import save
+from cmtool.pipelines.inputs import class_index, class_name
 
 FOLDERS = ("0", "1", "10", "2", "3")  # as they are sorted
 ANIMALS = ("owl", "Sea Lion", "été", "crane", "crane")

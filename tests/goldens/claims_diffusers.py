@@ -12,7 +12,7 @@ from cmtool.backbones.adm import ADM, ADMConfig
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.sampling.loops import clip_denoised, multistep
 from cmtool.core.sigma_schedules import karras
-from cmtool.formats.diffusers_names import Stack, table
+from cmtool.formats.diffusers_names import Stack, layer_names
 
 SCHEDULE = {  # diffusers' own defaults
     "num_train_timesteps": 40,
@@ -41,7 +41,7 @@ def network(case: Case) -> None:
     config = config_of(model)
     levels = range(len(config.channel_mult))
     attention = tuple(level for level in levels if config.has_attention(level))
-    names = table(Stack(len(levels), config.num_blocks, attention, config.resblock_updown))
+    names = layer_names(Stack(len(levels), config.num_blocks, attention, config.resblock_updown))
     assert {ours: tuple(dict.fromkeys(theirs)) for ours, theirs in recorded.items()}.items() <= names.items()
     if "pipeline_images" in case.outputs:
         case.check("pipeline_images", images(case, model, said))

@@ -9,12 +9,8 @@ from torch import Tensor
 
 from cmtool.class_names import are_numbers, match_classes
 from cmtool.commands.console import Console
-from cmtool.commands.editing.canvas import SMOOTH, Canvas, make_canvas, resize
 from cmtool.commands.editing.companions import MaskFiles, Truths
-from cmtool.commands.editing.edit_sampler import Row, edit_rows, edit_sampler, join_canvas, make_operator
 from cmtool.commands.editing.output import Report
-from cmtool.commands.generation.classify import classify
-from cmtool.commands.inputs import class_index
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.editing.operators import Operator
 from cmtool.core.editing.tiles import cut_tiles
@@ -26,6 +22,10 @@ from cmtool.files.streams.item import Item, pixels
 from cmtool.files.streams.names import SkippedFiles, describe_skipped
 from cmtool.files.streams.reader import items_of
 from cmtool.pictures import with_channels
+from cmtool.pipelines.canvas import SMOOTH, Canvas, make_canvas, resize
+from cmtool.pipelines.classify import classify
+from cmtool.pipelines.edit_sampler import Row, edit_rows, edit_sampler, join_canvas, make_operator
+from cmtool.pipelines.inputs import class_index
 from cmtool.settings import EditOptions
 
 __all__ = ["Edits"]

@@ -12,8 +12,6 @@ import torch
 import cmtool
 from cmtool.bundled import bundled
 from cmtool.class_names import known_names, match_classes, some_names
-from cmtool.commands.generation.guided_model import apply_guidance
-from cmtool.commands.inputs import anchor_paths, checkpoint_path, open_dataset
 from cmtool.core.denoiser import Denoiser
 from cmtool.datasets.views import RelabelledDataset
 from cmtool.errors import UsageError
@@ -23,6 +21,8 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.objectives.objective import Objective
 from cmtool.options import registry
 from cmtool.options.ema_spec import parse_ema_specs
+from cmtool.pipelines.guidance import apply_guidance
+from cmtool.pipelines.inputs import anchor_paths, checkpoint_path, open_dataset
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 from cmtool.training.augment import Augment
 from cmtool.training.batches import BatchConfig, Batches

@@ -6,12 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cmtool.commands.console import Console
-from cmtool.commands.editing.canvas import fit_to
-from cmtool.commands.generation.classify import classify
-from cmtool.commands.generation.generate import chunk_size, labels_of, num_threads
-from cmtool.commands.generation.sampler_setup import SamplerSetup
-from cmtool.commands.inputs import checkpoint_path, class_name
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.deterministic import in_fixed_batches, worker_pool
 from cmtool.core.editing.operators import stroke
@@ -24,6 +18,12 @@ from cmtool.files.model_files import open_any
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.picture_files import read_picture
 from cmtool.options.types import LARGEST_SEED
+from cmtool.pipelines.canvas import fit_to
+from cmtool.pipelines.classify import classify
+from cmtool.pipelines.inputs import checkpoint_path, class_name
+from cmtool.pipelines.reporter import Reporter
+from cmtool.pipelines.sampler_setup import SamplerSetup
+from cmtool.pipelines.sampling import chunk_size, labels_of, num_threads
 from cmtool.settings import InterpOptions
 
 __all__ = ["Endpoint", "find_endpoints"]
@@ -46,7 +46,7 @@ def find_endpoints(
     plan: SamplerSetup,
     options: InterpOptions,
     klass: int | None,
-    console: Console,
+    console: Reporter,
 ) -> list[Endpoint]:
     """An end for each word. UsageError for a word that is neither a seed nor an image."""
     return [
@@ -69,7 +69,7 @@ def _image(
     plan: SamplerSetup,
     options: InterpOptions,
     klass: int | None,
-    console: Console,
+    console: Reporter,
 ) -> Endpoint:
     if not Path(word).suffix:
         raise UsageError(f"an end is a seed or an image, not '{word}'", "cmtool interp 3 7, cmtool interp a.png b.png")

@@ -11,9 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmtool.commands.editing.canvas import Canvas
-from cmtool.commands.generation.generate import chunk_size, num_threads
-from cmtool.commands.generation.sampler_setup import ODE_STEPS, check_sigmas
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.deterministic import worker_pool
 from cmtool.core.editing.constrained import edit
@@ -30,6 +27,9 @@ from cmtool.files.header import Header
 from cmtool.files.model_format import LoadedModel
 from cmtool.options import registry
 from cmtool.options.types import Spec
+from cmtool.pipelines.canvas import Canvas
+from cmtool.pipelines.sampler_setup import ODE_STEPS, check_sigmas
+from cmtool.pipelines.sampling import chunk_size, num_threads
 from cmtool.settings import EditOptions
 
 __all__ = ["Row", "edit_rows", "edit_sampler", "join_canvas", "make_operator", "multistep_sigmas"]

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from cmtool.commands.generation.sampler_setup import SamplerSetup
-from cmtool.commands.inputs import checkpoint_path
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import EVERYWHERE, Guided, Unlabelled
 from cmtool.core.noise import Noise
@@ -17,6 +15,8 @@ from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.model_files import open_any
 from cmtool.files.model_format import LoadedModel
+from cmtool.pipelines.inputs import checkpoint_path
+from cmtool.pipelines.sampler_setup import SamplerSetup
 from cmtool.settings.shared import GuidanceOptions
 
 __all__ = ["GuidedModel", "apply_guidance", "describe_guidance", "nfe"]

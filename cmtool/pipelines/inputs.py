@@ -10,7 +10,6 @@ import torch
 
 from cmtool.bundled import NAMES, bundled, find_bundled
 from cmtool.class_names import known_names, match_classes, some_names
-from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
 from cmtool.datasets.views import DatasetSlice
@@ -23,6 +22,7 @@ from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 from cmtool.options import registry
 from cmtool.options.data_spec import SLICE
 from cmtool.options.types import Spec
+from cmtool.pipelines.reporter import Reporter
 from cmtool.settings import TrainOptions
 from cmtool.user_paths import expand_home
 
@@ -92,7 +92,7 @@ MOST = 40  # names of classes on a line
 def open_model(
     path: Path | None,
     device: torch.device,
-    console: Console,
+    console: Reporter,
     format: Mapping[str, Any] | None = None,
     backbone: Mapping[str, Any] | None = None,
     kind: str = "consistency",

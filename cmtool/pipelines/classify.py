@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from cmtool.commands.generation.generate import chunk_size, num_threads
 from cmtool.core.denoiser import Denoiser, broadcast_like
 from cmtool.core.deterministic import in_fixed_batches
 from cmtool.core.editing.operators import Operator
@@ -11,6 +10,7 @@ from cmtool.core.guidance import Guided
 from cmtool.core.noise import START, STEP, Noise
 from cmtool.errors import UsageError
 from cmtool.files.model_format import LoadedModel
+from cmtool.pipelines.sampling import chunk_size, num_threads
 
 __all__ = ["classify"]
 

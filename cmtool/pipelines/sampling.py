@@ -5,23 +5,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cmtool.commands.generation.sampler_setup import SamplerSetup
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.deterministic import in_fixed_batches
 from cmtool.core.guidance import Guided, cost
 from cmtool.core.noise import Noise, SlerpNoise
 from cmtool.core.pixels import check_finite, to_pixels
 from cmtool.core.sampling.loops import CountNFE, last
-from cmtool.errors import OutOfMemory
-from cmtool.failures import is_memory
+from cmtool.errors import OutOfMemory, is_out_of_memory
 from cmtool.files.model_format import LoadedModel
-from cmtool.files.picture_files import grid, scatter
+from cmtool.pipelines.sampler_setup import SamplerSetup
 
-__all__ = ["Classes", "draw", "in_batches", "in_memory", "labels_of", "sheet"]
+__all__ = ["Classes", "draw", "in_batches", "in_memory", "labels_of"]
 
 Pixels = Callable[[Tensor], Tensor]
 DEFAULT_BATCH = 64  # images at a time where nothing is said
@@ -139,13 +136,8 @@ def _attempt(work: Callable[[], Tensor], batch: int | str) -> Tensor | None:
     try:
         return work()
     except Exception as error:
-        if isinstance(batch, int) or not is_memory(error):
+        if isinstance(batch, int) or not is_out_of_memory(error):
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # here the failed attempt is no longer held by its traceback
     return None
-
-
-def sheet(images: Tensor, columns: int, names: Sequence[str] | None = None) -> np.ndarray:
-    """Images side by side, each below its name where there are some, or points as a scatter plot: uint8 [C, H, W]."""
-    return grid(images.numpy(), columns, names=names) if images.ndim == 4 else scatter(images.numpy())
