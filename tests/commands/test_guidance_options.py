@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny import NETWORK, SHORT, TINY, random_model
 
-from cmtool.commands.training.build import build_training
 from cmtool.core.denoiser import broadcast_like
 from cmtool.core.guidance import Guided, Unlabelled
 from cmtool.core.sampling.loops import ode_field
@@ -17,6 +16,7 @@ from cmtool.files.checkpoint import load as load_model
 from cmtool.files.header import read_header
 from cmtool.options.load import load_options
 from cmtool.pipelines import sampling
+from cmtool.pipelines.training_job import build_training
 from cmtool.settings import DistillOptions
 
 DIGITS = ["-d", "digits"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny import listing, pixels, random_model
 
-from cmtool.commands.preview import draw_picture
+from cmtool.commands.shared.preview import draw_picture
 from cmtool.core.noise import LABEL, Noise
 from cmtool.files.header import read_header
 from cmtool.files.images import resumable
