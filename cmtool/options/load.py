@@ -136,7 +136,7 @@ def _merge(layers: Iterable[Spec | None]) -> Spec | None:
 
 
 def _in_registry(d: OptionField, spec: Spec | None) -> Spec | None:
-    if d.group and spec and spec.name not in registry.names(d.group):
+    if d.group and spec and spec.name and spec.name not in registry.names(d.group):
         raise unknown_name(registry.GROUPS[d.group], spec.name, registry.names(d.group))
     return spec
 

@@ -21,6 +21,7 @@ GROUPS = {
     "assets": "published file",
     "operators": "editing task",
     "solvers": "solver",
+    "samplers": "sampler",
     "train_score": "score-training method",
     "distill": "distillation method",
     "train_ct": "consistency-training method",
