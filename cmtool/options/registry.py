@@ -22,6 +22,8 @@ GROUPS = {
     "operators": "editing task",
     "solvers": "solver",
     "samplers": "sampler",
+    "schedules": "sigma schedule",
+    "processes": "process",
     "train_score": "score-training method",
     "distill": "distillation method",
     "train_ct": "consistency-training method",

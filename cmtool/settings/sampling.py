@@ -69,17 +69,18 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
     )
     schedule: Spec | None = option(
         None,
-        help="sigma schedule of a score model; time: even in the native time of its process; options such as "
-        "--set schedule.rho=5 or schedule.sigma_max=50",
-        choices=("karras", "log", "linear", "cosine", "iddpm", "vp", "time"),
+        help="sigma schedule of a score model, with options such as --set schedule.rho=5 or schedule.sigma_max=50",
+        group="schedules",
+        listed=True,
         section=SAMPLING,
         shown="karras; time with --sampler",
     )
     process: Spec | None = option(
         None,
-        help="diffusion process in whose native time and scale a score model is sampled; sqrt: sigma = sqrt(t); "
-        "options such as --set process.beta_max=15 or process.scaling=none",
-        choices=("edm", "ve", "vp", "subvp", "sqrt", "flow", "trigflow", "ddpm", "cosine", "ncsn"),
+        help="diffusion process in whose native time and scale a score model is sampled, with options such as "
+        "--set process.beta_max=15 or process.scaling=none",
+        group="processes",
+        listed=True,
         section=SAMPLING,
         shown="the noise level; the model's own with --sampler",
     )
@@ -93,7 +94,7 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
     convention: str | None = option(
         None,
         help="new noise and clipping of a consistency model: paper adds sqrt(t^2 - sigma_min^2), "
-        "openai also clips every image, ect adds t",
+        "openai also clips every image, of a score model too, ect adds t",
         choices=("paper", "openai", "ect"),
         section=SAMPLING,
         shown="paper",
@@ -127,6 +128,13 @@ class SampleOptions(WalkOptions):
     seed: int = seed_option()
     seeds: Seeds | None = option(
         None, help="seeds such as 0-63 or 1,2,5-10", metavar="SEEDS", section=SAMPLING, shown="n from --seed on"
+    )
+    noise: str = option(
+        "cmtool",
+        help="whose random numbers: those of EDM's or OpenAI's program draw published images again, from the published "
+        "model, with its sampler and --device, and for OpenAI's also -n, --batch and --seed of the run",
+        choices=("cmtool", "edm", "openai", "openai-indiv"),
+        section=SAMPLING,
     )
     classes: str | None = option(
         None,

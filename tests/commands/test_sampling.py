@@ -131,11 +131,11 @@ def test_a_corrector_alone(cm, trained, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--set", "schedule.rh=3"], "unknown option of the spacing 'karras' 'rh'"),
+        (["--set", "schedule.rh=3"], "unknown option of sigma schedule 'karras' 'rh'"),
         (["--set", "schedule.sigma_max=100"], "the model knows noise levels from 0.002 to 80"),
         (["--process", "vp", "--set", "process.beta_max=-1"], "not from 0.1 to -1"),
-        (["--process", "vpp"], "--process must be one of edm, ve, vp"),
-        (["--set", "process.name=vpp"], "must be one of edm, ve, vp"),
+        (["--process", "vpp"], "unknown process 'vpp'"),
+        (["--set", "process.name=vpp"], "unknown process 'vpp'"),
     ],
 )
 def test_options_that_no_process_or_spacing_has(cm, trained, words, error):

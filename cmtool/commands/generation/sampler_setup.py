@@ -73,9 +73,10 @@ def set_up_sampler(header: Header, options: WalkOptions | None = None) -> Sample
     if options.gamma is not None:
         _check_gamma(header, options)
     if header.kind == "score":
-        _refuse(options, CONSISTENCY_ONLY, "consistency models, and this is a score model", "--solver heun")
+        others = ("ts",) if options.convention == "openai" else CONSISTENCY_ONLY
+        _refuse(options, others, "consistency models, and this is a score model", "--solver heun")
         if header.sigmas and not any(getattr(options, key) is not None for key in ("sigmas", *SCORE_ONLY)):
-            return SamplerSetup(_distilled_sampler(header, options.steps))
+            return SamplerSetup(_distilled_sampler(header, options))
         return SamplerSetup(_score_sampler(header, options))
     steps = options.steps or 2
     _refuse(options, SCORE_ONLY, "score models, and this is a consistency model", f"--steps {steps}")
@@ -109,15 +110,16 @@ def ode_steps(solver: Solver, steps: int | None) -> int:
     return steps or (2 if solver.nfe_per_step is None else ODE_STEPS)
 
 
-def _distilled_sampler(header: Header, steps: int | None) -> Sampler:
+def _distilled_sampler(header: Header, options: WalkOptions) -> Sampler:
     """The few Euler steps that a score model was distilled to."""
     own = len(header.sigmas)
-    if steps not in (None, own):
+    if options.steps not in (None, own):
         raise UsageError(
-            f"this model takes the {own} steps that it was distilled to, not {steps}",
+            f"this model takes the {own} steps that it was distilled to, not {options.steps}",
             "leave out --steps, or name the --sigmas or the --solver to try it with",
         )
-    return ODESampler(append_zero(_tensor(header.sigmas)), build_solver(Spec(name="euler")))
+    solver, clip = build_solver(Spec(name="euler")), options.convention == "openai"
+    return ODESampler(append_zero(_tensor(header.sigmas)), solver, clip)
 
 
 def _score_sampler(header: Header, options: WalkOptions) -> Sampler:
@@ -126,12 +128,15 @@ def _score_sampler(header: Header, options: WalkOptions) -> Sampler:
     process = _process(header, options.process)
     own = process or process_of(_preconditioning(header), *_sigma_range(header))
     if options.sampler:
+        if options.convention:
+            raise UsageError("--convention openai clips what ODE solvers see, and --sampler takes none", "leave it out")
         factory: SamplerFactory = registry.build("samplers", options.sampler)
         n = (options.steps or factory.default_steps) + 1
         return factory.build_sampler(own, own.time(_visited_sigmas(header, options, default_schedule(own), own, n)))
     solver = build_solver(options.solver)
     sigmas = _visited_sigmas(header, options, "karras", own, ode_steps(solver, options.steps))
-    return ODESampler(append_zero(sigmas), in_native_time(solver, process) if process else solver)
+    solver = in_native_time(solver, process) if process else solver
+    return ODESampler(append_zero(sigmas), solver, clip=options.convention == "openai")
 
 
 def _visited_sigmas(header: Header, options: WalkOptions, usual: str, process: Process, n: int) -> Tensor:
