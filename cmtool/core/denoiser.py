@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,16 @@ from cmtool.core.discrete_processes import ddpm_sigmas, interpolated_step, neare
 from cmtool.core.process import VP, FlowMatching, SubVP
 from cmtool.errors import unknown_name
 
-__all__ = ["FORMS", "PARAMETERIZATIONS", "TIMES", "Denoise", "Denoiser", "Preconditioning", "broadcast_like"]
+__all__ = [
+    "FORMS",
+    "PARAMETERIZATIONS",
+    "TIMES",
+    "Denoise",
+    "Denoiser",
+    "Preconditioned",
+    "Preconditioning",
+    "broadcast_like",
+]
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x [B, ...], sigma [B], labels [B] or None) -> x_0
 
@@ -146,6 +155,15 @@ class Preconditioning:
         c_skip, c_out, c_in = FORMS[self.form](above, sigma, self.sigma_data)
         c_noise = self.time_scale * TIMES[self.time](sigma, self) + self.time_shift
         return c_skip, self.sign * c_out, c_in, c_noise
+
+
+class Preconditioned(Protocol):
+    """A denoiser that says what its network is given and predicts."""
+
+    @property
+    def preconditioning(self) -> Preconditioning: ...
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor: ...
 
 
 class Denoiser(nn.Module):

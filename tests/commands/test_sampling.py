@@ -29,7 +29,7 @@ def drawn(well, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "evaluations"),
+    ("words", "nfe"),
     [
         (["--sampler", "euler-maruyama", "--steps", "5"], 5),
         (["--sampler", "reverse-diffusion", "--steps", "5", "--process", "vp"], 5),
