@@ -5,7 +5,7 @@ A network that answers with an image g, conditioned on the noise level s to whic
     G(x, t, s) = (s/t) x + (1 - s/t) g(x, t, s)
 
 At s = t it is the identity whatever g is, and at s = 0 it is g. Where s approaches t the exact g becomes the denoiser,
-since ``dG/ds = (x - g)/t`` there. This is the trajectory model of Kim et al. 2023 (CTM, arXiv 2310.02279) and,
+since ``dG/ds = (x - g)/t``. This is the trajectory model of Kim et al. 2023 (CTM, arXiv 2310.02279) and,
 in other coordinates, the average velocity of MeanFlow (Geng et al. 2025, arXiv 2505.13447): objectives/meanflow.py.
 """
 
@@ -32,7 +32,7 @@ FlowMap = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]  # (x
 def encode_target(t: Tensor, s: Tensor) -> Tensor:
     """The conditioning of the network on the step from t to s, both [B]: [B, TARGET_DIM], all 0 where s = 0.
 
-    ``p, sin(pi p), 1 - cos(pi p), sin(2 pi p)`` of ``p = s/t``, which tells short steps from long ones, and of
+    ``p, sin(pi p), 1 - cos(pi p), sin(2 pi p)`` of ``p = s/t``, which differs between short and long steps, and of
     ``p = s/(1 + s)``, which says at which noise level a long one ends.
     """
     p = torch.stack([s / t, s / (1 + s)], 1)
