@@ -13,7 +13,9 @@ from cmtool.testing import (
     check_features,
     check_objective,
     check_operator,
+    check_process,
     check_sampler,
+    check_schedule,
     check_solver,
     small_model,
 )
@@ -81,6 +83,17 @@ def test_solver(name):
 @pytest.mark.parametrize("name", registry.names("samplers"))
 def test_sampler(name):
     check_sampler(registry.build("samplers", name))
+
+
+@pytest.mark.parametrize("name", registry.names("schedules"))
+def test_schedule(name):
+    check_schedule(registry.get("schedules", name))
+
+
+@pytest.mark.parametrize("scaling", ["own", "vp", "none"])
+@pytest.mark.parametrize("name", registry.names("processes"))
+def test_process(name, scaling):
+    check_process(registry.get("processes", name), scaling=scaling)
 
 
 @pytest.mark.parametrize("classes", [0, 3])

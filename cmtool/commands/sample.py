@@ -32,7 +32,7 @@ from cmtool.files.picture_files import check_target, write_picture
 from cmtool.files.streams.archive_writer import piece
 from cmtool.files.streams.manifest import ImageSettings
 from cmtool.settings import SampleOptions
-from cmtool.settings.sampling import SAMPLES, WalkOptions
+from cmtool.settings.sampling import SAMPLES, GenerationOptions
 from cmtool.training.devices import choose_device, use_threads
 
 __all__ = ["run"]
@@ -142,7 +142,7 @@ def check(options: SampleOptions) -> None:
         check_place(options.grid, overwrite=options.overwrite, ours=made_by("sample"))
 
 
-def facts(model: Any, walk: SamplerSetup, options: WalkOptions) -> dict[str, Any]:
+def facts(model: Any, walk: SamplerSetup, options: GenerationOptions) -> dict[str, Any]:
     """What the manifest says of every image beside its seed and class; ``recipe`` is a digest of all that is left."""
     keys = ("solver", "sampler", "schedule", "process", "convention", "gamma", "guidance", "guidance_interval")
     recipe = {key: value for key, value in asdict(options).items() if key in keys}

@@ -50,7 +50,7 @@ class SamplingOptions(MachineOptions, ForeignOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WalkOptions(SamplingOptions, GuidanceOptions):
+class GenerationOptions(SamplingOptions, GuidanceOptions):
     """How images come out of noise, for the commands that start there."""
 
     solver: Spec | None = option(
@@ -118,7 +118,7 @@ def seed_option() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions(WalkOptions):
+class SampleOptions(GenerationOptions):
     """Options of ``cmtool sample``."""
 
     command: ClassVar[str] = "sample"

@@ -19,7 +19,7 @@ from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.options import registry
 from cmtool.options.types import Spec
-from cmtool.settings.sampling import WalkOptions
+from cmtool.settings.sampling import GenerationOptions
 
 __all__ = [
     "SamplerSetup",
@@ -62,13 +62,13 @@ class SamplerSetup:
         return f"{levels}, on the Karras grid of {self.grid} levels" if self.grid else levels
 
 
-def set_up_sampler(header: Header, options: WalkOptions | None = None) -> SamplerSetup:
+def set_up_sampler(header: Header, options: GenerationOptions | None = None) -> SamplerSetup:
     """How to sample a model of this kind.
 
     ``steps`` counts the NFE of a consistency model and the steps of a score model's solver. UsageError for options of
     the other kind, and for noise levels that the model never saw.
     """
-    options = options or WalkOptions()
+    options = options or GenerationOptions()
     check_sigmas(header, None if options.ts else options.steps, options.sigmas)
     if options.gamma is not None:
         _check_gamma(header, options)
@@ -85,7 +85,7 @@ def set_up_sampler(header: Header, options: WalkOptions | None = None) -> Sample
     )
 
 
-def _refuse(options: WalkOptions, keys: Sequence[str], whose: str, instead: str) -> None:
+def _refuse(options: GenerationOptions, keys: Sequence[str], whose: str, instead: str) -> None:
     given = [f"--{key}" for key in keys if getattr(options, key) is not None]
     if given:
         raise UsageError(f"{given[0]} is for {whose}", f"leave it out: cmtool {options.command} {instead}")
@@ -110,7 +110,7 @@ def ode_steps(solver: Solver, steps: int | None) -> int:
     return steps or (2 if solver.nfe_per_step is None else ODE_STEPS)
 
 
-def _distilled_sampler(header: Header, options: WalkOptions) -> Sampler:
+def _distilled_sampler(header: Header, options: GenerationOptions) -> Sampler:
     """The few Euler steps that a score model was distilled to."""
     own = len(header.sigmas)
     if options.steps not in (None, own):
@@ -122,7 +122,7 @@ def _distilled_sampler(header: Header, options: WalkOptions) -> Sampler:
     return ODESampler(append_zero(_tensor(header.sigmas)), solver, clip)
 
 
-def _score_sampler(header: Header, options: WalkOptions) -> Sampler:
+def _score_sampler(header: Header, options: GenerationOptions) -> Sampler:
     """The sampler asked for, or the ODE sampler with its solver, of a score model."""
     refuse_two(options.solver, options.sampler)
     process = _process(header, options.process)
@@ -139,7 +139,7 @@ def _score_sampler(header: Header, options: WalkOptions) -> Sampler:
     return ODESampler(append_zero(sigmas), solver, clip=options.convention == "openai")
 
 
-def _visited_sigmas(header: Header, options: WalkOptions, usual: str, process: Process, n: int) -> Tensor:
+def _visited_sigmas(header: Header, options: GenerationOptions, usual: str, process: Process, n: int) -> Tensor:
     """The noise levels asked for, or ``n`` of the schedule asked for, ``usual`` where none was."""
     if options.sigmas:
         return _tensor(options.sigmas)
@@ -162,7 +162,7 @@ def _sigma_range(header: Header) -> tuple[float, float]:
     return header.sigma_min, header.sigma_max
 
 
-def _check_gamma(header: Header, options: WalkOptions) -> None:
+def _check_gamma(header: Header, options: GenerationOptions) -> None:
     """UsageError for --gamma with a model that is no flow map."""
     if not header.preconditioning.get("jumps"):
         what = "steps to images alone" if header.kind == "consistency" else "is a score model"
@@ -174,7 +174,7 @@ def _check_gamma(header: Header, options: WalkOptions) -> None:
         raise UsageError("--gamma is a convention of its own and goes with no --convention", "give one of them")
 
 
-def _consistency_sampler(header: Header, options: WalkOptions) -> Sampler:
+def _consistency_sampler(header: Header, options: GenerationOptions) -> Sampler:
     """Multistep consistency sampling, under the convention that was asked for."""
     if options.gamma is not None:
         return GammaSampler(_multistep_sigmas(header, options), options.gamma)
@@ -198,7 +198,7 @@ def recommended_sigmas(header: Header, steps: int | None = None) -> Tensor:
     return multistep_schedule(steps, *_sigma_range(header))
 
 
-def _multistep_sigmas(header: Header, options: WalkOptions) -> Tensor:
+def _multistep_sigmas(header: Header, options: GenerationOptions) -> Tensor:
     if options.ts:
         return _indexed_sigmas(header, options.ts, options.steps)
     if options.sigmas:
