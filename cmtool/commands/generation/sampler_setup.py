@@ -135,8 +135,15 @@ def _score_sampler(header: Header, options: GenerationOptions) -> Sampler:
         return factory.build_sampler(own, own.time(_visited_sigmas(header, options, default_schedule(own), own, n)))
     solver = build_solver(options.solver)
     sigmas = _visited_sigmas(header, options, "karras", own, ode_steps(solver, options.steps))
-    solver = in_native_time(solver, process) if process else solver
+    solver = _in_native_time(solver, process) if process else solver
     return ODESampler(append_zero(sigmas), solver, clip=options.convention == "openai")
+
+
+def _in_native_time(solver: Solver, process: Process) -> Solver:
+    try:
+        return in_native_time(solver, process)
+    except UsageError as error:
+        raise UsageError(error.message, "leave out --process, or take --solver euler, heun or rk4") from error
 
 
 def _visited_sigmas(header: Header, options: GenerationOptions, usual: str, process: Process, n: int) -> Tensor:
