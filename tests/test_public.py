@@ -48,7 +48,7 @@ def test_the_public_names_are_annotated_documented_and_lazy():
         assert "UsageError" in function.__doc__
         assert signature.return_annotation is not inspect.Signature.empty
         assert all(p.annotation is not p.empty for p in signature.parameters.values())
-    code = "import cmtool, sys; assert not {'torch', 'numpy'} & set(sys.modules); cmtool.sample; assert 'torch' in sys.modules"
+    code = "import cmtool, sys; assert 'torch' not in sys.modules; cmtool.sample; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     with pytest.raises(AttributeError, match="has no attribute 'nope'"):
         cmtool.nope  # noqa: B018

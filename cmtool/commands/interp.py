@@ -20,7 +20,7 @@ from cmtool.files.picture_files import MOVING, moved_by, write_animation, write_
 from cmtool.files.streams.manifest import ImageSettings
 from cmtool.pipelines.inputs import class_index, describe_model, open_model
 from cmtool.pipelines.interpolation import Endpoint, find_endpoints
-from cmtool.pipelines.sampling import SamplingPipeline, draw
+from cmtool.pipelines.sampling_pipeline import SamplingPipeline, draw
 from cmtool.settings import InterpOptions
 from cmtool.training.devices import choose_device, use_threads
 
@@ -39,7 +39,7 @@ def run(options: InterpOptions, console: Console) -> None:
     pipeline = SamplingPipeline.of(loaded, options, console)
     model, walk = pipeline.model, pipeline.sampler
     if walk.grid:
-        console.say(f"levels {walk.told}")
+        console.say(f"levels {walk.description}")
     ends = find_endpoints(words, model, walk, options, class_index(header, options.klass), console)
     rows = (options.rows or options.frames) if len(ends) == 4 else 1
     blend = SlerpNoise([end.seed for end in ends], options.frames, rows, [end.noise for end in ends])

@@ -21,12 +21,12 @@ from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import check_target, write_picture
 from cmtool.files.streams.archive_writer import piece
 from cmtool.files.streams.manifest import ImageSettings
-from cmtool.options.types import Seeds
-from cmtool.pipelines.classes import class_rule
 from cmtool.pipelines.distributed import has_stray_rank, launched_by, local_device, shard_of
 from cmtool.pipelines.guidance import describe_guidance
 from cmtool.pipelines.inputs import class_name, describe_model, open_model
-from cmtool.pipelines.sampling import SamplingPipeline
+from cmtool.pipelines.noise_setup import seeds_of
+from cmtool.pipelines.sampling import sampling_pipeline
+from cmtool.pipelines.sampling_pipeline import SamplingPipeline
 from cmtool.settings import SampleOptions
 from cmtool.settings.sampling import SAMPLES
 from cmtool.training.devices import choose_device, use_threads
@@ -43,8 +43,7 @@ def run(options: SampleOptions, console: Console) -> None:
     use_threads(options.threads)
     where = choose_device(local_device(options.device))
     loaded = open_model(options.model, where, console, options.format, options.backbone)
-    rule = class_rule(loaded.header, options.klass, options.classes)
-    pipeline = SamplingPipeline.of(loaded, options, console, rule)
+    pipeline = sampling_pipeline(loaded, options, console)
     options = grid_path(options)
     check(options)
     wanted = image_settings(pipeline, options)
@@ -67,7 +66,7 @@ def run(options: SampleOptions, console: Console) -> None:
 def image_settings(pipeline: SamplingPipeline, options: SampleOptions) -> ImageSettings:
     """What all images of all parts are: their seeds, classes and what they depend on."""
     header = pipeline.model.header
-    seeds = options.seeds or Seeds([range(options.seed, options.seed + options.n)])
+    seeds = seeds_of(options)
     names = header.classes if len(header.classes) == header.num_classes else ()
     labels = pipeline.labels(seeds)
     listed = labels if labels is None else labels.tolist()
@@ -81,7 +80,7 @@ def announce(pipeline: SamplingPipeline, options: SampleOptions, n: int) -> str:
     rule = pipeline.classes
     of = f" of class {class_name(pipeline.model.header, rule)}" if isinstance(rule, int) else ""
     part = parse_shard(shard_of(options.shard))
-    return f"{n:,} images{of}{part}{ranks()}, {ahead}, levels {pipeline.sampler.told}"
+    return f"{n:,} images{of}{part}{ranks()}, {ahead}, levels {pipeline.sampler.description}"
 
 
 def fill(

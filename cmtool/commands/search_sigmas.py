@@ -31,7 +31,7 @@ from cmtool.options import registry
 from cmtool.pipelines.image_sets import expected_statistics, open_images, statistics_of, warn_of_few
 from cmtool.pipelines.inputs import describe_model, open_model
 from cmtool.pipelines.sampler_setup import SamplerSetup, multistep_sampler, recommended_sigmas
-from cmtool.pipelines.sampling import SamplingPipeline
+from cmtool.pipelines.sampling_pipeline import SamplingPipeline
 from cmtool.settings import SearchSigmasOptions
 from cmtool.text_files import dump_json
 from cmtool.training.devices import choose_device, use_threads

@@ -32,7 +32,7 @@ from cmtool.pipelines.classes import labels_of
 from cmtool.pipelines.distributed import has_stray_rank
 from cmtool.pipelines.inputs import anchor_paths, dataset_facts, open_dataset
 from cmtool.pipelines.sampler_setup import set_up_sampler
-from cmtool.pipelines.sampling import draw
+from cmtool.pipelines.sampling_pipeline import draw
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.training.batches import ahead

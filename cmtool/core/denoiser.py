@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,16 @@ from cmtool.core.discrete_processes import ddpm_sigmas, interpolated_step, neare
 from cmtool.core.process import VP, FlowMatching, SubVP
 from cmtool.errors import unknown_name
 
-__all__ = ["FORMS", "PARAMETERIZATIONS", "TIMES", "Denoise", "Denoiser", "Preconditioning", "broadcast_like"]
+__all__ = [
+    "FORMS",
+    "PARAMETERIZATIONS",
+    "TIMES",
+    "Denoise",
+    "Denoiser",
+    "Preconditioned",
+    "Preconditioning",
+    "broadcast_like",
+]
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x [B, ...], sigma [B], labels [B] or None) -> x_0
 
@@ -24,17 +33,17 @@ def broadcast_like(value: Tensor, x: Tensor) -> Tensor:
 
 @cache
 def ddpm_linear_sigmas(steps: int, beta_min: float, beta_max: float) -> Tensor:
-    """The levels of the linear ladder, of the networks that were told the number of the step."""
+    """The noise levels of the linear DDPM, [steps], for networks conditioned on the number of the step."""
     return ddpm_sigmas(steps, beta_min=beta_min, beta_max=beta_max)
 
 
 @cache
 def ddpm_cosine_sigmas(steps: int, shift: float, most: float) -> Tensor:
-    """The same of the cosine ladder."""
+    """The same of the cosine DDPM."""
     return ddpm_sigmas(steps, "cosine", shift=shift, most=most)
 
 
-# c_noise: what a network is told of the noise level; times ``time_scale`` and plus ``time_shift``.
+# c_noise: how a network is conditioned on the noise level; times ``time_scale`` and plus ``time_shift``.
 TIMES: dict[str, Callable[[Tensor, "Preconditioning"], Tensor]] = {
     "log": lambda sigma, _: sigma.log() / 4,
     "log-1000": lambda sigma, _: 250 * (sigma + 1e-44).log(),
@@ -75,7 +84,7 @@ PARAMETERIZATIONS: dict[str, dict[str, Any]] = {
     "ddpm": {"form": "noise", "time": "ddpm", "time_scale": 0.004},
     "ve": {"form": "score", "time": "log-half", "time_scale": 0.25},
     "flow": {"form": "velocity", "time": "flow", "time_scale": 4.0},
-    # As published networks were told, in units of their own; EDM's baselines are "vp-999", "ve-1" and "iddpm".
+    # Conditioned as published networks are; EDM's baselines are "vp-999", "ve-1" and "iddpm".
     "vp-999": {"form": "noise", "time": "vp", "time_scale": 999.0},
     "subvp-999": {"form": "noise-subvp", "time": "subvp", "time_scale": 999.0},
     "ve-1": {"form": "score", "time": "log-half"},
@@ -106,9 +115,9 @@ class Preconditioning:
     ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song et al. 2023, arXiv 2303.01469, app. C).
     TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024, arXiv 2410.11081, eq. 5).
 
-    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flow_map.py``). ``beta_min``
-    and ``beta_max`` are those of the times of VP, sub-VP and the linear ladder, ``cosine_shift`` and ``beta_limit`` of
-    the cosine ladder; both ladders have ``steps`` rungs.
+    ``jumps`` says that F is a flow map, conditioned on the noise level that a step leads to (``core/flow_map.py``).
+    ``beta_min`` and ``beta_max`` are those of the times of VP, sub-VP and the linear DDPM, ``cosine_shift`` and
+    ``beta_limit`` of the cosine DDPM; both have ``steps`` discretization steps.
     """
 
     sigma_data: float = 0.5
@@ -141,11 +150,20 @@ class Preconditioning:
         return cls.named("trigflow", sigma_data)
 
     def __call__(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``c_skip, c_out, c_in, c_noise`` of levels of any shape, in their precision."""
+        """``c_skip, c_out, c_in, c_noise`` of noise levels of any shape, in their precision."""
         above = sigma - torch.as_tensor(self.sigma_min, dtype=sigma.dtype)  # the same rounding as sigma: exactly 0
         c_skip, c_out, c_in = FORMS[self.form](above, sigma, self.sigma_data)
         c_noise = self.time_scale * TIMES[self.time](sigma, self) + self.time_shift
         return c_skip, self.sign * c_out, c_in, c_noise
+
+
+class Preconditioned(Protocol):
+    """A denoiser that says what its network is given and predicts."""
+
+    @property
+    def preconditioning(self) -> Preconditioning: ...
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor: ...
 
 
 class Denoiser(nn.Module):

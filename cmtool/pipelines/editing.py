@@ -157,6 +157,7 @@ def edit(
     sigmas: Sequence[float] | None = None,
     class_: int | str | None = None,
     solver: str | Mapping[str, Any] | None = None,
+    sampler: str | Mapping[str, Any] | None = None,
     seed: int | None = None,
     variants: int | None = None,
     batch: int | None = None,

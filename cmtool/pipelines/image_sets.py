@@ -33,7 +33,7 @@ from cmtool.pipelines.distributed import gather_in_turn, rank_and_world, sum_ove
 from cmtool.pipelines.inputs import class_index, open_dataset, open_model
 from cmtool.pipelines.reporter import Reporter
 from cmtool.pipelines.sampler_setup import SamplerSetup
-from cmtool.pipelines.sampling import SampleBatch, SamplingPipeline
+from cmtool.pipelines.sampling_pipeline import SampleBatch, SamplingPipeline
 from cmtool.settings import FidOptions
 from cmtool.settings.scoring import PROTOCOLS
 from cmtool.training.batches import Cache
@@ -160,7 +160,7 @@ def loaded_images(loaded: LoadedModel[Denoiser], options: FidOptions, reporter: 
     pipeline = SamplingPipeline.of(loaded, options, reporter, class_index(loaded.header, options.klass))
     setup = pipeline.sampler
     if setup.grid:
-        reporter.say(f"levels {setup.told}")
+        reporter.say(f"levels {setup.description}")
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
     if options.protocol and PROTOCOLS[options.protocol].truncate:
         pipeline.pixels = truncate_to_pixels

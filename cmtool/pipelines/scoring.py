@@ -30,7 +30,7 @@ from cmtool.pipelines.image_sets import (
     warn_of_few,
 )
 from cmtool.pipelines.reporter import Reporter, Silence
-from cmtool.pipelines.sampling import SampleBatch
+from cmtool.pipelines.sampling_pipeline import SampleBatch
 from cmtool.settings import FidOptions
 from cmtool.settings.scoring import PROTOCOLS
 from cmtool.training.devices import choose_device
