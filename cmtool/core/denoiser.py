@@ -191,17 +191,17 @@ class Denoiser(nn.Module):
         x: Tensor,
         sigma: Tensor,
         labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
         target_sigma: Tensor | None = None,
+        augment_labels: Tensor | None = None,
     ) -> Tensor:
         """``x`` [B, ...], ``sigma`` [B] or [], ``labels`` [B] int64 or None -> [B, ...] in the precision of ``x``.
 
-        The network runs in the precision of its weights, everything around it in that of ``x``. ``augment_labels``
-        [B, K] say how training images were augmented, ``target_sigma`` [B] to which noise level a step of a flow map
-        leads, 0 when left out. Each reaches the network only where it is given: others need not take it.
+        The network runs in the precision of its weights, everything around it in that of ``x``. ``target_sigma`` [B] is
+        the noise level that a step of a flow map leads to, 0 when left out, ``augment_labels`` [B, K] say how training
+        images were augmented. Each reaches the network only where it is given: others need not take it.
         """
         c_skip, c_out, _, _ = self.preconditioning(sigma.to(x.device))
-        raw = self.raw_output(x, sigma, labels, augment_labels, target_sigma)
+        raw = self.raw_output(x, sigma, labels, target_sigma, augment_labels)
         return broadcast_like(c_skip, x) * x + broadcast_like(c_out, x) * raw
 
     def raw_output(
@@ -209,8 +209,8 @@ class Denoiser(nn.Module):
         x: Tensor,
         sigma: Tensor,
         labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
         target_sigma: Tensor | None = None,
+        augment_labels: Tensor | None = None,
     ) -> Tensor:
         """``F(c_in x, c_noise)``, what the network itself predicts, in the precision of ``x``.
 
@@ -239,9 +239,9 @@ class AugmentedDenoiser:
     def preconditioning(self) -> Preconditioning:
         return self.model.preconditioning
 
-    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, **conditions: Tensor | None) -> Tensor:
-        return self.model(x, sigma, labels, augment_labels=self.augment_labels, **conditions)
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, *target_sigma: Tensor) -> Tensor:
+        return self.model(x, sigma, labels, *target_sigma, augment_labels=self.augment_labels)
 
     def raw_output(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """``Denoiser.raw_output`` with the augment labels."""
-        return self.model.raw_output(x, sigma, labels, self.augment_labels)
+        return self.model.raw_output(x, sigma, labels, augment_labels=self.augment_labels)

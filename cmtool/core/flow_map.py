@@ -10,10 +10,9 @@ in other coordinates, the average velocity of MeanFlow (Geng et al. 2025, arXiv 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,19 +24,13 @@ from cmtool.core.sigma_schedules import append_zero
 
 __all__ = ["FlowMap", "GammaSampler", "flow_map_step"]
 
-
-class FlowMap(Protocol):
-    """``model(x, sigma, labels, target_sigma=s) -> g``; x and g [B, ...], sigma and s [B], labels [B] or None."""
-
-    def __call__(
-        self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, /, *, target_sigma: Tensor | None = None
-    ) -> Tensor: ...
+FlowMap = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]  # (x, sigma, labels, target_sigma) -> g
 
 
 def flow_map_step(model: FlowMap, x: Tensor, t: Tensor, s: Tensor, labels: Tensor | None = None) -> Tensor:
     """``G(x, t, s)``: from x [B, ...] at noise levels t [B] above 0 to noise levels s [B] from 0 to t."""
     ratio = broadcast_like(s / t, x)
-    return ratio * x + (1 - ratio) * model(x, t, labels, target_sigma=s)
+    return ratio * x + (1 - ratio) * model(x, t, labels, s)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class DenoisingTerm:
     def __call__(self, model: FlowMap, batch: Batch, u: Tensor) -> Tensor:
         v = self.noise_levels(u)
         x = batch.x + broadcast_like(v, batch.x) * batch.z
-        error = model(x, v, batch.labels, target_sigma=v) - batch.x
+        error = model(x, v, batch.labels, v) - batch.x
         return self.balance * (self.weight(v).to(error) * error.square().flatten(1).mean(1))
 
 
