@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 
 from cmtool import __version__, errors
+from cmtool.options import registry
 from cmtool.options.fields import OptionField, Options, option_fields
 from cmtool.options.types import Spec
 
@@ -143,7 +144,8 @@ def _flag(d: OptionField) -> str:
 
 def _describe(d: OptionField) -> str:
     default = d.shown or _shown(d.default)
-    return f"{d.help} [{default}]" if default else d.help
+    help = f"{d.help}; one of {', '.join(registry.names(d.group))}" if d.listed and d.group else d.help
+    return f"{help} [{default}]" if default else help
 
 
 def _shown(default: object) -> str:

@@ -13,7 +13,9 @@ from cmtool.testing import (
     check_features,
     check_objective,
     check_operator,
+    check_process,
     check_sampler,
+    check_schedule,
     check_solver,
     small_model,
 )
@@ -79,11 +81,23 @@ def test_operator(name):
 
 @pytest.mark.parametrize("name", registry.names("solvers"))
 def test_solver(name):
-    solver = registry.build("solvers", name)
-    if hasattr(solver, "build_sampler"):
-        check_sampler(solver)
-    else:
-        check_solver(solver)
+    check_solver(registry.build("solvers", name))
+
+
+@pytest.mark.parametrize("name", registry.names("samplers"))
+def test_sampler(name):
+    check_sampler(registry.build("samplers", name))
+
+
+@pytest.mark.parametrize("name", registry.names("schedules"))
+def test_schedule(name):
+    check_schedule(registry.get("schedules", name))
+
+
+@pytest.mark.parametrize("scaling", ["own", "vp", "none"])
+@pytest.mark.parametrize("name", registry.names("processes"))
+def test_process(name, scaling):
+    check_process(registry.get("processes", name), scaling=scaling)
 
 
 @pytest.mark.parametrize("classes", [0, 3])

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ __all__ = [
     "AugmentedDenoiser",
     "Denoise",
     "Denoiser",
+    "Preconditioned",
     "Preconditioning",
     "broadcast_like",
     "encode_target",
@@ -36,17 +37,17 @@ def broadcast_like(value: Tensor, x: Tensor) -> Tensor:
 
 @cache
 def ddpm_linear_sigmas(steps: int, beta_min: float, beta_max: float) -> Tensor:
-    """The levels of the linear ladder, of the networks that were told the number of the step."""
+    """The noise levels of the linear DDPM, [steps], for networks conditioned on the number of the step."""
     return ddpm_sigmas(steps, beta_min=beta_min, beta_max=beta_max)
 
 
 @cache
 def ddpm_cosine_sigmas(steps: int, shift: float, most: float) -> Tensor:
-    """The same of the cosine ladder."""
+    """The same of the cosine DDPM."""
     return ddpm_sigmas(steps, "cosine", shift=shift, most=most)
 
 
-# c_noise: what a network is told of the noise level; times ``time_scale`` and plus ``time_shift``.
+# c_noise: how a network is conditioned on the noise level; times ``time_scale`` and plus ``time_shift``.
 TIMES: dict[str, Callable[[Tensor, "Preconditioning"], Tensor]] = {
     "log": lambda sigma, _: sigma.log() / 4,
     "log-1000": lambda sigma, _: 250 * (sigma + 1e-44).log(),
@@ -87,7 +88,7 @@ PARAMETERIZATIONS: dict[str, dict[str, Any]] = {
     "ddpm": {"form": "noise", "time": "ddpm", "time_scale": 0.004},
     "ve": {"form": "score", "time": "log-half", "time_scale": 0.25},
     "flow": {"form": "velocity", "time": "flow", "time_scale": 4.0},
-    # As published networks were told, in units of their own; EDM's baselines are "vp-999", "ve-1" and "iddpm".
+    # Conditioned as published networks are; EDM's baselines are "vp-999", "ve-1" and "iddpm".
     "vp-999": {"form": "noise", "time": "vp", "time_scale": 999.0},
     "subvp-999": {"form": "noise-subvp", "time": "subvp", "time_scale": 999.0},
     "ve-1": {"form": "score", "time": "log-half"},
@@ -118,9 +119,9 @@ class Preconditioning:
     ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song et al. 2023, arXiv 2303.01469, app. C).
     TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024, arXiv 2410.11081, eq. 5).
 
-    ``jumps`` says that F takes the noise level that a step leads to: a flow map (``core/flow_map.py``). ``beta_min``
-    and ``beta_max`` are those of the times of VP, sub-VP and the linear ladder, ``cosine_shift`` and ``beta_limit`` of
-    the cosine ladder; both ladders have ``steps`` rungs.
+    ``jumps`` says that F is a flow map, conditioned on the noise level that a step leads to (``core/flow_map.py``).
+    ``beta_min`` and ``beta_max`` are those of the times of VP, sub-VP and the linear DDPM, ``cosine_shift`` and
+    ``beta_limit`` of the cosine DDPM; both have ``steps`` discretization steps.
     """
 
     sigma_data: float = 0.5
@@ -153,24 +154,33 @@ class Preconditioning:
         return cls.named("trigflow", sigma_data)
 
     def __call__(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``c_skip, c_out, c_in, c_noise`` of levels of any shape, in their precision."""
+        """``c_skip, c_out, c_in, c_noise`` of noise levels of any shape, in their precision."""
         above = sigma - torch.as_tensor(self.sigma_min, dtype=sigma.dtype)  # the same rounding as sigma: exactly 0
         c_skip, c_out, c_in = FORMS[self.form](above, sigma, self.sigma_data)
         c_noise = self.time_scale * TIMES[self.time](sigma, self) + self.time_shift
         return c_skip, self.sign * c_out, c_in, c_noise
 
 
-TARGET_DIM = 8  # numbers that tell a network to which noise level a step leads
+TARGET_DIM = 8  # numbers that encode the noise level to which a step leads
 
 
 def encode_target(t: Tensor, s: Tensor) -> Tensor:
-    """What a network gets to know of a step from noise level t to s, both [B]: [B, TARGET_DIM], all 0 where s = 0.
+    """The conditioning of the network on the step from t to s, both [B]: [B, TARGET_DIM], all 0 where s = 0.
 
-    ``p, sin(pi p), 1 - cos(pi p), sin(2 pi p)`` of ``p = s/t``, which tells short steps from long ones, and of
-    ``p = s/(1 + s)``, which says where among the noise levels of the data a long one ends.
+    ``p, sin(pi p), 1 - cos(pi p), sin(2 pi p)`` of ``p = s/t``, which differs between short and long steps, and of
+    ``p = s/(1 + s)``, which says at which noise level a long one ends.
     """
     p = torch.stack([s / t, s / (1 + s)], 1)
     return torch.cat([p, (math.pi * p).sin(), 1 - (math.pi * p).cos(), (2 * math.pi * p).sin()], 1)
+
+
+class Preconditioned(Protocol):
+    """A denoiser that says what its network is given and predicts."""
+
+    @property
+    def preconditioning(self) -> Preconditioning: ...
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor: ...
 
 
 class Denoiser(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from cmtool.options.data_spec import data_spec
 from cmtool.options.fields import option
 from cmtool.options.types import Spec, among, at_least, positive
-from cmtool.settings.sampling import WalkOptions, model_option, seed_option
+from cmtool.settings.sampling import GenerationOptions, model_option, seed_option
 from cmtool.settings.shared import (
     INPUT,
     MACHINE,
@@ -52,7 +52,7 @@ PROTOCOLS = ("edm", "adm", "clean", "pytorch-fid")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidOptions(WalkOptions):
+class FidOptions(GenerationOptions):
     """Options of ``cmtool fid``."""
 
     command: ClassVar[str] = "fid"

@@ -14,7 +14,7 @@ from cmtool.testing.common import small_model, wake
 from cmtool.testing.data import check_dataset, check_features
 from cmtool.testing.objective import check_objective
 from cmtool.testing.operator import check_operator
-from cmtool.testing.solver import check_sampler, check_solver
+from cmtool.testing.solver import check_process, check_sampler, check_schedule, check_solver
 
 __all__ = [
     "check_backbone",
@@ -22,7 +22,9 @@ __all__ = [
     "check_features",
     "check_objective",
     "check_operator",
+    "check_process",
     "check_sampler",
+    "check_schedule",
     "check_solver",
     "small_model",
     "wake",

@@ -11,9 +11,11 @@ from claims_training import edm_gradients
 from harness import SDE, Case, claim, classes_of, edm_model, gradients, tiny_net
 from torch import Tensor, nn
 
+from cmtool.commands.generation.noise_setup import OpenAIRun, edm_noise
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.noise import STEP, Noise, PerSampleNoise, SharedNoise
+from cmtool.core.noise import STEP, Noise
 from cmtool.core.process import VE
+from cmtool.core.published_noise import PerSampleNoise, SharedNoise, ode_draw, step_draw
 from cmtool.objectives.denoising import Denoising
 from cmtool.objectives.edm import edm
 from cmtool.objectives.objective import Batch
@@ -80,10 +82,13 @@ def seeds(case: Case) -> None:
     assert list(case.spec["lists"]) == list(case.expected["parse"])
     for text, want in case.expected["parse"].items():
         assert list(Seeds.parse(text)) == want
-    theirs, shape = PerSampleNoise(case.spec["seeds"], torch.float64), case.outputs["latents"].shape[1:]
-    case.check("latents", theirs.normal(shape))
-    case.check("classes", theirs.integers(case.spec.get("label_dim", 1000)))
-    case.check("randn_like64", theirs.normal(shape, STEP))
+    classes, shape = case.spec.get("label_dim", 1000), case.outputs["latents"].shape[1:]
+    theirs = PerSampleNoise(case.spec["seeds"], torch.float64)
+    theirs.normal(shape)
+    case.check("classes", theirs.integers(classes))
+    asked = edm_noise(case.spec["seeds"], ode_draw, classes)  # as ``sample --noise edm`` asks
+    case.check("latents", asked.normal(shape).float())
+    case.check("randn_like64", asked.normal(shape, STEP))
     together, alone = (Noise(list_of).normal(shape) for list_of in (case.spec["seeds"], case.spec["seeds"][-1:]))
     assert torch.equal(together[-1:], alone)
 
@@ -102,6 +107,11 @@ def generators(case: Case) -> None:
             noise, later = make(mine(0), total, seed), make(mine(case.spec["done"]), total, seed)
             for draw in ("randn0", "randn1"):
                 case.check(f"{place}.{draw}", noise.normal(case.outputs[f"{place}.{draw}"].shape[1:], STEP))
+            if ranks == 1:  # as ``sample --noise openai`` asks
+                asked = OpenAIRun(total, batch, seed, 2, step_draw, name == "determ-indiv").noise()
+                for k, draw in enumerate(("randn0", "randn1")):
+                    recorded = case.outputs[f"{place}.{draw}"]
+                    assert torch.equal(asked.normal(recorded.shape[1:], STEP + k), recorded)
             case.check(f"{place}.randint", noise.integers(1000))
             case.check(f"{place}.after_done", later.normal(case.outputs[f"{place}.after_done"].shape[1:]))
 

@@ -1,4 +1,4 @@
-"""Images of a model: the one walk behind ``sample``, ``fid`` and the pictures drawn during training."""
+"""Images of a model, for ``sample``, ``fid`` and the pictures drawn during training."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from cmtool.commands.generation.sampler_setup import SamplerSetup
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.deterministic import in_fixed_batches
 from cmtool.core.guidance import Guided, cost
-from cmtool.core.noise import Noise, SlerpNoise
+from cmtool.core.noise import Noise, NoiseSource
 from cmtool.core.pixels import check_finite, to_pixels
 from cmtool.core.sampling.loops import CountNFE, last
 from cmtool.errors import OutOfMemory
@@ -41,7 +41,7 @@ def labels_of(seeds: Sequence[int], classes: int, klass: Classes = None) -> Tens
 def draw(
     model: Denoiser | Guided,
     plan: SamplerSetup,
-    noise: Noise | SlerpNoise,
+    noise: NoiseSource,
     labels: Tensor | None,
     cores: int | None = None,
     pixels: Pixels = to_pixels,
@@ -56,7 +56,7 @@ def draw(
     labels = None if labels is None else labels.to(device)
     with in_fixed_batches(model, chunk_size(shape, device), num_threads(device, cores)) as steadied:
         counted = CountNFE(steadied, cost(model))
-        x = check_finite(last(plan.sampler(counted, x, noise, labels)).cpu(), "at the end of the walk")
+        x = check_finite(last(plan.sampler(counted, x, noise, labels)).cpu(), "at the end of sampling")
     plan.nfe_used += counted.calls * len(noise)
     return pixels(x) if x.ndim == 4 else x.float()
 
@@ -81,6 +81,7 @@ def in_batches(
     batch: int | str,
     klass: Classes = None,
     pixels: Pixels = to_pixels,
+    make_noise: Callable[[list[int]], NoiseSource] = Noise,
 ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
     """Seeds, images and labels, ``batch`` or a few more at a time; each image depends on its own seed alone.
 
@@ -92,7 +93,7 @@ def in_batches(
     while done < len(seeds):
         some = list(seeds[done : done + room.images])
         labels = labels_of(some, header.num_classes, klass)
-        images = _attempt(partial(draw, model, plan, Noise(some), labels, room.cores, pixels), batch)
+        images = _attempt(partial(draw, model, plan, make_noise(some), labels, room.cores, pixels), batch)
         if images is None:
             room = room.halved()
             continue

@@ -15,7 +15,7 @@ from cmtool.commands.generation.generate import in_batches, in_memory
 from cmtool.commands.generation.guided_model import apply_guidance
 from cmtool.commands.generation.sampler_setup import SamplerSetup, set_up_sampler
 from cmtool.commands.inputs import class_index, open_dataset, open_model
-from cmtool.core.pixels import truncate_to_pixels
+from cmtool.core.pixels import to_pixels, truncate_to_pixels
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.accumulator import Accumulator, Images
 from cmtool.evaluation.metrics import lacking
@@ -140,14 +140,14 @@ def of_model(path: Path | None, options: FidOptions, console: Console) -> FIDInp
     model = apply_guidance(model, found, options, console.warn)
     walk, klass = set_up_sampler(model.header, options), class_index(model.header, options.klass)
     if walk.grid:
-        console.say(f"levels {walk.told}")
+        console.say(f"levels {walk.description}")
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
-    pixels = {"pixels": truncate_to_pixels} if options.protocol == "adm" else {}
+    pixels = truncate_to_pixels if options.protocol == "adm" else to_pixels
 
     def read() -> Iterator[Images]:
         walk.nfe_used = 0
         mine = split_seeds(seeds, in_memory(model, options.batch), *rank_and_world())
-        return (images for _, images, _ in in_batches(model, walk, mine, options.batch, klass, **pixels))
+        return (images for _, images, _ in in_batches(model, walk, mine, options.batch, klass, pixels))
 
     return FIDInput(str(found), read, len(seeds), plan=walk, header=model.header, seeds=seeds)
 
