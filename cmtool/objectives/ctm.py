@@ -8,9 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoiser, broadcast_like
+from cmtool.core.denoiser import Denoiser, broadcast_like, ode_field
 from cmtool.core.flow_map import FlowMap, flow_map_step
-from cmtool.core.sampling.loops import ode_field
 from cmtool.core.sigma_schedules import karras
 from cmtool.core.solvers import Solver
 from cmtool.objectives.distances import Metric, MetricOption, metric_called
@@ -58,7 +57,7 @@ class DenoisingTerm:
     def __call__(self, model: FlowMap, batch: Batch, u: Tensor) -> Tensor:
         v = self.noise_levels(u)
         x = batch.x + broadcast_like(v, batch.x) * batch.z
-        error = model(x, v, batch.labels, target_sigma=v) - batch.x
+        error = model(x, v, batch.labels, v) - batch.x
         return self.balance * (self.weight(v).to(error) * error.square().flatten(1).mean(1))
 
 

@@ -42,7 +42,7 @@ def average_velocity(model: FlowMap, z: Tensor, t: Tensor, r: Tensor, labels: Te
     With the preconditioning "flow", ``g = z_t - t F``: the network's own output is u.
     """
     sigma, s = t / (1 - t), r / (1 - r)
-    g = model(z / broadcast_like(1 - t, z), sigma, labels, target_sigma=s)
+    g = model(z / broadcast_like(1 - t, z), sigma, labels, s)
     return (z - g) / broadcast_like(t, z)
 
 

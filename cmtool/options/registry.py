@@ -24,10 +24,11 @@ GROUPS = {
     "assets": "published file",
     "operators": "editing task",
     "solvers": "solver",
-    "optimizers": "optimizer",
     "samplers": "sampler",
     "schedules": "sigma schedule",
     "processes": "process",
+    "optimizers": "optimizer",
+    "distances": "distance",
     "train_score": "score-training method",
     "distill": "distillation method",
     "train_ct": "consistency-training method",
@@ -84,7 +85,7 @@ def options(factory: Any) -> dict[str, Any]:
 
 
 def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -> Any:
-    """Call the factory that ``spec`` names: ``"unet"`` or ``{"name": "unet", "width": 64}``.
+    """Call the factory that ``spec`` names: ``"unet"`` or ``{"name": "unet", "model_channels": 64}``.
 
     ``args`` and ``given`` come from the program (``given`` where the factory wants it), the rest of ``spec`` from the
     user, who wins: an option the factory does not have is a UsageError that names the nearest one.

@@ -101,8 +101,8 @@ def load(
     ``x`` is [B, C, H, W] in [-1, 1] plus noise of standard deviation ``sigma`` [B]; ``labels`` is [B] (int64) or None.
     ``path`` is a file, a run directory, a folder of diffusers or the name of a bundled model.
     ``format`` and ``backbone`` are mappings of what the file of another program leaves open, such as
-    ``format={"kind": "consistency"}, backbone={"num_head_channels": 64}``. Raises MissingInput when there is no such file,
-    BadFile when it is damaged or is no model, UsageError when something must be said.
+    ``format={"kind": "consistency"}, backbone={"num_head_channels": 64}``. Raises MissingInput when there is no such
+    file, BadFile when it is damaged or is no model, UsageError when something must be said.
     """
     return open_any(checkpoint_path(Path(path)), device, format, backbone)
 

@@ -16,10 +16,11 @@ from cmtool.errors import UsageError
 from cmtool.objectives.consistency import Consistency
 from cmtool.objectives.continuous_2023 import ccd, cct
 from cmtool.objectives.distances import l1, l2
-from cmtool.objectives.objective import Batch
+from cmtool.objectives.objective import Batch, Requirements
 from cmtool.objectives.scm import normalize_tangent, scd, scm_tangent, sct, trig_of_sigma, velocity_output
+from cmtool.options import registry
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, train
+from cmtool.training.loop import LoopConfig, State, train
 
 ROUND = Gaussian(torch.tensor([0.3, -0.2], dtype=torch.float64), 0.4)
 TILTED = AnisotropicGaussian([0.3, -0.2, 0.5], [[0.3, 0.1, 0.0], [0.1, 0.2, -0.05], [0.0, -0.05, 0.4]])
@@ -214,7 +215,7 @@ def test_threads_change_no_bit_of_training(method):
         learner = torch.optim.Adam([*model.parameters(), *objective.trained()], 1e-3)
         state, batch = State(model, objective, learner, EMA(model, 0)), spread(ROUND)
         batch = Batch(batch.x.float(), batch.z.float(), batch.u)
-        for report in train(state, itertools.repeat(batch), 160, lambda n: 1e-3, micro=5, threads=threads):
+        for report in train(state, itertools.repeat(batch), 160, lambda n: 1e-3, LoopConfig(micro=5, threads=threads)):
             assert report.finite
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -235,7 +236,7 @@ def test_full_losses_are_the_limit_of_distillation_on_finer_grids(metric, power)
         pair=lambda u, progress: (level(u + 0.5 / (n - 1)), level(u - 0.5 / (n - 1))),
         previous_point=lambda x_t, batch, t, r: TILTED.flow(x_t, t, r),
         metric={"l1": l1, "l2": l2}[metric],
-        sigma_min=0.0,
+        requirements=Requirements("consistency"),
     )
     above = level(EVEN + 0.5 / (n - 1))
     x = TILTED.flow(batch.x + broadcast_like(level(EVEN), batch.x) * batch.z, level(EVEN), above)
@@ -270,9 +271,10 @@ def test_without_a_teacher_the_stopped_gradient_is_that_of_distillation_on_avera
 
 
 def test_boundaries_and_what_the_network_predicts():
-    assert (sct().sigma_min, scd(ROUND).sigma_min, cct().sigma_min, ccd(ROUND).sigma_min) == (0.0, 0.0, EPS, EPS)
-    assert sct(sigma_data=0.3).preconditioning == Preconditioning.trigflow(0.3)
-    assert {sct().kind, cct().kind} == {"consistency"}
+    needs = [method.requirements for method in (sct(), scd(ROUND), cct(), ccd(ROUND))]
+    assert [need.sigma_min for need in needs] == [0.0, 0.0, EPS, EPS]
+    assert sct(sigma_data=0.3).requirements.preconditioning == Preconditioning.trigflow(0.3)
+    assert {need.kind for need in needs} == {"consistency"}
     cos, sin = trig_of_sigma(torch.tensor([0.0, 0.5, 80.0], dtype=torch.float64), 0.5)
     assert cos.tolist() == pytest.approx([1, math.sqrt(0.5), math.cos(math.atan(160))], rel=1e-12)
     assert (cos**2 + sin**2).tolist() == pytest.approx([1, 1, 1], rel=1e-14)
@@ -283,7 +285,7 @@ def test_boundaries_and_what_the_network_predicts():
     [
         (lambda: sct(norm="max"), "norm"),
         (lambda: sct(tangent="forward"), "tangent"),
-        (lambda: sct(warmup=-1.0), "warm-up"),
+        (lambda: registry.build("train_ct", {"name": "sct", "warmup": -1.0}), "warmup"),
         (lambda: cct(metric="lpips"), "metric"),
         (lambda: cct(clock="sun"), "clock"),
     ],

@@ -105,7 +105,7 @@ def test_the_ends_of_the_uniform_numbers_are_the_ends_of_the_grid():
 def test_neighbours_are_drawn_as_often_as_the_logarithm_is_normal():
     """The masses of the sheet for N = 11, each the share of the normal distribution that lies between two levels."""
     u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
-    t, r = adjacent_log_normal(u, 11, -1.1, 2.0, 0.002, 80.0)
+    t, r = adjacent_log_normal(u, karras(11, 0.002, 80.0), -1.1, 2.0)
     rising = karras(11).flip(0)
     index = torch.searchsorted(rising, t)
     assert torch.equal(rising[index - 1], r)

@@ -18,7 +18,7 @@ from cmtool.objectives.objective import Batch
 from cmtool.options import registry
 from cmtool.options.lr_schedule import learning_rate
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, train
+from cmtool.training.loop import LoopConfig, State, train
 
 METHODS = [
     {"name": "edm"},
@@ -252,7 +252,7 @@ def fitted(spec, steps=300, size=256):
     learner = torch.optim.Adam([*model.parameters(), *objective.trained()], 4e-3, betas=(0.9, 0.99))
     state, total = State(model, objective, learner, EMA(model, 20 * size)), steps * size
     rate = lambda n: learning_rate(4e-3, n, total, 10 * size, "cosine")  # noqa: E731
-    for _ in train(state, batches(), total, rate, clip=10.0):
+    for _ in train(state, batches(), total, rate, LoopConfig(clip=10.0)):
         pass
     assert state.skipped == 0
     return state.average.model
@@ -283,9 +283,9 @@ def test_a_small_network_learns_the_denoiser_of_a_mixture(spec):
         ({"name": "edm", "weight": "likelihood"}, "weight"),
         ({"name": "ddpm", "schedule": "linea"}, "schedule"),
         ({"name": "ddpm", "steps": 10}, "more than 20 steps"),
-        ({"name": "ncsn", "steps": 1}, "2 or more"),
-        ({"name": "flow", "times": "normal"}, "distribution of times"),
-        ({"name": "ssm", "directions": "x"}, "distribution of directions"),
+        ({"name": "ncsn", "steps": 1}, "at least 2"),
+        ({"name": "flow", "times": "normal"}, "option 'times'"),
+        ({"name": "ssm", "directions": "x"}, "option 'directions'"),
         ({"name": "edm", "preconditioning": "vpp"}, "preconditioning"),
     ],
     ids=lambda given: called(given) if isinstance(given, dict) else "",

@@ -18,7 +18,7 @@ from cmtool.options.lr_schedule import learning_rate
 from cmtool.testing import small_model
 from cmtool.training.batches import BatchConfig, Batches, ahead
 from cmtool.training.ema import EMA, constant_decay, power_decay
-from cmtool.training.loop import State, pack, train, unpack
+from cmtool.training.loop import LoopConfig, State, pack, train, unpack
 from cmtool.training.optimizers import build_optimizer
 
 SIZE, STEPS = 16, 10
@@ -47,9 +47,8 @@ def walk(state: State, until: int, **options) -> list[float]:
     """Train to the step ``until`` of a run of STEPS; the losses, as the log has them."""
     total = SIZE * STEPS
     batches = ahead(Batches(gaussians(count=100), BatchConfig(SIZE, seed=4)).since(state.images))
-    steps = train(
-        state, batches, total, lambda n: learning_rate(0.01, n, total, 40, "cosine"), seed=4, clip=1.0, **options
-    )
+    config = LoopConfig(seed=4, clip=1.0, **options)
+    steps = train(state, batches, total, lambda n: learning_rate(0.01, n, total, 40, "cosine"), config)
     losses = []
     for report in steps:
         losses.append(report.loss.item())
