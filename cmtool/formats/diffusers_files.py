@@ -9,7 +9,7 @@ from cmtool.errors import BadFile, MissingInput
 from cmtool.files.container import holds
 from cmtool.files.file_kinds import refuse_other_kinds
 from cmtool.files.header import Header, parse
-from cmtool.files.safe_pickle.torch_archive import state_dict
+from cmtool.files.safe_pickle.torch_files import state_dict
 from cmtool.files.sealed import read_sealed
 from cmtool.formats.weight_files import json_object, read_weights, shards
 from cmtool.formats.weight_files import seal as sealed

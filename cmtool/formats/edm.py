@@ -17,8 +17,9 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import BadFile, CmtoolError, UsageError, unknown_name
 from cmtool.files.checkpoint import digest, load_weights, without_memory
 from cmtool.files.header import Header
-from cmtool.files.model_files import detect_with
-from cmtool.files.safe_pickle.sandbox import describe, read_tensors
+from cmtool.files.model_format import Format, LoadedModel
+from cmtool.files.safe_pickle.sandbox import describe_network
+from cmtool.files.safe_pickle.torch_files import read_tensors
 from cmtool.formats.edm_arguments import process_of, spec_of
 from cmtool.options import registry
 
@@ -69,14 +70,13 @@ def recognize(path: Path) -> bool:
     return start[:1] == b"\x80" and b"_reconstruct_persistent_obj" in start
 
 
-@detect_with(recognize)
-def edm(
+def read_edm(
     path: Path,
     *,
     backbone: Mapping[str, Any] | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-) -> Denoiser:
+) -> LoadedModel[Denoiser]:
     """A network of EDM, ECT or EDM2 as a denoiser, with a header.
 
     Everything is in the file: ``backbone`` may only repeat it, except for the dropout. ``sigma_min`` and ``sigma_max``
@@ -84,7 +84,7 @@ def edm(
     is that at which it gives back its input, and is the file's. BadFile for a damaged file or one that holds more than
     a network; UsageError for what contradicts it.
     """
-    told = describe(path)
+    told = describe_network(path)
     if told["kind"] not in KINDS:
         raise BadFile(f"{path} holds a '{told['kind']}', which is no network of EDM, ECT or EDM2", published_kinds())
     kind = sigma_range(path, kind_of(told), told["attributes"], sigma_min, sigma_max)
@@ -100,8 +100,7 @@ def edm(
     boundary = kind.sigma_min if kind.bounded else 0.0
     process = process_of(path, told)
     model = Denoiser(net, replace(Preconditioning.named(kind.preconditioning, data), sigma_min=boundary, **process))
-    model.header = header(path, kind, spec, model, shape, classes)
-    return model
+    return LoadedModel(model, header(path, kind, spec, model, shape, classes), path)
 
 
 def kind_of(told: Mapping[str, Any]) -> Kind:
@@ -188,3 +187,6 @@ def header(
         licence=LICENCE,
         sha256=digest(path),
     )
+
+
+edm = Format(read_edm, recognize)

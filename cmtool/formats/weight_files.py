@@ -12,7 +12,7 @@ from typing import Any
 
 from cmtool.errors import BadFile, MissingInput
 from cmtool.files.container import digest, names_in
-from cmtool.files.safe_pickle.torch_archive import read, state_dict
+from cmtool.files.safe_pickle.torch_files import read_torch_file, state_dict
 from cmtool.files.sealed import read_tensors
 from cmtool.formats.wrappers import JoinedNames, ends_with, mentions
 
@@ -97,7 +97,7 @@ def read_weights(path: Path) -> Any:
 
 
 def _read(path: Path) -> Any:
-    return read_tensors(path) if names_in(path) else read(path)
+    return read_tensors(path) if names_in(path) else read_torch_file(path)
 
 
 def seal(path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from cmtool.errors import UsageError
-from cmtool.files.safe_pickle.torch_archive import find_pickle, state_dict
+from cmtool.files.safe_pickle.torch_files import find_pickle, state_dict
 
 __all__ = ["FoundWeights", "JoinedNames", "ends_with", "mentions", "strip_prefixes", "unwrap"]
 

@@ -14,7 +14,7 @@ import cmtool
 from cmtool.cli import run
 from cmtool.errors import BadFile
 from cmtool.files.safe_pickle import persistence
-from cmtool.files.safe_pickle.sandbox import parse_description
+from cmtool.files.safe_pickle.sandbox import describe_to_json, parse_answer
 from cmtool.formats import edm
 
 
@@ -142,7 +142,7 @@ def test_harm_in_a_sound_file(name, trace, tmp_path, monkeypatch):
 
 
 def here(path):
-    return parse_description(path, persistence.describe_path(path))
+    return parse_answer(path, describe_to_json(path, persistence.describe))
 
 
 def test_the_program_in_a_file_would_leave_a_trace(tmp_path):
