@@ -37,7 +37,7 @@ from cmtool.pipelines.training import training_steps
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.training.batches import ahead
-from cmtool.training.devices import choose_device, micro_batch_size, precision, use_threads
+from cmtool.training.devices import choose_device, micro_batch_size, use_threads
 from cmtool.training.loop import LoopConfig, Report, pack, train
 
 __all__ = ["run"]
@@ -81,7 +81,7 @@ def run(options: TrainOptions, console: Console) -> None:
             console.say(f"going on with {folder} at {job.state.images:,} images")
         keep_options(options, folder)
         write_inventory(folder, dataset)
-        seconds = TrainingRun(options, job, folder, console, stop).run(precision(options.precision, where))
+        seconds = TrainingRun(options, job, folder, console, stop).run()
     return finish(folder, options.command, console, seconds)
 
 
@@ -158,7 +158,7 @@ class TrainingRun:
         self.losses: list[torch.Tensor] = []
         self.bad = 0
 
-    def run(self, autocast: Any) -> float:
+    def run(self) -> float:
         """Train to the end; the seconds it took. Interrupted or Preempted when a signal came first."""
         options, state = self.options, self.job.state
         self.status("running")
@@ -228,7 +228,7 @@ class TrainingRun:
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
-        header = replace(self.job.header, sigmas=self.job.state.objective.sampling_sigmas)
+        header = current_header(self.job)
         seeds = range(max(header.num_classes, 8) * (4 if header.num_classes else 8))
         labels = labels_of(seeds, header.num_classes)
         model = LoadedModel(self.model, header, self.folder)
@@ -269,9 +269,7 @@ class TrainingRun:
 
     def header(self, track: EMASpec) -> Header:
         """As things stand: a method may change on the way what its samples want."""
-        state = self.job.state
-        sigmas, average = state.objective.sampling_sigmas, {"track": str(track)}
-        return replace(self.job.header, images=state.images, sigmas=sigmas, average=average)
+        return replace(current_header(self.job), average={"track": str(track)})
 
     def pause(self) -> None:
         self.keep("preempted" if self.stop.preempted else "interrupted")

@@ -217,6 +217,7 @@ def _fit_dataset(header: Header, dataset: Any, conditional: bool, path: Path | N
 
 def _header(options: TrainOptions, start: ModelStart, dataset: Any, num_classes: int, model: Denoiser) -> Header:
     requirements = start.objective.requirements
+    files = [path for path in (start.path, start.guide) if path and path.exists()]  # a parent in memory has none
     return Header(
         kind=requirements.kind,
         backbone=dict(start.backbone),
@@ -233,9 +234,7 @@ def _header(options: TrainOptions, start: ModelStart, dataset: Any, num_classes:
         sigmas=start.objective.sampling_sigmas,
         method=f"{options.command} {vars(options)['method']['name']}",
         options=plain(asdict(anchor_paths(replace(options, run_dir=None, resume=None, dry_run=False)))),
-        parents=[
-            parent_record(Path(os.path.abspath(path))) for path in (start.path, start.guide) if path and path.exists()
-        ],
+        parents=[parent_record(Path(os.path.abspath(path))) for path in files],
         licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
         average={"track": str(parse_ema_specs(options.ema)[0])},
