@@ -115,7 +115,7 @@ def main() -> None:
             argv = ["edit", task, str(truth), *how, *options, "--truth", str(truth), "-m", found[model], "-o", str(out)]
             result = kept(folder / f"{task}-{i}.json", *argv)
             seconds = result["seconds"] / result["images"]
-            figures = f"{result['evaluations']} | {seconds:.3f} | {result['psnr']:.2f} | {result['ssim']:.3f}"
+            figures = f"{result['nfe']} | {seconds:.3f} | {result['psnr']:.2f} | {result['ssim']:.3f}"
             print(f"| {task} | {title} | {figures} |", flush=True)
             for name in names:
                 shown[name].append((picture(out / name), []))

@@ -33,7 +33,7 @@ from cmtool.pipelines.distributed import has_stray_rank
 from cmtool.pipelines.inputs import anchor_paths, dataset_facts, open_dataset
 from cmtool.pipelines.sampler_setup import set_up_sampler
 from cmtool.pipelines.sampling_pipeline import draw
-from cmtool.pipelines.training import training_steps
+from cmtool.pipelines.training import current_header, training_steps
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.training.batches import ahead
