@@ -25,6 +25,7 @@ __all__ = [
     "Preconditioning",
     "broadcast_like",
     "encode_target",
+    "ode_field",
 ]
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x [B, ...], sigma [B], labels [B] or None) -> x_0
@@ -33,6 +34,15 @@ Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x [B, ...], sigm
 def broadcast_like(value: Tensor, x: Tensor) -> Tensor:
     """A number per sample [B], or one for all [], shaped and typed to multiply ``x`` [B, ...]."""
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value.to(x)
+
+
+def ode_field(model: Denoise, labels: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """The probability-flow ODE: ``dx/dsigma = (x - D(x, sigma)) / sigma`` (Karras et al. 2022, eq. 1 and 3)."""
+
+    def field(x: Tensor, sigma: Tensor) -> Tensor:
+        return (x - model(x, sigma.expand(len(x)), labels)) / broadcast_like(sigma, x)
+
+    return field
 
 
 @cache

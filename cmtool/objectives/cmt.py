@@ -5,8 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoise, Denoiser, broadcast_like
-from cmtool.core.sampling.loops import ode_field
+from cmtool.core.denoiser import Denoise, Denoiser, broadcast_like, ode_field
 from cmtool.core.sigma_schedules import log_uniform
 from cmtool.core.solvers import Solver, integrate
 from cmtool.objectives.distances import Metric, MetricOption, metric_called

@@ -13,8 +13,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoise, broadcast_like
-from cmtool.core.sampling.loops import ode_field
+from cmtool.core.denoiser import Denoise, broadcast_like, ode_field
 from cmtool.core.sigma_schedules import karras, karras_between
 from cmtool.core.solvers import Solver, integrate
 from cmtool.errors import unknown_name

@@ -14,9 +14,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoise, broadcast_like
+from cmtool.core.denoiser import Denoise, broadcast_like, ode_field
 from cmtool.core.jvp import Derivative, central_difference, forward_mode
-from cmtool.core.sampling.loops import ode_field
 from cmtool.errors import unknown_name
 from cmtool.objectives.noise_levels import NoiseLevels
 from cmtool.objectives.objective import Batch, Objective, Requirements, same_dropout

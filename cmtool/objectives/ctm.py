@@ -8,9 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoiser, broadcast_like
+from cmtool.core.denoiser import Denoiser, broadcast_like, ode_field
 from cmtool.core.flow_map import FlowMap, flow_map_step
-from cmtool.core.sampling.loops import ode_field
 from cmtool.core.sigma_schedules import karras
 from cmtool.core.solvers import Solver
 from cmtool.objectives.distances import Metric, MetricOption, metric_called

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cmtool.errors import UsageError, unknown_name
+from cmtool.options import registry
 from cmtool.options.plugin_option import Option
 from cmtool.options.types import at_least
 
@@ -68,18 +69,21 @@ def pseudo_huber(a: Tensor, b: Tensor) -> Tensor:
 
 
 METRICS: dict[str, Metric] = {"l1": l1, "l2": l2, "l2-32": l2_32, "pseudo-huber": pseudo_huber}
-PERCEPTUAL = ("lpips", "lpips-max")
 
-MetricOption = Annotated[str, Option("distance of two images", choices=(*METRICS, *PERCEPTUAL))]
+MetricOption = Annotated[
+    str, Option(f"distance of two images: {', '.join(METRICS)}, or a network, such as lpips and lpips-max")
+]
 HuberOption = Annotated[float, Option("constant of the pseudo-Huber distance; 0: the norm itself", at_least(0))]
 
 
 def metric_called(name: str) -> Metric:
-    """The metric called ``name``; UsageError when there is none, MissingAsset when its weights are not there."""
-    if name in PERCEPTUAL:
-        from cmtool.objectives import lpips  # a network with files of its own, which only those who ask for it need
+    """The metric called ``name``, of this file or a network of the plugins; UsageError when there is none.
 
-        return lpips.RECIPES[name]()
-    if name not in METRICS:
-        raise unknown_name("metric", name, [*METRICS, *PERCEPTUAL])
-    return METRICS[name]
+    MissingAsset when the weights of a network are not there.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    networks = registry.names("distances")
+    if name not in networks:
+        raise unknown_name("metric", name, [*METRICS, *networks])
+    return registry.build("distances", name)

@@ -28,6 +28,7 @@ GROUPS = {
     "schedules": "sigma schedule",
     "processes": "process",
     "optimizers": "optimizer",
+    "distances": "distance",
     "train_score": "score-training method",
     "distill": "distillation method",
     "train_ct": "consistency-training method",

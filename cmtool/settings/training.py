@@ -40,7 +40,7 @@ class TrainOptions(MachineOptions):
     flip: bool = option(False, help="mirror half of the images", section=DATA)
     augment: float = option(
         0.0,
-        help="probability of each change to an image, which the network gets to know; 0.12 suits small sets",
+        help="probability of each change to an image; the network takes augment labels; 0.12 suits small sets",
         check=between(0, 1),
         section=DATA,
     )
@@ -49,7 +49,7 @@ class TrainOptions(MachineOptions):
     images: int = option(36_000, help="length, in images", flag="-n", check=at_least(1), section=TRAINING)
     batch: int = option(16, help="images in a step", flag="-b", check=at_least(1, 10**6), section=TRAINING)
     optimizer: Spec = option(
-        Spec(name="adam", betas=[0.9, 0.99]), help="optimizer", group="optimizers", section=TRAINING
+        Spec(name="adam", betas=[0.9, 0.99]), help="optimizer, such as radam", group="optimizers", section=TRAINING
     )
     lr: float = option(2e-3, help="learning rate", check=positive(), section=TRAINING)
     warmup: int = option(2_000, help="images over which the rate grows from 0", check=at_least(0), section=TRAINING)
