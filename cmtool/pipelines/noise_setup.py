@@ -8,6 +8,7 @@ the batch; its run is repeated here from its beginning, but the network sees no 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -138,15 +139,11 @@ class OpenAIRun:
 
         def images(numbers: Sequence[int]) -> Iterator[Batch]:
             noise = self.noise()
-            for start in range(0, self.total, self.batch):
-                wanted = [i for i in numbers if start <= i < start + self.batch]
-                if not wanted:
-                    continue
-                noise.first = start // self.batch * self.draws
-                labels, spent = (
-                    labels_of(range(start, start + self.batch), loaded.header.num_classes, rule),
-                    plan.nfe_used,
-                )
+            for number, group in groupby(numbers, lambda i: i // self.batch):
+                wanted, start = list(group), number * self.batch
+                noise.first = number * self.draws
+                labels = labels_of(range(start, start + self.batch), loaded.header.num_classes, rule)
+                spent = plan.nfe_used
                 made = draw(loaded, plan, noise, labels, pixels=truncate_to_pixels)
                 plan.nfe_used = spent + (plan.nfe_used - spent) // self.batch * len(wanted)
                 rows = torch.tensor([i - start for i in wanted])
