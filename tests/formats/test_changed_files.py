@@ -19,7 +19,7 @@ from cmtool.files.checkpoint import save
 from cmtool.files.safe_pickle import persistence
 from cmtool.files.safe_pickle.sandbox import describe_to_json, parse_answer
 from cmtool.formats import edm
-from cmtool.formats.diffusers_writer import write as diffusers
+from cmtool.formats.diffusers_writer import write_diffusers as diffusers
 
 ADM = {"format": {"name": "openai", "kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 TOLD = {

@@ -134,7 +134,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_harm_in_a_sound_file(name, trace, tmp_path, monkeypatch):
     """Read in this process, which is what the other one does, without its limits."""
-    monkeypatch.setattr(edm, "describe", here)
+    monkeypatch.setattr(edm, "describe_network", here)
     (tmp_path / "net.pkl").write_bytes(text(CASES[name](TRAP.format(trace), trace)))
     with pytest.raises(BadFile) as caught:
         cmtool.load(tmp_path / "net.pkl")
@@ -192,7 +192,7 @@ def mutated(whole, dice):
 
 
 def attempt(n, tmp_path, monkeypatch, trace):
-    monkeypatch.setattr(edm, "describe", here)
+    monkeypatch.setattr(edm, "describe_network", here)
     files, refused = [text(make(TRAP.format(trace))) for make in SOUND], 0
     for i in range(n):
         dice = random.Random(i)
