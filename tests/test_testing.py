@@ -9,12 +9,15 @@ from torch.nn import functional as F
 from cmtool.backbones.mlp import MLP, mlp
 from cmtool.core.editing import operators
 from cmtool.core.solvers import RungeKutta, heun
+from cmtool.evaluation.metric import Metric, Score
+from cmtool.features import Features
 from cmtool.objectives.denoising import Denoising
 from cmtool.objectives.edm import edm
 from cmtool.testing import (
     check_backbone,
     check_dataset,
     check_features,
+    check_metric,
     check_objective,
     check_operator,
     check_solver,
@@ -26,7 +29,7 @@ class Wrong(MLP):
     """A perceptron with one fault."""
 
     def __init__(self, fault, shape, classes):
-        super().__init__(shape, classes, width=16, depth=1, dropout=0.0, augment=0)
+        super().__init__(shape, classes, width=16, depth=1, dropout=0.0)
         self.fault = fault
         if fault == "idle":
             self.idle = nn.Linear(2, 2)
@@ -146,7 +149,7 @@ def test_a_data_set_with_a_fault_is_told_which(dataset, sentence):
         check_dataset(dataset)
 
 
-class Extractor:
+class Extractor(Features):
     name = label = fingerprint = "mean"
     dim = 2
 
@@ -184,6 +187,20 @@ def test_features_with_a_fault_are_told_which(fault, sentence):
     check_features(Extractor())
     with pytest.raises(AssertionError, match=sentence):
         check_features(Extractor(fault))
+
+
+@pytest.mark.parametrize(
+    ("compute", "sentence"),
+    [
+        (lambda pair: iter([]), "one score at least"),
+        (lambda pair: iter([Score("x", float("nan"))]), "is finite"),
+        (lambda pair: iter([Score("x", 1.0), Score("x", 2.0)]), "a name of its own"),
+        (lambda pair: iter([Score("x", float(torch.rand(())))]), "repeatable"),
+    ],
+)
+def test_a_metric_with_a_fault_is_told_which(compute, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_metric(Metric(compute))
 
 
 def skewed(reference):
@@ -227,7 +244,7 @@ def test_a_solver_that_miscounts_is_told():
 class Faulty(Denoising):
     def __init__(self, fault):
         right = edm()
-        super().__init__(right.levels, right.weight, right.preconditioning)
+        super().__init__(right.noise_levels, right.weight, right.requirements.preconditioning)
         self.fault, self.calls, self.own = fault, 0, small_model((3, 8, 8)).requires_grad_(fault == "leak")
 
     def loss(self, model, batch, progress):

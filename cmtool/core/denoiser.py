@@ -1,5 +1,6 @@
 """The one network signature: ``model(x, sigma, labels) -> x_0``."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,12 +16,16 @@ from cmtool.errors import unknown_name
 __all__ = [
     "FORMS",
     "PARAMETERIZATIONS",
+    "TARGET_DIM",
     "TIMES",
+    "AugmentedDenoiser",
     "Denoise",
     "Denoiser",
     "Preconditioned",
     "Preconditioning",
     "broadcast_like",
+    "encode_target",
+    "ode_field",
 ]
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x [B, ...], sigma [B], labels [B] or None) -> x_0
@@ -29,6 +34,15 @@ Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x [B, ...], sigm
 def broadcast_like(value: Tensor, x: Tensor) -> Tensor:
     """A number per sample [B], or one for all [], shaped and typed to multiply ``x`` [B, ...]."""
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value.to(x)
+
+
+def ode_field(model: Denoise, labels: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """The probability-flow ODE: ``dx/dsigma = (x - D(x, sigma)) / sigma`` (Karras et al. 2022, eq. 1 and 3)."""
+
+    def field(x: Tensor, sigma: Tensor) -> Tensor:
+        return (x - model(x, sigma.expand(len(x)), labels)) / broadcast_like(sigma, x)
+
+    return field
 
 
 @cache
@@ -157,6 +171,19 @@ class Preconditioning:
         return c_skip, self.sign * c_out, c_in, c_noise
 
 
+TARGET_DIM = 8  # numbers that encode the noise level to which a step leads
+
+
+def encode_target(t: Tensor, s: Tensor) -> Tensor:
+    """The conditioning of the network on the step from t to s, both [B]: [B, TARGET_DIM], all 0 where s = 0.
+
+    ``p, sin(pi p), 1 - cos(pi p), sin(2 pi p)`` of ``p = s/t``, which differs between short and long steps, and of
+    ``p = s/(1 + s)``, which says at which noise level a long one ends.
+    """
+    p = torch.stack([s / t, s / (1 + s)], 1)
+    return torch.cat([p, (math.pi * p).sin(), 1 - (math.pi * p).cos(), (2 * math.pi * p).sin()], 1)
+
+
 class Preconditioned(Protocol):
     """A denoiser that says what its network is given and predicts."""
 
@@ -172,24 +199,36 @@ class Denoiser(nn.Module):
     A score model returns the mean of x_0, a consistency model the end of the ODE.
     """
 
-    header: Any = None  # what the file says of a loaded model
-    remarks: tuple[str, ...] = ()  # what a user should know of how it was read
-
     def __init__(self, net: nn.Module, preconditioning: Preconditioning):
         super().__init__()
         self.net, self.preconditioning = net, preconditioning
 
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None = None,
+        target_sigma: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
         """``x`` [B, ...], ``sigma`` [B] or [], ``labels`` [B] int64 or None -> [B, ...] in the precision of ``x``.
 
-        The network runs in the precision of its weights, everything around it in that of ``x``. ``hints`` [B, K] say
-        how training images were changed, or where a jump leads; they reach only networks that take them, and nobody
-        else need know of them.
+        The network runs in the precision of its weights, everything around it in that of ``x``. ``target_sigma`` [B] is
+        the noise level that a step of a flow map leads to, 0 when left out, ``augment_labels`` [B, K] say how training
+        images were augmented. Each reaches the network only where it is given: others need not take it.
         """
         c_skip, c_out, _, _ = self.preconditioning(sigma.to(x.device))
-        return broadcast_like(c_skip, x) * x + broadcast_like(c_out, x) * self.raw_output(x, sigma, labels, hints)
+        raw = self.raw_output(x, sigma, labels, target_sigma, augment_labels)
+        return broadcast_like(c_skip, x) * x + broadcast_like(c_out, x) * raw
 
-    def raw_output(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def raw_output(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None = None,
+        target_sigma: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
         """``F(c_in x, c_noise)``, what the network itself predicts, in the precision of ``x``.
 
         Of a network that also predicts its variance, and so gives twice the channels, the first half is taken.
@@ -197,6 +236,29 @@ class Denoiser(nn.Module):
         sigma = sigma.to(x.device).expand(len(x)) if sigma.ndim == 0 else sigma.to(x.device)
         _, _, c_in, c_noise = self.preconditioning(sigma)
         weights = next(self.net.parameters(), x).dtype
-        told = (labels,) if hints is None else (labels, hints.to(weights))
-        inside = self.net((broadcast_like(c_in, x) * x).to(weights), c_noise.to(weights), *told)
+        conditions: dict[str, Tensor] = {}
+        if augment_labels is not None:
+            conditions["augment_labels"] = augment_labels.to(weights)
+        if target_sigma is not None:
+            conditions["target"] = encode_target(sigma, target_sigma.to(x.device)).to(weights)
+        inside = self.net((broadcast_like(c_in, x) * x).to(weights), c_noise.to(weights), labels, **conditions)
         return inside[:, : x.shape[1]].to(x.dtype)
+
+
+class AugmentedDenoiser:
+    """A denoiser that is given the augment labels [B, K] of a batch, and is called like any other."""
+
+    def __init__(self, model: Callable[..., Tensor], augment_labels: Tensor):
+        self.model: Any = model
+        self.augment_labels = augment_labels
+
+    @property
+    def preconditioning(self) -> Preconditioning:
+        return self.model.preconditioning
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, *target_sigma: Tensor) -> Tensor:
+        return self.model(x, sigma, labels, *target_sigma, augment_labels=self.augment_labels)
+
+    def raw_output(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``Denoiser.raw_output`` with the augment labels."""
+        return self.model.raw_output(x, sigma, labels, augment_labels=self.augment_labels)

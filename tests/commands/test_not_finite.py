@@ -24,10 +24,10 @@ def broken(tmp_path):
     def make(value, kind="consistency"):
         path = random_model(tmp_path / f"broken-{kind}.safetensors", (1, 8, 8), kind=kind)
         model = cmtool.load(path)
-        *_, last = model.net.parameters()
+        *_, last = model.model.net.parameters()
         with torch.no_grad():
             last.flatten()[-1] = value
-        save(path, model, model.header)
+        save(path, model.model, model.header)
         return path
 
     return make
@@ -40,8 +40,8 @@ def sick(monkeypatch):
     def install(value, when=lambda x, sigma: torch.ones(len(x), dtype=torch.bool)):
         real = Denoiser.forward
 
-        def forward(self, x, sigma, labels=None, hints=None):
-            out, sick = real(self, x, sigma, labels, hints), when(x, sigma.expand(len(x)))
+        def forward(self, x, sigma, labels=None, target_sigma=None, augment_labels=None):
+            out, sick = real(self, x, sigma, labels, target_sigma, augment_labels), when(x, sigma.expand(len(x)))
             return torch.where(sick.reshape(-1, *[1] * (x.ndim - 1)), value, out)
 
         monkeypatch.setattr(Denoiser, "forward", forward)

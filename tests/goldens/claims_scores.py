@@ -11,7 +11,6 @@ from claims_training import edm_gradients
 from harness import SDE, Case, claim, classes_of, edm_model, gradients, tiny_net
 from torch import Tensor, nn
 
-from cmtool.commands.generation.noise_setup import OpenAIRun, edm_noise
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.noise import STEP, Noise
 from cmtool.core.process import VE
@@ -21,20 +20,21 @@ from cmtool.objectives.edm import edm
 from cmtool.objectives.objective import Batch
 from cmtool.objectives.score_matching import ddpm, dsm, ncsn
 from cmtool.options.types import Seeds
+from cmtool.pipelines.noise_setup import OpenAIRun, edm_noise
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, train
+from cmtool.training.loop import LoopConfig, State, train
 
 
 @claim("edm_loss")
 def denoising(case: Case) -> None:
     """Theirs is a sum over pixels, ours a mean; the loss of single pixels is compared through its mean."""
-    first, images, hints = case.tape.next().double().flatten(), case.inputs["images"], None
+    first, images, augment_labels = case.tape.next().double().flatten(), case.inputs["images"], None
     if "augment" in case.spec:
-        images, hints = augmented(case, images, case.settings["noise_calls"][1:-1])
+        images, augment_labels = augmented(case, images, case.settings["noise_calls"][1:-1])
     objective, u = EDM_LOSSES[case.spec["loss"]](case, first)
     model = edm_model(case)
     model.preconditioning = scaled(case, case.spec["precond"], arguments(case))
-    batch = Batch(images, case.tape.next(), u, classes_of(case.inputs.get("labels")), hints)
+    batch = Batch(images, case.tape.next(), u, classes_of(case.inputs.get("labels")), augment_labels)
     loss = objective.loss(model, batch, 0.0)
     case.near("loss", loss, case.outputs["loss"].flatten(1).mean(1))
     case.leave("loss", "compared through its mean over pixels")
@@ -71,9 +71,9 @@ EDM_LOSSES = {"EDMLoss": edm_loss, "VPLoss": vp_loss, "VELoss": ve_loss}
 
 @claim("edm_augment")
 def augmentation(case: Case) -> None:
-    images, hints = augmented(case, case.inputs["images"], case.settings["noise_calls"])
+    images, augment_labels = augmented(case, case.inputs["images"], case.settings["noise_calls"])
     case.check("images", images)
-    case.check("labels", hints)
+    case.check("labels", augment_labels)
 
 
 @claim("edm_seeds")
@@ -225,7 +225,7 @@ def training(case: Case, objective: Denoising) -> None:
         return of["lr"] * (min(n / size / of["warmup"], 1) if of["warmup"] > 0 else 1)
 
     clip = max(of["grad_clip"], 0)  # theirs is switched off by a negative number, ours by 0
-    reports = list(train(state, batches(), case.spec["steps"] * size, rate, clip=clip))
+    reports = list(train(state, batches(), case.spec["steps"] * size, rate, LoopConfig(clip=clip)))
     case.check("train_losses", torch.stack([report.loss for report in reports]))
     for name, averaged in state.average.model.net.state_dict().items():
         theirs = name.removeprefix("net.")
