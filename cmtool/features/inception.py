@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cmtool.assets import Asset, locate
 from cmtool.errors import unknown_name
+from cmtool.features import Features
 from cmtool.features.inception_net import InceptionNet
 from cmtool.features.inputs import in_pieces, rgb
 from cmtool.features.resizing import ScriptedInception, resize_tensorflow, resizer
@@ -39,7 +40,7 @@ PIECE, LARGE = 4, 32  # images a pass, on a processor and on an accelerator
 MODES = ("clean", "legacy_pytorch", "legacy_tensorflow")
 
 
-class Inception:
+class Inception(Features):
     """The 2048 pooled features of the Inception network of 2015-12-05.
 
     ``mode`` is the way images reach its 299 x 299 pixels: ``clean`` (bicubic with an antialiasing filter, in floating

@@ -1,25 +1,20 @@
 """``points``: a point is its own features."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from cmtool.errors import UsageError
+from cmtool.features import Features
 
 __all__ = ["Points", "points"]
 
 
-@dataclass(frozen=True)
-class Points:
+class Points(Features):
     """The identity on float32 [B, dim]: the distance compares mean and covariance of the points themselves."""
 
-    dim: int
-    name = "points"
-    label = "FD-points"
+    name, label = "points", "FD-points"
 
-    @property
-    def fingerprint(self) -> str:
-        return f"points {self.dim}"
+    def __init__(self, dim: int):
+        self.dim, self.fingerprint = dim, f"points {dim}"
 
     def __call__(self, points: Tensor, /) -> Tensor:
         if points.ndim != 2:

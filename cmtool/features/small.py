@@ -8,6 +8,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from cmtool.errors import BadFile
+from cmtool.features import Features
 from cmtool.features.inputs import in_pieces, rgb
 
 __all__ = ["SHA256", "WEIGHTS", "Net", "Small", "small"]
@@ -41,7 +42,7 @@ def _layer(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1)]
 
 
-class Small:
+class Small(Features):
     """64 features of images of any size, seen at 32 x 32 pixels: uncorrelated and of unit variance on what was learned.
 
     The network was taught by ``train_small`` on the data sets digits and shapes to tell what a picture shows and how

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from cmtool.options.types import Check, Spec
 
@@ -54,7 +54,12 @@ class OptionField:
     @property
     def plugin(self) -> bool:
         """Whether the value is a name with options of its own."""
-        return Spec in (self.kind, *get_args(self.kind))
+        return Spec in (self.kind, *get_args(self.kind)) and not self.plugins
+
+    @property
+    def plugins(self) -> bool:
+        """Whether the value is several names, each with options of its own."""
+        return get_origin(self.kind) is tuple and Spec in get_args(self.kind)
 
     @property
     def switch(self) -> bool:

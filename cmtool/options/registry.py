@@ -1,23 +1,26 @@
 """Plugins: names are read from package metadata, and only the chosen one is imported.
 
 Built-ins register through the same entry points in our own ``pyproject.toml``. A plugin is a function whose
-keyword-only (or defaulted) arguments are its options; the signature is the schema.
+keyword-only (or defaulted) arguments are its options; the signature is the schema. A checkpoint format is an object,
+``files.model_format.Format``, and the function is its ``read``: ask ``factory(group, name)`` wherever options or a
+docstring are wanted, and ``get(group, name)`` for the plugin itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cmtool.errors import CmtoolError, UsageError, unknown_name
 from cmtool.options.plugin_option import REQUIRED, options_of, parse_option
 
-__all__ = ["GROUPS", "build", "get", "names", "options", "providers", "typed"]
+__all__ = ["GROUPS", "build", "factory", "get", "names", "options", "providers", "typed"]
 
 GROUPS = {
     "backbones": "network architecture",
     "formats": "checkpoint format",
     "datasets": "data set",
     "features": "feature extractor",
+    "metrics": "metric",
     "assets": "published file",
     "operators": "editing task",
     "solvers": "solver",
@@ -70,6 +73,12 @@ def get(group: str, name: str) -> Any:
         ) from error
 
 
+def factory(group: str, name: str) -> Callable[..., Any]:
+    """The function whose signature holds the options of a plugin, and whose docstring is its help."""
+    plugin = get(group, name)
+    return plugin.read if group == "formats" else plugin
+
+
 def options(factory: Any) -> dict[str, Any]:
     """The options of a factory with their defaults: its keyword-only arguments."""
     return {name: option.default for name, option in options_of(factory).items()}
@@ -85,8 +94,8 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     name = spec.pop("name", None)
     if not name:
         raise UsageError(f"a {GROUPS[group]} needs a name", f"there are: {', '.join(names(group))}")
-    factory = get(group, name)
-    allowed = options_of(factory)
+    make = factory(group, name)
+    allowed = options_of(make)
     for key in spec:
         if key not in allowed:
             raise unknown_name(f"option of {GROUPS[group]} '{name}'", key, allowed)
@@ -95,7 +104,7 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
         raise UsageError(f"{GROUPS[group]} '{name}' needs the option '{missing[0]}'")
     what = "option '{}' of " + f"{GROUPS[group]} '{name}'"
     theirs = {key: parse_option(allowed[key], what.format(key), value) for key, value in spec.items()}
-    return factory(*args, **{**{k: v for k, v in given.items() if k in allowed}, **theirs})
+    return make(*args, **{**{k: v for k, v in given.items() if k in allowed}, **theirs})
 
 
 def typed(factory: Any, what: str, key: str, value: Any) -> Any:

@@ -74,15 +74,15 @@ def test_augment_labels_are_not_mistaken_for_a_target(well, tmp_path):
     assert origin.header.backbone["augment_dim"] == job.header.backbone["augment_dim"] == 9
     assert "target_dim" not in origin.header.backbone and job.header.backbone["target_dim"] == 8
     assert not job.state.model.net.embedding.map_target.weight.any()
-    assert torch.equal(job.state.model.net.enter.weight, origin.net.enter.weight)
+    assert torch.equal(job.state.model.net.enter.weight, origin.model.net.enter.weight)
 
 
 def test_training_goes_on_with_what_a_flow_map_has_learnt(student):
     options = TrainCtOptions(init=student, data=Spec(name="digits"), method=Spec(name="meanflow"))
     job, origin = build_training(options, CPU), load(student)
-    assert origin.net.embedding.map_target.weight.any()
-    assert torch.equal(job.state.model.net.embedding.map_target.weight, origin.net.embedding.map_target.weight)
-    assert job.state.model.preconditioning == origin.preconditioning
+    assert origin.model.net.embedding.map_target.weight.any()
+    assert torch.equal(job.state.model.net.embedding.map_target.weight, origin.model.net.embedding.map_target.weight)
+    assert job.state.model.preconditioning == origin.model.preconditioning
 
 
 def test_a_method_without_jumps_makes_a_plain_consistency_model_of_it(student):

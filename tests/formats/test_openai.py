@@ -11,7 +11,8 @@ from cmtool.errors import BadFile, UsageError
 from cmtool.files.checkpoint import digest, load, save
 from cmtool.files.model_files import format_of
 from cmtool.formats import openai as module
-from cmtool.formats.openai_networks import HiddenOptions, read_architecture
+from cmtool.formats.openai_networks import HiddenOptions, read_adm_shape
+from cmtool.options.hint_words import word_hint
 
 CM = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 GUIDED = {"format": {"schedule": "cosine", "side": 16}, "backbone": {"head_width": 16, "qkv": "legacy"}}
@@ -46,7 +47,7 @@ def file(tmp_path):
     ],
 )
 def test_the_tensors_tell_the_architecture(tmp_path, options, classes):
-    shown = read_architecture(tmp_path, weights(16, classes, **options))
+    shown = read_adm_shape(tmp_path, weights(16, classes, **options))
     wanted = {**SPEC, "scale_shift": True, "updown": True, "learn_variance": False, **options, "name": "adm"}
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
     assert found.pop("qkv", "new") == wanted.pop("qkv", "flash")
@@ -61,7 +62,7 @@ def test_a_consistency_model_has_its_boundary_and_a_score_model_has_none(file):
     low = torch.full((2,), 0.002)
     with torch.no_grad():
         assert torch.equal(student(X, low), X)
-        inside = teacher.net(X / (SIGMA**2 + 0.25).sqrt()[:, None, None, None], 250 * SIGMA.log())
+        inside = teacher.model.net(X / (SIGMA**2 + 0.25).sqrt()[:, None, None, None], 250 * SIGMA.log())
         a, b = 0.25 / (SIGMA**2 + 0.25), 0.5 * SIGMA / (SIGMA**2 + 0.25).sqrt()
         expected = a[:, None, None, None] * X + b[:, None, None, None] * inside
         torch.testing.assert_close(teacher(X, SIGMA), expected, atol=1e-4, rtol=1e-5)
@@ -76,7 +77,7 @@ def test_guided_diffusion_predicts_the_noise_of_numbered_steps(tmp_path, schedul
     steps, labels = torch.tensor([500, 12]), torch.tensor([3, -1])
     sigma = ladder[steps].float()
     kept = 1 / (1 + sigma**2).sqrt()  # what the process leaves of an image
-    noise = model.net.outputs(kept[:, None, None, None] * X, steps.float(), labels)
+    noise = model.model.net.outputs(kept[:, None, None, None] * X, steps.float(), labels)
     assert noise.shape[1] == 6
     expected = X - sigma[:, None, None, None] * noise[:, :3]
     torch.testing.assert_close(model(X, sigma, labels), expected, atol=1e-3, rtol=1e-3)
@@ -89,8 +90,10 @@ def test_everything_that_is_missing_is_said_at_once(file, tmp_path):
     with pytest.raises(UsageError) as told:
         cmtool.load(file)
     assert told.value.message == f"{file} does not say backbone.head_width, format.side, format.kind"
-    assert f"{file}.yaml" in told.value.hint
-    assert told.value.hint.endswith("--set backbone.head_width=64 --set format.side=64 --set format.kind=consistency")
+    assert f"{file}.yaml" in word_hint(told.value.hint)
+    assert word_hint(told.value.hint).endswith(
+        "--set backbone.head_width=64 --set format.side=64 --set format.kind=consistency"
+    )
     with pytest.raises(UsageError, match=r"does not say backbone.qkv, format.side, format.schedule$"):
         cmtool.load(write(tmp_path / "guided.pt", qkv="legacy"), backbone={"head_width": 32})
 
@@ -100,8 +103,10 @@ def test_heads_that_are_counted_are_counted_on_the_way_up_too(tmp_path, file):
     """Their number shows nowhere, and a network of other ones computes something else from the same tensors."""
     with pytest.raises(UsageError, match=r"does not say backbone.heads_upsample$") as told:
         cmtool.load(file, format=CM["format"], backbone={"heads": 2})
-    assert told.value.hint.endswith("--set backbone.heads_upsample=2")
-    nets = [cmtool.load(file, format=CM["format"], backbone={"heads": 2, "heads_upsample": n}).net for n in (2, 4)]
+    assert word_hint(told.value.hint).endswith("--set backbone.heads_upsample=2")
+    nets = [
+        cmtool.load(file, format=CM["format"], backbone={"heads": 2, "heads_upsample": n}).model.net for n in (2, 4)
+    ]
     same, other = (net(X, SIGMA) for net in nets)
     assert (same - other).abs().max() > 1e-3
     middle = write(tmp_path / "middle.pt", attention=())  # where the way up has no attention
@@ -136,7 +141,7 @@ def test_an_upsampler_is_refused(tmp_path):
         ({"backbone": {"head_width": 48}}, "cannot cut 64 channels into heads 48 wide"),
         ({"backbone": {"hat": 1}}, "unknown option of network architecture 'adm' 'hat'"),
         ({"format": {**CM["format"], "schedule": "linear"}}, "format.schedule=linear contradicts"),
-        ({"format": {**CM["format"], "kind": "consistent"}}, "unknown kind of model 'consistent'"),
+        ({"format": {**CM["format"], "kind": "consistent"}}, "option 'kind' of checkpoint format '\\w+' 'consistent'"),
         ({"format": {**CM["format"], "hat": 1}}, "unknown option of checkpoint format 'openai' 'hat'"),
         ({"format": {**CM["format"], "side": 9}}, "a side that is a multiple of 2"),
         ({"format": {**CM["format"], "name": "openia"}}, "unknown checkpoint format 'openia'"),
@@ -189,7 +194,7 @@ def test_a_name_counts_for_nothing_where_the_tensors_are_others(tmp_path):
 
 def test_what_is_saved_as_ours_is_the_same_model(file, tmp_path):
     model = cmtool.load(file, **CM)
-    save(tmp_path / "ours.safetensors", model, model.header)
+    save(tmp_path / "ours.safetensors", model.model, model.header)
     ours = load(tmp_path / "ours.safetensors")
     with torch.no_grad():
         assert torch.equal(ours(X, SIGMA), model(X, SIGMA))
@@ -201,7 +206,7 @@ def test_what_is_saved_as_ours_is_the_same_model(file, tmp_path):
 def test_weights_in_float16_come_as_float32(file, tmp_path):
     short = {name: value.half() for name, value in weights().items()}
     torch.save(short, tmp_path / "short.pt")
-    net = cmtool.load(tmp_path / "short.pt", **CM).net
+    net = cmtool.load(tmp_path / "short.pt", **CM).model.net
     assert all(torch.equal(value, short[name].float()) for name, value in net.state_dict().items())
 
 

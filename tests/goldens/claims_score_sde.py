@@ -15,7 +15,7 @@ from cmtool.core.denoiser import Denoiser, broadcast_like
 from cmtool.core.discrete_processes import DDPM
 from cmtool.core.process import VE, VP, Process, SubVP
 from cmtool.formats.score_sde import SIDES
-from cmtool.formats.score_sde_networks import read_architecture
+from cmtool.formats.score_sde_networks import read_ncsnpp_shape
 from cmtool.options import registry
 
 PROCESSES: dict[str, tuple[str, str, type[Process]]] = {  # of ours: with times, with numbered steps
@@ -62,14 +62,14 @@ class Reference:
     def denoiser(self) -> Denoiser:
         """Read from their file, or from one with their tensors alone in their layout."""
         if (self.case.folder / "checkpoint.pth").is_file():
-            return cmtool.load(self.case.folder / "checkpoint.pth", **self.about)
+            return cmtool.load(self.case.folder / "checkpoint.pth", **self.about).model
         with TemporaryDirectory() as place:
             path, named = Path(place) / "checkpoint_1.pth", self.case.weights["model"]
             learnt = [tensor for name, tensor in named.items() if name not in ("sigmas", "all_modules.0.W")]
             model = {f"module.{name}": tensor for name, tensor in named.items()}
             ema = {"decay": 0.999, "num_updates": 1, "shadow_params": learnt}
             torch.save({"optimizer": {}, "model": model, "ema": ema, "step": 1}, path)
-            return cmtool.load(path, **self.about)
+            return cmtool.load(path, **self.about).model
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Theirs map images in [0, 1] to [-1, 1], and may divide by sigma, where ours leave both to others."""
@@ -114,7 +114,7 @@ def published(case: Case) -> None:
     """
     for name, recorded in case.expected.items():
         theirs = {key: value for key, value in recorded["state"].items() if key != "sigmas"}
-        shown = read_architecture(
+        shown = read_ncsnpp_shape(
             case.folder, {key: torch.empty(shape, device="meta") for key, (shape, _) in theirs.items()}
         )
         words, side = set(re.split(r"[\W_]+", name)), SIDES[shown.layers]

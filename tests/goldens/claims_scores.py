@@ -11,7 +11,6 @@ from claims_training import edm_gradients
 from harness import SDE, Case, claim, classes_of, edm_model, gradients, tiny_net
 from torch import Tensor, nn
 
-from cmtool.commands.generation.noise_setup import OpenAIRun, edm_noise
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.noise import STEP, Noise
 from cmtool.core.process import VE
@@ -21,6 +20,7 @@ from cmtool.objectives.edm import edm
 from cmtool.objectives.objective import Batch
 from cmtool.objectives.score_matching import ddpm, dsm, ncsn
 from cmtool.options.types import Seeds
+from cmtool.pipelines.noise_setup import OpenAIRun, edm_noise
 from cmtool.training.ema import EMA
 from cmtool.training.loop import LoopConfig, State, train
 

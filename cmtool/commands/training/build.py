@@ -12,16 +12,17 @@ import torch
 import cmtool
 from cmtool.bundled import bundled
 from cmtool.class_names import known_names, match_classes, some_names
-from cmtool.commands.generation.guided_model import apply_guidance
-from cmtool.commands.inputs import anchor_paths, checkpoint_path, open_dataset
 from cmtool.core.denoiser import Denoiser
 from cmtool.datasets.views import RelabelledDataset
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.model_files import open_any, parent_record
+from cmtool.files.model_format import LoadedModel
 from cmtool.objectives.objective import Objective
 from cmtool.options import registry
 from cmtool.options.ema_spec import parse_ema_specs
+from cmtool.pipelines.guidance import apply_guidance
+from cmtool.pipelines.inputs import anchor_paths, checkpoint_path, open_dataset
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 from cmtool.training.augment import Augment
 from cmtool.training.batches import BatchConfig, Batches
@@ -49,7 +50,7 @@ class ModelStart:
     objective: Objective
     backbone: Mapping[str, Any]
     sigma_data: float
-    parent: Denoiser | None = None
+    parent: LoadedModel[Denoiser] | None = None
     path: Path | None = None
     guide: Path | None = None
     augment: Augment | None = None
@@ -69,7 +70,7 @@ def build_training(options: TrainOptions, device: torch.device, dataset: Any = N
 
     torch.manual_seed(options.seed)
     net = _network(start, tuple(dataset.shape), num_classes)
-    given = start.parent.preconditioning if start.parent else None
+    given = start.parent.model.preconditioning if start.parent else None
     model = Denoiser(net, choose_preconditioning(requirements, start.sigma_data, given)).to(device)
     objective, averages = start.objective.to(device), parse_ema_specs(options.ema)
     state = build_state(model, objective, options.optimizer, options.lr, averages)
@@ -84,7 +85,7 @@ def _network(start: ModelStart, shape: tuple[int, ...], num_classes: int) -> tor
     if start.parent is None:
         return build_network(start.backbone, shape, num_classes, {}, {})
     try:
-        weights = start.parent.net.state_dict()
+        weights = start.parent.model.net.state_dict()
         return build_network(start.backbone, shape, num_classes, start.parent.header.backbone, weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
@@ -105,7 +106,7 @@ def _augment(options: TrainOptions) -> Augment | None:
 def _ct(options: TrainCtOptions) -> ModelStart:
     path = checkpoint_path(options.init) if options.init else None
     parent = open_any(path) if path else None
-    sigma_data = parent.preconditioning.sigma_data if parent else options.sigma_data
+    sigma_data = parent.model.preconditioning.sigma_data if parent else options.sigma_data
     objective = registry.build("train_ct", options.method, **_sigmas(options, sigma_data))
     _check_start(objective, options.method["name"], parent, path)
     augment = _augment(options)
@@ -114,7 +115,7 @@ def _ct(options: TrainCtOptions) -> ModelStart:
     return ModelStart(objective, backbone, sigma_data, parent, path, augment=augment)
 
 
-def _check_start(objective: Objective, method: str, parent: Denoiser | None, path: Path | None) -> None:
+def _check_start(objective: Objective, method: str, parent: LoadedModel[Denoiser] | None, path: Path | None) -> None:
     """UsageError for a method that goes on from a kind of model that was not given."""
     kind, wanted = parent.header.kind if parent else None, objective.requirements.starts_from
     if wanted in (None, kind):
@@ -128,14 +129,15 @@ def _check_start(objective: Objective, method: str, parent: Denoiser | None, pat
 
 def _distill(options: DistillOptions) -> ModelStart:
     path = checkpoint_path(options.teacher or bundled("score"))
-    teacher = open_any(path).requires_grad_(False)
+    teacher = open_any(path)
+    teacher.model.requires_grad_(False)
     if teacher.header.kind != "score":
         raise UsageError(
             f"{path} is a consistency model, and distill learns from a score model",
             "train one with 'cmtool train-score', or go on training this one with 'cmtool train-ct --init'",
         )
-    sigma_data = teacher.preconditioning.sigma_data
-    followed = apply_guidance(teacher, path, options)
+    sigma_data = teacher.model.preconditioning.sigma_data
+    followed = apply_guidance(teacher, options).model
     objective = registry.build("distill", options.method, followed, **_sigmas(options, sigma_data))
     guide = checkpoint_path(options.guidance_model) if options.guidance_model else None
     augment = _augment(options)
@@ -145,7 +147,7 @@ def _distill(options: DistillOptions) -> ModelStart:
     return ModelStart(objective, backbone, sigma_data, teacher, path, guide, augment)
 
 
-def _check_teacher(teacher: Denoiser, path: Path, options: DistillOptions) -> None:
+def _check_teacher(teacher: LoadedModel[Denoiser], path: Path, options: DistillOptions) -> None:
     """UsageError for a teacher that does not know how an image was augmented."""
     if not teacher.header.backbone.get("augment_dim"):
         raise UsageError(

@@ -8,19 +8,21 @@ the batch; its run is repeated here from its beginning, but the network sees no 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from cmtool.commands.generation.generate import Classes, draw, in_batches, labels_of
-from cmtool.commands.generation.sampler_setup import SamplerSetup
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
 from cmtool.core.pixels import truncate_to_pixels
 from cmtool.core.published_noise import OrderedNoise, PerSampleNoise, SharedNoise, ode_draw, step_draw
 from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, Sampler
 from cmtool.errors import UsageError
+from cmtool.files.model_format import LoadedModel
 from cmtool.options.types import Seeds
+from cmtool.pipelines.sampler_setup import SamplerSetup
+from cmtool.pipelines.sampling import Classes, draw, in_batches, labels_of
 from cmtool.settings import SampleOptions
 
 __all__ = ["Drawn", "OpenAIRun", "edm_class", "edm_noise", "image_source", "openai_run", "seeds_of"]
@@ -47,16 +49,18 @@ def seeds_of(options: SampleOptions) -> Seeds:
     return Seeds([range(options.n)])
 
 
-def image_source(model: Denoiser | Guided, plan: SamplerSetup, options: SampleOptions, rule: Classes) -> Drawn:
+def image_source(
+    loaded: LoadedModel[Denoiser | Guided], plan: SamplerSetup, options: SampleOptions, rule: Classes
+) -> Drawn:
     """What makes the images of some seeds. UsageError where the program in question never sampled so."""
     if _is_openai(options):
-        return openai_run(model, plan, options).source(model, plan, rule)
-    source = partial(in_batches, model, plan, batch=options.batch, klass=rule)
+        return openai_run(loaded, plan, options).source(loaded, plan, rule)
+    source = partial(in_batches, loaded, plan, batch=options.batch, klass=rule)
     if options.noise == "edm":
-        device = _device(model)
+        device = loaded.device
         if device.type == "mps":
             raise UsageError("EDM samples in double precision, which mps does not have", "add --device cpu")
-        place, classes = _place(plan.sampler, options), model.header.num_classes
+        place, classes = _place(plan.sampler, options), loaded.header.num_classes
         return partial(source, make_noise=lambda seeds: edm_noise(seeds, place, classes, device))
     return source
 
@@ -69,9 +73,9 @@ def edm_noise(
     return OrderedNoise(generators, place, classes, torch.float64)
 
 
-def edm_class(model: Denoiser | Guided, options: SampleOptions) -> Callable[[int], int] | None:
+def edm_class(loaded: LoadedModel[Denoiser | Guided], options: SampleOptions) -> Callable[[int], int] | None:
     """The class that EDM's program draws for a seed, after its start; None where it is given, or there are none."""
-    header, device = model.header, _device(model)
+    header, device = loaded.header, loaded.device
     if options.noise != "edm" or not header.num_classes or options.klass is not None or options.classes is not None:
         return None
 
@@ -83,7 +87,7 @@ def edm_class(model: Denoiser | Guided, options: SampleOptions) -> Callable[[int
     return draw_class
 
 
-def openai_run(model: Denoiser | Guided, plan: SamplerSetup, options: SampleOptions) -> "OpenAIRun":
+def openai_run(loaded: LoadedModel[Denoiser | Guided], plan: SamplerSetup, options: SampleOptions) -> "OpenAIRun":
     """The run of OpenAI's program that the options describe. UsageError where they cannot."""
     batch, sampler = options.batch, plan.sampler
     if isinstance(batch, str):
@@ -107,7 +111,7 @@ def openai_run(model: Denoiser | Guided, plan: SamplerSetup, options: SampleOpti
     else:  # a single step is the sampler onestep there, which draws nothing after the start
         draws = 1 if steps == 1 and not options.ts else 1 + steps
     individual = options.noise == "openai-indiv"
-    return OpenAIRun(options.n, batch, options.seed, draws, place, individual, _device(model))
+    return OpenAIRun(options.n, batch, options.seed, draws, place, individual, loaded.device)
 
 
 @dataclass(frozen=True)
@@ -130,21 +134,17 @@ class OpenAIRun:
         rows, kind = range(self.batch), PerSampleNoise.openai if self.individual else SharedNoise
         return OrderedNoise(kind(rows, self.total, self.seed, self.device), self.place)
 
-    def source(self, model: Denoiser | Guided, plan: SamplerSetup, rule: Classes) -> Drawn:
+    def source(self, loaded: LoadedModel[Denoiser | Guided], plan: SamplerSetup, rule: Classes) -> Drawn:
         """What makes images by their numbers, which ascend."""
 
         def images(numbers: Sequence[int]) -> Iterator[Batch]:
             noise = self.noise()
-            for start in range(0, self.total, self.batch):
-                wanted = [i for i in numbers if start <= i < start + self.batch]
-                if not wanted:
-                    continue
-                noise.first = start // self.batch * self.draws
-                labels, spent = (
-                    labels_of(range(start, start + self.batch), model.header.num_classes, rule),
-                    plan.nfe_used,
-                )
-                made = draw(model, plan, noise, labels, pixels=truncate_to_pixels)
+            for number, group in groupby(numbers, lambda i: i // self.batch):
+                wanted, start = list(group), number * self.batch
+                noise.first = number * self.draws
+                labels = labels_of(range(start, start + self.batch), loaded.header.num_classes, rule)
+                spent = plan.nfe_used
+                made = draw(loaded, plan, noise, labels, pixels=truncate_to_pixels)
                 plan.nfe_used = spent + (plan.nfe_used - spent) // self.batch * len(wanted)
                 rows = torch.tensor([i - start for i in wanted])
                 yield wanted, made[rows], None if labels is None else labels[rows]
@@ -154,10 +154,6 @@ class OpenAIRun:
 
 def _is_openai(options: SampleOptions) -> bool:
     return options.noise.startswith("openai")
-
-
-def _device(model: Denoiser | Guided) -> torch.device:
-    return next(model.parameters()).device
 
 
 def _place(sampler: Sampler, options: SampleOptions) -> Callable[[int], int]:
