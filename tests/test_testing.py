@@ -233,7 +233,9 @@ def test_a_solver_of_another_order_is_told(solver, sentence):
 
 
 class Costly(RungeKutta):
-    nfe_per_step = 1
+    @property
+    def nfe_per_step(self) -> int:
+        return 1
 
 
 def test_a_solver_that_miscounts_is_told():

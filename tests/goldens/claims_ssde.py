@@ -137,6 +137,10 @@ class OnRungs:
     update: Update
     ladder: DDPM | NCSN
 
+    @property
+    def nfe(self) -> int:
+        return self.update.nfe
+
     def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         at = rung(t, len(self.ladder))
         return self.update(replace(sde, process=self.ladder, score=lambda x, _: sde.score(x, t)), x, at, at - 1)
@@ -148,6 +152,10 @@ class OnScale:
 
     update: Update
     ladder: DDPM
+
+    @property
+    def nfe(self) -> int:
+        return self.update.nfe
 
     def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         at = rung(t, len(self.ladder))
@@ -168,6 +176,9 @@ class Borrowed(Process):
     def sigma(self, t: Tensor) -> Tensor:
         return self.process.sigma(t)
 
+    def time(self, sigma: Tensor) -> Tensor:
+        return self.process.time(sigma)
+
     def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         return self.ladder.transition(self.at, self.at - 1)
 
@@ -178,6 +189,10 @@ class Short:
 
     update: Update
     n: int
+
+    @property
+    def nfe(self) -> int:
+        return self.update.nfe
 
     def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         return self.update(sde, x, t, t - 1 / self.n)
