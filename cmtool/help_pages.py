@@ -142,7 +142,7 @@ def _flag(d: OptionField) -> str:
 
 
 def _describe(d: OptionField) -> str:
-    default = d.shown or _shown(d.default)
+    default = d.shown or d.usual or _shown(d.default)
     return f"{d.help} [{default}]" if default else d.help
 
 

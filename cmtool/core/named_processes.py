@@ -1,21 +1,24 @@
-"""Processes by name with their options, and the one that a model was trained with."""
+"""Processes by name with their options, and the one that a model was trained with.
 
-from collections.abc import Callable, Mapping, Sequence
+A plugin of the group ``cmtool.processes`` takes the range of noise levels and what the network predicts; its
+keyword-only arguments are its options.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cmtool.core.denoiser import Preconditioning
 from cmtool.core.discrete_processes import DDPM, NCSN
 from cmtool.core.process import EDM, VE, VP, FlowMatching, Process, SubVP, TrigFlow
 from cmtool.core.rescaled_processes import SquareRoot, rescale_process
-from cmtool.errors import UsageError, unknown_name
+from cmtool.errors import UsageError
 from cmtool.options import registry
+from cmtool.options.plugin_option import PluginOption, options_of, parse_option, unknown_option
 
-__all__ = ["PROCESSES", "build_process", "linear_betas", "process_of", "span", "typed_options"]
+__all__ = ["build_process", "linear_betas", "process_of", "span", "typed_options"]
 
 DISCRETE_STEPS = 1000
-
-# Each takes the range of levels and what the network predicts; its keyword-only arguments are its options.
-Make = Callable[..., Process]
+SCALING = PluginOption("scaling", "own", str, "the scale s(t) of x: the process's own, that of unit variance, or 1")
 
 
 def linear_betas(beta_min: float, beta_max: float) -> tuple[float, float]:
@@ -123,9 +126,6 @@ def ncsn(
     return NCSN.geometric(max(steps, 2), *span(sigma_min or low, sigma_max or high))
 
 
-PROCESSES: dict[str, Make] = {
-    make.__name__: make for make in (edm, ve, vp, subvp, sqrt, flow, trigflow, ddpm, cosine, ncsn)
-}
 # What a network is told of the noise level gives away the process that it was trained with.
 PROCESS_OF_TIME = {"vp": "vp", "subvp": "subvp", "log-half": "ve", "flow": "flow", "angle": "trigflow", "ddpm": "ddpm"}
 
@@ -142,21 +142,20 @@ def build_process(
     own = own or Preconditioning()
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name, scaling = options.pop("name", None) or _parameterization(own), options.pop("scaling", "own")
-    if name not in PROCESSES:
-        raise unknown_name("process", name, PROCESSES)
-    typed = typed_options(f"process '{name}'", PROCESSES[name], options, also=["scaling"])
-    return rescale_process(PROCESSES[name](sigma_min, sigma_max, own, **typed), str(scaling))
+    make = registry.get("processes", name)
+    typed = typed_options(f"process '{name}'", make, options, also={"scaling": SCALING})
+    return rescale_process(make(sigma_min, sigma_max, own, **typed), str(scaling))
 
 
 def typed_options(
-    what: str, make: Callable[..., Any], options: Mapping[str, Any], also: Sequence[str] = ()
+    what: str, make: Callable[..., Any], options: Mapping[str, Any], also: Mapping[str, PluginOption] | None = None
 ) -> dict[str, Any]:
-    """The options as the types that ``make`` takes; UsageError for one it does not have."""
-    allowed = registry.options(make)
+    """The options as the types that ``make`` takes; UsageError for one that neither it nor ``also`` has."""
+    allowed = options_of(make)
     for key in options:
         if key not in allowed:
-            raise unknown_name(f"option of the {what}", key, [*allowed, *also])
-    return {key: registry.typed(make, f"option '{key}' of the {what}", key, value) for key, value in options.items()}
+            raise unknown_option(what, key, {**allowed, **(also or {})})
+    return {key: parse_option(allowed[key], f"option '{key}' of the {what}", value) for key, value in options.items()}
 
 
 def process_of(preconditioning: Preconditioning, sigma_min: float, sigma_max: float) -> Process:

@@ -1,6 +1,10 @@
-"""Grids of noise levels by name with their options: how the steps of a score model are spaced."""
+"""Sigma schedules by name with their options: how the steps of a score model are spaced.
 
-from collections.abc import Callable, Mapping
+A plugin of the group ``cmtool.schedules`` takes the number of levels, the two ends, the process of the sampler and what
+the network predicts; its keyword-only arguments are its options.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,12 +16,11 @@ from cmtool.core.discrete_processes import DDPM
 from cmtool.core.named_processes import build_process, span, typed_options
 from cmtool.core.process import EDM, Process
 from cmtool.core.rescaled_processes import RescaledProcess, SquareRoot
-from cmtool.errors import UsageError, unknown_name
+from cmtool.errors import UsageError
+from cmtool.options import registry
+from cmtool.options.plugin_option import options_of
 
-__all__ = ["GRIDS", "default_schedule", "sigma_schedule"]
-
-# Each takes (n, sigma_min, sigma_max, process of the walk, what the network predicts) and options of its own.
-Make = Callable[..., Tensor]
+__all__ = ["default_schedule", "sigma_schedule"]
 
 
 def karras(n: int, low: float, high: float, process: Process, own: Preconditioning, *, rho: float = 7.0) -> Tensor:
@@ -59,18 +62,26 @@ def iddpm(
     return sigma_schedules.evenly_spaced_steps(rungs, n, low, high)
 
 
-def vp(n: int, low: float, high: float, process: Process, own: Preconditioning, **options: Any) -> Tensor:
+def vp(
+    n: int,
+    low: float,
+    high: float,
+    process: Process,
+    own: Preconditioning,
+    *,
+    beta_min: float | None = None,
+    beta_max: float | None = None,
+    start: float | None = None,
+) -> Tensor:
     """Even times of VP, with the options of that process."""
-    return time(n, low, high, build_process({"name": "vp", **options}, low, high, own), own)
+    said = {"name": "vp", "beta_min": beta_min, "beta_max": beta_max, "start": start}
+    return time(n, low, high, build_process(said, low, high, own), own)
 
 
 def time(n: int, low: float, high: float, process: Process, own: Preconditioning) -> Tensor:
     """Even times of the process that the walk is taken in."""
     ends = process.time(torch.tensor([high, low], dtype=torch.float64))
     return sigma_schedules.uniform_in_time(process, n, float(ends[0]), float(ends[1]))
-
-
-GRIDS: dict[str, Make] = {make.__name__: make for make in (karras, log, linear, cosine, iddpm, vp, time)}
 
 
 def sigma_schedule(
@@ -88,13 +99,11 @@ def sigma_schedule(
     """
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", None) or "karras"
-    if name not in GRIDS:
-        raise unknown_name("spacing", name, GRIDS)
-    ends = typed_options(f"spacing '{name}'", range_of, {k: options.pop(k) for k in RANGE if k in options})
+    make = registry.get("schedules", name)
+    ends = typed_options(f"sigma schedule '{name}'", range_of, {k: options.pop(k) for k in RANGE if k in options})
     low, high = range_of(sigma_min, sigma_max, **ends)
-    if name != "vp":  # whose options are the process's
-        options = typed_options(f"spacing '{name}'", GRIDS[name], options, also=RANGE)
-    return GRIDS[name](n, low, high, process, own or Preconditioning(), **options)
+    options = typed_options(f"sigma schedule '{name}'", make, options, also=options_of(range_of))
+    return make(n, low, high, process, own or Preconditioning(), **options)
 
 
 def default_schedule(process: Process) -> str:

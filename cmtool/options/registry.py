@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cmtool.errors import CmtoolError, UsageError, unknown_name
-from cmtool.options.plugin_option import REQUIRED, options_of, parse_option
+from cmtool.options.plugin_option import options_of, parse_option, unknown_option
 
 __all__ = ["GROUPS", "build", "get", "names", "options", "providers", "typed"]
 
@@ -21,6 +21,8 @@ GROUPS = {
     "assets": "published file",
     "operators": "editing task",
     "solvers": "solver",
+    "processes": "process",
+    "schedules": "sigma schedule",
     "train_score": "score-training method",
     "distill": "distillation method",
     "train_ct": "consistency-training method",
@@ -74,7 +76,7 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     """Call the factory that ``spec`` names: ``"unet"`` or ``{"name": "unet", "width": 64}``.
 
     ``args`` and ``given`` come from the program (``given`` where the factory wants it), the rest of ``spec`` from the
-    user, who wins: an option the factory does not have is a UsageError that names the nearest one.
+    user, who wins: an option the factory does not have is a UsageError that names the nearest one and lists them all.
     """
     spec = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = spec.pop("name", None)
@@ -84,8 +86,8 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     allowed = options_of(factory)
     for key in spec:
         if key not in allowed:
-            raise unknown_name(f"option of {GROUPS[group]} '{name}'", key, allowed)
-    missing = [key for key, o in allowed.items() if o.default is REQUIRED and key not in {**spec, **given}]
+            raise unknown_option(f"{GROUPS[group]} '{name}'", key, allowed)
+    missing = [key for key, o in allowed.items() if o.required and key not in {**spec, **given}]
     if missing:
         raise UsageError(f"{GROUPS[group]} '{name}' needs the option '{missing[0]}'")
     what = "option '{}' of " + f"{GROUPS[group]} '{name}'"

@@ -101,10 +101,10 @@ class EditOptions(SamplingOptions):
     )
     solver: Spec | None = option(
         None,
-        help="how a score model is walked down, holding what is known; heun and the like project it",
+        help="how a score model is sampled while what is known is kept; ODE solvers such as heun project it",
         group="solvers",
         section=SAMPLING,
-        shown="predictor-corrector",
+        usual="predictor-corrector",
     )
     seed: int = option(0, help="seed of the first variant", check=SEED, section=SAMPLING)
     variants: int = option(

@@ -55,26 +55,24 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
 
     solver: Spec | None = option(
         None,
-        help="how a score model is walked down",
+        help="ODE solver of a score model",
         group="solvers",
         section=SAMPLING,
-        shown="heun",
+        usual="heun",
     )
     schedule: Spec | None = option(
         None,
-        help="how the steps of a score model are spaced; time: evenly in the native time of its process; options such "
-        "as --set spacing.rho=5 or spacing.sigma_max=50",
-        choices=("karras", "log", "linear", "cosine", "iddpm", "vp", "time"),
+        help="sigma schedule of a score model: how its noise levels are spaced; time: evenly in the time of --process",
+        group="schedules",
         section=SAMPLING,
-        shown="karras; time for a reverse-time equation",
+        shown="karras; time for an SDE sampler",
     )
     process: Spec | None = option(
         None,
-        help="diffusion process in whose native time and scale a score model is walked down; sqrt: sigma = sqrt(t); "
-        "options such as --set process.beta_max=15 or process.scaling=none",
-        choices=("edm", "ve", "vp", "subvp", "sqrt", "flow", "trigflow", "ddpm", "cosine", "ncsn"),
+        help="diffusion process in whose time and scale a score model is sampled, such as edm, ve or vp",
+        group="processes",
         section=SAMPLING,
-        shown="the noise level; its own for a reverse-time equation",
+        shown="edm, whose time is sigma; its own for an SDE sampler",
     )
     ts: tuple[int, ...] | None = option(
         None,

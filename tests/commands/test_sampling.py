@@ -104,9 +104,9 @@ def test_numbers_of_no_grid_of_openai_are_asked_about(cm, rgb):
 def test_options_of_process_and_spacing(drawn, trained):
     """Karras et al.'s ablations: any schedule with any scaling and any discretisation."""
     teacher = trained["teacher"]
-    document, _ = drawn(teacher, "-n", "1", "--steps", "4", "--set", "spacing.rho=3")
+    document, _ = drawn(teacher, "-n", "1", "--steps", "4", "--set", "schedule.rho=3")
     assert document["sigmas"][:-1] == karras(4, rho=3.0).tolist()
-    spaced = ["--schedule", "vp", "--set", "spacing.start=0.001", "--set", "spacing.sigma_max=50"]
+    spaced = ["--schedule", "vp", "--set", "schedule.start=0.001", "--set", "schedule.sigma_max=50"]
     walked = ["--process", "sqrt", "--set", "process.scaling=vp", "--solver", "euler"]
     document, files = drawn(teacher, "-n", "1", "--steps", "4", *spaced, *walked)
     times = torch.linspace(1, 1e-3, 4, dtype=torch.float64)
@@ -131,8 +131,8 @@ def test_a_corrector_alone(cm, trained, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--set", "spacing.rh=3"], "unknown option of the spacing 'karras' 'rh'"),
-        (["--set", "spacing.sigma_max=100"], "the model knows noise levels from 0.002 to 80"),
+        (["--set", "schedule.rh=3"], "unknown option of sigma schedule 'karras' 'rh'"),
+        (["--set", "schedule.sigma_max=100"], "the model knows noise levels from 0.002 to 80"),
         (["--process", "vp", "--set", "process.beta_max=-1"], "not from 0.1 to -1"),
         (["--process", "vpp"], "--process must be one of edm, ve, vp"),
         (["--set", "process.name=vpp"], "must be one of edm, ve, vp"),

@@ -5,8 +5,8 @@ import torch
 from oracles import Gaussian
 
 from cmtool.core.denoiser import Preconditioning
-from cmtool.core.named_processes import PROCESSES, build_process, process_of
-from cmtool.core.named_schedules import GRIDS, default_schedule, sigma_schedule
+from cmtool.core.named_processes import build_process, process_of
+from cmtool.core.named_schedules import default_schedule, sigma_schedule
 from cmtool.core.noise import STEP, Noise
 from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
 from cmtool.core.sampling.loops import CountNFE, last
@@ -30,7 +30,7 @@ def test_all_of_them_are_there():
     assert STOCHASTIC == ["euler-maruyama", "langevin", "predictor-corrector", "reverse-diffusion", "sde-ancestral"]
 
 
-@pytest.mark.parametrize("name", sorted(PROCESSES))
+@pytest.mark.parametrize("name", registry.names("processes"))
 @pytest.mark.parametrize("solver", ["euler-maruyama", "reverse-diffusion", "sde-ancestral", "sde-ancestral wide"])
 def test_every_reverse_walk_of_every_process_ends_at_the_data(name, solver):
     process = build_process(name, 0.01, 50.0)
@@ -133,7 +133,7 @@ def test_a_network_tells_its_process(name, kind):
         assert type(process_of(Preconditioning.named(name), 0.002, 80.0)) is kind
 
 
-@pytest.mark.parametrize("name", sorted(GRIDS.keys() - {"iddpm"}))  # which visits the rungs between the ends
+@pytest.mark.parametrize("name", sorted({*registry.names("schedules")} - {"iddpm"}))  # which visits the rungs between the ends
 def test_a_grid_goes_from_end_to_end(name):
     levels = sigma_schedule(name, 9, 0.01, 50.0, VE(0.01, 50.0))
     assert (levels.diff() < 0).all()
@@ -161,7 +161,7 @@ def test_the_cosine_grid_is_even_in_the_angle():
 def test_unknown_names_are_refused():
     with pytest.raises(UsageError, match="unknown process 'vvp'"):
         build_process("vvp", 0.002, 80.0)
-    with pytest.raises(UsageError, match="unknown spacing 'kar'"):
+    with pytest.raises(UsageError, match="unknown sigma schedule 'kar'"):
         sigma_schedule("kar", 9, 0.01, 50.0, EDM())
     for bad in ({"corrector": "mala"}, {"snr": 0.0, "corrector": "ald"}, {"noise": -1.0}):
         with pytest.raises(UsageError):

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from cmtool.options.coerce import coerce, type_words
 from cmtool.options.types import (
     LARGEST_SEED,
     Check,
@@ -12,7 +13,6 @@ from cmtool.options.types import (
     at_least,
     at_least_or,
     between,
-    coerce,
     descending,
     matches,
     part_of,
@@ -165,3 +165,14 @@ def test_seeds_beyond_all_bounds(text):
 
 def test_a_home_of_nobody_is_a_path():
     assert str(coerce(Path, "~nobody-of-this-name/x")) == "~nobody-of-this-name/x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        *((bool, "true|false"), (int, "integer"), (float, "number"), (str, "text"), (Path, "path"), (bytes, "")),
+        *((float | None, "number|none"), (int | str, "integer|text"), (tuple[float, ...], "numbers"), (None, "")),
+    ],
+)
+def test_types_in_a_word(kind, words):
+    assert type_words(kind) == words
