@@ -1,5 +1,8 @@
 """The pages that ``--help`` prints and ``docs/commands.md`` collects, written from the declarations."""
 
+import os
+import shutil
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
@@ -8,7 +11,7 @@ from cmtool import __version__, errors
 from cmtool.options.fields import OptionField, Options, option_fields
 from cmtool.options.types import Spec
 
-__all__ = ["Command", "command_page", "exit_codes", "markdown", "root_page"]
+__all__ = ["Command", "command_page", "exit_codes", "is_terminal", "markdown", "page_width", "root_page"]
 
 WIDTH, COLUMN = 100, 28
 SECTIONS = (
@@ -112,6 +115,16 @@ def exit_codes() -> list[tuple[int, str]]:
     found = [(int(code), meaning) for _, _, code, meaning in drawn]
     ours = [(0, "done"), (1, "a fault of ours; --debug shows where"), (141, "whoever read our output has left")]
     return sorted(ours + found)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal that can do more than print."""
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def page_width() -> int:
+    """The columns of a page: those of the terminal within bounds, or as in the documents where it goes elsewhere."""
+    return min(WIDTH, max(60, shutil.get_terminal_size().columns)) if is_terminal() else WIDTH
 
 
 def _page(title: str, parts: Mapping[str, Rows], end: str, width: int) -> str:

@@ -28,7 +28,8 @@ def coerce(kind: Any, value: Any) -> Any:
 def type_words(kind: Any) -> str:
     """What users may write for a type, in a word or two: ``number``, ``true|false``, ``numbers``; "" for others."""
     if get_origin(kind) in (Union, types.UnionType):
-        return "|".join(dict.fromkeys(filter(None, map(type_words, get_args(kind)))))
+        words = list(map(type_words, get_args(kind)))
+        return "|".join(words) if all(words) else ""
     if get_origin(kind) is tuple:
         return f"{type_words(get_args(kind)[0])}s"
     return _WORDS.get(kind, "")

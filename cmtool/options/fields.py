@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from cmtool.options.types import Check, Spec
 
@@ -65,6 +65,11 @@ class OptionField:
     def switch(self) -> bool:
         """Whether it is turned on and off by flags without a value."""
         return bool in (self.kind, *get_args(self.kind))
+
+    @property
+    def several(self) -> bool:
+        """Whether it takes words with commas between them."""
+        return any(get_origin(kind) is tuple for kind in (self.kind, *get_args(self.kind)))
 
     @property
     def scalar(self) -> bool:

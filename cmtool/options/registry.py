@@ -4,14 +4,14 @@ Built-ins register through the same entry points in our own ``pyproject.toml``. 
 keyword-only (or defaulted) arguments are its options; the signature is the schema.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cmtool.errors import CmtoolError, UsageError, unknown_name
 from cmtool.options.plugin_option import options_of, parse_option, unknown_option
 
-__all__ = ["GROUPS", "build", "get", "names", "options", "providers", "typed"]
+__all__ = ["GROUPS", "build", "factory", "get", "names", "options", "providers", "typed"]
 
 GROUPS = {
     "backbones": "network architecture",
@@ -67,6 +67,12 @@ def get(group: str, name: str) -> Any:
         ) from error
 
 
+def factory(group: str, name: str) -> Callable[..., Any]:
+    """The function whose signature holds the options of a plugin, and whose docstring is its help."""
+    plugin = get(group, name)
+    return plugin.read if group == "formats" and not callable(plugin) else plugin
+
+
 def options(factory: Any) -> dict[str, Any]:
     """The options of a factory with their defaults: its keyword-only arguments."""
     return {name: option.default for name, option in options_of(factory).items()}
@@ -82,8 +88,8 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     name = spec.pop("name", None)
     if not name:
         raise UsageError(f"a {GROUPS[group]} needs a name", f"there are: {', '.join(names(group))}")
-    factory = get(group, name)
-    allowed = options_of(factory)
+    make = factory(group, name)
+    allowed = options_of(make)
     for key in spec:
         if key not in allowed:
             raise unknown_option(f"{GROUPS[group]} '{name}'", key, allowed)
@@ -92,7 +98,7 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
         raise UsageError(f"{GROUPS[group]} '{name}' needs the option '{missing[0]}'")
     what = "option '{}' of " + f"{GROUPS[group]} '{name}'"
     theirs = {key: parse_option(allowed[key], what.format(key), value) for key, value in spec.items()}
-    return factory(*args, **{**{k: v for k, v in given.items() if k in allowed}, **theirs})
+    return make(*args, **{**{k: v for k, v in given.items() if k in allowed}, **theirs})
 
 
 def typed(factory: Any, what: str, key: str, value: Any) -> Any:

@@ -172,6 +172,7 @@ def test_a_home_of_nobody_is_a_path():
     [
         *((bool, "true|false"), (int, "integer"), (float, "number"), (str, "text"), (Path, "path"), (bytes, "")),
         *((float | None, "number|none"), (int | str, "integer|text"), (tuple[float, ...], "numbers"), (None, "")),
+        (dict[str, int] | None, ""),
     ],
 )
 def test_types_in_a_word(kind, words):
