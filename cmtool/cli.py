@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -55,7 +55,8 @@ def run(argv: Sequence[str]) -> int:
 
 def _run(argv: list[str]) -> None:
     if os.environ.get("_CMTOOL_COMPLETE") == "complete_bash":
-        return _complete_in_bash(argv)
+        _complete_in_bash(argv)
+        return
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise unknown_name("command", argv[0], COMMANDS)
     typed = _parse(argv)
@@ -68,11 +69,8 @@ def _run(argv: list[str]) -> None:
 def _complete_in_bash(argv: list[str]) -> None:
     """What Typer offers, for a shell that takes ``method.q=4`` for three words."""
     left = completion.join_bash_words(os.environ)
-    with redirect_stdout(io.StringIO()) as offered:
-        try:
-            _parse(argv)
-        except SystemExit:  # how Typer leaves a completion
-            pass
+    with redirect_stdout(io.StringIO()) as offered, suppress(SystemExit):  # which is how Typer leaves
+        _parse(argv)
     print(completion.without(offered.getvalue(), left), end="")
 
 
@@ -246,9 +244,7 @@ def _shared(command: Command) -> dict[str, tuple[Any, Any]]:
     def complete_set(context: typer.Context, incomplete: str) -> Iterable[completion.Offer]:
         typed = context.params
         flags = {d.key: typed.get(d.name) for d in option_fields(command.options).values()}
-        return completion.complete_set(
-            command.options, incomplete, flags, typed.get("sets") or (), typed.get("preset")
-        )
+        return completion.complete_set(command.options, incomplete, flags, typed.get("sets") or (), typed.get("preset"))
 
     return {
         "configs": (list[str], typer.Option("--config", "-c")),

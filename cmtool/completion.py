@@ -144,10 +144,8 @@ def join_bash_words(environment: MutableMapping[str, str]) -> str:
             joined[-1] += word
         else:
             joined.append(word)
-    if "=" not in words[-2:]:
-        return ""
     environment.update(COMP_WORDS=mark.join(joined), COMP_CWORD=str(len(joined) - 1))
-    return joined[-1].rpartition("=")[0] + "="
+    return joined[-1].rpartition("=")[0] + "=" if "=" in words[-2:] else ""
 
 
 def without(offered: str, left: str) -> str:

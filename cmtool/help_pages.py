@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass
 from cmtool import __version__, errors
 from cmtool.options.fields import OptionField, Options, option_fields
 from cmtool.options.types import Spec
+from cmtool.plugin_pages import USAGE
 
 __all__ = ["Command", "command_page", "exit_codes", "is_terminal", "markdown", "page_width", "root_page"]
 
@@ -94,6 +95,7 @@ def command_page(name: str, command: Command, width: int = WIDTH) -> str:
     for section in sorted({d.section for d in flags}, key=SECTIONS.index):
         parts[section] = [(_flag(d), _describe(d)) for d in flags if d.section == section]
     parts["Only in YAML and --set"] = [(d.key, _describe(d)) for d in declared if d.yaml_only]
+    parts["Options of plugins"] = [row for d in declared if d.group for row in _plugin_row(d)]
     parts["Which solver"] = command.advice
     parts["For every command"] = SHARED
     return _page(f"{command.summary}.", parts, PRECEDENCE, width)
@@ -145,6 +147,15 @@ def _row(left: str, right: str, width: int) -> str:
 def _argument(d: OptionField) -> str:
     name = d.metavar or d.key.upper()
     return name if d.required else f"[{name}]"
+
+
+def _plugin_row(d: OptionField) -> Rows:
+    """Where the options of the plugins are found that an option names."""
+    shown = USAGE[d.group].shown if d.group in USAGE else None
+    if shown is None:
+        return ()
+    name, option, value = shown
+    return ((f"of --{d.key}", f"cmtool info {name}; set with --set {d.key}.{option}={value}"),)
 
 
 def _flag(d: OptionField) -> str:

@@ -5,7 +5,7 @@ Lists are read from source text and import nothing; a page imports the plugin, w
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -34,41 +34,55 @@ __all__ = [
 
 RUN = {key: f"--{key.replace('_', '-')}" for key in ("sigma_min", "sigma_max", "sigma_data")}
 MASKS = {"mask": "--mask", "factor": "--factor", "blur": "--blur", "level": "--level", "margin": "--margin"}
-NETWORK = {"backbone": "--set backbone.OPTION"}
+NETWORK, AUGMENT = {"backbone": "--set backbone.OPTION"}, {"augment": "--augment"}
 
 
 @dataclass(frozen=True)
 class Usage:
     """How a group is called in a heading, the command that names a plugin of it, and the key of its options.
 
-    ``filled`` are options that take the value of a flag where they are not given.
+    ``filled`` are options that take the value of a flag where they are not given; ``shown`` is a plugin with an option
+    and a value, as a pattern of how one is set.
     """
 
     title: str
     command: str
-    key: str
-    filled: Mapping[str, str]
+    key: str = ""
+    filled: Mapping[str, str] = field(default_factory=dict)
+    shown: tuple[str, str, str] | None = None
 
     def set(self, option: str, value: str) -> str:
         return f"--set {self.key}.{option}={value}"
 
 
 USAGE = {
-    "train_score": Usage("Training of score models", "cmtool train-score --method {}", "method", RUN),
-    "train_ct": Usage("Consistency training", "cmtool train-ct --method {}", "method", RUN),
-    "distill": Usage("Distillation", "cmtool distill --teacher teacher.safetensors --method {}", "method", RUN),
-    "backbones": Usage("Backbones", "cmtool train-score --backbone {}", "backbone", {"augment": "--augment"}),
+    "train_score": Usage(
+        "Training of score models", "cmtool train-score --method {}", "method", RUN, ("edm", "P_mean", "-0.8")
+    ),
+    "train_ct": Usage("Consistency training", "cmtool train-ct --method {}", "method", RUN, ("ect", "q", "4")),
+    "distill": Usage(
+        "Distillation", "cmtool distill --teacher teacher.safetensors --method {}", "method", RUN, ("ecd", "q", "4")
+    ),
+    "backbones": Usage(
+        "Backbones", "cmtool train-score --backbone {}", "backbone", AUGMENT, ("adm", "model_channels", "128")
+    ),
     "optimizers": Usage("Optimizers", "cmtool train-ct --set optimizer={}", "optimizer", {"lr": "--lr"}),
-    "datasets": Usage("Data sets", "cmtool train-ct --data {}", "data", {}),
-    "solvers": Usage("ODE solvers", "cmtool sample --solver {}", "solver", {}),
-    "samplers": Usage("Samplers", "cmtool sample --sampler {}", "sampler", {}),
-    "schedules": Usage("Sigma schedules", "cmtool sample --schedule {}", "schedule", {}),
-    "processes": Usage("Diffusion processes", "cmtool sample --process {}", "process", {}),
+    "datasets": Usage("Data sets", "cmtool train-ct --data {}", "data", {}, ("digits", "size", "32")),
+    "solvers": Usage("ODE solvers", "cmtool sample --solver {}", "solver", {}, ("heun", "churn", "8")),
+    "samplers": Usage("Samplers", "cmtool sample --sampler {}", "sampler", {}, ("langevin", "rate", "0.1")),
+    "schedules": Usage("Sigma schedules", "cmtool sample --schedule {}", "schedule", {}, ("karras", "rho", "5")),
+    "processes": Usage("Diffusion processes", "cmtool sample --process {}", "process", {}, ("vp", "beta_max", "15")),
     "operators": Usage("Editing tasks", "cmtool edit {} photo.png -o out.png", "operator", MASKS),
-    "features": Usage("Features", "cmtool fid samples --ref digits --features {}", "features", {"device": "--device"}),
-    "metrics": Usage("Metrics", "cmtool fid samples --ref digits --metrics {}", "", {}),
+    "features": Usage(
+        "Features",
+        "cmtool fid samples --ref digits --features {}",
+        "features",
+        {"device": "--device"},
+        ("inception", "mode", "legacy_tensorflow"),
+    ),
+    "metrics": Usage("Metrics", "cmtool fid samples --ref digits --metrics {}"),
     "formats": Usage("Checkpoint formats", "cmtool convert FILE model.safetensors", "format", NETWORK),
-    "assets": Usage("Published files", "cmtool fetch {}", "", {}),
+    "assets": Usage("Published files", "cmtool fetch {}"),
 }
 HARD = "\N{NO-BREAK SPACE}"
 METHODS = ("train_score", "train_ct", "distill")
@@ -78,7 +92,7 @@ COMMANDS = {
     ("datasets", "gaussians"): "cmtool train-ct --data gaussians --backbone mlp",
     ("datasets", "ring"): "cmtool train-ct --data ring --backbone mlp",
     ("datasets", "checkerboard"): "cmtool train-ct --data checkerboard --backbone mlp",
-    ("datasets", "folder"): "cmtool train-ct --data ./pictures",
+    ("datasets", "folder"): "cmtool train-ct --data folder:./pictures",
     ("features", "points"): "cmtool fid points.npz --ref gaussians --features points",
     ("operators", "inpaint"): "cmtool edit inpaint photo.png --mask mask.png -o out.png",
     ("operators", "superres"): "cmtool edit superres small.png --factor 4 -o large.png",
@@ -223,7 +237,7 @@ def _options_text(plugin: Plugin, width: int) -> str:
     rows = [("option", "type", "default", "")]
     rows += [(o.name, o.type, shown_default(group, o), option_help(o)) for o in plugin.options]
     name, kind, default = (max(len(row[i]) for row in rows) for i in range(3))
-    lines = [_hang(f"  {a:<{name}}  {b:<{kind}}  {c:<{default}}  ", d, width) for a, b, c, d in rows]
+    lines = [_hang(f"  {a:<{name}}  {b:<{kind}}  {c:<{default}}  ", _plain(d), width) for a, b, c, d in rows]
     key = USAGE[group].key
     return "\n".join([f"Options, set with --set {key}.OPTION=VALUE:", *lines])
 
@@ -231,7 +245,7 @@ def _options_text(plugin: Plugin, width: int) -> str:
 def option_help(o: PluginOption) -> str:
     """The help of an option, and what it may be."""
     limits = f"one of {o.limits}" if o.choices else o.limits
-    return "; ".join(filter(None, [_plain(o.help), limits]))
+    return "; ".join(filter(None, [o.help, limits]))
 
 
 def shown_default(group: str, o: PluginOption) -> str:

@@ -52,7 +52,7 @@ def averages(run: Path) -> list[dict[str, Any]]:
 
     return [
         {"path": str(path), "track": header.average.get("track", "?"), "images": header.images}
-        for path, header in storedaverages(run)
+        for path, header in stored_averages(run)
     ]
 
 
