@@ -216,17 +216,20 @@ def list_text(group: str, plugins: Sequence[ListedPlugin], width: int) -> str:
 
 
 def _summary(p: ListedPlugin) -> str:
+    """The summary, or the place of a plugin that has none."""
     owner = "" if p.distribution == "cmtool" else f"({p.distribution} {p.version})"
-    return " ".join(filter(None, [_plain(p.summary), owner]))
+    return " ".join(filter(None, [_plain(p.summary) or p.target, owner]))
 
 
 def page_text(plugin: Plugin, width: int) -> str:
     """The page of a plugin in ``width`` columns."""
     listed, facts = plugin.listed, plugin.facts
     blocks = [f"{listed.name}: {registry.GROUPS[listed.group]} of {listed.distribution} {listed.version}"]
-    blocks += [_hang("", _plain(text), width) for text in (facts.summary, *facts.text.split("\n\n")) if text]
-    for heading, text in (("Formula", facts.formula), ("Paper", facts.paper), ("Use", facts.use)):
-        blocks += [_hang(f"{heading + ':':<9}", _plain(text), width)] if text else []
+    blocks += [_hang("", _plain(facts.summary), width)] if facts.summary else []
+    facts_said = [("Formula:", facts.formula), ("Paper:", facts.paper), ("Use:", facts.use)]
+    lines = [_hang(f"{heading:<9}", _plain(text), width) for heading, text in facts_said if text]
+    blocks += ["\n".join(lines)] if lines else []
+    blocks += [_hang("", _plain(text), width) for text in facts.text.split("\n\n") if text]
     if plugin.options:
         blocks.append(_options_text(plugin, width))
     return "\n\n".join([*blocks, f"Example:\n  {example(plugin)}"])

@@ -45,7 +45,7 @@ def _index(plugins: Mapping[str, list[Plugin]]) -> str:
     lines = [
         "# Methods and all other plugins",
         HEAD,
-        "Everything that has a name on the command line, with a page for each group: formula, paper, options, and when\n"
+        "Everything that has a name on the command line, with a page for each group: formula, paper, options and when\n"
         "to take it. `cmtool info NAME` prints the same, of plugins of other packages too;\n"
         "[extending.md](extending.md) says how to write one.",
     ]

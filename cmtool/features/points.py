@@ -1,10 +1,13 @@
-"""``points``: a point is its own features."""
+"""``points``: the features of a point are its coordinates."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from cmtool.errors import UsageError
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
 __all__ = ["Points", "points"]
 
@@ -32,8 +35,10 @@ class Points:
         return points.float()
 
 
-def points(*, dim: int = 2) -> Points:
-    """Points in ``dim`` dimensions as they are."""
-    if dim < 1:
-        raise UsageError(f"points have 1 coordinate or more, not {dim}")
+def points(*, dim: Annotated[int, Option("coordinates of a point", at_least(1, 10**6))] = 2) -> Points:
+    """The coordinates of points as they are: the distance compares their mean and covariance.
+
+    Formula: ``phi(x) = x``
+    Use: for the data sets gaussians, ring and checkerboard, and other points.
+    """
     return Points(dim)
