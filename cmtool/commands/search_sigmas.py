@@ -72,7 +72,7 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
     gain = f"{features.label}  {first.value:.6g} -> {best.value:.6g}"
     told = f"{gain}  at levels {levels}, {len(judge.trace)} measurements"
     try:
-        copy = save(options.output, model, replace(header, levels=list(best.sigmas), parents=[*header.parents, source]))
+        copy = save(options.output, model, replace(header, sigmas=list(best.sigmas), parents=[*header.parents, source]))
     except WriteFailed:
         console.result(document | {"output": None}, told)  # what was measured is not lost with the copy
         raise

@@ -236,7 +236,7 @@ class TrainingRun:
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
-        header = self.model.header = replace(self.job.header, levels=self.job.state.objective.sampling)
+        header = self.model.header = replace(self.job.header, sigmas=self.job.state.objective.sampling)
         seeds = range(max(header.num_classes, 8) * (4 if header.num_classes else 8))
         labels = labels_of(seeds, header.num_classes)
         made = draw(
@@ -279,7 +279,7 @@ class TrainingRun:
         """As things stand: a method may change on the way what its samples want."""
         state = self.job.state
         levels, average = state.objective.sampling, {"track": str(track)}
-        return replace(self.job.header, images=state.images, levels=levels, average=average)
+        return replace(self.job.header, images=state.images, sigmas=levels, average=average)
 
     def pause(self) -> None:
         self.keep("preempted" if self.stop.preempted else "interrupted")

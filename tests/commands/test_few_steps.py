@@ -19,7 +19,7 @@ def header(**fields) -> Header:
 
 
 def test_a_model_that_was_distilled_to_a_walk_takes_it():
-    few = header(levels=[80.0, 2.5])
+    few = header(sigmas=[80.0, 2.5])
     for options in (None, WalkOptions(steps=2)):
         made = set_up_sampler(few, options)
         assert made.sigmas.tolist() == [80.0, 2.5, 0.0]

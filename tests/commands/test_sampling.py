@@ -42,16 +42,16 @@ def drawn(well, tmp_path):
         (["--solver", "euler-maruyama", "--sigmas", "80,9,1,0.1"], 3),
     ],
 )
-def test_a_score_model_takes_every_way_down(drawn, trained, words, evaluations):
+def test_a_score_model_takes_every_way_down(drawn, trained, words, nfe):
     document, files = drawn(trained["teacher"], "-n", "6", *words)
-    assert document["nfe"] == evaluations
+    assert document["nfe"] == nfe
     again, same = drawn(trained["teacher"], "-n", "6", "--batch", "1", "--threads", "1", *words)
     assert same == files
     assert len({files[f"{i:08}.png"] for i in range(6)}) == 6
     assert again["sigmas"] == document["sigmas"]
 
 
-def test_evaluations_are_printed(cm, trained, tmp_path):
+def test_nfe_is_printed(cm, trained, tmp_path):
     told = cm(
         "sample",
         "-m",

@@ -27,7 +27,7 @@ def tiny(kind="consistency", classes=0, preconditioning=None, **options):
         num_classes=classes,
         sigma_min=0.002,
         sigma_max=80.0,
-        levels=[0.6],
+        sigmas=[0.6],
         method="distill cd",
         images=1000,
         parents=[{"path": "teacher.pt", "sha256": "0" * 64}],
