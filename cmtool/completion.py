@@ -104,11 +104,11 @@ def _literal_values(default: str) -> list[str]:
 def _options(d: OptionField, name: str) -> list[SourceOption]:
     """The options of a plugin; without a name, those of all plugins of the group."""
     assert d.group
-    known = registry.providers(d.group)
-    sources = (read_source(entries[0].value) for key, entries in known.items() if not name or key == name)
+    usage, known = plugin_pages.USAGE[d.group], registry.providers(d.group)
+    targets = [entries[0].value for key, entries in known.items() if not name or key == name]
+    sources = map(read_source, [*targets, *([usage.shared] if usage.shared else [])])
     found = {o.name: o for source in sources if source for o in source.options}
-    filled = plugin_pages.USAGE[d.group].filled
-    return [o for o in found.values() if o.name not in filled]
+    return [o for o in found.values() if o.name not in usage.filled]
 
 
 def _chosen(

@@ -42,7 +42,7 @@ class Usage:
     """How a group is called in a heading, the command that names a plugin of it, and the key of its options.
 
     ``filled`` are options that take the value of a flag where they are not given; ``shown`` is a plugin with an option
-    and a value, as a pattern of how one is set.
+    and a value, as a pattern of how one is set; ``shared`` is a function whose options every plugin of the group takes.
     """
 
     title: str
@@ -50,6 +50,7 @@ class Usage:
     key: str = ""
     filled: Mapping[str, str] = field(default_factory=dict)
     shown: tuple[str, str, str] | None = None
+    shared: str = ""
 
     def set(self, option: str, value: str) -> str:
         return f"--set {self.key}.{option}={value}"
@@ -70,8 +71,22 @@ USAGE = {
     "datasets": Usage("Data sets", "cmtool train-ct --data {}", "data", {}, ("digits", "size", "32")),
     "solvers": Usage("ODE solvers", "cmtool sample --solver {}", "solver", {}, ("heun", "churn", "8")),
     "samplers": Usage("Samplers", "cmtool sample --sampler {}", "sampler", {}, ("langevin", "rate", "0.1")),
-    "schedules": Usage("Sigma schedules", "cmtool sample --schedule {}", "schedule", {}, ("karras", "rho", "5")),
-    "processes": Usage("Diffusion processes", "cmtool sample --process {}", "process", {}, ("vp", "beta_max", "15")),
+    "schedules": Usage(
+        "Sigma schedules",
+        "cmtool sample --schedule {}",
+        "schedule",
+        {},
+        ("karras", "rho", "5"),
+        "cmtool.core.named_schedules:range_of",
+    ),
+    "processes": Usage(
+        "Diffusion processes",
+        "cmtool sample --process {}",
+        "process",
+        {},
+        ("vp", "beta_max", "15"),
+        "cmtool.core.named_processes:scale_process",
+    ),
     "operators": Usage("Editing tasks", "cmtool edit {} photo.png -o out.png", "operator", MASKS),
     "features": Usage(
         "Features",
@@ -173,7 +188,9 @@ def describe(group: str, name: str) -> Plugin:
     if not callable(factory):  # a constant, such as a published file
         return Plugin(listed, parse_facts(source and source.docstring), ())
     docstring = source.docstring if source else factory.__doc__
-    return Plugin(listed, parse_facts(docstring), tuple(options_of(factory).values()))
+    shared = USAGE[group].shared
+    common = options_of(EntryPoint(group, shared, group).load()) if shared else {}
+    return Plugin(listed, parse_facts(docstring), tuple({**options_of(factory), **common}.values()))
 
 
 def example(plugin: Plugin) -> str:

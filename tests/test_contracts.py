@@ -75,11 +75,12 @@ def test_operator(name):
 
 @pytest.mark.parametrize("name", registry.names("solvers"))
 def test_solver(name):
-    solver = registry.build("solvers", name)
-    if hasattr(solver, "build_sampler"):
-        check_sampler(solver)
-    else:
-        check_solver(solver)
+    check_solver(registry.build("solvers", name))
+
+
+@pytest.mark.parametrize("name", registry.names("samplers"))
+def test_sampler(name):
+    check_sampler(registry.build("samplers", name))
 
 
 @pytest.mark.parametrize("classes", [0, 3])

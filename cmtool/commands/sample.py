@@ -73,7 +73,7 @@ def run(options: SampleOptions, console: Console) -> None:
     each = nfe(walk, model)
     ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
     of = f" of class {class_name(header, rule)}" if isinstance(rule, int) else ""
-    console.say(f"{len(mine):,} images{of}{parse_shard(shard)}{ranks()}, {ahead}, levels {walk.told}")
+    console.say(f"{len(mine):,} images{of}{parse_shard(shard)}{ranks()}, {ahead}, levels {walk.description}")
     done = fill(options, wanted, lambda some: in_batches(model, walk, some, options.batch, rule), gallery, console)
     seconds, made = time.monotonic() - began, round(walk.nfe_used / done, 1) if done else float(each or 0)
     if each is None and done:
@@ -146,7 +146,7 @@ def check(options: SampleOptions) -> None:
 
 def facts(model: Any, walk: SamplerSetup, options: WalkOptions) -> dict[str, Any]:
     """What the manifest says of every image beside its seed and class; ``recipe`` is a digest of all that is left."""
-    keys = ("solver", "schedule", "process", "convention", "gamma", "guidance", "guidance_interval")
+    keys = ("solver", "sampler", "schedule", "process", "convention", "gamma", "guidance", "guidance_interval")
     recipe = {key: value for key, value in asdict(options).items() if key in keys}
     recipe |= {"cmtool": cmtool.__version__}
     if isinstance(model, Guided):

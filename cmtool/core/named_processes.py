@@ -5,20 +5,19 @@ keyword-only arguments are its options.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from cmtool.core.denoiser import Preconditioning
 from cmtool.core.discrete_processes import DDPM, NCSN
 from cmtool.core.process import EDM, VE, VP, FlowMatching, Process, SubVP, TrigFlow
-from cmtool.core.rescaled_processes import SquareRoot, rescale_process
+from cmtool.core.rescaled_processes import SCALINGS, SquareRoot, rescale_process
 from cmtool.errors import UsageError
 from cmtool.options import registry
-from cmtool.options.plugin_option import PluginOption, options_of, parse_option, unknown_option
+from cmtool.options.plugin_option import Option, PluginOption, options_of, parse_option, unknown_option
 
 __all__ = ["build_process", "linear_betas", "process_of", "span", "typed_options"]
 
 DISCRETE_STEPS = 1000
-SCALING = PluginOption("scaling", "own", str, "the scale s(t) of x: the process's own, that of unit variance, or 1")
 
 
 def linear_betas(beta_min: float, beta_max: float) -> tuple[float, float]:
@@ -141,10 +140,22 @@ def build_process(
     """
     own = own or Preconditioning()
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name, scaling = options.pop("name", None) or _parameterization(own), options.pop("scaling", "own")
-    make = registry.get("processes", name)
-    typed = typed_options(f"process '{name}'", make, options, also={"scaling": SCALING})
-    return rescale_process(make(sigma_min, sigma_max, own, **typed), str(scaling))
+    name = options.pop("name", None) or _parameterization(own)
+    make, shared = registry.get("processes", name), options_of(scale_process)
+    scaling = typed_options(f"process '{name}'", scale_process, {k: options.pop(k) for k in shared if k in options})
+    typed = typed_options(f"process '{name}'", make, options, also=shared)
+    return scale_process(make(sigma_min, sigma_max, own, **typed), **scaling)
+
+
+def scale_process(
+    process: Process,
+    *,
+    scaling: Annotated[
+        str, Option("scale s(t) of x: the process's own, that of unit variance (vp), or 1 (none)", choices=SCALINGS)
+    ] = "own",
+) -> Process:
+    """``process`` under another scaling, an option that every process takes."""
+    return rescale_process(process, scaling)
 
 
 def typed_options(

@@ -5,7 +5,7 @@ the network predicts; its keyword-only arguments are its options.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from cmtool.core.process import EDM, Process
 from cmtool.core.rescaled_processes import RescaledProcess, SquareRoot
 from cmtool.errors import UsageError
 from cmtool.options import registry
-from cmtool.options.plugin_option import options_of
+from cmtool.options.plugin_option import Option, options_of
+from cmtool.options.types import positive
 
 __all__ = ["default_schedule", "sigma_schedule"]
 
@@ -119,7 +120,11 @@ RANGE = ("sigma_min", "sigma_max")
 
 
 def range_of(
-    low: float, high: float, *, sigma_min: float | None = None, sigma_max: float | None = None
+    low: float,
+    high: float,
+    *,
+    sigma_min: Annotated[float | None, Option("lowest noise level; none: the model's", positive())] = None,
+    sigma_max: Annotated[float | None, Option("highest noise level; none: the model's", positive())] = None,
 ) -> tuple[float, float]:
-    """The ends of a walk: the model's own, or those asked for."""
+    """The ends of a schedule, options that every schedule takes: the model's own, or those asked for."""
     return span(low if sigma_min is None else sigma_min, high if sigma_max is None else sigma_max)

@@ -6,6 +6,7 @@ that was used then.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ __all__ = [
     "START",
     "STEP",
     "Noise",
+    "NoiseSource",
     "PerSampleNoise",
     "SharedNoise",
     "SlerpNoise",
@@ -25,8 +27,18 @@ __all__ = [
 ]
 
 
-# The names of the draws. STEP is the first of many: draw k of a walk is STEP + k.
+# The names of the draws. STEP is the first of many: draw k of a sampler is STEP + k.
 START, LEVEL, LABEL, AUGMENT, STEP = 0, 1, 2, 3, 1 << 16
+
+
+class NoiseSource(Protocol):
+    """Where the noise of a batch comes from; a sampler asks for each of its streams once, in rising order."""
+
+    def __len__(self) -> int: ...
+
+    def normal(self, shape: Sequence[int], stream: int = START) -> Tensor:
+        """N(0, 1), [B, *shape]."""
+        ...
 
 
 class Noise:

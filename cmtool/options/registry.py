@@ -21,6 +21,7 @@ GROUPS = {
     "assets": "published file",
     "operators": "editing task",
     "solvers": "solver",
+    "samplers": "sampler",
     "processes": "process",
     "schedules": "sigma schedule",
     "train_score": "score-training method",

@@ -101,8 +101,15 @@ class EditOptions(SamplingOptions):
     )
     solver: Spec | None = option(
         None,
-        help="how a score model is sampled while what is known is kept; ODE solvers such as heun project it",
+        help="in place of --sampler: ODE solver of a score model, which projects on what is known",
         group="solvers",
+        section=SAMPLING,
+        shown="none",
+    )
+    sampler: Spec | None = option(
+        None,
+        help="sampler of a score model, which keeps what is known at every noise level",
+        group="samplers",
         section=SAMPLING,
         usual="predictor-corrector",
     )

@@ -27,7 +27,7 @@ class SamplingOptions(MachineOptions, ForeignOptions):
 
     steps: int | None = option(
         None,
-        help="network evaluations of a consistency model, solver steps of a score model",
+        help="NFE of a consistency model, steps of a score model's solver",
         flag="-k",
         check=at_least(1, 10**5),
         section=SAMPLING,
@@ -55,28 +55,37 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
 
     solver: Spec | None = option(
         None,
-        help="ODE solver of a score model",
+        help="ODE solver of a score model's probability flow",
         group="solvers",
         section=SAMPLING,
         usual="heun",
     )
+    sampler: Spec | None = option(
+        None,
+        help="in place of --solver: sampler of the reverse-time SDE, or Langevin dynamics",
+        group="samplers",
+        section=SAMPLING,
+        shown="the probability flow",
+    )
     schedule: Spec | None = option(
         None,
-        help="sigma schedule of a score model: how its noise levels are spaced; time: evenly in the time of --process",
+        help="sigma schedule of a score model; time: even in the native time of its process; "
+        "each takes sigma_min and sigma_max, too",
         group="schedules",
         section=SAMPLING,
-        shown="karras; time for an SDE sampler",
+        shown="karras; time with --sampler",
     )
     process: Spec | None = option(
         None,
-        help="diffusion process in whose time and scale a score model is sampled, such as edm, ve or vp",
+        help="diffusion process in whose native time and scale a score model is sampled; sqrt: sigma = sqrt(t); "
+        "each takes scaling, too: own, vp or none",
         group="processes",
         section=SAMPLING,
-        shown="edm, whose time is sigma; its own for an SDE sampler",
+        shown="the noise level; the model's own with --sampler",
     )
     ts: tuple[int, ...] | None = option(
         None,
-        help="levels of a consistency model as OpenAI counts them: 0,22,39 on the Karras grid of 40",
+        help="noise levels of a consistency model as OpenAI counts them: 0,22,39 on the Karras schedule of 40",
         check=ascending_integers(),
         metavar="N,N",
         section=SAMPLING,
@@ -91,7 +100,7 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
     )
     gamma: float | None = option(
         None,
-        help="new noise between the jumps of a model trained by ctm or meanflow, from 0, none, to 1, all",
+        help="new noise between the steps of a model trained by ctm or meanflow, from 0, none, to 1, all",
         check=between(0, 1),
         section=SAMPLING,
         shown="1",

@@ -80,7 +80,7 @@ def test_images_that_are_not_finite_are_an_error(cm, sick, tmp_path, value):
     for words in (
         ["sample", "-m", jumps, "-n", "2", "-o", tmp_path / "s"],
         ["sample", "-m", walks, "-n", "2", "-o", tmp_path / "s.npz"],
-        ["sample", "-m", walks, "-n", "2", "--solver", "predictor-corrector", "-o", tmp_path / "s.zip"],
+        ["sample", "-m", walks, "-n", "2", "--sampler", "predictor-corrector", "-o", tmp_path / "s.zip"],
         ["interp", "1", "2", "-m", jumps, "-o", tmp_path / "i.png"],
         ["interp", "1", tmp_path / "x.png", "-m", jumps, "-o", tmp_path / "i.png"],
         ["edit", "denoise", tmp_path / "x.png", "-m", jumps, "-o", tmp_path / "e.png"],

@@ -57,7 +57,7 @@ def test_a_network_is_told_the_time_of_its_own_betas():
         ({"name": "vp", "start": 1e-3, "beta_max": 5}, "follow from its start"),
         ({"name": "vp", "start": 2}, "a time between 0 and 1"),
         ({"name": "ve", "sigma_min": 90}, "not from 90 to 50"),
-        ({"name": "ve", "scaling": "vee"}, "unknown scaling 'vee'"),
+        ({"name": "ve", "scaling": "vee"}, "'scaling' of the process 've' must be one of own, vp, none, not 'vee'"),
         ({"name": "edm", "beta_max": 15}, "unknown option of process 'edm' 'beta_max'"),
     ],
 )

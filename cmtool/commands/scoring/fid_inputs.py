@@ -140,7 +140,7 @@ def of_model(path: Path | None, options: FidOptions, console: Console) -> FIDInp
     model = apply_guidance(model, found, options, console.warn)
     walk, klass = set_up_sampler(model.header, options), class_index(model.header, options.klass)
     if walk.grid:
-        console.say(f"levels {walk.told}")
+        console.say(f"levels {walk.description}")
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
     pixels = {"pixels": truncate_to_pixels} if options.protocol == "adm" else {}
 
