@@ -9,7 +9,9 @@ __all__ = ["__version__", "load"]
 
 
 def load(path, device="cpu", format=None, backbone=None):
-    """Read a model, ours, bundled or foreign; it is called as ``model(x, sigma, labels) -> x_0`` and has a ``header``.
+    """Read a model, ours, bundled or foreign; it is called as ``loaded(x, sigma, labels) -> x_0``.
+
+    The result is a ``LoadedModel`` with the network, ``model``, and what the file says of it, ``header``.
 
     ``x`` is [B, C, H, W] in [-1, 1] plus noise of standard deviation ``sigma`` [B]; ``labels`` is [B] (int64) or None.
     ``format`` and ``backbone`` are mappings of what the file of another program leaves open, such as

@@ -11,7 +11,9 @@
     ├── Preempted        75    stopped by the scheduler; the state is saved, run it again
     └── Interrupted     130    stopped by the user; the state is saved
 
-Each carries one sentence that says what is wrong and, where there is one, a hint that says what would work.
+Each carries one sentence that says what is wrong and, where there is one, a hint that says what would work. A hint
+that names an option or a command is a value (``Hint``, ``Setting``, ``Run``): a program reads ``head_width=64`` in it,
+the command line words it as a flag (``options.hint_words``).
 """
 
 import difflib
@@ -20,28 +22,86 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 __all__ = [
+    "Advice",
     "BadFile",
     "CmtoolError",
     "Diverged",
+    "Hint",
     "Interrupted",
     "MissingAsset",
     "MissingInput",
     "OutOfMemory",
     "Preempted",
+    "Run",
+    "Setting",
     "UsageError",
     "WriteFailed",
     "check_regular",
     "closest",
     "encodable",
+    "is_out_of_memory",
     "printable",
     "report_damage",
     "unknown_name",
 ]
 
 
+NAMED = object()  # the value of a Setting that names an option without a value
 NO_FAULT_OF_THE_DISK = (None, errno.EINVAL)  # what bz2 raises, and a seek to where no file goes
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An option by its key, such as ``backbone.head_width``, and a value for it unless it is only named."""
+
+    key: str
+    value: Any = NAMED
+
+    def __str__(self) -> str:
+        return self.key if self.value is NAMED else f"{self.key}={self.value}"
+
+
+@dataclass(frozen=True, init=False)
+class Run:
+    """A command of cmtool to run, with its arguments and options: ``Run("sample", "a.pt", steps=2)``."""
+
+    words: tuple[str, ...]
+    settings: tuple[Setting, ...]
+
+    def __init__(self, command: str, *arguments: str, **settings: Any):
+        object.__setattr__(self, "words", (command, *arguments))
+        object.__setattr__(self, "settings", tuple(Setting(key, value) for key, value in settings.items()))
+
+    def __str__(self) -> str:
+        return " ".join(["cmtool", *self.words, *map(str, self.settings)])
+
+
+@dataclass(frozen=True, init=False)
+class Hint:
+    """A sentence with a ``{}`` for each part: ``Hint("leave out {}, or try {}", Setting("device"), ...)``."""
+
+    text: str
+    parts: tuple["Advice", ...]
+
+    def __init__(self, text: str, *parts: "Advice"):
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "parts", parts)
+
+    @classmethod
+    def join(cls, parts: Iterable["Advice"], between: str = " ") -> "Hint":
+        """The parts one after the other."""
+        parts = tuple(parts)
+        return cls(between.join(["{}"] * len(parts)), *parts)
+
+    def __str__(self) -> str:
+        return self.text.format(*map(str, self.parts))
+
+
+Advice: TypeAlias = str | Setting | Run | Hint  # what the hint of an error may be
 
 
 class CmtoolError(Exception):
@@ -49,7 +109,7 @@ class CmtoolError(Exception):
 
     code = 1
 
-    def __init__(self, message: str, hint: str | None = None):
+    def __init__(self, message: str, hint: Advice | None = None):
         super().__init__(message)
         self.message, self.hint = message, hint
 
@@ -109,9 +169,15 @@ def encodable(text: str) -> str:
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the processor or an accelerator ran out of memory; the classes of torch are known by name."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool({"OutOfMemoryError", "MemoryError"} & names) or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def report_damage(
-    place: object, wrong: str = "is damaged", hint: str | None = "copy or make it again"
+    place: object, wrong: str = "is damaged", hint: Advice | None = "copy or make it again"
 ) -> Iterator[None]:
     """Whatever a parser meets in a broken file becomes a BadFile, ``PLACE is damaged: ...``.
 
@@ -131,7 +197,7 @@ def report_damage(
         raise BadFile(f"{place} {wrong}: {type(error).__name__}{text and f', {text}'}", hint) from error
 
 
-def check_regular(path: str | os.PathLike[str], hint: str = "give the name of a file") -> None:
+def check_regular(path: str | os.PathLike[str], hint: Advice = "give the name of a file") -> None:
     """BadFile for a pipe, a device or a socket: they have no end, or keep whoever opens them waiting."""
     try:
         mode = os.stat(path).st_mode

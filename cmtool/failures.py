@@ -8,10 +8,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from cmtool.errors import CmtoolError, Interrupted, MissingInput, OutOfMemory, WriteFailed, printable
+from cmtool.errors import (
+    CmtoolError,
+    Hint,
+    Interrupted,
+    MissingInput,
+    OutOfMemory,
+    Setting,
+    WriteFailed,
+    is_out_of_memory,
+    printable,
+)
+from cmtool.options.hint_words import word_hint
 from cmtool.text_files import dump_json
 
-__all__ = ["is_memory", "run_guarded"]
+__all__ = ["run_guarded"]
 
 CLOSED_PIPE = 141
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -41,18 +52,12 @@ def _explain(error: BaseException) -> CmtoolError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted")
-    if is_memory(error):
-        return OutOfMemory("there is not enough memory", "a smaller --batch needs less")
+    if is_out_of_memory(error):
+        return OutOfMemory("there is not enough memory", Hint("a smaller {} needs less", Setting("batch")))
     if isinstance(error, OSError):
         return _explain_os(error)
     text = " ".join(str(error).split())[:200]
     return CmtoolError(f"internal error: {type(error).__name__}: {text}", "run it again with --debug and report it")
-
-
-def is_memory(error: BaseException) -> bool:
-    """Whether the processor or an accelerator ran out of memory."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool({"OutOfMemoryError", "MemoryError"} & names) or "can't allocate memory" in str(error)
 
 
 def _explain_os(error: OSError) -> CmtoolError:
@@ -66,10 +71,11 @@ def _explain_os(error: OSError) -> CmtoolError:
 
 def _report(error: BaseException, argv: Sequence[str]) -> int:
     failure = _explain(error)
-    hints = [f"  hint: {printable(failure.hint)}"] if failure.hint else []
+    hint = word_hint(failure.hint) if failure.hint else None
+    hints = [f"  hint: {printable(hint)}"] if hint else []
     lines = [f"cmtool: error: {printable(failure.message)}", *hints]
     if "--json" in argv:
-        document = {"code": failure.code, "message": failure.message, "hint": failure.hint}
+        document = {"code": failure.code, "message": failure.message, "hint": hint}
         lines.append(dump_json({"error": document}))
     if "--debug" in argv or os.environ.get("CMTOOL_DEBUG"):
         import traceback

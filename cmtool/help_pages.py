@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 
 from cmtool import __version__, errors
+from cmtool.options import registry
 from cmtool.options.fields import OptionField, Options, option_fields
 from cmtool.options.types import Spec
 from cmtool.plugin_pages import USAGE
@@ -167,7 +168,8 @@ def _flag(d: OptionField) -> str:
 
 def _describe(d: OptionField) -> str:
     default = d.shown or d.usual or _shown(d.default)
-    return f"{d.help} [{default}]" if default else d.help
+    words = f"{d.help}: {', '.join(registry.names(d.group))}" if d.plugins and d.group else d.help
+    return f"{words} [{default}]" if default else words
 
 
 def _shown(default: object) -> str:

@@ -43,6 +43,7 @@ class Usage:
 
     ``filled`` are options that take the value of a flag where they are not given; ``shown`` is a plugin with an option
     and a value, as a pattern of how one is set; ``shared`` is a function whose options every plugin of the group takes.
+    Of a group of which a command takes ``several``, options are given with the list of names.
     """
 
     title: str
@@ -51,8 +52,12 @@ class Usage:
     filled: Mapping[str, str] = field(default_factory=dict)
     shown: tuple[str, str, str] | None = None
     shared: str = ""
+    several: bool = False
 
-    def set(self, option: str, value: str) -> str:
+    def set(self, option: str, value: str, name: str = "NAME") -> str:
+        """How an option of a plugin is given on the command line."""
+        if self.several:
+            return f"--set '{self.key}=[{{name: {name}, {option}: {value}}}]'"
         return f"--set {self.key}.{option}={value}"
 
 
@@ -95,7 +100,7 @@ USAGE = {
         {"device": "--device"},
         ("inception", "mode", "legacy_tensorflow"),
     ),
-    "metrics": Usage("Metrics", "cmtool fid samples --ref digits --metrics {}"),
+    "metrics": Usage("Metrics", "cmtool fid samples --ref digits --metrics {}", "metrics", several=True),
     "formats": Usage("Checkpoint formats", "cmtool convert FILE model.safetensors", "format", NETWORK),
     "assets": Usage("Published files", "cmtool fetch {}"),
 }
@@ -115,7 +120,7 @@ COMMANDS = {
     ("distill", "pd"): "cmtool distill --teacher teacher.safetensors --data digits --method pd",
 }
 # Values worth showing, of options that many plugins have.
-VALUES = {"q": "4", "churn": "8", "eta": "0.5", "model_channels": "128", "rho": "5", "beta_max": "15", "size": "32"}
+VALUES = {"q": "4", "churn": "8", "eta": "0.5", "model_channels": "128", "rho": "5", "beta_max": "15"}
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,10 @@ def example(plugin: Plugin) -> str:
     shown = sorted(free, key=lambda o: o.name not in VALUES)  # those of the table first, the others in their order
     found = ((o, value) for o in shown for value in _values(o) if _fits(o, value))
     option, value = next(found, (None, ""))
-    return f"{command} {usage.set(option.name, value)}" if option else command
+    if option is None:
+        return command
+    command = command.split(" --metrics")[0] if usage.several else command
+    return f"{command} {usage.set(option.name, value, name)}"
 
 
 def _values(o: PluginOption) -> Iterable[str]:
@@ -258,8 +266,7 @@ def _options_text(plugin: Plugin, width: int) -> str:
     rows += [(o.name, o.type, shown_default(group, o), option_help(o)) for o in plugin.options]
     name, kind, default = (max(len(row[i]) for row in rows) for i in range(3))
     lines = [_hang(f"  {a:<{name}}  {b:<{kind}}  {c:<{default}}  ", _plain(d), width) for a, b, c, d in rows]
-    key = USAGE[group].key
-    return "\n".join([f"Options, set with --set {key}.OPTION=VALUE:", *lines])
+    return "\n".join([f"Options, set with {USAGE[group].set('OPTION', 'VALUE', plugin.listed.name)}:", *lines])
 
 
 def option_help(o: PluginOption) -> str:

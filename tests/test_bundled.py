@@ -13,12 +13,12 @@ from cmtool import bundled as shipped
 from cmtool import load
 from cmtool.bundled import SHA256, bundled
 from cmtool.cli import run
-from cmtool.commands.inputs import checkpoint_path
-from cmtool.commands.scoring.fid_inputs import is_model
 from cmtool.datasets.shapes import shapes
 from cmtool.errors import BadFile, MissingInput
 from cmtool.features.small import small
 from cmtool.files.header import read_header
+from cmtool.pipelines.image_sets import is_model
+from cmtool.pipelines.inputs import checkpoint_path
 
 
 def test_they_are_small_and_what_they_say():

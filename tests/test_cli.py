@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -378,7 +379,7 @@ def test_every_example_of_a_plugin_is_a_call_that_can_be(group, command, monkeyp
     command(lambda options, console: None)
     for name in registry.names(group):
         plugin = plugin_pages.describe(group, name)
-        words = plugin_pages.example(plugin).split()
+        words = shlex.split(plugin_pages.example(plugin))
         assert run(words[1:]) == 0, words
         assert name in " ".join(words) or group == "formats"
 

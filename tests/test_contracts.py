@@ -11,6 +11,7 @@ from cmtool.testing import (
     check_backbone,
     check_dataset,
     check_features,
+    check_metric,
     check_objective,
     check_operator,
     check_sampler,
@@ -64,6 +65,11 @@ def test_dataset_folder(tmp_path):
 @pytest.mark.parametrize("name", registry.names("features"))
 def test_features(name):
     check_features(built("features", name), torch.randn(4, 2) if name == "points" else None)
+
+
+@pytest.mark.parametrize("name", registry.names("metrics"))
+def test_metric(name):
+    check_metric(registry.build("metrics", name))
 
 
 @pytest.mark.parametrize("name", registry.names("operators"))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cmtool.errors import BadFile, UsageError, check_regular, printable, report_damage
+from cmtool.errors import BadFile, Hint, Run, Setting, UsageError, check_regular, printable, report_damage
+from cmtool.options.hint_words import word_hint
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,20 @@ def test_pipes_and_devices_are_no_files(tmp_path):
     (tmp_path / "a").touch()
     for path in (tmp_path / "a", tmp_path, tmp_path / "nowhere", "a\0b"):
         check_regular(path)
+
+
+def test_a_hint_is_worded_for_programs_and_for_the_command_line():
+    fetch = Run("fetch", "vgg16", folder=Path("my files"))
+    hint = Hint("{}, or {}; leave out {}", fetch, Setting("backbone.head_width", 64), Setting("micro_batch"))
+    assert str(hint) == "cmtool fetch vgg16 folder=my files, or backbone.head_width=64; leave out micro_batch"
+    assert word_hint(hint) == (
+        "cmtool fetch vgg16 --folder 'my files', or --set backbone.head_width=64; leave out --micro-batch"
+    )
+    every = Hint.join([Setting("overwrite", True), Setting("conditional", False), Setting("format.ema", False)])
+    assert word_hint(every) == "--overwrite --no-conditional --set format.ema=false"
+    assert word_hint("wait {}") == "wait {}"
+
+
+def test_settings_that_the_command_line_has_no_value_for():
+    assert [word_hint(Setting(key)) for key in ("n", "format.kind")] == ["-n", "--set format.kind"]
+    assert word_hint(Setting("data.labels", None)) == "--set data.labels=null"

@@ -11,7 +11,7 @@ HOOKS = {  # where the process sends itself a signal
     "import of typer": ("import", "typer"),
     "import of the options": ("import", "cmtool.options.load"),
     "import of torch": ("import", "torch"),
-    "import of the command": ("import", "cmtool.commands.inputs"),
+    "import of the command": ("import", "cmtool.pipelines.inputs"),
     "while the arguments are parsed": ("call", "make_context"),
 }
 IMPORT = """

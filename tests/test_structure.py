@@ -2,12 +2,15 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from cmtool.catalogue import COMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "cmtool"
 FILES = {
@@ -19,6 +22,7 @@ TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items(
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "PIL", "cleanfid", "safetensors"}
 L0 = {"errors", "options", "settings", "presets", "help_pages", "catalogue", "failures", "startup"}
 L0 |= {"class_names", "completion", "plugin_pages", "plugin_reference", "text_files", "user_paths"}
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 SCRIPTS = {"cmtool.features.train_small"}  # run by hand, once, to make a file that ships
 PLUGIN = {"errors", "options.plugin_option", "options.types"}  # what any room of plugins may use
 LAYERS = {  # a folder or file of the package, and what else of the package it may import
@@ -36,15 +40,29 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "training": PLUGIN | {"core", "objectives", "options.registry"},
     "bundled": {"files", "errors"},
     "formats": PLUGIN | {"files", "core", "options.registry", "text_files"},
-    "evaluation": PLUGIN | {"core", "objectives", "options.registry", "files.safe_pickle"},
+    "evaluation": PLUGIN | {"features", "core", "objectives", "options.registry", "files.safe_pickle"},
     "files": {"core", "assets", "options.registry", "options.yaml_files", "errors", "pictures", "picture_kinds", "png"}
     | {"text_files", "user_paths", "label_files"},
+    "pipelines": {"errors", "options", "settings", "class_names", "text_files", "user_paths"}
+    | {
+        "core",
+        "objectives",
+        "training",
+        "evaluation",
+        "features",
+        "files",
+        "datasets",
+        "pictures",
+        "bundled",
+        "assets",
+    },
     "commands": L0
-    | {"core", "objectives", "training", "evaluation", "files", "datasets", "pictures", "bundled", "assets", "cmtool"},
-    "testing": {"backbones", "core", "objectives", "errors"},
+    | {"pipelines", "cmtool", "core", "objectives", "training", "evaluation", "features"}
+    | {"files", "datasets", "pictures", "bundled", "assets"},
+    "testing": {"backbones", "core", "objectives", "evaluation", "features", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},
     "__main__": {"cli", "startup"},
-    "cmtool": {"files", "bundled"},
+    "cmtool": {"files", "bundled", "pipelines"},
 }
 
 
@@ -101,6 +119,32 @@ def test_only_commands_speak():
             continue
         assert not {"print", "input"} & set(called(name)), f"{name} prints"
         assert not {"logging", "rich"} & {found.split(".")[0] for found in imports(name)}
+
+
+LOWER = {
+    "core",
+    "objectives",
+    "training",
+    "evaluation",
+    "files",
+    "formats",
+    "datasets",
+    "features",
+    "backbones",
+    "assets",
+}
+UNCONVERTED = {"core", "objectives", "training", "files", "formats", "datasets", "features", "backbones", "assets"}
+FLAG = re.compile(rf"(?:^|[ '`(])--[a-z]|\bcmtool (?:{'|'.join(COMMANDS)})\b")
+OTHERS = re.compile(r"\b(?:tar|curl) -[^,;:]*")  # commands of other programs
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if room(name) in LOWER - UNCONVERTED])
+def test_the_command_line_alone_names_flags(name):
+    """Below ``commands`` an error names an option by a ``Setting`` and a command by a ``Run``."""
+    docs = {ast.get_docstring(node, clean=False) for node in ast.walk(TREES[name]) if isinstance(node, DOCUMENTED)}
+    texts = [n.value for n in ast.walk(TREES[name]) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    found = [text for text in texts if text not in docs and FLAG.search(OTHERS.sub("", text))]
+    assert not found
 
 
 def called(name):

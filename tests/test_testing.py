@@ -9,12 +9,15 @@ from torch.nn import functional as F
 from cmtool.backbones.mlp import MLP, mlp
 from cmtool.core.editing import operators
 from cmtool.core.solvers import RungeKutta, heun
+from cmtool.evaluation.metric import Metric, Score
+from cmtool.features import Features
 from cmtool.objectives.denoising import Denoising
 from cmtool.objectives.edm import edm
 from cmtool.testing import (
     check_backbone,
     check_dataset,
     check_features,
+    check_metric,
     check_objective,
     check_operator,
     check_solver,
@@ -146,7 +149,7 @@ def test_a_data_set_with_a_fault_is_told_which(dataset, sentence):
         check_dataset(dataset)
 
 
-class Extractor:
+class Extractor(Features):
     name = label = fingerprint = "mean"
     dim = 2
 
@@ -184,6 +187,20 @@ def test_features_with_a_fault_are_told_which(fault, sentence):
     check_features(Extractor())
     with pytest.raises(AssertionError, match=sentence):
         check_features(Extractor(fault))
+
+
+@pytest.mark.parametrize(
+    ("compute", "sentence"),
+    [
+        (lambda pair: iter([]), "one score at least"),
+        (lambda pair: iter([Score("x", float("nan"))]), "is finite"),
+        (lambda pair: iter([Score("x", 1.0), Score("x", 2.0)]), "a name of its own"),
+        (lambda pair: iter([Score("x", float(torch.rand(())))]), "repeatable"),
+    ],
+)
+def test_a_metric_with_a_fault_is_told_which(compute, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_metric(Metric(compute))
 
 
 def skewed(reference):

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO
 
-from cmtool.errors import printable
+from cmtool.errors import Advice, printable
+from cmtool.options.hint_words import word_hint
 from cmtool.text_files import dump_json
 
 __all__ = ["Console", "ProgressBar"]
@@ -25,10 +26,10 @@ class Console:
     def __init__(self, command: str, *, json: bool = False, quiet: bool = False, clock: Clock = time.monotonic):
         self.command, self.json, self.quiet, self.clock = command, json, quiet, clock
 
-    def say(self, text: str) -> None:
+    def say(self, text: Advice) -> None:
         """A remark on standard error, unless quiet."""
         if not self.quiet:
-            _write(sys.stderr, printable(text))
+            _write(sys.stderr, printable(word_hint(text)))
 
     @property
     def terminal(self) -> bool:
@@ -41,9 +42,9 @@ class Console:
             encoding = sys.stderr.encoding or "utf-8"
             _write(sys.stderr, lines.encode(encoding, "replace").decode(encoding))
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: Advice) -> None:
         """Something to know, quiet or not."""
-        _write(sys.stderr, f"cmtool: warning: {printable(text)}")
+        _write(sys.stderr, f"cmtool: warning: {printable(word_hint(text))}")
 
     def result(self, document: Mapping[str, Any], text: str) -> None:
         """The outcome on standard output: one JSON document with --json, otherwise the text, line by line."""

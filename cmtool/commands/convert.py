@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.inputs import checkpoint_path
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.files.checkpoint import DTYPES, load
 from cmtool.files.header import Header, read_header
 from cmtool.files.model_files import check_weights, format_of, open_any, parent_record, writer
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place
 from cmtool.files.runs import stored_averages
-from cmtool.options import registry
 from cmtool.options.ema_spec import EMASpec, parse_ema_specs
+from cmtool.pipelines.inputs import checkpoint_path
 from cmtool.settings import ConvertOptions
 from cmtool.training.posthoc_ema import EMAMix, solve_mix
 
@@ -29,13 +29,13 @@ def run(options: ConvertOptions, console: Console) -> None:
     write = writer(options.to)
     if options.ema_width is None:
         sources, about = [checkpoint_path(options.source)], {}
-        model = open_any(sources[0], format=options.format, backbone=options.backbone)
+        loaded = open_any(sources[0], format=options.format, backbone=options.backbone)
     else:
-        model, sources, about = rebuild_ema(options.source, options.ema_width, console)
-    check_range(model, options.dtype, options.place)
-    header = replace(model.header, parents=model.header.parents + [parent_record(path) for path in sources])
+        loaded, sources, about = rebuild_ema(options.source, options.ema_width, console)
+    check_range(loaded.model, options.dtype, options.place)
+    header = replace(loaded.header, parents=loaded.header.parents + [parent_record(path) for path in sources])
     check_output(options, sources, header)
-    header = write(options.place, model, header, DTYPES[options.dtype])
+    header = write(options.place, loaded.model, header, DTYPES[options.dtype])
     if header.noncommercial:
         console.warn(f"{options.place} inherits the licence {header.licence}: it is not for commercial use")
     document = {"checkpoint": str(options.place), "kind": header.kind, "dtype": options.dtype, **about}
@@ -49,18 +49,17 @@ def check_output(options: ConvertOptions, sources: list[Path], header: Header) -
     if place.is_dir() and not folder:
         raise UsageError(f"{place} is a folder, and a checkpoint is a file", "name a file in it")
     check_place(place, [options.source, *sources], overwrite=options.overwrite, ours=lambda path: is_copy(path, header))
-    if folder and place.is_dir() and any(place.iterdir()) and not options.overwrite:
-        weights = registry.get("formats", options.to).weights(place) if format_of(place) == options.to else None
-        if weights is None or not is_copy(weights, header):
-            text = f"{place} is not empty, and is no earlier copy of {sources[0]}"
-            raise UsageError(text, "name another place, or --overwrite")
+    taken = folder and place.is_dir() and any(place.iterdir()) and not options.overwrite
+    if taken and not (format_of(place) == options.to and is_copy(place, header)):
+        text = f"{place} is not empty, and is no earlier copy of {sources[0]}"
+        raise UsageError(text, "name another place, or --overwrite")
 
 
 def is_copy(path: Path, header: Header) -> bool:
-    """Whether a file is a checkpoint that says the same of itself as ``header``, parents included."""
+    """Whether a file or folder holds a model that says the same of itself as ``header``, parents included."""
     try:
-        found = read_header(path)
-    except (BadFile, MissingInput):
+        found = open_any(path).header if path.is_dir() else read_header(path)
+    except (BadFile, MissingInput, UsageError):
         return False
     return facts(found) == facts(header)
 
@@ -82,7 +81,7 @@ def check_range(model: Denoiser, dtype: str, path: Path) -> None:
 MAX_RESIDUAL = 0.05  # of the residual: beyond it the profile is another one
 
 
-def rebuild_ema(run: Path, width: float, console: Console) -> tuple[Denoiser, list[Path], dict[str, Any]]:
+def rebuild_ema(run: Path, width: float, console: Console) -> tuple[LoadedModel[Denoiser], list[Path], dict[str, Any]]:
     """The model with the power average of ``width`` at the last stored moment, the files it is made of, and how well.
 
     MissingInput or UsageError where the run holds nothing to make it of; BadFile when a file is damaged.
@@ -94,11 +93,11 @@ def rebuild_ema(run: Path, width: float, console: Console) -> tuple[Denoiser, li
         text = f"the stored averages cannot make width {width:g} well: what they make is {mix.residual:.0%} off"
         console.warn(f"{text}; more of them, or of other widths, would (--ema, --ema-snapshots)")
     paths = [path for path, _, _ in parts]
-    model = blend(paths, mix, times.index(max(times)))
+    loaded = blend(paths, mix, times.index(max(times)))
     about = description(width, parts, mix)
-    model.header = replace(model.header, average=about, images=max(times))
+    loaded = replace(loaded, header=replace(loaded.header, average=about, images=max(times)))
     console.say(f"made of {len(parts)} stored averages, residual {mix.residual:.2g}")
-    return model, paths, {"average": about}
+    return loaded, paths, {"average": about}
 
 
 def stored_power_emas(run: Path) -> list[tuple[Path, Header, EMASpec]]:
@@ -115,17 +114,17 @@ def stored_power_emas(run: Path) -> list[tuple[Path, Header, EMASpec]]:
     return [known[key] for key in sorted(known, key=lambda key: (key[0], key[1].value))]
 
 
-def blend(paths: list[Path], mix: EMAMix, newest: int) -> Denoiser:
+def blend(paths: list[Path], mix: EMAMix, newest: int) -> LoadedModel[Denoiser]:
     """The sum of the parameters, in float64, in the place of those of the newest; buffers are that one's."""
-    model = load(paths[newest])
-    sums = [torch.zeros_like(p, dtype=torch.float64) for p in model.parameters()]
+    loaded = load(paths[newest])
+    sums = [torch.zeros_like(p, dtype=torch.float64) for p in loaded.model.parameters()]
     for path, weight in zip(paths, mix.weights.tolist(), strict=True):
-        for total, part in zip(sums, load(path).parameters(), strict=True):
+        for total, part in zip(sums, load(path).model.parameters(), strict=True):
             total.add_(part.detach(), alpha=weight)
     with torch.no_grad():
-        for parameter, total in zip(model.parameters(), sums, strict=True):
+        for parameter, total in zip(loaded.model.parameters(), sums, strict=True):
             parameter.copy_(total)
-    return model
+    return loaded
 
 
 def description(width: float, parts: list[tuple[Path, Header, EMASpec]], mix: EMAMix) -> dict[str, Any]:

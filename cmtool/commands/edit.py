@@ -5,10 +5,10 @@ import time
 from cmtool.commands.console import Console
 from cmtool.commands.editing.edit_stream import Edits
 from cmtool.commands.editing.output import check_results, writing_results
-from cmtool.commands.inputs import describe_model, open_model
 from cmtool.errors import UsageError
 from cmtool.files.streams.reader import STREAM
 from cmtool.options import registry
+from cmtool.pipelines.inputs import describe_model, open_model
 from cmtool.settings import EditOptions
 from cmtool.training.devices import choose_device, use_threads
 
@@ -24,9 +24,9 @@ def run(options: EditOptions, console: Console) -> None:
         raise UsageError("standard input is the picture or the mask", "give one of them as a file")
     refuse_unused(options)
     use_threads(options.threads)
-    model, path = open_model(options.model, choose_device(options.device), console, options.format, options.backbone)
+    model = open_model(options.model, choose_device(options.device), console, options.format, options.backbone)
     if len(model.header.shape) != 3:
-        raise UsageError(f"edit works on images, and {path} makes points")
+        raise UsageError(f"edit works on images, and {model.path} makes points")
     edits, began = Edits(model, options, console), time.monotonic()
     with writing_results(output, options) as take:
         for canvas, seed, image in edits:
@@ -34,7 +34,7 @@ def run(options: EditOptions, console: Console) -> None:
     seconds = time.monotonic() - began
     console.say(edits.told())
     document = {
-        "model": describe_model(model, path),
+        "model": describe_model(model),
         "task": options.operator.name,
         "input": options.input,
         "output": output,

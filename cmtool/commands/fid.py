@@ -11,10 +11,24 @@ import numpy as np
 
 from cmtool.class_names import match_classes
 from cmtool.commands.console import Console
-from cmtool.commands.distributed import has_stray_rank, is_main_rank
-from cmtool.commands.editing.canvas import SMOOTH, resize
 from cmtool.commands.scoring import curve
-from cmtool.commands.scoring.fid_inputs import (
+from cmtool.errors import CmtoolError, UsageError, check_regular
+from cmtool.evaluation.metric import NEAREST, SPATIAL, Comparison, Metric, Score
+from cmtool.evaluation.metrics import build_metrics, check_features, compute, needs, reference_needs
+from cmtool.evaluation.reference_statistics import check_comparable, write_statistics
+from cmtool.evaluation.statistics import NearestPair, Statistics
+from cmtool.features import Features
+from cmtool.files.atomic import replace_folder, write_file
+from cmtool.files.output_check import check_place, made_by
+from cmtool.files.picture_files import check_target, grid, write_picture
+from cmtool.files.streams.npz import keys
+from cmtool.files.streams.reader import STREAM
+from cmtool.options import registry
+from cmtool.options.fields import option_fields
+from cmtool.pictures import with_channels
+from cmtool.pipelines.canvas import SMOOTH, resize
+from cmtool.pipelines.distributed import has_stray_rank, is_main_rank
+from cmtool.pipelines.image_sets import (
     FIDInput,
     expected_statistics,
     find_input,
@@ -24,20 +38,7 @@ from cmtool.commands.scoring.fid_inputs import (
     pick,
     warn_of_few,
 )
-from cmtool.commands.scoring.protocols import features_of
-from cmtool.errors import CmtoolError, UsageError, check_regular
-from cmtool.evaluation.accumulator import check
-from cmtool.evaluation.memorization import Memorization
-from cmtool.evaluation.metrics import MEMORIZATION, needs, values
-from cmtool.evaluation.reference_statistics import Statistics, comparable, write_statistics
-from cmtool.files.atomic import replace_folder, write_file
-from cmtool.files.output_check import check_place, made_by
-from cmtool.files.picture_files import check_target, grid, write_picture
-from cmtool.files.streams.npz import keys
-from cmtool.files.streams.reader import STREAM
-from cmtool.options import registry
-from cmtool.options.fields import option_fields
-from cmtool.pictures import with_channels
+from cmtool.pipelines.protocols import features_of
 from cmtool.settings import FidOptions
 from cmtool.settings.sampling import WalkOptions
 from cmtool.settings.shared import MachineOptions
@@ -61,8 +62,8 @@ def run(options: FidOptions, console: Console) -> None:
     use_threads(options.threads)
     spec = features_of(options, console)
     features = registry.build("features", spec, device=str(choose_device(options.device)))
-    ours, theirs = needs(options.metrics)
-    check(features, ours | theirs)
+    metrics = build_metrics(options.metrics)
+    check_features(features, needs(metrics) | reference_needs(metrics))
     began = time.monotonic()
     if options.make_ref:
         make_reference(options, features, console)
@@ -73,11 +74,11 @@ def run(options: FidOptions, console: Console) -> None:
     reference = _reference(options, sources[0], features, console)
     for side in (reference, *sources):
         if side.statistics:
-            comparable(side.statistics, expected_statistics(features))
+            check_comparable(side.statistics, expected_statistics(features))
     _compare_classes(sources[0], reference, options, console)
-    known = observe(reference, features, None, console, theirs)
+    known = observe(reference, features, None, console, reference_needs(metrics))
     warn_of_few(known.data, known.n, features.dim, console)
-    judged = [_score(options, side, reference, known, features, console) for side in sources]
+    judged = [_score(options, metrics, side, reference, known, features, console) for side in sources]
     documents = [document for document, _ in judged]
     document = {**documents[0], "seconds": round(time.monotonic() - began, 3)}
     text = "\n".join(_line(row) for row in document["metrics"])
@@ -93,16 +94,15 @@ def run(options: FidOptions, console: Console) -> None:
         write_picture(options.sheet, _pairs(judged[0][1], reference), "fid")
 
 
-def make_reference(options: FidOptions, features: Any, console: Console) -> None:
+def make_reference(options: FidOptions, features: Features, console: Console) -> None:
     """Write mean and covariance of the source to a file."""
     if options.source is None:
         raise UsageError("--make-ref needs images or a data set", "cmtool fid --make-ref digits -o ref.npz")
     if options.output.suffix != ".npz":
         raise UsageError(f"cannot write statistics to {options.output}", "statistics are written as .npz")
     check_place(options.output, [options.source], overwrite=options.overwrite, ours=_is_reference)
-    further = getattr(features, "further", ())
     side = find_input(options.source, features.name, options, console)
-    found = observe(side, features, options.n, console, frozenset({"spatial"} & set(further)))
+    found = observe(side, features, options.n, console, frozenset({SPATIAL} & set(features.further)))
     warn_of_few(found.data, found.n, features.dim, console)
     if not is_main_rank():
         return
@@ -113,16 +113,21 @@ def make_reference(options: FidOptions, features: Any, console: Console) -> None
 
 
 def _score(
-    options: FidOptions, side: FIDInput, reference: FIDInput, known: Statistics, features: Any, console: Console
-) -> tuple[dict[str, Any], Memorization | None]:
-    """The document of one source, and what the metric memorised found."""
-    ours, _ = needs(options.metrics)
-    training = known.rows if MEMORIZATION in ours else None
-    made = observe(side, features, options.n, console, ours, training)
+    options: FidOptions,
+    metrics: Sequence[Metric],
+    side: FIDInput,
+    reference: FIDInput,
+    known: Statistics,
+    features: Features,
+    console: Console,
+) -> tuple[dict[str, Any], list[NearestPair]]:
+    """The document of one source, and what the metric ``memorization`` found."""
+    training = known.rows if NEAREST in needs(metrics) else None
+    made = observe(side, features, options.n, console, needs(metrics), training)
     warn_of_few(made.data, made.n, features.dim, console)
-    comparable(made, known)
-    rows = values(options.metrics, made, known, features.label, options.seed)
-    rows = [_label(row, made.n) for row in rows]
+    check_comparable(made, known)
+    scores = compute(metrics, Comparison(made, known, features.label, options.seed))
+    rows = [_label(score, made.n) for score in scores]
     if features.label == "FID" and min(made.n or 0, FEW) < FEW:
         console.warn(f"{made.n} images: this is no FID-50k, and it is biased upwards")
     if known.fingerprint is None:
@@ -136,13 +141,13 @@ def _score(
         "source": side.facts(made),
         "reference": reference.facts(known),
     }
-    return document, made.memory
+    return document, made.nearest.pairs if made.nearest else []
 
 
 def _check(options: FidOptions) -> None:
     """UsageError for options that could not do what they say."""
-    if options.sheet and MEMORIZATION not in needs(options.metrics)[0]:
-        raise UsageError("--sheet shows what the metric memorised found", "add --metrics memorised")
+    if options.sheet and NEAREST not in needs(build_metrics(options.metrics)):
+        raise UsageError("--sheet shows what the metric memorization found", "add --metrics memorization")
     if options.source is None or any(is_model(target) for target in (options.source, options.ref) if target):
         return
     for key, declared in option_fields(FidOptions).items():
@@ -178,7 +183,7 @@ def _is_reference(path: Path) -> bool:
         return False
 
 
-def _reference(options: FidOptions, source: FIDInput, features: Any, console: Console) -> FIDInput:
+def _reference(options: FidOptions, source: FIDInput, features: Features, console: Console) -> FIDInput:
     """What was named, else the data that the model learned from."""
     if options.ref:
         return find_input(options.ref, features.name, options, console)
@@ -191,11 +196,12 @@ def _reference(options: FidOptions, source: FIDInput, features: Any, console: Co
     return of_dataset(spec, options.batch)
 
 
-def _label(row: dict[str, Any], n: int | None) -> dict[str, Any]:
+def _label(score: Score, n: int | None) -> dict[str, Any]:
     """With the name under which the number may be told: FID-50k is one of 50,000 images, and of no fewer."""
-    if n is None or row["metric"] not in ("FID", "sFID"):
-        return {**row, "name": row["metric"]}
-    return {**row, "name": f"{row['metric']}-{n // 1000}k" if n % 1000 == 0 else f"{row['metric']}-{n}"}
+    name = score.metric
+    if n is not None and name in ("FID", "sFID"):
+        name = f"{name}-{n // 1000}k" if n % 1000 == 0 else f"{name}-{n}"
+    return {**score.document(), "name": name}
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -204,17 +210,17 @@ def _line(row: dict[str, Any]) -> str:
     return f"{row['name']}  {row['value']:.6g}{more}"
 
 
-def _features(features: Any) -> dict[str, Any]:
+def _features(features: Features) -> dict[str, Any]:
     return {"name": features.name, "fingerprint": features.fingerprint, "dim": features.dim}
 
 
-def _pairs(memory: Memorization, reference: FIDInput) -> np.ndarray:
+def _pairs(pairs: Sequence[NearestPair], reference: FIDInput) -> np.ndarray:
     """The closest images in the upper row of each two, their nearest training images in the lower."""
-    training = pick(reference, [pair.training for pair in memory.pairs])
-    half = len(memory.pairs) // 2 or 1
+    training = pick(reference, [pair.training for pair in pairs])
+    half = len(pairs) // 2 or 1
     rows = []
     for start in range(0, len(training), half):
-        rows += [pair.image for pair in memory.pairs[start : start + half]] + training[start : start + half]
+        rows += [pair.image for pair in pairs[start : start + half]] + training[start : start + half]
     return grid(_alike([row.numpy() for row in rows]), half)
 
 

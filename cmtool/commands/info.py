@@ -85,7 +85,7 @@ def _header(path: Path, options: InfoOptions) -> Header:
     path = inside if inside.exists() else path
     if holds(path, KEY):
         return read_header(path, whole=True)
-    from cmtool.commands.inputs import checkpoint_path  # which needs torch
     from cmtool.files.model_files import open_any
+    from cmtool.pipelines.inputs import checkpoint_path  # which needs torch
 
     return open_any(checkpoint_path(path), format=options.format, backbone=options.backbone).header

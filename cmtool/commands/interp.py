@@ -9,11 +9,7 @@ import torch
 from torch import Tensor
 
 from cmtool.commands.console import Console
-from cmtool.commands.generation.endpoints import Endpoint, find_endpoints
-from cmtool.commands.generation.generate import draw, sheet
-from cmtool.commands.generation.guided_model import apply_guidance, nfe
-from cmtool.commands.generation.sampler_setup import SamplerSetup, set_up_sampler
-from cmtool.commands.inputs import class_index, describe_model, open_model
+from cmtool.commands.preview import sheet
 from cmtool.commands.sample import facts
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
@@ -21,9 +17,15 @@ from cmtool.core.noise import SlerpNoise
 from cmtool.errors import UsageError
 from cmtool.evaluation.psnr_ssim import psnr
 from cmtool.files.images import STREAM, check_output, check_stream, resuming_writer
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import MOVING, moved_by, write_animation, write_picture
 from cmtool.files.streams.manifest import ImageSettings
+from cmtool.pipelines.guidance import apply_guidance, nfe
+from cmtool.pipelines.inputs import class_index, describe_model, open_model
+from cmtool.pipelines.interpolation import Endpoint, find_endpoints
+from cmtool.pipelines.sampler_setup import SamplerSetup, set_up_sampler
+from cmtool.pipelines.sampling import draw
 from cmtool.settings import InterpOptions
 from cmtool.training.devices import choose_device, use_threads
 
@@ -36,9 +38,10 @@ def run(options: InterpOptions, console: Console) -> None:
     check(options, words)
     check_place_of(options, words)
     use_threads(options.threads)
-    model, path = open_model(options.model, choose_device(options.device), console, options.format, options.backbone)
-    check_suffix(options, model.header.shape)
-    header, model = model.header, apply_guidance(model, path, options, console.warn)
+    loaded = open_model(options.model, choose_device(options.device), console, options.format, options.backbone)
+    header = loaded.header
+    check_suffix(options, header.shape)
+    model = apply_guidance(loaded, options, console.warn)
     walk = set_up_sampler(header, options)
     if walk.grid:
         console.say(f"levels {walk.description}")
@@ -54,11 +57,11 @@ def run(options: InterpOptions, console: Console) -> None:
     images = draw(model, walk, blend, labels)
     write(options, images, labels, wanted)
     document = {
-        "model": describe_model(model, path),
+        "model": describe_model(model),
         "ends": words,
         "frames": options.frames,
         "rows": rows,
-        "nfe": nfe(walk, model),
+        "nfe": nfe(walk, model.model),
         "returned": measure_inversion(ends, images, options.frames, console) or None,
         "output": options.output,
     }
@@ -92,7 +95,7 @@ def check_place_of(options: InterpOptions, words: list[str]) -> None:
 
 
 def frame_facts(
-    model: Denoiser | Guided, walk: SamplerSetup, options: InterpOptions, ends: list[Endpoint], rows: int
+    model: LoadedModel[Denoiser | Guided], walk: SamplerSetup, options: InterpOptions, ends: list[Endpoint], rows: int
 ) -> dict[str, Any]:
     """What a manifest says of the frames, as of images of ``sample``; with a digest of what they go between."""
     found, digest = facts(model, walk, options), hashlib.sha256(json.dumps([options.frames, rows]).encode())

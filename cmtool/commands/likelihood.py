@@ -11,8 +11,6 @@ from torch import Tensor
 
 from cmtool.class_names import known_names, match_classes
 from cmtool.commands.console import Console
-from cmtool.commands.generation.generate import chunk_size, num_threads
-from cmtool.commands.inputs import class_name, describe_model, open_dataset, open_model
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.deterministic import worker_pool
 from cmtool.core.likelihood import (
@@ -32,6 +30,9 @@ from cmtool.core.solvers import Field, Solver, integrate
 from cmtool.core.solvers.runge_kutta import rk4
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
+from cmtool.files.model_format import LoadedModel
+from cmtool.pipelines.inputs import class_name, describe_model, open_dataset, open_model
+from cmtool.pipelines.sampling import chunk_size, num_threads
 from cmtool.settings import LikelihoodOptions
 from cmtool.training.batches import Cache
 from cmtool.training.devices import choose_device, use_threads
@@ -44,10 +45,10 @@ MOST = 12  # classes on a line
 def run(options: LikelihoodOptions, console: Console) -> None:
     """Walk images of the data to noise, adding up how the volume changes, and print the mean in bits per dimension."""
     use_threads(options.threads)
-    model, path = open_model(
+    model = open_model(
         options.model, choose_device(options.device), console, options.format, options.backbone, kind="score"
     )
-    header = model.header
+    header, path = model.header, model.path
     if header.kind != "score":
         raise UsageError(
             f"{path} is a consistency model, which has no density: its walk is one jump",
@@ -69,7 +70,7 @@ def run(options: LikelihoodOptions, console: Console) -> None:
         "standard_error": error,
         "images": n,
         "data": spec["name"],
-        "model": describe_model(model, path),
+        "model": describe_model(model),
         "steps": options.steps,
         "probes": options.hutchinson_probes or math.prod(header.shape),
         "nfe": 4 * options.steps,
@@ -101,7 +102,7 @@ def match_names(names: Sequence[str], header: Header, path: Path, console: Conso
 
 
 def measure(
-    model: Denoiser,
+    loaded: LoadedModel[Denoiser],
     dataset: Any,
     n: int,
     options: LikelihoodOptions,
@@ -112,11 +113,11 @@ def measure(
 
     ``classes`` [K] are the model's labels of those of the data. Diverged where a number is not finite.
     """
-    where, cache = next(model.parameters()).device, Cache(dataset)
-    shape = model.header.shape
+    model, header, where, cache = loaded.model, loaded.header, loaded.device, Cache(dataset)
+    shape = header.shape
     size = chunk_size(shape, where)
-    levels = log_uniform(options.steps + 1, model.header.sigma_min, model.header.sigma_max).log().flip(0)
-    prior = torch.tensor(math.hypot(model.header.sigma_max, model.preconditioning.sigma_data))
+    levels = log_uniform(options.steps + 1, header.sigma_min, header.sigma_max).log().flip(0)
+    prior = torch.tensor(math.hypot(header.sigma_max, model.preconditioning.sigma_data))
 
     def one(first: int) -> Tensor:
         numbers = [min(first + i, n - 1) for i in range(size)]  # the last piece is filled up, so that bits stay

@@ -14,24 +14,26 @@ import torch
 
 import cmtool
 from cmtool.commands.console import Console
-from cmtool.commands.distributed import has_stray_rank, launched_by, local_device, shard_of
-from cmtool.commands.generation.classes import class_rule
-from cmtool.commands.generation.generate import in_batches, labels_of, sheet
-from cmtool.commands.generation.guided_model import apply_guidance, describe_guidance, nfe
-from cmtool.commands.generation.preview import Gallery, render
-from cmtool.commands.generation.sampler_setup import SamplerSetup, set_up_sampler
-from cmtool.commands.inputs import class_name, describe_model, open_model
+from cmtool.commands.preview import Gallery, render, sheet
 from cmtool.commands.signals import STOP_SIGNALS, Stop
-from cmtool.core.guidance import Guided, Unlabelled
+from cmtool.core.denoiser import Denoiser
+from cmtool.core.guidance import Guided
 from cmtool.errors import Preempted, UsageError, WriteFailed
 from cmtool.files.atomic import end_of
 from cmtool.files.header import Header
 from cmtool.files.images import check_output, is_folder, resumable, resuming_writer
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import check_target, write_picture
 from cmtool.files.streams.archive_writer import piece
 from cmtool.files.streams.manifest import ImageSettings
 from cmtool.options.types import Seeds
+from cmtool.pipelines.classes import class_rule
+from cmtool.pipelines.distributed import has_stray_rank, launched_by, local_device, shard_of
+from cmtool.pipelines.guidance import GuidedModel, apply_guidance, describe_guidance, nfe
+from cmtool.pipelines.inputs import class_name, describe_model, open_model
+from cmtool.pipelines.sampler_setup import SamplerSetup, set_up_sampler
+from cmtool.pipelines.sampling import in_batches, labels_of
 from cmtool.settings import SampleOptions
 from cmtool.settings.sampling import SAMPLES, WalkOptions
 from cmtool.training.devices import choose_device, use_threads
@@ -48,10 +50,9 @@ def run(options: SampleOptions, console: Console) -> None:
     if remark := has_stray_rank():
         console.warn(remark)
     use_threads(options.threads)
-    model, path = open_model(
-        options.model, choose_device(local_device(options.device)), console, options.format, options.backbone
-    )
-    header, model = model.header, apply_guidance(model, path, options, console.warn)
+    where = choose_device(local_device(options.device))
+    loaded = open_model(options.model, where, console, options.format, options.backbone)
+    header, model = loaded.header, apply_guidance(loaded, options, console.warn)
     walk = set_up_sampler(header, options)
     options = grid_path(options)
     check(options)
@@ -70,7 +71,7 @@ def run(options: SampleOptions, console: Console) -> None:
     )
     began = time.monotonic()
 
-    each = nfe(walk, model)
+    each = nfe(walk, model.model)
     ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
     of = f" of class {class_name(header, rule)}" if isinstance(rule, int) else ""
     console.say(f"{len(mine):,} images{of}{parse_shard(shard)}{ranks()}, {ahead}, levels {walk.description}")
@@ -79,7 +80,7 @@ def run(options: SampleOptions, console: Console) -> None:
     if each is None and done:
         console.say(f"{made:g} network evaluations each")
     document = {
-        "model": describe_model(model, path),
+        "model": describe_model(model),
         "images": len(mine),
         "made": done,
         "seeds": str(seeds),
@@ -144,16 +145,15 @@ def check(options: SampleOptions) -> None:
         check_place(options.grid, overwrite=options.overwrite, ours=made_by("sample"))
 
 
-def facts(model: Any, walk: SamplerSetup, options: WalkOptions) -> dict[str, Any]:
+def facts(loaded: LoadedModel[Denoiser | Guided], walk: SamplerSetup, options: WalkOptions) -> dict[str, Any]:
     """What the manifest says of every image beside its seed and class; ``recipe`` is a digest of all that is left."""
     keys = ("solver", "sampler", "schedule", "process", "convention", "gamma", "guidance", "guidance_interval")
     recipe = {key: value for key, value in asdict(options).items() if key in keys}
     recipe |= {"cmtool": cmtool.__version__}
-    if isinstance(model, Guided):
-        weak = model.weak.model if isinstance(model.weak, Unlabelled) else model.weak
-        recipe["guide"] = weak.header.sha256
+    if isinstance(loaded, GuidedModel):
+        recipe["guide"] = loaded.guide.sha256
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return {"sigmas": walk.sigmas.tolist(), "model": model.header.sha256, "recipe": digest[:16]}
+    return {"sigmas": walk.sigmas.tolist(), "model": loaded.header.sha256, "recipe": digest[:16]}
 
 
 def parse_shard(shard: tuple[int, int]) -> str:

@@ -13,22 +13,25 @@ from typing import Any
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.generation.generate import in_batches
-from cmtool.commands.generation.sampler_setup import SamplerSetup, multistep_sampler, recommended_sigmas
-from cmtool.commands.inputs import describe_model, open_model
-from cmtool.commands.scoring.fid_inputs import expected_statistics, given, observe, warn_of_few
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed
 from cmtool.evaluation.frechet import Moments, frechet_distance
-from cmtool.evaluation.reference_statistics import Statistics, comparable
+from cmtool.evaluation.reference_statistics import check_comparable
 from cmtool.evaluation.sigma_search import Trial, measurements, search
+from cmtool.evaluation.statistics import Statistics
+from cmtool.features import Features
 from cmtool.files.atomic import write_bytes, write_file
 from cmtool.files.checkpoint import save
 from cmtool.files.header import Header, read_header
 from cmtool.files.model_files import parent_record
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place
 from cmtool.files.streams.reader import STREAM
 from cmtool.options import registry
+from cmtool.pipelines.image_sets import expected_statistics, given, observe, warn_of_few
+from cmtool.pipelines.inputs import describe_model, open_model
+from cmtool.pipelines.sampler_setup import SamplerSetup, multistep_sampler, recommended_sigmas
+from cmtool.pipelines.sampling import in_batches
 from cmtool.settings import SearchSigmasOptions
 from cmtool.text_files import dump_json
 from cmtool.training.devices import choose_device, use_threads
@@ -43,8 +46,8 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
     """Search, noting every measurement as it is made, and write a copy of the checkpoint that knows the answer."""
     use_threads(options.threads)
     where, began = choose_device(options.device), time.monotonic()
-    model, path = open_model(options.model, where, console)
-    header = model.header
+    model = open_model(options.model, where, console)
+    header, path = model.header, model.path
     source = parent_record(path)  # now: a run may replace the file while this one goes on
     trace = options.output.with_suffix(".trace.jsonl")
     check(header, path, options, trace, source)
@@ -56,7 +59,7 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
     first, best = find_sigmas(judge, console)
     again = confirm(judge, first, best, console) if best != first else None
     document = {
-        "model": describe_model(model, path),
+        "model": describe_model(model),
         "metric": features.label,
         "features": {"name": features.name, "fingerprint": features.fingerprint, "dim": features.dim},
         "reference": {"data": target.data, "images": target.n},
@@ -72,7 +75,9 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
     gain = f"{features.label}  {first.value:.6g} -> {best.value:.6g}"
     told = f"{gain}  at levels {levels}, {len(judge.trace)} measurements"
     try:
-        copy = save(options.output, model, replace(header, sigmas=list(best.sigmas), parents=[*header.parents, source]))
+        copy = save(
+            options.output, model.model, replace(header, sigmas=list(best.sigmas), parents=[*header.parents, source])
+        )
     except WriteFailed:
         console.result(document | {"output": None}, told)  # what was measured is not lost with the copy
         raise
@@ -118,11 +123,11 @@ def origin(path: Path) -> tuple[str, int, list[str | None]] | None:
     return found.method, found.images, [each.get("sha256") for each in found.parents]
 
 
-def reference(options: SearchSigmasOptions, features: Any, console: Console) -> Statistics:
+def reference(options: SearchSigmasOptions, features: Features, console: Console) -> Statistics:
     """What the images are compared with, measured once."""
     side = given(options.ref, options.batch, features.name)
     found = observe(side, features, None, console)
-    comparable(found, expected_statistics(features))
+    check_comparable(found, expected_statistics(features))
     warn_of_few(found.data, found.n, len(found.mean), console)
     return found
 
@@ -134,8 +139,8 @@ class Judge:
     Every measurement goes into ``trace``, and into ``file`` as a line of JSON as soon as it is made.
     """
 
-    model: Denoiser
-    features: Any
+    model: LoadedModel[Denoiser]
+    features: Features
     target: Statistics
     options: SearchSigmasOptions
     file: Path

@@ -11,10 +11,7 @@ from typing import Any, cast
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.distributed import has_stray_rank
-from cmtool.commands.generation.generate import draw, labels_of, sheet
-from cmtool.commands.generation.sampler_setup import set_up_sampler
-from cmtool.commands.inputs import anchor_paths, dataset_facts, open_dataset
+from cmtool.commands.preview import sheet
 from cmtool.commands.signals import Stop
 from cmtool.commands.training.build import TrainingJob, build_training
 from cmtool.commands.training.resume import check_data, check_unchanged, is_done, resume_command, resume_run
@@ -26,11 +23,16 @@ from cmtool.files.atomic import has_no_locks, write_bytes
 from cmtool.files.checkpoint import DTYPES, check_header, save
 from cmtool.files.data_fingerprint import write_inventory
 from cmtool.files.header import Header, read_header
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.picture_files import write_picture
 from cmtool.files.runs import CHECKPOINT
 from cmtool.files.sealed import save_state
 from cmtool.options.ema_spec import EMASpec, parse_ema_specs
 from cmtool.options.load import dump_options, load_options
+from cmtool.pipelines.distributed import has_stray_rank
+from cmtool.pipelines.inputs import anchor_paths, dataset_facts, open_dataset
+from cmtool.pipelines.sampler_setup import set_up_sampler
+from cmtool.pipelines.sampling import draw, labels_of
 from cmtool.settings import TrainOptions
 from cmtool.training.batches import ahead
 from cmtool.training.devices import choose_device, micro_batch_size, precision, use_threads
@@ -147,7 +149,6 @@ class TrainingRun:
     def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, console: Console, stop: Stop):
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
         self.model = cast(Denoiser, job.state.average.model)
-        self.model.header = job.header
         models = [average.model for average in (job.state.average, *job.state.others.values())]
         self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
         self.cores = torch.get_num_threads()
@@ -236,12 +237,12 @@ class TrainingRun:
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
-        header = self.model.header = replace(self.job.header, sigmas=self.job.state.objective.sampling)
+        header = replace(self.job.header, sigmas=self.job.state.objective.sampling)
         seeds = range(max(header.num_classes, 8) * (4 if header.num_classes else 8))
         labels = labels_of(seeds, header.num_classes)
-        made = draw(
-            self.model, set_up_sampler(header), Noise(seeds), labels, self.cores
-        )  # torch itself has one core in training
+        model = LoadedModel(self.model, header, self.folder)
+        # torch itself has one core in training
+        made = draw(model, set_up_sampler(header), Noise(seeds), labels, self.cores)
         write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.num_classes, 8)))
 
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:

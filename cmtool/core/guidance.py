@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -36,8 +35,6 @@ class Guided(nn.Module):
     def __init__(self, model: Denoise, weak: Denoise, weight: float, interval: tuple[float, float] = EVERYWHERE):
         super().__init__()
         self.model, self.weak, self.weight, self.interval = model, weak, weight, interval
-        self.header: Any = getattr(model, "header", None)
-        self.preconditioning: Any = getattr(model, "preconditioning", None)
 
     def is_active(self, sigma: Tensor) -> Tensor:
         """Which levels are guided."""

@@ -2,46 +2,34 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from cmtool.errors import UsageError
 from cmtool.evaluation.frechet import Moments
 from cmtool.evaluation.inception_score import InceptionScore
 from cmtool.evaluation.memorization import Memorization
-from cmtool.evaluation.metrics import MEMORIZATION, PROBABILITIES, ROWS, SCORES, SPATIAL
-from cmtool.evaluation.reference_statistics import Normal, Statistics
+from cmtool.evaluation.metric import FEATURES, NEAREST, PROBABILITIES, SPATIAL
+from cmtool.evaluation.statistics import Normal, Statistics
+from cmtool.features import Features
 
-__all__ = ["Accumulator", "Images", "check"]
+__all__ = ["Accumulator", "Images"]
 
 Images = Tensor | Sequence[Tensor]  # [B, ...] of one size, or [C, H, W] of several
-
-
-def check(features: Any, needs: Iterable[str]) -> None:
-    """UsageError, before an hour is spent, when the features do not tell what a metric needs."""
-    known = getattr(features, "further", ())
-    for metric, what in SCORES.items():
-        if what in needs and what not in known:
-            raise UsageError(
-                f"{metric} looks at more of the network than the features '{features.name}' show",
-                "inception shows it: --features inception --set features.network=pth",
-            )
 
 
 class Accumulator:
     """Images as they come: the moments of their features, and what ``needs`` names besides.
 
-    ``training`` [M, D] are the features of training images, for the memory. Memory stays flat but for ``rows``.
+    ``training`` [M, D] are the features of training images. Memory stays flat but for the features that FEATURES keeps.
     """
 
-    def __init__(self, features: Any, needs: Iterable[str] = (), training: Tensor | None = None):
+    def __init__(self, features: Features, needs: Iterable[str] = (), training: Tensor | None = None):
         self.features, self.moments, self.digest = features, Moments(), hashlib.sha256()
-        self.rows: list[Tensor] | None = [] if ROWS in needs else None
+        self.rows: list[Tensor] | None = [] if FEATURES in needs else None
         self.spatial = Moments() if SPATIAL in needs else None
         self.score = InceptionScore() if PROBABILITIES in needs else None
-        self.memory = Memorization(training) if MEMORIZATION in needs and training is not None else None
+        self.nearest = Memorization(training) if NEAREST in needs and training is not None else None
 
     @property
     def n(self) -> int:
@@ -62,8 +50,8 @@ class Accumulator:
             self.spatial.update(look["spatial"])
         if self.score is not None:
             self.score.update(look["probabilities"].cpu())
-        if self.memory is not None:
-            self.memory.update(images, look["features"])
+        if self.nearest is not None:
+            self.nearest.update(images, look["features"])
 
     def look(self, images: Images) -> dict[str, Tensor]:
         """What the network shows of images [B, ...], by name, "features" [B, D] among it.
@@ -87,9 +75,9 @@ class Accumulator:
             data,
             rows=None if self.rows is None else torch.cat(self.rows),
             spatial=None if self.spatial is None else Normal(self.spatial.mean, self.spatial.covariance),
-            score=self.score,
-            memory=self.memory,
-            mode=getattr(self.features, "mode", None),
+            scores=None if self.score is None else self.score.scores,
+            nearest=self.nearest,
+            mode=self.features.mode,
             sha256=self.digest.hexdigest(),
         )
 

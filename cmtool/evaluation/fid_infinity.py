@@ -1,17 +1,22 @@
 """What the Frechet distance would be with endless images: its bias, which falls as 1/n, taken off."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from cmtool.errors import UsageError
-from cmtool.evaluation.frechet import Gaussian, Moments, frechet_distance
+from cmtool.evaluation.frechet import Moments, frechet_distance
+from cmtool.evaluation.metric import FEATURES, Comparison, Metric, Score
+from cmtool.evaluation.statistics import Gaussian
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
-__all__ = ["Extrapolation", "extrapolate", "fit_line"]
+__all__ = ["Extrapolation", "extrapolate", "fid_infinity", "fit_line"]
 
-GROUPS, RESAMPLES = 20, 20
+GROUPS, POINTS, RESAMPLES = 20, 5, 20
 STUDENT = 2.093  # 95 % of Student's t with GROUPS - 1 degrees of freedom lie within
 FEWEST = 4  # groups in the smallest set that is measured
 
@@ -27,7 +32,7 @@ class Extrapolation:
 
 
 def extrapolate(
-    rows: Tensor, reference: Gaussian, *, points: int = 5, resamples: int = RESAMPLES, seed: int = 0
+    rows: Tensor, reference: Gaussian, *, points: int = POINTS, resamples: int = RESAMPLES, seed: int = 0
 ) -> Extrapolation:
     """FD-infinity of features [N, D], by a line through the distances of sets of several sizes, fitted in 1/n.
 
@@ -73,3 +78,23 @@ def _moments(rows: Tensor) -> Moments:
     seen = Moments()
     seen.update(rows)
     return seen
+
+
+def fid_infinity(
+    *,
+    points: Annotated[int, Option("sizes of sets that the line goes through", at_least(2, 16))] = POINTS,
+    resamples: Annotated[int, Option("resamples of the bootstrap interval", at_least(2, 10**5))] = RESAMPLES,
+) -> Metric:
+    """The Frechet distance with endless images: its bias, which falls as 1/n, is taken off.
+
+    Formula: where the line through (1/n, distance of n images) meets 1/n = 0, with a bootstrap interval of 95 %.
+    Paper: Chong and Forsyth 2020, arXiv 1911.07023, section 3.
+    Use: to compare sets of different or small sizes; 80 images at least.
+    """
+
+    def compute(pair: Comparison) -> Iterator[Score]:
+        assert pair.samples.rows is not None
+        found = extrapolate(pair.samples.rows, pair.reference, points=points, resamples=resamples, seed=pair.seed)
+        yield Score(f"{pair.label}-infinity", found.value, {"low": found.low, "high": found.high})
+
+    return Metric(compute, frozenset({FEATURES}))

@@ -1,13 +1,16 @@
 """The Frechet distance between two Gaussians (FID on Inception features), and their moments in one pass."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cmtool.errors import Diverged, UsageError
+from cmtool.evaluation.metric import SPATIAL, Comparison, Metric, Score
+from cmtool.evaluation.statistics import Gaussian
 
-__all__ = ["Gaussian", "Moments", "frechet_distance", "is_covariance"]
+__all__ = ["Moments", "fid", "frechet_distance", "is_covariance", "sfid"]
 
 
 BLOCK = 512  # rows that are added at once
@@ -90,16 +93,6 @@ def sums_of(rows: Tensor) -> Sums:
 ROUNDING = 1e-5  # of the largest entry; float32 has 6e-8, sums of squares of a hundred thousand images some more
 
 
-class Gaussian(Protocol):
-    """What a distribution is reduced to: a mean [D] and a covariance [D, D]."""
-
-    @property
-    def mean(self) -> Tensor: ...
-
-    @property
-    def covariance(self) -> Tensor: ...
-
-
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """The squared 2-Wasserstein distance between the Gaussians N(m_a, S_a) and N(m_b, S_b).
 
@@ -139,3 +132,31 @@ def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     return vectors[:, kept] * values[kept].sqrt()
+
+
+def fid() -> Metric:
+    """The Frechet distance between the Gaussians of the features: FID on those of Inception.
+
+    Formula: ``|m_a - m_b|^2 + tr S_a + tr S_b - 2 tr (S_a S_b)^(1/2)``
+    Paper: Heusel et al. 2017, arXiv 1706.08500, equation 6.
+    Use: to compare with published numbers; biased upwards below some 10,000 images.
+    """
+
+    def compute(pair: Comparison) -> Iterator[Score]:
+        yield Score(pair.label, frechet_distance(pair.samples, pair.reference))
+
+    return Metric(compute)
+
+
+def sfid() -> Metric:
+    """The Frechet distance of a layer that still sees places, for what the pooled features average away.
+
+    Formula: that of ``fid``, on the first 7 channels of an intermediate layer of Inception.
+    Use: to tell good layouts from good textures; needs ``inception`` with the network ``pth``.
+    """
+
+    def compute(pair: Comparison) -> Iterator[Score]:
+        assert pair.samples.spatial and pair.reference.spatial
+        yield Score("sFID", frechet_distance(pair.samples.spatial, pair.reference.spatial))
+
+    return Metric(compute, frozenset({SPATIAL}), frozenset({SPATIAL}))

@@ -1,9 +1,13 @@
 """The Inception Score: how sure a classifier is of each image, and how many classes it sees."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-__all__ = ["InceptionScore"]
+from cmtool.evaluation.metric import PROBABILITIES, Comparison, Metric, Score
+
+__all__ = ["InceptionScore", "inception_score"]
 
 SPLIT = 5000  # images that are scored together, as guided-diffusion and the first paper's tools do of 50,000
 
@@ -53,3 +57,20 @@ class InceptionScore:
         """``mean_x sum_y p log p(y|x) - sum_y p(y) log p(y)``, the same divergence with the sums pulled apart."""
         share = self.total / self.n
         return float((self.information / self.n - torch.xlogy(share, share).sum()).exp())
+
+
+def inception_score() -> Metric:
+    """The Inception Score: how sure a classifier is of each image, times how many classes it sees.
+
+    Formula: ``exp(mean_x KL(p(y|x) || p(y)))``, in splits of 5,000 images, with the deviation over the splits.
+    Paper: Salimans et al. 2016, arXiv 1606.03498, section 4.
+    Use: to compare with published numbers; it looks at no reference. Needs ``inception``.
+    """
+
+    def compute(pair: Comparison) -> Iterator[Score]:
+        scores = pair.samples.scores
+        assert scores is not None
+        spread = float(scores.std(correction=0))
+        yield Score("IS", float(scores.mean()), {"spread": spread, "splits": len(scores)})
+
+    return Metric(compute, frozenset({PROBABILITIES}))

@@ -1,23 +1,15 @@
 """Whether a model learned its training images by heart: the nearest of them to each image that it makes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from cmtool.evaluation.metric import FEATURES, NEAREST, Comparison, Metric, Score
 from cmtool.evaluation.precision_recall import nearest, radii
+from cmtool.evaluation.statistics import NearestPair
 
-__all__ = ["Memorization", "NearestPair"]
-
-
-@dataclass(frozen=True)
-class NearestPair:
-    """An image that was made, the number of the training image nearest to it, and how far apart their features are."""
-
-    made: int
-    training: int
-    distance: float
-    image: Tensor
+__all__ = ["Memorization", "memorization"]
 
 
 @dataclass
@@ -55,3 +47,20 @@ class Memorization:
     def share(self) -> float:
         """The share of suspicious images."""
         return self.suspicious / self.n
+
+
+def memorization() -> Metric:
+    """The share of images that lie closer to a training image than that one lies to any other.
+
+    Formula: ``share of x with |x - t| < min |t - t'|``, t the training image nearest to x.
+    Paper: Alaa et al. 2022, arXiv 2102.08921, section 3.3 (their authenticity is 1 - share).
+    Use: to see whether a model copies; about half is honest, nearly all are copies. The reference is the training set.
+    """
+
+    def compute(pair: Comparison) -> Iterator[Score]:
+        found = pair.samples.nearest
+        assert found is not None
+        close = [{"image": each.made, "training": each.training, "distance": each.distance} for each in found.pairs]
+        yield Score("memorization", found.share, {"nearest": close})
+
+    return Metric(compute, frozenset({NEAREST}), frozenset({FEATURES}))

@@ -1,11 +1,17 @@
 """Precision, recall, density and coverage: which images lie near which, in the space of features."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-__all__ = ["nearest", "prdc", "radii"]
+from cmtool.errors import UsageError
+from cmtool.evaluation.metric import FEATURES, Comparison, Metric, Score
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
+
+__all__ = ["nearest", "prdc", "precision_recall", "radii"]
 
 NUMBERS = 1 << 24  # of the block of distances that is held at a time, 128 MB
 CLOSE, DENSE = 3, 5  # the neighbours that precision and recall look at, and density and coverage
@@ -61,3 +67,28 @@ def blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
         some = a[start : start + step].double() - centre
         distances = some.square().sum(dim=1, keepdim=True) + lengths - 2 * some @ b.T
         yield slice(start, start + len(some)), distances.clamp(min=0)
+
+
+def precision_recall(
+    *,
+    k: Annotated[int, Option("neighbours that precision and recall look at", at_least(1, 10**4))] = CLOSE,
+    k_density: Annotated[int, Option("neighbours that density and coverage look at", at_least(1, 10**4))] = DENSE,
+) -> Metric:
+    """Precision, recall, density and coverage: how good the images are, and how much of the data they cover.
+
+    Formula: precision is the share of images among the k nearest neighbours of real ones, recall the share of real
+    images among those of made ones; density counts the pairs, coverage the real images that have one.
+    Paper: Kynkaanniemi et al. 2019, arXiv 1904.06991, equations 1 and 2; Naeem et al. 2020, arXiv 2002.09797,
+    equations 3 and 4.
+    Use: to tell poor images from missing ones, which one distance does not.
+    """
+
+    def compute(pair: Comparison) -> Iterator[Score]:
+        samples, reference = pair.rows()
+        if min(len(samples), len(reference)) <= max(k, k_density):
+            least = max(k, k_density)
+            raise UsageError(f"precision, recall, density and coverage need more than {least} images on each side")
+        found = prdc(reference, samples, close=k, dense=k_density)
+        yield from (Score(name, value) for name, value in found.items())
+
+    return Metric(compute, frozenset({FEATURES}), frozenset({FEATURES}))

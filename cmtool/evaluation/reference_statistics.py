@@ -1,11 +1,11 @@
-"""Statistics of a data set in a file, in whatever way the tools of the field keep them (``flavours``).
+"""Statistics of a data set in a file, in whatever way the tools of the field keep them (``reference_formats``).
 
 Ours are an ``.npz`` with ``mu`` and ``sigma``, which EDM, pytorch-fid and clean-fid read, too; it also says what was
 measured and with what: ``n``, ``features``, ``fingerprint`` and ``data``.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,44 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmtool.errors import BadFile, MissingInput, UsageError
-from cmtool.evaluation.frechet import Gaussian, is_covariance
-from cmtool.evaluation.inception_score import InceptionScore
-from cmtool.evaluation.memorization import Memorization
+from cmtool.errors import BadFile, Hint, MissingInput, Setting, UsageError
+from cmtool.evaluation.frechet import is_covariance
 from cmtool.evaluation.reference_formats import WIDEST, FoundStatistics, find_statistics
+from cmtool.evaluation.statistics import Normal, Statistics
 
-__all__ = ["Normal", "Statistics", "comparable", "read_statistics", "write_statistics"]
-
-
-@dataclass(frozen=True, eq=False)
-class Normal:
-    """Mean [D] and covariance [D, D] in float64."""
-
-    mean: Tensor
-    covariance: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """Mean [D] and covariance [D, D] in float64, and where they come from as far as it is known.
-
-    ``rows`` [N, D] are the features themselves, ``spatial`` the moments of sFID's, ``score`` the Inception Score and
-    ``memory`` the nearest training images, where they were measured; ``mode`` is how images were resized, where the
-    file says so, ``sha256`` that of the file or of the pixels.
-    """
-
-    mean: Tensor
-    covariance: Tensor
-    n: int | None = None
-    features: str | None = None
-    fingerprint: str | None = None
-    data: str | None = None
-    rows: Tensor | None = None
-    spatial: Gaussian | None = None
-    score: InceptionScore | None = None
-    memory: Memorization | None = None
-    mode: str | None = None
-    sha256: str | None = None
+__all__ = ["check_comparable", "read_statistics", "write_statistics"]
 
 
 def read_statistics(path: str | Path, features: str = "inception") -> Statistics:
@@ -82,22 +50,23 @@ def write_statistics(file: BinaryIO, statistics: Statistics) -> None:
     np.savez(file, mu=statistics.mean.cpu().numpy(), sigma=statistics.covariance.cpu().numpy(), **arrays)
 
 
-def comparable(a: Statistics, b: Statistics) -> None:
+def check_comparable(a: Statistics, b: Statistics) -> None:
     """UsageError when the two were measured with different features; unknown features are taken on trust."""
     if a.fingerprint and b.fingerprint and a.fingerprint != b.fingerprint:
         raise UsageError(
             f"these statistics were measured with different features: {a.fingerprint} and {b.fingerprint}",
-            "measure both with the same --features",
+            Hint("measure both with the same {}", Setting("features")),
         )
     if a.mean.shape != b.mean.shape:
         raise UsageError(
             f"these statistics have different numbers of features: {len(a.mean)} and {len(b.mean)}",
-            "measure both with the same --features",
+            Hint("measure both with the same {}", Setting("features")),
         )
     if a.mode and b.mode and a.mode != b.mode:
+        mode = Setting("features.mode", a.mode if a.data else b.mode)
         raise UsageError(
             f"these statistics were measured on images resized differently: {a.mode} and {b.mode}",
-            f"--set features.mode={a.mode if a.data else b.mode}, or the --protocol of whoever made the reference",
+            Hint("{}, or the {} of whoever made the reference", mode, Setting("protocol")),
         )
 
 

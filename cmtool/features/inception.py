@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cmtool.assets import Asset, locate
+from cmtool.features import Features
 from cmtool.features.inception_net import InceptionNet
 from cmtool.features.inputs import DeviceOption, in_pieces, rgb
 from cmtool.features.resizing import ScriptedInception, resize_tensorflow, resizer
@@ -50,7 +51,7 @@ PIECE, LARGE = 4, 32  # images a pass, on a processor and on an accelerator
 MODES = ("clean", "legacy_pytorch", "legacy_tensorflow")
 
 
-class Inception:
+class Inception(Features):
     """The 2048 pooled features of the Inception network of 2015-12-05.
 
     ``mode`` is how images are resized to 299 x 299 pixels: ``clean`` (bicubic with an antialiasing filter, in floating

@@ -7,18 +7,19 @@ from typing import Annotated, TypeVar
 import torch
 from torch import Tensor
 
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.options.plugin_option import Option
 
 __all__ = ["DeviceOption", "in_pieces", "rgb"]
 
+POINTS_NEED = Hint("points need {}", Setting("features", "points"))
 DeviceOption = Annotated[str, Option("device of the network: cpu, cuda, cuda:N or mps")]
 
 
 def rgb(images: Tensor, features: str) -> Tensor:
     """``images`` [B, 1 or 3, H, W] with grey repeated to [B, 3, H, W]; UsageError when they are no such images."""
     if images.ndim != 4:
-        raise UsageError(f"the features '{features}' measure images, not points", "points need --features points")
+        raise UsageError(f"the features '{features}' measure images, not points", POINTS_NEED)
     if images.shape[1] not in (1, 3):
         raise UsageError(f"the features '{features}' measure images with 1 or 3 channels, not {images.shape[1]}")
     return images.expand(-1, 3, -1, -1)

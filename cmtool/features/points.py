@@ -1,36 +1,34 @@
 """``points``: the features of a point are its coordinates."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from torch import Tensor
 
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
+from cmtool.features import Features
 from cmtool.options.plugin_option import Option
 from cmtool.options.types import at_least
 
 __all__ = ["Points", "points"]
 
+IMAGES_NEED = Hint("images need {}", Setting("features", "small"))
 
-@dataclass(frozen=True)
-class Points:
+
+class Points(Features):
     """The identity on float32 [B, dim]: the distance compares mean and covariance of the points themselves."""
 
-    dim: int
-    name = "points"
-    label = "FD-points"
+    name, label = "points", "FD-points"
 
-    @property
-    def fingerprint(self) -> str:
-        return f"points {self.dim}"
+    def __init__(self, dim: int):
+        self.dim, self.fingerprint = dim, f"points {dim}"
 
     def __call__(self, points: Tensor, /) -> Tensor:
         if points.ndim != 2:
-            raise UsageError("the features 'points' measure points, not images", "images need --features small")
+            raise UsageError("the features 'points' measure points, not images", IMAGES_NEED)
         if points.shape[1] != self.dim:
             raise UsageError(
                 f"the features 'points' expect {self.dim} coordinates, these points have {points.shape[1]}",
-                f"--set features.dim={points.shape[1]}",
+                Setting("features.dim", points.shape[1]),
             )
         return points.float()
 

@@ -8,6 +8,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from cmtool.errors import BadFile
+from cmtool.features import Features
 from cmtool.features.inputs import DeviceOption, in_pieces, rgb
 
 __all__ = ["SHA256", "WEIGHTS", "Net", "Small", "small"]
@@ -41,7 +42,7 @@ def _layer(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1)]
 
 
-class Small:
+class Small(Features):
     """64 features of images of any size, resized to 32 x 32: uncorrelated and of unit variance on the training images.
 
     ``train_small`` trained the network on the data sets digits and shapes to tell what a picture shows and how it is

@@ -14,6 +14,7 @@ from cmtool.core.denoiser import FORMS, TIMES, Denoiser, Preconditioning
 from cmtool.errors import BadFile, UsageError, report_damage
 from cmtool.files.container import digest, pack
 from cmtool.files.header import KEY, Header, parse
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.sealed import read_sealed, table_of, write_sealed
 from cmtool.options import registry
 
@@ -59,8 +60,8 @@ def complete_header(header: Header, model: Denoiser) -> Header:
     return replace(header, preconditioning=asdict(model.preconditioning), parameters=size, sha256="")
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
-    """The model of a checkpoint, in eval mode, with its ``header``.
+def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel[Denoiser]:
+    """The model of a checkpoint, in eval mode, and its header.
 
     Every bit of the file is verified and every weight has its place. MissingInput when there is no such file; BadFile
     when it is damaged, is no checkpoint, or needs a network that is not installed.
@@ -70,9 +71,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
     preconditioning = _preconditioning(path, header.preconditioning)
     net = _backbone(path, header, tensors)
     load_weights(path, net, tensors)
-    model = Denoiser(net, preconditioning).eval().to(device)
-    model.header = header
-    return model
+    return LoadedModel(Denoiser(net, preconditioning).eval().to(device), header, Path(path))
 
 
 def _backbone(path: str | Path, header: Header, tensors: dict[str, Tensor]) -> nn.Module:

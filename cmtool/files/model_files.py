@@ -1,11 +1,10 @@
 """Any model, whoever wrote its file: ours, or one of a registered format.
 
-A format is a function ``(path, *, backbone, **options) -> Denoiser`` with a header, marked by ``detect_with`` with a
-predicate that knows its files by their content. What such files leave open is said by the caller, or by a file beside
-them: of ``net.pt`` it is ``net.pt.yaml``, with the keys ``format`` and ``backbone``.
+What the files of other programs leave open is said by the caller, or by a file beside them: of ``net.pt`` it is
+``net.pt.yaml``, with the keys ``format`` and ``backbone``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from cmtool.errors import BadFile, UsageError, report_damage, unknown_name
 from cmtool.files.checkpoint import complete_header, digest, load, save
 from cmtool.files.container import holds, is_ours, names_in
 from cmtool.files.file_kinds import refuse_other_kinds
-from cmtool.files.header import KEY, Header
+from cmtool.files.header import KEY
+from cmtool.files.model_format import Format, LoadedModel, WriteModel
 from cmtool.options import registry
 from cmtool.options.yaml_files import LARGEST, parse_yaml
 from cmtool.text_files import read_text
 
-__all__ = ["check_weights", "detect_with", "format_of", "open_any", "parent_record", "writer"]
+__all__ = ["check_weights", "format_of", "open_any", "parent_record", "writer"]
 
 STRANGE = "not a checkpoint of cmtool, and its tensors are those of no network that cmtool knows by them"
 BY_TENSORS = (
@@ -30,33 +30,20 @@ BY_TENSORS = (
     "of diffusers name the whole folder, of EDM the .pkl, of k-diffusion the file with its configuration"
 )
 Said = Mapping[str, Any]
-Write = Callable[[Path, Denoiser, Header, torch.dtype | None], Header]
-
-
-def detect_with(
-    by: Callable[[Path], bool], seal: Callable[[Path], str] = digest, write: Write | None = None
-) -> Callable[[Any], Any]:
-    """Mark the function that reads a format with the one that recognises it; it must not raise, nor run the file.
-
-    A format of folders, or of several files, says what its ``seal`` is, a SHA-256 of all weights; one that can also be
-    written says how.
-    """
-
-    def mark(read: Any) -> Any:
-        read.detect, read.seal, read.write = by, seal, write
-        return read
-
-    return mark
 
 
 def format_of(path: Path) -> str | None:
     """The name of the foreign format of a file or folder; None when it is ours, or nobody's."""
     if not (path.is_file() or path.is_dir()) or holds(path, KEY):
         return None
-    return next((name for name in registry.names("formats") if _detects(registry.get("formats", name), path)), None)
+    return next((name for name in registry.names("formats") if _detects(_format(name), path)), None)
 
 
-def _detects(format: Any, path: Path) -> bool:
+def _format(name: str) -> Format:
+    return registry.get("formats", name)
+
+
+def _detects(format: Format, path: Path) -> bool:
     try:
         return bool(format.detect(path))
     except Exception:  # what a format cannot look at is not of that format
@@ -65,8 +52,8 @@ def _detects(format: Any, path: Path) -> bool:
 
 def open_any(
     path: str | Path, device: str | torch.device = "cpu", format: Said | None = None, backbone: Said | None = None
-) -> Denoiser:
-    """The model of a file in eval mode, with its ``header``.
+) -> LoadedModel[Denoiser]:
+    """The model of a file in eval mode, with its header.
 
     ``format`` holds options of the format (and its ``name``, where the content does not tell), ``backbone`` options of
     the network; both only of files of other programs, where they leave something open. MissingInput when there is no
@@ -77,41 +64,43 @@ def open_any(
     format, backbone = {**beside["format"], **(format or {})}, {**beside["backbone"], **(backbone or {})}
     name = format.get("name") or format_of(path)
     if name is None:
-        return check_weights(_ours(path, device, format), path)
+        loaded = _ours(path, device, format)
+        check_weights(loaded.model, path)
+        return loaded
     with report_damage(path, f"cannot be read as a model of '{name}'", "get it again from whoever made it"):
-        model = registry.build("formats", {**format, "name": name}, path, backbone=backbone).eval().to(device)
-    model.header = replace(complete_header(model.header, model), sha256=model.header.sha256)
-    return check_weights(model, path)
+        loaded: LoadedModel[Denoiser] = registry.build("formats", {**format, "name": name}, path, backbone=backbone)
+        model = loaded.model.eval().to(device)
+    check_weights(model, path)
+    header = replace(complete_header(loaded.header, model), sha256=loaded.header.sha256)
+    return replace(loaded, model=model, header=header)
 
 
-def check_weights(model: Denoiser, path: Path) -> Denoiser:
-    """The model itself; BadFile when one of its weights is NaN or infinite."""
+def check_weights(model: Denoiser, path: Path) -> None:
+    """BadFile when one of its weights is NaN or infinite."""
     for name, weight in model.net.state_dict().items():
         if weight.is_floating_point() and not weight.isfinite().all():
             raise BadFile(
                 f"{path} has weights that are not finite (NaN or infinite): '{name}' for one",
                 "its training has diverged, or its precision is too small for it",
             )
-    return model
 
 
 def parent_record(path: Path) -> dict[str, str]:
     """How a header names a model that another one was made from."""
     name = format_of(path)
-    seal = registry.get("formats", name).seal if name else digest
-    return {"path": str(path), "sha256": seal(path)}
+    sha256 = _format(name).digest(path) if name else digest(path)
+    return {"path": str(path), "sha256": sha256}
 
 
-def writer(name: str) -> Write:
+def writer(name: str) -> WriteModel:
     """What writes a model in a format, as ``files.checkpoint.save`` writes ours; UsageError where nothing does."""
-    known = {other: getattr(registry.get("formats", other), "write", None) for other in registry.names("formats")}
-    known = {"cmtool": save, **{other: write for other, write in known.items() if write}}
+    known = {"cmtool": save} | {other: write for other in registry.names("formats") if (write := _format(other).write)}
     if name not in known:
         raise unknown_name("format to write", name, known)
     return known[name]
 
 
-def _ours(path: Path, device: str | torch.device, format: Said) -> Denoiser:
+def _ours(path: Path, device: str | torch.device, format: Said) -> LoadedModel[Denoiser]:
     refuse_other_kinds(path)
     if path.is_file() and not holds(path, KEY):
         if names_in(path) and not is_ours(path):

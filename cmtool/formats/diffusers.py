@@ -17,7 +17,7 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import BadFile, CmtoolError, UsageError, unknown_name
 from cmtool.files.checkpoint import load_weights, without_memory
 from cmtool.files.header import KINDS, Header
-from cmtool.files.model_files import detect_with
+from cmtool.files.model_format import Format, LoadedModel
 from cmtool.formats.diffusers_config import UNetConfig, parse_config
 from cmtool.formats.diffusers_files import (
     CONFIG,
@@ -51,8 +51,7 @@ def recognize(path: Path) -> bool:
     return folder.is_dir() and bool(class_of(folder / INDEX) or class_of(folder / CONFIG))
 
 
-@detect_with(recognize, seal, write)
-def diffusers(
+def read_diffusers(
     path: Path,
     *,
     backbone: Mapping[str, Any] | None = None,
@@ -62,7 +61,7 @@ def diffusers(
     sigma_max: float | None = None,
     sigma_data: float | None = None,
     schedule: str | None = None,
-) -> Denoiser:
+) -> LoadedModel[Denoiser]:
     """A pipeline or a network of diffusers as a denoiser, with a header.
 
     ``kind`` is "score" or "consistency" and ``side`` that of the images, where the folder does not say; so are the
@@ -94,13 +93,12 @@ def diffusers(
     boundary = meant["sigma_min"] if meant["kind"] == "consistency" else 0.0
     usual = Preconditioning(float(meant["sigma_data"]), boundary, "log-1000")
     model = Denoiser(net, steps.preconditioning() if steps else usual)
-    model.header = header(meant, shown, shape, model, seal(path), before)
     if steps:
         what = f"the network predicts {steps.predicts} of {steps.count:,} {steps.schedule} steps"
-        model.remarks = (what if schedule else f"{what}, as its scheduler says",)
-    elif before is None and meant["kind"] == "score":
-        model.remarks = (ASSUMED,)
-    return model
+        remarks = (what if schedule else f"{what}, as its scheduler says",)
+    else:
+        remarks = (ASSUMED,) if before is None and meant["kind"] == "score" else ()
+    return LoadedModel(model, header(meant, shown, shape, model, seal(path), before), path, remarks)
 
 
 def open_folder(path: Path) -> tuple[Path, dict[str, Any], SchedulerSteps | None]:
@@ -208,3 +206,6 @@ def header(
         return replace(before, **facts)
     data = {"name": "unknown", "shape": list(shape), "classes": [], "notice": ""}
     return Header(**facts, data=data, method="diffusers")
+
+
+diffusers = Format(read_diffusers, recognize, seal, write)

@@ -17,7 +17,7 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import BadFile, CmtoolError, UsageError, unknown_name
 from cmtool.files.checkpoint import digest, load_weights, without_memory
 from cmtool.files.header import Header
-from cmtool.files.model_files import detect_with
+from cmtool.files.model_format import Format, LoadedModel
 from cmtool.files.safe_pickle.sandbox import describe, read_tensors
 from cmtool.formats.edm_arguments import process_of, spec_of
 from cmtool.options import registry
@@ -69,14 +69,13 @@ def recognize(path: Path) -> bool:
     return start[:1] == b"\x80" and b"_reconstruct_persistent_obj" in start
 
 
-@detect_with(recognize)
-def edm(
+def read_edm(
     path: Path,
     *,
     backbone: Mapping[str, Any] | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-) -> Denoiser:
+) -> LoadedModel[Denoiser]:
     """A network of EDM, ECT or EDM2 as a denoiser, with a header.
 
     Everything is in the file: ``backbone`` may only repeat it, except for the dropout. ``sigma_min`` and ``sigma_max``
@@ -100,8 +99,7 @@ def edm(
     boundary = kind.sigma_min if kind.bounded else 0.0
     process = process_of(path, told)
     model = Denoiser(net, replace(Preconditioning.named(kind.preconditioning, data), sigma_min=boundary, **process))
-    model.header = header(path, kind, spec, model, shape, classes)
-    return model
+    return LoadedModel(model, header(path, kind, spec, model, shape, classes), path)
 
 
 def kind_of(told: Mapping[str, Any]) -> Kind:
@@ -188,3 +186,6 @@ def header(
         licence=LICENCE,
         sha256=digest(path),
     )
+
+
+edm = Format(read_edm, recognize)

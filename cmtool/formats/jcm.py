@@ -19,7 +19,7 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import BadFile, UsageError, unknown_name
 from cmtool.files.checkpoint import digest, load_weights, without_memory
 from cmtool.files.header import KINDS, Header
-from cmtool.files.model_files import detect_with
+from cmtool.files.model_format import Format, LoadedModel
 from cmtool.formats.flax_msgpack import holds, unpack
 from cmtool.options import registry
 
@@ -44,8 +44,7 @@ def recognize(path: Path) -> bool:
     return path.is_file() and holds(path, "params_ema", f"{BLOCK}_0")
 
 
-@detect_with(recognize)
-def jcm(
+def read_jcm(
     path: Path,
     *,
     backbone: Mapping[str, Any] | None = None,
@@ -53,7 +52,7 @@ def jcm(
     side: int = 32,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
-) -> Denoiser:
+) -> LoadedModel[Denoiser]:
     """A network of the CIFAR-10 consistency models as a denoiser, with a header.
 
     ``kind`` is "score" or "consistency", known of states that hold a target and of the published teacher; ``backbone``
@@ -81,7 +80,7 @@ def jcm(
         net = registry.build("backbones", spec, shape, 0)
     load_weights(path, net, rename_tensors(path, net, tree))
     model = Denoiser(net, Preconditioning(0.5, sigma_min if kind == "consistency" else 0.0))
-    model.header = Header(
+    header = Header(
         kind=kind,
         backbone=spec,
         preconditioning=asdict(model.preconditioning),
@@ -93,7 +92,7 @@ def jcm(
         average={"track": "params_ema"},
         sha256=digest(path),
     )
-    return model
+    return LoadedModel(model, header, path)
 
 
 def read_architecture(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,3 +151,6 @@ def leaf_of(path: Path, tree: Mapping[str, Any], folders: list[str], leaf: str) 
 
 def arrays(tree: Any) -> int:
     return sum(arrays(value) for value in tree.values()) if isinstance(tree, dict) else 1
+
+
+jcm = Format(read_jcm, recognize)

@@ -17,7 +17,7 @@ from cmtool.errors import CmtoolError, UsageError
 from cmtool.files.checkpoint import digest, load_weights
 from cmtool.files.container import metadata
 from cmtool.files.header import Header
-from cmtool.files.model_files import detect_with
+from cmtool.files.model_format import Format, LoadedModel
 from cmtool.files.safe_pickle.torch_archive import find_pickle, mentions, read, state_dict
 from cmtool.files.sealed import read_tensors
 from cmtool.formats.edm import contradicts, empty
@@ -47,15 +47,14 @@ def configuration(path: Path) -> dict[str, Any] | None:
     return found if isinstance(model, dict) and "type" in model else None
 
 
-@detect_with(recognize)
-def kdiffusion(
+def read_kdiffusion(
     path: Path,
     *,
     backbone: Mapping[str, Any] | None = None,
     ema: bool = True,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-) -> Denoiser:
+) -> LoadedModel[Denoiser]:
     """A network of k-diffusion as a denoiser, with a header; the average of a training, unless ``ema`` is false.
 
     ``sigma_min`` and ``sigma_max`` are the levels to sample between, where they should be others than configured.
@@ -70,10 +69,10 @@ def kdiffusion(
     net = empty(path, spec, shown.shape, 0)
     load_weights(path, net, {name.removeprefix(WRAPPED): tensor for name, tensor in strip_prefixes(tensors).items()})
     model = Denoiser(net, Preconditioning(shown.sigma_data))
-    model.header = header(path, spec, shown, model, low, high)
+    about = header(path, spec, shown, model, low, high)
     if ema and configuration(path) is None:  # a training's file, which holds both
-        model.header = replace(model.header, average={"track": "model_ema"})
-    return model
+        about = replace(about, average={"track": "model_ema"})
+    return LoadedModel(model, about, path)
 
 
 def open_file(path: Path, ema: bool) -> tuple[Any, dict[str, Tensor]]:
@@ -115,3 +114,6 @@ def header(
         method="kdiffusion",
         sha256=digest(path),
     )
+
+
+kdiffusion = Format(read_kdiffusion, recognize)

@@ -18,7 +18,7 @@ from cmtool.core.sigma_schedules import karras
 from cmtool.errors import BadFile, UsageError, unknown_name
 from cmtool.files.checkpoint import load_weights, without_memory
 from cmtool.files.header import KINDS, Header
-from cmtool.files.model_files import detect_with
+from cmtool.files.model_format import Format, LoadedModel
 from cmtool.formats.openai_networks import (
     ARCHITECTURES,
     FILES,
@@ -74,8 +74,7 @@ class OpenAIModel:
         return [float(grid[i]) for i in self.file.jumps]
 
 
-@detect_with(recognize, seal)
-def openai(
+def read_openai(
     path: Path,
     *,
     backbone: Mapping[str, Any] | None = None,
@@ -86,7 +85,7 @@ def openai(
     sigma_max: float = 80.0,
     ema: bool = True,
     weights: str | None = None,
-) -> Denoiser:
+) -> LoadedModel[Denoiser]:
     """A network of consistency_models or guided-diffusion as a denoiser, with a header.
 
     ``backbone`` holds options of the backbone ``adm`` that the tensors do not show (``head_width``, or ``heads`` and
@@ -121,9 +120,8 @@ def openai(
         ladder = ddpm_sigmas(1000, schedule)
         sigma_min, sigma_max = max(sigma_min, float(ladder[0])), min(sigma_max, float(ladder[-1]))
     shape = (shown.channels, side, side)
-    model = build(path, tensors, OpenAIModel(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file))
-    model.header = replace(model.header, average={"track": part.place} if part.averaged else {})
-    return model
+    meant = OpenAIModel(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file)
+    return build(path, tensors, meant, {"track": part.place} if part.averaged else {})
 
 
 def check(path: Path, shown: ADMShape, given: Mapping[str, Any], schedule: str | None) -> None:
@@ -175,13 +173,15 @@ def require(
         )
 
 
-def build(path: Path, tensors: dict[str, torch.Tensor], meant: OpenAIModel) -> Denoiser:
+def build(
+    path: Path, tensors: dict[str, torch.Tensor], meant: OpenAIModel, average: dict[str, str]
+) -> LoadedModel[Denoiser]:
     """The denoiser, and what a converted file will say of it."""
     with without_memory():
         net = registry.build("backbones", meant.backbone, meant.shape, meant.classes)
     load_weights(path, net, tensors)
     model = Denoiser(net, meant.preconditioning())
-    model.header = Header(
+    header = Header(
         kind=meant.kind,
         backbone=meant.backbone,
         preconditioning=asdict(model.preconditioning),
@@ -197,6 +197,10 @@ def build(path: Path, tensors: dict[str, torch.Tensor], meant: OpenAIModel) -> D
         sigmas=meant.levels(),
         method=f"openai {path.stem}" if meant.file else "openai",
         licence="MIT" if meant.file else "",
+        average=average,
         sha256=seal(path),
     )
-    return model
+    return LoadedModel(model, header, path)
+
+
+openai = Format(read_openai, recognize, seal)

@@ -16,7 +16,7 @@ from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, UsageError, unknown_name
 from cmtool.files.checkpoint import load_weights, without_memory
 from cmtool.files.header import Header
-from cmtool.files.model_files import detect_with
+from cmtool.files.model_format import Format, LoadedModel
 from cmtool.files.safe_pickle.torch_archive import state_dict
 from cmtool.formats.score_sde_levels import PROCESSES, ScoreSDELevels
 from cmtool.formats.score_sde_networks import LIST, ScoreSDEShape, read_architecture
@@ -41,8 +41,7 @@ def recognize(path: Path) -> bool:
     return path.is_file() and any(shard_of(path, first) for first in FIRST)
 
 
-@detect_with(recognize, seal)
-def score_sde(
+def read_score_sde(
     path: Path,
     *,
     backbone: Mapping[str, Any] | None = None,
@@ -53,7 +52,7 @@ def score_sde(
     beta_min: float = 0.1,
     beta_max: float = 20.0,
     ema: bool = True,
-) -> Denoiser:
+) -> LoadedModel[Denoiser]:
     """A network of score_sde as a denoiser, with a header; its average unless ``ema`` is false.
 
     ``process`` is "ve", "vp" or "subvp", or of numbered steps "smld" (VE) or "ddpm" (VP); a network with Fourier
@@ -81,7 +80,7 @@ def score_sde(
         net = registry.build("backbones", spec, shape, 0)
     load_weights(path, net, tensors)
     model = Denoiser(net, preconditioning)
-    model.header = Header(
+    header = Header(
         kind="score",
         backbone=spec,
         preconditioning=asdict(model.preconditioning),
@@ -93,7 +92,7 @@ def score_sde(
         average={"track": "ema"} if averaged else {},
         sha256=seal(path),
     )
-    return model
+    return LoadedModel(model, header, path)
 
 
 def weights(path: Path, ema: bool) -> tuple[dict[str, Tensor], Tensor | None, bool]:
@@ -148,3 +147,6 @@ def require(path: Path, process: str | None, side: int | None) -> None:
         raise UsageError(
             f"{path} does not say {keys}", f"write what is true of it into {path}.yaml, or give it: such as {flags}"
         )
+
+
+score_sde = Format(read_score_sde, recognize, seal)

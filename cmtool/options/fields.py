@@ -54,7 +54,12 @@ class OptionField:
     @property
     def plugin(self) -> bool:
         """Whether the value is a name with options of its own."""
-        return Spec in (self.kind, *get_args(self.kind))
+        return Spec in (self.kind, *get_args(self.kind)) and not self.plugins
+
+    @property
+    def plugins(self) -> bool:
+        """Whether the value is several names, each with options of its own."""
+        return get_origin(self.kind) is tuple and Spec in get_args(self.kind)
 
     @property
     def usual_plugin(self) -> str:

@@ -93,7 +93,17 @@ def _resolve(d: OptionField, given: Sequence[Given]) -> Any:
         if merged and d.parse:  # the text said that there is none
             merged = Spec({key: value for key, value in merged.items() if value is not None})
         return _in_registry(d, merged)
+    if values and d.plugins:
+        _check_plugins(d, *values[-1])
     return values[-1][1] if values else d.default
+
+
+def _check_plugins(d: OptionField, item: Given, specs: tuple[Spec, ...]) -> None:
+    names = [spec.name for spec in specs]
+    for spec in specs:
+        _in_registry(d, spec)
+    if len(set(names)) < len(names):
+        raise UsageError(f"{item.place} must name each {registry.GROUPS[d.group or '']} once, not {_quoted(names)}")
 
 
 def _value(d: OptionField, item: Given) -> Any:
@@ -156,4 +166,4 @@ def _plain(value: Any) -> Any:
         return value.name if set(value) == {"name"} else {k: _plain(v) for k, v in value.items()}
     if isinstance(value, Path | Seeds):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

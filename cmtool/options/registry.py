@@ -1,7 +1,9 @@
 """Plugins: names are read from package metadata, and only the chosen one is imported.
 
 Built-ins register through the same entry points in our own ``pyproject.toml``. A plugin is a function whose
-keyword-only (or defaulted) arguments are its options; the signature is the schema.
+keyword-only (or defaulted) arguments are its options; the signature is the schema. A checkpoint format is an object,
+``files.model_format.Format``, and the function is its ``read``: ask ``factory(group, name)`` wherever options or a
+docstring are wanted, and ``get(group, name)`` for the plugin itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +20,7 @@ GROUPS = {
     "formats": "checkpoint format",
     "datasets": "data set",
     "features": "feature extractor",
+    "metrics": "metric",
     "assets": "published file",
     "operators": "editing task",
     "solvers": "solver",
@@ -71,7 +74,7 @@ def get(group: str, name: str) -> Any:
 def factory(group: str, name: str) -> Callable[..., Any]:
     """The function whose signature holds the options of a plugin, and whose docstring is its help."""
     plugin = get(group, name)
-    return plugin.read if group == "formats" and not callable(plugin) else plugin
+    return plugin.read if group == "formats" else plugin
 
 
 def options(factory: Any) -> dict[str, Any]:

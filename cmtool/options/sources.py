@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 from cmtool import presets
 from cmtool.errors import BadFile, CmtoolError, MissingInput, UsageError
 from cmtool.options.fields import OptionField, Options, long_flag, option_fields
+from cmtool.options.hint_words import word_hint
 from cmtool.options.yaml_files import LARGEST, parse_value, parse_yaml
 from cmtool.text_files import read_text
 from cmtool.user_paths import expand_home
@@ -103,7 +104,7 @@ def from_set(text: str, declared: Mapping[str, OptionField]) -> Given:
     d = declared.get(normal(key))
     if parts and d and not d.plugin:
         raise UsageError(f"--set {path}: option '{key}' has no parts", f"write --set {key}=VALUE")
-    parsed = parse_value(value, f"--set {path}") if d and d.plugin else value
+    parsed = parse_value(value, f"--set {path}") if d and (d.plugin or d.plugins) else value
     for part in reversed(parts):
         parsed = {part: parsed}
     return Given(key, parsed, f"--set {path}", "--set")
@@ -121,14 +122,15 @@ def name_sources(cls: type[Options], given: Mapping[str, Sequence[Given]]) -> It
     except (UsageError, MissingInput, BadFile) as error:
         last = ((d, given[key][-1]) for key, d in option_fields(cls).items() if given[key])
         told = [f"{d.long} was set by {item.place.rstrip(',')}" for d, item in last if _is_about(error, d, item)]
-        error.hint = "; ".join([*([error.hint] if error.hint else []), *told]) or None
+        if told:
+            error.hint = "; ".join([*([word_hint(error.hint)] if error.hint else []), *told])
         raise
 
 
 def _is_about(error: CmtoolError, d: OptionField, item: Given) -> bool:
     if item.source == FLAGS or item.place in error.message:
         return False
-    if _says(f"{error.message} {error.hint}", d.long):
+    if _says(f"{error.message} {word_hint(error.hint or '')}", d.long):
         return True
     is_path = d.path or Path in (d.kind, *get_args(d.kind))
     return any(_says(error.message, word if is_path else f"'{word}'") for word in _words(item.value))

@@ -18,7 +18,6 @@ __all__ = [
     "Expected",
     "Seeds",
     "Spec",
-    "among",
     "at_least",
     "at_least_or",
     "between",
@@ -103,14 +102,6 @@ def ascending_integers() -> Check:
 def span() -> Check:
     """Two numbers from 0 on, the lower first."""
     return Check(lambda value: len(value) == 2 and 0 <= value[0] < value[1], "two numbers from 0 on, the lower first")
-
-
-def among(words: Sequence[str]) -> Check:
-    """Every word of a tuple is one of these, and none comes twice."""
-    return Check(
-        lambda value: bool(value) and set(value) <= set(words) and len(set(value)) == len(value),
-        f"one or several of {', '.join(words)}, each once",
-    )
 
 
 def matches(pattern: str, words: str) -> Check:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from cmtool.options.data_spec import data_spec
 from cmtool.options.fields import option
-from cmtool.options.types import Spec, among, at_least, positive
+from cmtool.options.types import Spec, at_least, positive
 from cmtool.settings.sampling import WalkOptions, model_option, seed_option
 from cmtool.settings.shared import (
     INPUT,
@@ -47,8 +47,24 @@ def batch_option() -> Any:
     return option(256, help="images at a time", flag="-b", check=at_least(1, 10**6), section=MACHINE)
 
 
-METRICS = ("fid", "kid", "is", "sfid", "prdc", "infinity", "memorised")
-PROTOCOLS = ("edm", "adm", "clean", "pytorch-fid")
+@dataclass(frozen=True)
+class Protocol:
+    """What a tool of published numbers does: the ``network`` and the resizing ``mode`` of the features ``inception``.
+
+    ``truncate`` says that it cuts off the fraction of a model's pixels, and does not round them.
+    """
+
+    network: str
+    mode: str
+    truncate: bool = False
+
+
+PROTOCOLS = {
+    "edm": Protocol("torchscript", "legacy_tensorflow"),
+    "adm": Protocol("pth", "legacy_tensorflow", truncate=True),  # the network that shows the features of sFID
+    "clean": Protocol("torchscript", "clean"),
+    "pytorch-fid": Protocol("pth", "legacy_pytorch"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +94,13 @@ class FidOptions(WalkOptions):
     protocol: str | None = option(
         None,
         help="network, resizing and rounding of a tool whose published numbers are to be compared with",
-        choices=PROTOCOLS,
+        choices=tuple(PROTOCOLS),
         section=INPUT,
     )
-    metrics: tuple[str, ...] = option(
-        ("fid",),
-        help=f"what to measure, with commas between: {', '.join(METRICS)}",
-        check=among(METRICS),
+    metrics: tuple[Spec, ...] = option(
+        (Spec(name="fid"),),
+        help="what to measure, with commas between",
+        group="metrics",
         metavar="NAME,NAME",
         section=INPUT,
         shown="fid",
@@ -117,7 +133,7 @@ class FidOptions(WalkOptions):
     )
     sheet: Path | None = option(
         None,
-        help="draw the images that lie closest to training images above those, for the metric memorised",
+        help="draw the images that lie closest to training images above those, for the metric memorization",
         metavar="FILE.png",
         section=OUTPUT,
     )

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmtool.features import Features
 from cmtool.testing.common import close, distinct, fix_seed, require
 
 __all__ = ["check_dataset", "check_features"]
@@ -60,6 +61,7 @@ def check_features(features: Any, inputs: Tensor | None = None) -> None:
     Rows do not see each other, calls are repeatable, other images have other features. ``inputs`` replaces the random
     32x32 colour images that are tried otherwise.
     """
+    require(isinstance(features, Features), "features are a cmtool.features.Features")
     for field in ("name", "label", "fingerprint"):
         value = getattr(features, field, None)
         require(isinstance(value, str) and value, f"features.{field} is a name, and not {value!r}")

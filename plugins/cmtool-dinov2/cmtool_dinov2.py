@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmtool.assets import Asset, locate
+from cmtool.features import Features
 from cmtool.features.inputs import rgb
 
 __all__ = ["WEIGHTS", "DINOv2", "Transformer", "dinov2"]
@@ -116,7 +117,7 @@ class Transformer(nn.Module):
         return torch.cat([own, stretched.flatten(2).mT], dim=1)
 
 
-class DINOv2:
+class DINOv2(Features):
     """The class token of DINOv2 for images of any size, resized to 224 x 224 (bicubic, antialiased), as EDM2 does."""
 
     name, label = "dinov2", "FD-DINOv2"

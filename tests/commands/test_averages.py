@@ -26,7 +26,7 @@ def run(tmp_path_factory):
 
 
 def weights(path):
-    return torch.cat([p.detach().flatten() for p in load(path).parameters()])
+    return torch.cat([p.detach().flatten() for p in load(path).model.parameters()])
 
 
 def test_every_average_is_a_checkpoint_of_its_own(run, well, tmp_path):
@@ -70,7 +70,7 @@ def test_the_log_has_the_gap(run):
         torch.cat(
             [
                 tensors[f"{kind}.net.{name}"].flatten()
-                for name, _ in load(run / "model.safetensors").net.named_parameters()
+                for name, _ in load(run / "model.safetensors").model.net.named_parameters()
             ]
         )
         for kind in ("average", "model")
@@ -117,7 +117,7 @@ def test_precision_of_the_file(run, well, tmp_path, dtype, bits):
     well("convert", run, "-o", out, "--dtype", dtype)
     assert out.stat().st_size < 0.6 * source.stat().st_size
     full, half = load_file(source), load_file(out)
-    learned = {name for name, _ in load(source).net.named_parameters()}
+    learned = {name for name, _ in load(source).model.net.named_parameters()}
     kind = {"fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
     assert all(half[name].dtype == (kind if name in learned else full[name].dtype) for name in full)
     assert all(torch.equal(half[name], full[name]) for name in full.keys() - learned)
@@ -141,8 +141,8 @@ def test_weights_that_are_too_large_for_a_precision(cm, tmp_path, rgb):
 
     model = load(rgb)
     with torch.no_grad():
-        next(model.parameters()).flatten()[0] = 1e5
-    save(tmp_path / "big.safetensors", model, model.header)
+        next(model.model.parameters()).flatten()[0] = 1e5
+    save(tmp_path / "big.safetensors", model.model, model.header)
     told = cm("convert", tmp_path / "big.safetensors", "-o", tmp_path / "half.safetensors", "--dtype", "fp16")
     assert (told.code, told.error[1]) == (2, "use --dtype bf16 or fp32")
     assert not (tmp_path / "half.safetensors").exists()

@@ -9,9 +9,9 @@ from PIL import Image
 from tiny import random_model
 
 import cmtool
-from cmtool.commands.inputs import class_index, class_name
 from cmtool.errors import UsageError
 from cmtool.files.checkpoint import save
+from cmtool.pipelines.inputs import class_index, class_name
 
 FOLDERS = ("0", "1", "10", "2", "3")  # as they are sorted
 ANIMALS = ("owl", "Sea Lion", "été", "crane", "crane")
@@ -24,7 +24,7 @@ def called(tmp_path_factory):
     def make(names, kind="consistency"):
         path = random_model(tmp_path_factory.mktemp("called") / "m.safetensors", (1, 8, 8), len(names), kind)
         model = cmtool.load(path)
-        save(path, model, replace(model.header, data={**model.header.data, "classes": list(names)}))
+        save(path, model.model, replace(model.header, data={**model.header.data, "classes": list(names)}))
         return path
 
     return make

@@ -10,8 +10,8 @@ import pytest
 from tiny import random_model
 
 from cmtool.commands import distributed
-from cmtool.commands.scoring.fid_inputs import split_seeds
 from cmtool.errors import CmtoolError
+from cmtool.pipelines.image_sets import split_seeds
 
 
 def port() -> int:

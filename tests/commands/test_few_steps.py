@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file
 from tiny import NETWORK, SHORT
 
-from cmtool.commands.generation.sampler_setup import set_up_sampler
 from cmtool.errors import UsageError
 from cmtool.files.header import Header, read_header
+from cmtool.pipelines.sampler_setup import set_up_sampler
 from cmtool.settings.sampling import WalkOptions
 
 STAGED = [*SHORT, "--set", "method.first=4", "--micro-batch", "8"]

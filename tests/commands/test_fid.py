@@ -13,8 +13,10 @@ from cmtool.commands.fid import _label
 from cmtool.core.pixels import to_pixels, truncate_to_pixels
 from cmtool.evaluation.fid_infinity import extrapolate
 from cmtool.evaluation.kid import kernel_distance
+from cmtool.evaluation.metric import Score
 from cmtool.evaluation.precision_recall import prdc
-from cmtool.evaluation.reference_statistics import Normal, Statistics, write_statistics
+from cmtool.evaluation.reference_statistics import write_statistics
+from cmtool.evaluation.statistics import Normal, Statistics
 from cmtool.files.checkpoint import save
 from cmtool.files.model_files import open_any
 from cmtool.options import registry
@@ -152,7 +154,7 @@ def test_several_metrics_are_those_of_the_features_and_take_one_pass(fd, samples
     real = features_of(np.stack([digits[i][0] for i in range(0, len(digits), 4)]))
     with np.load(samples[1]) as archive:
         made = features_of(archive["arr_0"].transpose(0, 3, 1, 2))
-    names = "prdc,kid,fid,infinity,memorised"
+    names = "prdc,kid,fid,fid-infinity,memorization"
     document = fd(samples[1], "--ref", "digits[0::4]", "--metrics", names, "--sheet", tmp_path / "sheet.png")
     values = {row["metric"]: row["value"] for row in document["metrics"]}
     real, made = (torch.from_numpy(rows).float() for rows in (real, made))
@@ -162,7 +164,7 @@ def test_several_metrics_are_those_of_the_features_and_take_one_pass(fd, samples
         "FD-small": frechet(made.numpy(), real.numpy()),
         "FD-small-infinity": extrapolate(made, reference).value,
     }
-    share = values.pop("memorised")
+    share = values.pop("memorization")
     assert values == pytest.approx(wanted, rel=1e-6) and 0 <= share <= 1
     assert document["metric"] == "precision" and document["value"] == values["precision"]
     assert len(document["metrics"][-1]["nearest"]) == 16
@@ -170,7 +172,7 @@ def test_several_metrics_are_those_of_the_features_and_take_one_pass(fd, samples
 
 
 def test_copies_are_found_and_shown_above_what_they_copy(fd, tmp_path):
-    document = fd("digits[0:40]", "--ref", "digits", "--metrics", "memorised", "--sheet", tmp_path / "sheet.png")
+    document = fd("digits[0:40]", "--ref", "digits", "--metrics", "memorization", "--sheet", tmp_path / "sheet.png")
     assert document["value"] == 1
     assert all(pair["image"] == pair["training"] for pair in document["metrics"][0]["nearest"])
     sheet = pixels(tmp_path / "sheet.png")
@@ -212,7 +214,7 @@ def test_a_run_scores_every_checkpoint_and_average_and_draws_the_curve(fd, well,
     kept = {"power-0.05-00000064": ("power:0.05", 64), "power-0.05-00000128": ("power:0.05", 128)}
     for name, (track, images) in kept.items():
         header = dataclasses.replace(model.header, images=images, average={"track": track})
-        save(run / "ema" / f"{name}.safetensors", model, header)
+        save(run / "ema" / f"{name}.safetensors", model.model, header)
     words = [f"{run}/", "--ref", "digits[:300]", "-n", "64"]
     document = fd(*words)
     rows = document["checkpoints"]
@@ -265,10 +267,9 @@ def test_a_protocol_means_a_network_a_resizing_and_a_rounding(cm, samples, monke
 
 
 def test_a_number_is_called_by_how_many_images_it_is_of():
-    row = {"metric": "FID", "value": 2.0}
-    names = [_label(row, n)["name"] for n in (50_000, 10_000, 49_999, 200, None)]
+    names = [_label(Score("FID", 2.0), n)["name"] for n in (50_000, 10_000, 49_999, 200, None)]
     assert names == ["FID-50k", "FID-10k", "FID-49999", "FID-200", "FID"]
-    assert _label({"metric": "FD-small", "value": 2.0}, 50_000)["name"] == "FD-small"
+    assert _label(Score("FD-small", 2.0), 50_000)["name"] == "FD-small"
 
 
 def test_metrics_that_features_cannot_tell_are_refused_at_once(cm, samples):
@@ -276,6 +277,27 @@ def test_metrics_that_features_cannot_tell_are_refused_at_once(cm, samples):
         told = cm("fid", samples[0], "--ref", "digits", "--metrics", metric, *SMALL)
         assert told.code == 2 and told.error[0].startswith(f"{name} looks at more of the network")
     told = cm("fid", samples[0], "--ref", "digits", "--metrics", "fid,nope", *SMALL)
-    assert told.code == 2 and "--metrics must be one or several of" in told.error[0]
+    assert told.code == 2 and told.error[0] == "unknown metric 'nope'"
+    told = cm("fid", samples[0], "--ref", "digits", "--metrics", "fid,kid,fid", *SMALL)
+    assert told.code == 2 and told.error[0].startswith("--metrics must name each metric once")
     told = cm("fid", samples[0], "--ref", "digits", "--sheet", "a.png", *SMALL)
-    assert told.error == ("--sheet shows what the metric memorised found", "add --metrics memorised")
+    assert told.error == ("--sheet shows what the metric memorization found", "add --metrics memorization")
+
+
+def test_a_metric_has_options_of_its_own(fd, cm, samples):
+    rows, real = (torch.from_numpy(features_of(read(path))).float() for path in (samples[1], None))
+    words = [samples[1], "--ref", "digits[0::4]", "--set", "metrics=[{name: kid, subsets: 3, size: 50}]"]
+    (row,) = fd(*words)["metrics"]
+    assert row["subsets"] == 3
+    assert row["value"] == pytest.approx(kernel_distance(rows, real, subsets=3, size=50), rel=1e-6)
+    told = cm("fid", *words[:-1], "metrics=[{name: kid, subsets: 0}]", *SMALL)
+    assert told.code == 2 and told.error[0] == "option 'subsets' of metric 'kid' must be at least 1, not 0"
+
+
+def read(path):
+    """uint8 [N, C, H, W] of an npz, or every fourth of the digits."""
+    if path is None:
+        digits = registry.build("datasets", "digits", None)
+        return np.stack([digits[i][0] for i in range(0, len(digits), 4)])
+    with np.load(path) as archive:
+        return archive["arr_0"].transpose(0, 3, 1, 2)

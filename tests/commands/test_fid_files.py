@@ -47,7 +47,7 @@ def test_sizes_and_colours_side_by_side_in_any_order_and_batch(well, folder, tmp
 
 def test_the_sheet_of_pictures_of_several_sizes(well, folder, tmp_path):
     sheet = tmp_path / "sheet.png"
-    well("fid", folder, "--ref", folder, "--features", "small", "--metrics", "memorised", "--sheet", sheet)
+    well("fid", folder, "--ref", folder, "--features", "small", "--metrics", "memorization", "--sheet", sheet)
     assert pixels(sheet).ndim == 3
 
 
@@ -74,7 +74,7 @@ def test_places_are_looked_at_before_the_work(cm, folder, tmp_path):
     assert cm(*make, mine, "--overwrite").code == 0
     photo = folder / "00.png"
     before = photo.read_bytes()
-    for words in (["--metrics", "memorised", "--sheet", photo], ["--chart", photo], ["--chart", "/proc/x.png"]):
+    for words in (["--metrics", "memorization", "--sheet", photo], ["--chart", photo], ["--chart", "/proc/x.png"]):
         assert cm("fid", folder, *SMALL, *words).code == (74 if "/proc/x.png" in words else 2)
         assert photo.read_bytes() == before
 
@@ -87,7 +87,7 @@ def test_a_number_is_told_although_its_sheet_cannot_be_written(cm, folder, tmp_p
         raise WriteFailed("cannot write sheet.png: No space left on device")
 
     monkeypatch.setattr(fid, "write_picture", refuse)
-    told = cm("fid", folder, *SMALL, "--metrics", "fid,memorised", "--sheet", tmp_path / "sheet.png")
+    told = cm("fid", folder, *SMALL, "--metrics", "fid,memorization", "--sheet", tmp_path / "sheet.png")
     assert told.code == 74 and "No space left" in told.error[0]
     assert told.out.startswith("FD-small  ")
 

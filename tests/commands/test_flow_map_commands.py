@@ -73,15 +73,15 @@ def test_hints_of_augmentation_are_not_mistaken_for_those_of_a_jump(well, tmp_pa
     job = build_training(options, CPU)
     assert (origin.header.backbone["augment"], job.header.backbone["augment"]) == (9, 8)
     assert not job.state.model.net.embedding.hints.weight.any()
-    assert torch.equal(job.state.model.net.enter.weight, origin.net.enter.weight)
+    assert torch.equal(job.state.model.net.enter.weight, origin.model.net.enter.weight)
 
 
 def test_training_goes_on_with_what_a_flow_map_has_learnt(student):
     options = TrainCtOptions(init=student, data=Spec(name="digits"), method=Spec(name="meanflow"))
     job, origin = build_training(options, CPU), load(student)
-    assert origin.net.embedding.hints.weight.any()
-    assert torch.equal(job.state.model.net.embedding.hints.weight, origin.net.embedding.hints.weight)
-    assert job.state.model.preconditioning == origin.preconditioning
+    assert origin.model.net.embedding.hints.weight.any()
+    assert torch.equal(job.state.model.net.embedding.hints.weight, origin.model.net.embedding.hints.weight)
+    assert job.state.model.preconditioning == origin.model.preconditioning
 
 
 def test_a_method_without_jumps_makes_a_plain_consistency_model_of_it(student):

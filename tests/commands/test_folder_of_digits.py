@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_model_and_samples(pictures, tmp_path, monk
     for name, data in (("a", "digits[:300]"), ("b", str(pictures))):
         assert run(["train-ct", "--data", data, "--run-dir", name, *TINY, *NET]) == 0
         assert run(["sample", "--model", f"{name}/model.safetensors", "-n", "20", "-o", f"{name}-out", "-q"]) == 0
-    one, two = (load(f"{name}/model.safetensors").state_dict() for name in "ab")
+    one, two = (load(f"{name}/model.safetensors").model.state_dict() for name in "ab")
     assert all(torch.equal(one[key], two[key]) for key in one)
     files = sorted((tmp_path / "a-out").glob("*.png"))  # beside them a manifest, which names the model
     assert len(files) == 20

@@ -94,7 +94,7 @@ def test_info_says_what_it_is(well, tmp_path):
     header = json.loads(well("info", model, "--json"))["header"]
     assert (header["kind"], header["method"], header["data"]["shape"]) == ("score", "openai", [3, 16, 16])
     assert header["preconditioning"]["time"] == "log-1000"
-    parameters = sum(p.numel() for p in cmtool.load(model).net.parameters())
+    parameters = sum(p.numel() for p in cmtool.load(model).model.net.parameters())
     lines = well("info", model).splitlines()
     assert lines[:2] == [
         f"# score model for 3x16x16 images: adm, {parameters:,} parameters",

@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny import NETWORK, SHORT, TINY, random_model
 
-from cmtool.commands.generation import generate
 from cmtool.commands.training.build import build_training
 from cmtool.core.denoiser import broadcast_like
 from cmtool.core.guidance import Guided, Unlabelled
@@ -17,6 +16,7 @@ from cmtool.core.solvers import euler
 from cmtool.files.checkpoint import load as load_model
 from cmtool.files.header import read_header
 from cmtool.options.load import load_options
+from cmtool.pipelines import sampling
 from cmtool.settings import DistillOptions
 
 DIGITS = ["-d", "digits"]
@@ -83,13 +83,13 @@ def test_at_weight_one_nothing_changes(drawn, models):
 @pytest.mark.parametrize(("interval", "made"), [(None, 10), ("1,10", 7), ("0.001,10", 9), ("10,80", 6)])
 def test_the_evaluations_that_are_told_are_those_of_the_network(cm, models, monkeypatch, tmp_path, interval, made):
     """Counted on the network itself, which sees its images in pieces of one size."""
-    seen, size, load = [], 64, generate.in_fixed_batches
+    seen, size, load = [], 64, sampling.in_fixed_batches
 
     def watched(model, *rest):
         model.model.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
         return load(model, *rest)
 
-    monkeypatch.setattr(generate, "in_fixed_batches", watched)
+    monkeypatch.setattr(sampling, "in_fixed_batches", watched)
     argv = ["sample", *DRAW, "-m", models / "classes.safetensors", "--guidance", "2", "-o", tmp_path / "o.npz"]
     told = cm(*argv, *(["--guidance-interval", interval] if interval else []), "--json")
     assert f"3 images, {made} network evaluations each" in told.err
@@ -103,7 +103,7 @@ def test_the_picture_is_that_of_the_formula(drawn, models):
     from cmtool.core.noise import Noise
     from cmtool.core.pixels import to_pixels
 
-    model = load_model(models / "classes.safetensors").requires_grad_(False)
+    model = load_model(models / "classes.safetensors").model.requires_grad_(False)
     argv = ["-m", models / "classes.safetensors", "--seeds", "0-2", "--sigmas", "80", "--steps", "1"]
     made, _ = drawn(*argv, "--guidance", "3")
     x, sigma = 80 * Noise(range(3)).normal((1, 8, 8)), torch.tensor(80.0)
@@ -156,7 +156,7 @@ def test_the_step_back_of_a_student_is_that_of_the_guided_teacher(dropped):
     """Distilled are exactly the walks of ``Guided``: in the interval those of the blend, elsewhere of the teacher."""
     flags = {"teacher": str(dropped), "data": "digits", "guidance": "3", "guidance_interval": "0.5,20"}
     job = build_training(load_options(DistillOptions, flags, environment={}), torch.device("cpu"))
-    teacher = load_model(dropped / "model.safetensors").requires_grad_(False)
+    teacher = load_model(dropped / "model.safetensors").model.requires_grad_(False)
     batch = job.batches.at(0)
     t, r = job.state.objective.pair(batch.u, 0.0)
     x_t = batch.x + broadcast_like(t, batch.x) * batch.z
@@ -185,7 +185,7 @@ def test_a_student_of_a_guided_teacher_knows_its_parents_and_can_be_resumed(stop
 
 
 def load_equal(one, two):
-    pairs = zip(load_model(one).parameters(), load_model(two).parameters(), strict=True)
+    pairs = zip(load_model(one).model.parameters(), load_model(two).model.parameters(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
 

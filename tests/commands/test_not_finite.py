@@ -24,10 +24,10 @@ def broken(tmp_path):
     def make(value, kind="consistency"):
         path = random_model(tmp_path / f"broken-{kind}.safetensors", (1, 8, 8), kind=kind)
         model = cmtool.load(path)
-        *_, last = model.net.parameters()
+        *_, last = model.model.net.parameters()
         with torch.no_grad():
             last.flatten()[-1] = value
-        save(path, model, model.header)
+        save(path, model.model, model.header)
         return path
 
     return make

@@ -104,7 +104,7 @@ def test_a_model_that_was_trained_from_another_is_no_copy_of_it(kept, cm, traine
     tuned = tmp_path / "tuned.safetensors"
     assert cm("search-sigmas", trained["student"], *LEVELS, "-o", tuned).code == 0
     model = cmtool.load(tuned)
-    save(tuned, model, model.header.__class__(**{**model.header.document(), "sigmas": [1.5], "sha256": ""}))
+    save(tuned, model.model, model.header.__class__(**{**model.header.document(), "sigmas": [1.5], "sha256": ""}))
     assert "did not make it" in kept("convert", trained["student"], tuned)
     (tmp_path / "tuned.trace.jsonl").unlink()
     assert "did not make it" in kept("search-sigmas", trained["student"], *LEVELS, "-o", tuned)

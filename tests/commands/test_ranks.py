@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny import random_model
 
-from cmtool.commands.distributed import has_stray_rank, launched_by, shard_of
+from cmtool.pipelines.distributed import has_stray_rank, launched_by, shard_of
 
 RANKS = {"RANK": "1", "WORLD_SIZE": "4"}
 LAUNCHERS = [{"TORCHELASTIC_RUN_ID": "none"}, {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}]

@@ -155,11 +155,11 @@ def test_one_process_at_a_time(cm, stopped, tmp_path):
 
 def test_another_teacher_is_noticed(cm, stopped, trained, tmp_path):
     model = load(trained["teacher"] / "model.safetensors")
-    save(tmp_path / "teacher.safetensors", model, model.header)
+    save(tmp_path / "teacher.safetensors", model.model, model.header)
     stopped("distill", "-t", tmp_path / "teacher.safetensors", "-d", "digits", *TINY[len(NETWORK) :])
     with torch.no_grad():
-        next(model.parameters()).add_(1e-3)
-    save(tmp_path / "teacher.safetensors", model, model.header)
+        next(model.model.parameters()).add_(1e-3)
+    save(tmp_path / "teacher.safetensors", model.model, model.header)
     told = cm("distill", "--resume", tmp_path / "run")
     sentence = f"{tmp_path / 'teacher.safetensors'} is not the file that {tmp_path / 'run'} was started with"
     assert (told.code, told.error[0]) == (2, sentence)

@@ -157,7 +157,7 @@ def test_conventions_of_noise_and_clipping(drawn, rgb, tmp_path, convention, flo
 
 def test_the_process_of_a_model_is_its_own(drawn, trained):
     """The teacher of these tests is EDM's, whose reverse equation visits the Karras levels."""
-    assert cmtool.load(trained["teacher"] / "model.safetensors").preconditioning == Preconditioning(0.5)
+    assert cmtool.load(trained["teacher"] / "model.safetensors").model.preconditioning == Preconditioning(0.5)
     document, _ = drawn(trained["teacher"], "-n", "1", "--sampler", "euler-maruyama", "--steps", "4")
     assert document["sigmas"] == pytest.approx(karras(5).tolist())
 

@@ -14,8 +14,9 @@ from cmtool.commands.console import Console
 from cmtool.commands.search_sigmas import confirm
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.sigma_schedules import multistep_schedule
-from cmtool.evaluation.reference_statistics import Statistics, write_statistics
+from cmtool.evaluation.reference_statistics import write_statistics
 from cmtool.evaluation.sigma_search import Trial
+from cmtool.evaluation.statistics import Statistics
 from cmtool.files.checkpoint import digest, save
 from cmtool.files.header import Header, read_header
 from cmtool.options import registry
@@ -159,7 +160,7 @@ def test_few_images_are_named_and_progress_is_told(cm, tmp_path):
     assert told.code == 0, told.err
     lines = (tmp_path / "t.trace.jsonl").read_text().splitlines()
     assert "40 images are too few for 64 features" in told.err
-    assert "levels  40/240 images" in told.err
+    assert "sigmas  40/240 images" in told.err
     assert "levels  240/240 images  measured 6  best " in told.err
     assert f"{len(lines)} measurements: {out}" in told.out
 

@@ -64,10 +64,10 @@ def test_names_of_a_dataset_json_that_are_no_unicode(classes, tmp_path):
 
 def test_a_header_that_could_not_be_read_is_refused_at_the_start(cm, classes, tmp_path):
     model = cmtool.load(random_model(tmp_path / "m.safetensors", (3, 8, 8), 3))
-    check_header(model.header, model)
+    check_header(model.header, model.model)
     model.header.data["classes"] = [f"{'x' * 3_000_000}{k}" for k in range(3)]
     with pytest.raises(UsageError, match=r"would take 9,\d+,\d+ bytes, and 8,388,608 are read"):
-        check_header(model.header, model)
+        check_header(model.header, model.model)
     root = classes(tmp_path / "d", "a", "b")
     labels = [[f"{name}/{i}.png", k] for k, name in enumerate("ab") for i in range(2)]
     (root / "dataset.json").write_text(

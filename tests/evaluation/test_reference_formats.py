@@ -8,7 +8,7 @@ import torch
 
 from cmtool.errors import BadFile, UsageError
 from cmtool.evaluation.reference_formats import holds_statistics
-from cmtool.evaluation.reference_statistics import comparable, read_statistics
+from cmtool.evaluation.reference_statistics import check_comparable, read_statistics
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(50, 3)).astype(np.float32)
@@ -76,7 +76,7 @@ def test_clean_fid_tells_the_mode_by_the_name_of_the_file(tmp_path):
     one, two = map(read_statistics, paths)
     assert (one.mode, two.mode) == ("legacy_tensorflow", "clean")
     with pytest.raises(UsageError, match="resized differently: legacy_tensorflow and clean"):
-        comparable(one, two)
+        check_comparable(one, two)
 
 
 class Trap:

@@ -4,7 +4,8 @@ import torch
 
 from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.evaluation.reference_formats import holds_statistics
-from cmtool.evaluation.reference_statistics import Statistics, comparable, read_statistics, write_statistics
+from cmtool.evaluation.reference_statistics import check_comparable, read_statistics, write_statistics
+from cmtool.evaluation.statistics import Statistics
 
 MU, SIGMA = np.array([1.0, -2.0]), np.array([[2.0, 0.5], [0.5, 1.0]])
 
@@ -77,9 +78,9 @@ def test_missing_keys_damaged_and_foreign_files_are_refused(tmp_path):
 def test_only_equal_features_are_comparable():
     mean, covariance = torch.zeros(2), torch.eye(2)
     known = Statistics(mean, covariance, fingerprint="a")
-    comparable(known, Statistics(mean, covariance))
-    comparable(known, Statistics(mean, covariance, fingerprint="a"))
+    check_comparable(known, Statistics(mean, covariance))
+    check_comparable(known, Statistics(mean, covariance, fingerprint="a"))
     with pytest.raises(UsageError, match="different features: a and b"):
-        comparable(known, Statistics(mean, covariance, fingerprint="b"))
+        check_comparable(known, Statistics(mean, covariance, fingerprint="b"))
     with pytest.raises(UsageError, match="different numbers of features: 2 and 3"):
-        comparable(known, Statistics(torch.zeros(3), torch.eye(3)))
+        check_comparable(known, Statistics(torch.zeros(3), torch.eye(3)))

@@ -8,7 +8,7 @@ from cmtool.errors import UsageError
 from cmtool.evaluation.fid_infinity import extrapolate, fit_line
 from cmtool.evaluation.frechet import Moments, frechet_distance
 from cmtool.evaluation.inception_score import InceptionScore
-from cmtool.evaluation.reference_statistics import Normal
+from cmtool.evaluation.statistics import Normal
 
 
 def test_sure_and_varied_scores_the_classes_and_unsure_or_uniform_scores_one():

@@ -50,7 +50,7 @@ def rewrite(path, change):
     change(document)
     table, offset = {}, 0
     for name in names:
-        shape = list(load(path).net.state_dict()[name].shape)
+        shape = list(load(path).model.net.state_dict()[name].shape)
         table[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + len(tensors[name])]}
         offset += len(tensors[name])
     head, _ = add_seal(pack(table, KEY, document), tensors.values())
@@ -62,8 +62,8 @@ def test_a_model_comes_back_bit_for_bit(path, model, header):
     loaded = load(path)
     x, sigma, labels = torch.randn(8, 2), torch.linspace(0.002, 80, 8), torch.arange(8) % 3
     assert torch.equal(loaded(x, sigma, labels), model(x, sigma, labels))
-    assert not loaded.training
-    assert loaded.preconditioning == model.preconditioning
+    assert not loaded.model.training
+    assert loaded.model.preconditioning == model.preconditioning
     stored = loaded.header
     assert len(stored.sha256) == 64
     assert replace(stored, sha256="", preconditioning={}, parameters=0) == header

@@ -1,11 +1,13 @@
 """Tiny models such as are written for diffusers, and folders of them."""
 
 import json
+from pathlib import Path
 
 from adm_nets import SPEC, weights
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.files.header import Header
+from cmtool.files.model_format import LoadedModel
 from cmtool.options import registry
 
 __all__ = ["change", "tiny"]
@@ -19,7 +21,7 @@ def tiny(kind="consistency", classes=0, preconditioning=None, **options):
     boundary = 0.002 if kind == "consistency" else 0.0
     model = Denoiser(net, preconditioning or Preconditioning(0.5, boundary, "log-1000")).eval()
     names = [f"class {i}" for i in range(classes)]
-    model.header = Header(
+    header = Header(
         kind=kind,
         backbone=spec,
         preconditioning={},
@@ -33,7 +35,7 @@ def tiny(kind="consistency", classes=0, preconditioning=None, **options):
         parents=[{"path": "teacher.pt", "sha256": "0" * 64}],
         licence="MIT",
     )
-    return model
+    return LoadedModel(model, header, Path("tiny"))
 
 
 def change(path, **values):

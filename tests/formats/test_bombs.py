@@ -141,7 +141,7 @@ def test_both_layouts_give_the_same_network(tmp_path):
     torch.save(state(), tmp_path / "new.pt")
     torch.save(state(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     assert mentions(find_pickle(tmp_path / "old.pt"), FIRST)
-    new, before = (cmtool.load(tmp_path / name, **TOLD).net.state_dict() for name in ("new.pt", "old.pt"))
+    new, before = (cmtool.load(tmp_path / name, **TOLD).model.net.state_dict() for name in ("new.pt", "old.pt"))
     assert new.keys() == before.keys()
     assert all(torch.equal(new[name], before[name]) for name in new)
 

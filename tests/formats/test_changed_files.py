@@ -42,8 +42,8 @@ def sound(tmp_path_factory):
     at = tmp_path_factory.mktemp("sound")
     (at / "edm").write_bytes(text(narrow_adm("")))
     model = tiny(channel_mult=(1,), attention=())
-    save(at / "ours.safetensors", model, model.header)
-    diffusers(at / "folder", model, model.header)
+    save(at / "ours.safetensors", model.model, model.header)
+    diffusers(at / "folder", model.model, model.header)
     files = {
         "openai": adm(at / "openai", channel_mult=(1,), attention=()),
         "edm": at / "edm",

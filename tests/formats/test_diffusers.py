@@ -23,7 +23,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 @pytest.fixture
 def folder(tmp_path):
     model = tiny(classes=3)
-    write(tmp_path / "pipe", model, model.header)
+    write(tmp_path / "pipe", model.model, model.header)
     return tmp_path / "pipe"
 
 
@@ -40,13 +40,13 @@ def folder(tmp_path):
 )
 def test_a_model_comes_back_bit_for_bit(tmp_path, kind, classes, options):
     model = tiny(kind, classes, **options)
-    save(tmp_path / "ours.safetensors", model, model.header)
-    written = write(tmp_path / "theirs", model, model.header)
+    save(tmp_path / "ours.safetensors", model.model, model.header)
+    written = write(tmp_path / "theirs", model.model, model.header)
     back = cmtool.load(tmp_path / "theirs")
-    again = writer("cmtool")(tmp_path / "again.safetensors", back, back.header, None)
+    again = writer("cmtool")(tmp_path / "again.safetensors", back.model, back.header, None)
     ours, found = load(tmp_path / "ours.safetensors"), load(tmp_path / "again.safetensors")
-    for name, value in ours.net.state_dict().items():
-        assert torch.equal(found.net.state_dict()[name].reshape(value.shape), value), name
+    for name, value in ours.model.net.state_dict().items():
+        assert torch.equal(found.model.net.state_dict()[name].reshape(value.shape), value), name
     labels = torch.tensor([classes - 1, -1]) if classes else None
     torch.testing.assert_close(found(X, SIGMA, labels), ours(X, SIGMA, labels), rtol=0, atol=1e-6)
     assert back.header.sha256 == written.sha256 == parent_record(tmp_path / "theirs")["sha256"]
@@ -61,7 +61,7 @@ def test_without_our_header_a_pipeline_says_enough_and_a_network_alone_does_not(
     change(folder / "scheduler" / "scheduler_config.json", sigma_max=50.0, sigma_data=0.4)
     model = cmtool.load(folder)
     assert (model.header.kind, model.header.sigma_max, model.header.method) == ("consistency", 50.0, "diffusers")
-    assert model.preconditioning == Preconditioning(0.4, 0.002, "log-1000")
+    assert model.model.preconditioning == Preconditioning(0.4, 0.002, "log-1000")
     assert torch.equal(model(X, torch.full((2,), 0.002)), X)
     change(folder / "unet" / "config.json", sample_size=None)
     with pytest.raises(UsageError, match=r"unet does not say format.side$"):
@@ -70,17 +70,17 @@ def test_without_our_header_a_pipeline_says_enough_and_a_network_alone_does_not(
     with pytest.raises(UsageError, match=r"alone does not say format.kind, format.side$"):
         cmtool.load(unet)
     alone = cmtool.load(unet, format={"kind": "score", "side": 16, "sigma_data": 0.3})
-    assert alone.preconditioning == Preconditioning(0.3, 0.0, "log-1000")
+    assert alone.model.preconditioning == Preconditioning(0.3, 0.0, "log-1000")
     assert "nothing says what the network predicts" in alone.remarks[0]
     steps = cmtool.load(unet, format={"side": 16, "schedule": "cosine"})
-    assert (steps.header.kind, steps.preconditioning) == ("score", Preconditioning.named("ddpm-cosine-1000"))
+    assert (steps.header.kind, steps.model.preconditioning) == ("score", Preconditioning.named("ddpm-cosine-1000"))
     assert steps.remarks == ("the network predicts noise of 1,000 cosine steps",)
     with pytest.raises(UsageError, match=r"format.kind=consistency contradicts"):
         cmtool.load(unet, format={"side": 16, "schedule": "linear", "kind": "consistency"})
     torch.save(plain, unet / "diffusion_pytorch_model.bin")
     (unet / WEIGHTS).unlink()
     older = cmtool.load(unet, format={"kind": "score", "side": 16})
-    assert all(torch.equal(a, b) for a, b in zip(older.parameters(), alone.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(older.model.parameters(), alone.model.parameters(), strict=True))
     assert older.header.sha256 == digest(unet / "diffusion_pytorch_model.bin")
 
 
@@ -114,7 +114,7 @@ def test_a_file_of_the_folder_leads_to_it(folder):
 def test_what_has_no_counterpart_is_said(tmp_path, about, message):
     model = tiny(**about)
     with pytest.raises(UsageError, match=f"cannot be written: {message}"):
-        write(tmp_path / "out", model, model.header)
+        write(tmp_path / "out", model.model, model.header)
     assert not (tmp_path / "out").exists()
 
 
@@ -177,7 +177,7 @@ def test_documents_that_are_none(folder, text):
         whole = (folder / place).read_text()
         (folder / place).write_text(text)
         with pytest.raises(BadFile):
-            diffusers(folder)
+            diffusers.read(folder)
         (folder / place).write_text(whole)
     (folder / "model_index.json").write_text(text)
     assert format_of(folder) is None
@@ -214,7 +214,7 @@ def test_queries_and_keys_that_do_not_fit_are_refused(folder):
 
 def test_precision_and_the_published_form_of_the_documents(tmp_path):
     model = tiny(classes=1000)
-    write(tmp_path / "half", model, model.header, torch.float16)
+    write(tmp_path / "half", model.model, model.header, torch.float16)
     assert {value.dtype for value in load_file(tmp_path / "half" / "unet" / WEIGHTS).values()} == {torch.float16}
     config = json.loads((tmp_path / "half" / "unet" / "config.json").read_text())
     assert config["down_block_types"] == ["ResnetDownsampleBlock2D", "AttnDownBlock2D"]

@@ -26,7 +26,7 @@ X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 )
 def test_a_pipeline_gives_the_same_image(tmp_path, classes, options):
     model = tiny(classes=classes, **options)
-    write(tmp_path, model, model.header)
+    write(tmp_path, model.model, model.header)
     pipeline = diffusers.ConsistencyModelPipeline.from_pretrained(tmp_path, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     labels = torch.tensor([1, 3]) if classes else None
@@ -34,7 +34,7 @@ def test_a_pipeline_gives_the_same_image(tmp_path, classes, options):
     sigma = torch.tensor([80.0, 0.6])
     scaled = X / (sigma**2 + 0.25).sqrt()[:, None, None, None]
     theirs = pipeline.unet(scaled, 250 * sigma.log(), class_labels=labels).sample
-    torch.testing.assert_close(model.raw_output(X, sigma, labels), theirs, rtol=1e-5, atol=3e-5)
+    torch.testing.assert_close(model.model.raw_output(X, sigma, labels), theirs, rtol=1e-5, atol=3e-5)
 
     said = {"class_labels": labels.tolist()} if classes else {}
     images = pipeline(batch_size=2, num_inference_steps=1, latents=X, output_type="pt", **said).images
@@ -44,10 +44,10 @@ def test_a_pipeline_gives_the_same_image(tmp_path, classes, options):
 
 def test_a_network_alone_loads_with_every_weight(tmp_path):
     model = tiny("score")
-    write(tmp_path, model, model.header)
+    write(tmp_path, model.model, model.header)
     net, told = diffusers.UNet2DModel.from_pretrained(tmp_path, local_files_only=True, output_loading_info=True)
     assert not any(told.values())
-    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in model.net.parameters())
+    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in model.model.net.parameters())
 
 
 def test_what_a_config_leaves_out_is_what_diffusers_takes():
@@ -102,7 +102,7 @@ def test_a_network_of_numbered_steps_predicts_what_its_scheduler_says(tmp_path, 
     ],
 )
 def test_schedulers_without_a_counterpart_are_named(tmp_path, scheduler, options, message):
-    write(tmp_path / "unet", tiny("score"), tiny("score").header)
+    write(tmp_path / "unet", tiny("score").model, tiny("score").header)
     getattr(diffusers, scheduler)(**options).save_pretrained(tmp_path / "scheduler")
     with pytest.raises(BadFile, match=message):
         cmtool.load(tmp_path / "unet")

@@ -39,9 +39,9 @@ def test_the_weights_are_those_of_the_file(written, trap, protocol):
     assert format_of(path) == "edm"
     model = cmtool.load(path)
     ours = network(songunet, model_channels=8, channel_mult=(1, 2), num_blocks=1, attention=(4,)).state_dict()
-    assert model.net.state_dict().keys() == ours.keys()
-    assert all(torch.equal(value, ours[name]) for name, value in model.net.state_dict().items())
-    assert not model.training
+    assert model.model.net.state_dict().keys() == ours.keys()
+    assert all(torch.equal(value, ours[name]) for name, value in model.model.net.state_dict().items())
+    assert not model.model.training
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_the_weights_are_those_of_the_file(written, trap, protocol):
 def test_the_class_around_says_what_is_predicted(written, trap, kind, attributes, named, ends):
     path = written(song(trap, kind, **attributes))
     model = cmtool.load(path)
-    assert model.preconditioning == named
+    assert model.model.preconditioning == named
     header = model.header
     assert (header.kind, header.sigma_min, header.sigma_max, header.sigmas) == ("score", *ends, [])
     assert header.licence == "CC BY-NC-SA 4.0"
@@ -79,7 +79,7 @@ def test_the_class_around_says_what_is_predicted(written, trap, kind, attributes
 )
 def test_the_process_is_that_of_the_file(written, trap, kind, more, named, changes):
     file = song(trap, kind, more=more) if kind == "VPPrecond" else narrow_adm(trap, **more)
-    assert cmtool.load(written(file)).preconditioning == replace(Preconditioning.named(named), **changes)
+    assert cmtool.load(written(file)).model.preconditioning == replace(Preconditioning.named(named), **changes)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_balances_of_edm2_are_those_of_the_file(written, trap):
     usual, other, free = (cmtool.load(written(magnitudes(trap, **m))) for m in ({}, more, {"clip_act": None}))
     assert more.items() <= other.header.backbone.items()
     heard: list[float] = []
-    for layer in other.net.dec.values():
+    for layer in other.model.net.dec.values():
         layer.register_forward_hook(lambda _, __, y: heard.append(float(y.abs().max())))
     x, sigma = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(1)
     assert not torch.allclose(other(x, sigma), usual(x, sigma))
@@ -119,7 +119,7 @@ def test_ect_of_edm2_is_a_consistency_model_too(written, trap):
     """It has EDM2's class without the head of the loss, and its boundary is at 0."""
     tuned = cmtool.load(written(magnitudes(trap, uncertain=False, dropout=0.4, dropout_res=4)))
     assert (tuned.header.kind, tuned.header.method, tuned.header.sigmas) == ("consistency", "ect", [1.526])
-    assert (tuned.header.sigma_min, tuned.preconditioning.sigma_min) == (0.002, 0.0)
+    assert (tuned.header.sigma_min, tuned.model.preconditioning.sigma_min) == (0.002, 0.0)
     assert (tuned.header.backbone["dropout"], tuned.header.backbone["dropout_res"]) == (0.4, 4)
     other = cmtool.load(written(magnitudes(trap)))
     assert (other.header.kind, other.header.method, other.header.sigmas) == ("score", "edm2", [])
@@ -131,13 +131,13 @@ def test_ect_of_edm2_is_a_consistency_model_too(written, trap):
 def test_a_network_that_also_predicts_its_variance(written, trap):
     model = cmtool.load(written(narrow_adm(trap)))
     assert model(torch.randn(1, 3, 8, 8), torch.ones(1)).shape == (1, 3, 8, 8)
-    assert model.preconditioning == Preconditioning.named("iddpm")
+    assert model.model.preconditioning == Preconditioning.named("iddpm")
     assert model.header.backbone["learn_variance"]
 
 
 def test_half_weights_are_read_into_whole_ones(written, trap):
     model = cmtool.load(written(magnitudes(trap)))
-    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.model.parameters()} == {torch.float32}
     assert model.header.backbone["name"] == "edm2"
 
 

@@ -40,7 +40,7 @@ def test_what_was_packed_is_unpacked(tmp_path):
 def test_the_average_is_a_consistency_model_with_its_boundary(file, net):
     model = cmtool.load(file, **SAID)
     assert format_of(file) == "jcm"
-    assert all(torch.equal(value, net.state_dict()[name]) for name, value in model.net.state_dict().items())
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in model.model.net.state_dict().items())
     x, sigma = torch.randn(2, 3, 16, 16), torch.tensor([0.002, 5.0])
     found = model(x, sigma)
     assert torch.equal(found[0], x[0])
@@ -60,7 +60,7 @@ def test_the_kind_is_said_or_known(tmp_path, net, file):
         (write(tmp_path / "checkpoint_74", net, target_params={}), "consistency"),
     ):
         model = cmtool.load(path, format=said, backbone=SAID["backbone"])
-        assert (model.header.kind, model.preconditioning.sigma_min > 0) == (kind, kind == "consistency")
+        assert (model.header.kind, model.model.preconditioning.sigma_min > 0) == (kind, kind == "consistency")
     with pytest.raises(UsageError, match="unknown kind of model 'hat'"):
         cmtool.load(file, format={"kind": "hat"})
 

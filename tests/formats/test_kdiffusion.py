@@ -39,12 +39,12 @@ def test_the_header_says_what_it_is(file):
 
 def test_our_copy_is_the_same_model(file, tmp_path):
     model = cmtool.load(file)
-    save(tmp_path / "ours.safetensors", model, model.header)
+    save(tmp_path / "ours.safetensors", model.model, model.header)
     assert torch.equal(load(tmp_path / "ours.safetensors")(X, SIGMA), model(X, SIGMA))
 
 
 def test_half_precision_is_read_as_it_is(tmp_path):
-    half = cmtool.load(slim(tmp_path / "half.safetensors", dtype=torch.float16)).net.state_dict()
+    half = cmtool.load(slim(tmp_path / "half.safetensors", dtype=torch.float16)).model.net.state_dict()
     assert all(torch.equal(half[name], value.half().float()) for name, value in network().state_dict().items())
 
 
@@ -57,7 +57,7 @@ def test_files_are_known_by_their_content(tmp_path, name):
 def test_of_a_training_the_average_is_taken_unless_it_is_not_wanted(tmp_path):
     path = training(tmp_path / "net_00000003.pth")
     for ema, more in ((True, 0), (False, 1)):
-        found = cmtool.load(path, format={"ema": ema}).net.state_dict()
+        found = cmtool.load(path, format={"ema": ema}).model.net.state_dict()
         assert all(torch.equal(found[name], value + more) for name, value in network().state_dict().items())
 
 
@@ -73,7 +73,7 @@ def test_of_a_training_the_average_is_taken_unless_it_is_not_wanted(tmp_path):
 def test_the_configuration_tells_the_architecture(tmp_path, options, model):
     net, wrapped = network(**options), options.get("augment", 9) > 0
     found = cmtool.load(slim(tmp_path / "a.safetensors", net, configured(**model), wrapped))
-    assert torch.equal(found.net(X, SIGMA), net(X, SIGMA))
+    assert torch.equal(found.model.net(X, SIGMA), net(X, SIGMA))
 
 
 def test_levels_are_those_configured_or_said(tmp_path, file):
@@ -88,7 +88,7 @@ def test_levels_are_those_configured_or_said(tmp_path, file):
 
 
 def test_the_data_have_deviation_1_unless_it_is_said(tmp_path):
-    assert cmtool.load(slim(tmp_path / "a", config=configured(sigma_data=None))).preconditioning.sigma_data == 1.0
+    assert cmtool.load(slim(tmp_path / "a", config=configured(sigma_data=None))).model.preconditioning.sigma_data == 1.0
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_consistency_model_has_its_boundary_and_a_score_model_has_none(file):
     low = torch.full((2,), 0.002)
     with torch.no_grad():
         assert torch.equal(student(X, low), X)
-        inside = teacher.net(X / (SIGMA**2 + 0.25).sqrt()[:, None, None, None], 250 * SIGMA.log())
+        inside = teacher.model.net(X / (SIGMA**2 + 0.25).sqrt()[:, None, None, None], 250 * SIGMA.log())
         a, b = 0.25 / (SIGMA**2 + 0.25), 0.5 * SIGMA / (SIGMA**2 + 0.25).sqrt()
         expected = a[:, None, None, None] * X + b[:, None, None, None] * inside
         torch.testing.assert_close(teacher(X, SIGMA), expected, atol=1e-4, rtol=1e-5)
@@ -76,7 +76,7 @@ def test_guided_diffusion_predicts_the_noise_of_numbered_steps(tmp_path, schedul
     steps, labels = torch.tensor([500, 12]), torch.tensor([3, -1])
     sigma = ladder[steps].float()
     kept = 1 / (1 + sigma**2).sqrt()  # what the process leaves of an image
-    noise = model.net.outputs(kept[:, None, None, None] * X, steps.float(), labels)
+    noise = model.model.net.outputs(kept[:, None, None, None] * X, steps.float(), labels)
     assert noise.shape[1] == 6
     expected = X - sigma[:, None, None, None] * noise[:, :3]
     torch.testing.assert_close(model(X, sigma, labels), expected, atol=1e-3, rtol=1e-3)
@@ -101,7 +101,9 @@ def test_heads_that_are_counted_are_counted_on_the_way_up_too(tmp_path, file):
     with pytest.raises(UsageError, match=r"does not say backbone.heads_upsample$") as told:
         cmtool.load(file, format=CM["format"], backbone={"heads": 2})
     assert told.value.hint.endswith("--set backbone.heads_upsample=2")
-    nets = [cmtool.load(file, format=CM["format"], backbone={"heads": 2, "heads_upsample": n}).net for n in (2, 4)]
+    nets = [
+        cmtool.load(file, format=CM["format"], backbone={"heads": 2, "heads_upsample": n}).model.net for n in (2, 4)
+    ]
     same, other = (net(X, SIGMA) for net in nets)
     assert (same - other).abs().max() > 1e-3
     middle = write(tmp_path / "middle.pt", attention=())  # where the way up has no attention
@@ -189,7 +191,7 @@ def test_a_name_counts_for_nothing_where_the_tensors_are_others(tmp_path):
 
 def test_what_is_saved_as_ours_is_the_same_model(file, tmp_path):
     model = cmtool.load(file, **CM)
-    save(tmp_path / "ours.safetensors", model, model.header)
+    save(tmp_path / "ours.safetensors", model.model, model.header)
     ours = load(tmp_path / "ours.safetensors")
     with torch.no_grad():
         assert torch.equal(ours(X, SIGMA), model(X, SIGMA))
@@ -201,7 +203,7 @@ def test_what_is_saved_as_ours_is_the_same_model(file, tmp_path):
 def test_weights_in_float16_come_as_float32(file, tmp_path):
     short = {name: value.half() for name, value in weights().items()}
     torch.save(short, tmp_path / "short.pt")
-    net = cmtool.load(tmp_path / "short.pt", **CM).net
+    net = cmtool.load(tmp_path / "short.pt", **CM).model.net
     assert all(torch.equal(value, short[name].float()) for name, value in net.state_dict().items())
 
 

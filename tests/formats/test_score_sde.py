@@ -95,14 +95,14 @@ def test_a_network_alone_in_safetensors(tmp_path, name, before):
     save_file({before + key: value for key, value in (net | levels).items()}, tmp_path / "net.safetensors")
     assert format_of(tmp_path / "net.safetensors") == "score_sde"
     model = cmtool.load(tmp_path / "net.safetensors", format={"side": 16, **told})
-    assert all(torch.equal(value, net[key]) for key, value in model.net.state_dict().items())
+    assert all(torch.equal(value, net[key]) for key, value in model.model.net.state_dict().items())
     assert model.header.sha256 == digest(tmp_path / "net.safetensors")
 
 
 def test_the_average_is_taken_unless_it_is_not_wanted(file):
     net, averaged = network(), cmtool.load(file, **SIDE)
-    assert all(torch.equal(value, net.state_dict()[name]) for name, value in averaged.net.state_dict().items())
-    itself = cmtool.load(file, format={"side": 16, "ema": False}).net.state_dict()
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in averaged.model.net.state_dict().items())
+    itself = cmtool.load(file, format={"side": 16, "ema": False}).model.net.state_dict()
     learnt = dict(net.named_parameters())
     assert all(torch.equal(value, net.state_dict()[name] + (name in learnt)) for name, value in itself.items())
 
@@ -193,7 +193,7 @@ def test_what_has_no_preconditioning_is_refused(tmp_path, format, message):
 
 def test_what_is_saved_as_ours_is_the_same_model(file, tmp_path):
     model = cmtool.load(file, **SIDE)
-    save(tmp_path / "ours.safetensors", model, model.header)
+    save(tmp_path / "ours.safetensors", model.model, model.header)
     ours = load(tmp_path / "ours.safetensors")
     with torch.no_grad():
         assert torch.equal(ours(X, SIGMA), model(X, SIGMA))
@@ -245,7 +245,7 @@ def test_a_network_alone_is_taken_as_it_is(tmp_path, file):
     torch.save({"state_dict": {f"_orig_mod.{name}": value for name, value in plain.items()}}, tmp_path / "wrapped.pth")
     for name in ("alone.pth", "wrapped.pth"):
         found = cmtool.load(tmp_path / name, **SIDE)
-        assert torch.equal(found.net.state_dict()["all_modules.1.weight"], plain["all_modules.1.weight"])
+        assert torch.equal(found.model.net.state_dict()["all_modules.1.weight"], plain["all_modules.1.weight"])
         assert not found.header.average
     assert cmtool.load(file, **SIDE).header.average == {"track": "ema"}
     assert format_of(file) == "score_sde"

@@ -91,7 +91,7 @@ def test_a_cut_file_says_so(sound, tmp_path):
 
 def test_a_changed_byte_is_found_or_without_effect(sound, tmp_path):
     whole, dice, found = sound.read_bytes(), random.Random(0), 0
-    reference = cmtool.load(sound, **CM).net.state_dict()
+    reference = cmtool.load(sound, **CM).model.net.state_dict()
     for _ in range(120):
         data = bytearray(whole)
         near_the_end = dice.random() < 0.5  # where the directory of the zip stands
@@ -99,7 +99,7 @@ def test_a_changed_byte_is_found_or_without_effect(sound, tmp_path):
         data[at] ^= dice.randrange(1, 256)
         (tmp_path / "net.pt").write_bytes(data)
         try:
-            state = cmtool.load(tmp_path / "net.pt", **CM).net.state_dict()
+            state = cmtool.load(tmp_path / "net.pt", **CM).model.net.state_dict()
             assert all(torch.equal(value, reference[name]) for name, value in state.items())
         except CmtoolError as error:
             assert isinstance(error, BadFile), error.message

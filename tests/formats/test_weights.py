@@ -36,7 +36,7 @@ def test_any_shard_stands_for_all_and_so_does_the_index(tmp_path, end, save):
     for path in (index, tmp_path / f"model-00002-of-00003{end}"):
         assert format_of(path) == "openai"
         model = cmtool.load(path, **ABOUT)
-        assert all(torch.equal(value, NET[name]) for name, value in model.net.state_dict().items())
+        assert all(torch.equal(value, NET[name]) for name, value in model.model.net.state_dict().items())
         seals |= {model.header.sha256, parent_record(path)["sha256"]}
     assert len(seals) == 1
 
@@ -51,13 +51,13 @@ def test_the_seal_is_that_of_all_shards(tmp_path):
 def test_a_network_of_openai_in_safetensors(tmp_path):
     save_file({f"module.{name}": value.half() for name, value in NET.items()}, tmp_path / "net.safetensors")
     model = cmtool.load(tmp_path / "net.safetensors", **ABOUT)
-    assert all(torch.equal(value, NET[name].half().float()) for name, value in model.net.state_dict().items())
+    assert all(torch.equal(value, NET[name].half().float()) for name, value in model.model.net.state_dict().items())
 
 
 @pytest.fixture
 def folder(tmp_path):
     model = tiny(classes=3)
-    write(tmp_path / "pipe", model, model.header)
+    write(tmp_path / "pipe", model.model, model.header)
     return tmp_path / "pipe"
 
 
@@ -68,7 +68,9 @@ def test_shards_of_diffusers_with_and_without_their_index(folder):
     index = split(folder / "unet", file.stem, file.suffix, state, 2)
     for _ in range(2):
         found = cmtool.load(folder, backbone={"dropout": 0.0})
-        assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(found.model.parameters(), expected.model.parameters(), strict=True)
+        )
         index.unlink(missing_ok=True)
     (folder / "unet" / "diffusion_pytorch_model-00001-of-00002.safetensors").unlink()
     with pytest.raises(MissingInput, match=r"there is no file .*00001-of-00002.safetensors, which"):
@@ -80,11 +82,11 @@ def test_the_largest_variant_is_read_where_there_is_nothing_else(folder):
     expected, state = cmtool.load(folder), load_file(file)
     file.unlink()
     save_file({name: value.half() for name, value in state.items()}, file.with_suffix(".fp16.safetensors"))
-    half = cmtool.load(folder).net.state_dict()
-    assert all(torch.equal(value.half().float(), half[name]) for name, value in expected.net.state_dict().items())
+    half = cmtool.load(folder).model.net.state_dict()
+    assert all(torch.equal(value.half().float(), half[name]) for name, value in expected.model.net.state_dict().items())
     save_file(state, file.with_suffix(".non_ema.safetensors"))
     whole = cmtool.load(folder)
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), expected.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), expected.model.parameters(), strict=True))
 
 
 def test_documents_that_windows_saved(folder):

@@ -44,7 +44,7 @@ def test_the_network_is_found_and_its_average_taken(tmp_path, content, place):
     path = written(tmp_path, content)
     assert format_of(path) == "openai"
     model = cmtool.load(path, **ABOUT)
-    assert all(torch.equal(value, NET[name]) for name, value in model.net.state_dict().items())
+    assert all(torch.equal(value, NET[name]) for name, value in model.model.net.state_dict().items())
     track = model.header.average.get("track", "")
     assert track.endswith(place) and bool(track) == bool(place)
 
@@ -53,14 +53,14 @@ def test_the_average_of_lightning_modules_has_names_without_dots(tmp_path):
     dotless = {f"model_ema.{f'unet.{name}'.replace('.', '')}": value for name, value in NET.items()}
     path = written(tmp_path, {"state_dict": {**before("model.unet.", OTHER), **dotless}})
     model = cmtool.load(path, **ABOUT)
-    assert torch.equal(model.net.state_dict()[HEAD], NET[HEAD])
+    assert torch.equal(model.model.net.state_dict()[HEAD], NET[HEAD])
     assert model.header.average == {"track": "model_ema"}
 
 
 def test_the_network_itself_is_taken_where_it_is_wanted(tmp_path):
     path = written(tmp_path, {"model": OTHER, "ema": NET})
     found = cmtool.load(path, **{**ABOUT, "format": {**ABOUT["format"], "ema": False}})
-    assert torch.equal(found.net.state_dict()[HEAD], OTHER[HEAD]) and not found.header.average
+    assert torch.equal(found.model.net.state_dict()[HEAD], OTHER[HEAD]) and not found.header.average
     with pytest.raises(UsageError, match="holds an average and nothing else"):
         cmtool.load(written(tmp_path, {"ema": NET}), **{**ABOUT, "format": {**ABOUT["format"], "ema": False}})
 
@@ -71,7 +71,7 @@ def test_of_several_it_must_be_said_which(tmp_path):
         cmtool.load(path, **ABOUT)
     assert told.value.hint == "say which: --set format.weights=ema_0.99"
     chosen = cmtool.load(path, **{**ABOUT, "format": {**ABOUT["format"], "weights": "ema_0.9999"}})
-    assert torch.equal(chosen.net.state_dict()[HEAD], OTHER[HEAD])
+    assert torch.equal(chosen.model.net.state_dict()[HEAD], OTHER[HEAD])
     with pytest.raises(UsageError, match=r"has no weights at 'ema_0.9'"):
         cmtool.load(path, **{**ABOUT, "format": {**ABOUT["format"], "weights": "ema_0.9"}})
 

@@ -75,7 +75,7 @@ def folder(root: Path, name: str) -> Path:
 def ours(root: Path) -> list[Form]:
     model = tiny(channel_mult=(1,), attention=(), classes=2)
     for name in ("checkpoint", "table"):
-        save(folder(root, name) / "net.safetensors", model, model.header)
+        save(folder(root, name) / "net.safetensors", model.model, model.header)
     commands = [*reading("net.safetensors"), sampling("net.safetensors")]
     forms = [
         Form("checkpoint", "net.safetensors", (sealed_document, sealed_document, bytes_of, words), commands),
@@ -129,7 +129,7 @@ def foreign(root: Path) -> list[Form]:
     model = tiny(channel_mult=(1,), attention=())
     for file in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
         name = f"diffusers-{Path(file).name}"
-        diffusers(folder(root, name) / "net", model, model.header)
+        diffusers(folder(root, name) / "net", model.model, model.header)
         changes = (document, words, bytes_of) if file.endswith("json") else (sealed_document, table, bytes_of)
         forms.append(Form(name, f"net/{file}", changes, reading("net")))
     return forms

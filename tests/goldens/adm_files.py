@@ -48,11 +48,11 @@ def adm_model(case: Case, weights: str, sigma_min: float = 0.0, guided: bool = F
     """The recorded network behind OpenAI's scalings; a positive ``sigma_min`` is their ``distillation=True``."""
     about = said(flags_of(case), guided)
     if (case.folder / "model.pt").is_file():
-        model = cmtool.load(case.folder / "model.pt", **about)
+        model = cmtool.load(case.folder / "model.pt", **about).model
     else:
         with TemporaryDirectory() as place:
             torch.save(case.weights[weights], Path(place) / "net.pt")
-            model = cmtool.load(Path(place) / "net.pt", **about)
+            model = cmtool.load(Path(place) / "net.pt", **about).model
     if not guided:
         data = scalings(case)["sigma_data"]
         model.preconditioning = replace(model.preconditioning, sigma_data=data, sigma_min=sigma_min)

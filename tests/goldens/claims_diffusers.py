@@ -30,7 +30,7 @@ def network(case: Case) -> None:
     """The network alone, and of the tensors' names those that were recorded; OpenAI's own network is the same one."""
     said = {**SCHEDULE, **case.spec.get("sched", {})}
     levels = {key: said[key] for key in ("sigma_min", "sigma_max", "sigma_data")}
-    model = cmtool.load(case.folder / "unet", format={"kind": "consistency", **levels})
+    model = cmtool.load(case.folder / "unet", format={"kind": "consistency", **levels}).model
     x, t, y = case.inputs["x"], case.inputs["t"], case.inputs.get("y")
     case.check("unet", model.net(x, t, y))
     case.check("openai", model.net(x, t, y))

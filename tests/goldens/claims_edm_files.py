@@ -67,7 +67,7 @@ def net(case: Case) -> None:
 @torch.no_grad()
 def pickle(case: Case) -> None:
     """The same outputs from the file itself, whose weights are those of the recipe."""
-    model = cmtool.load(case.folder / "network.pkl")
+    model = cmtool.load(case.folder / "network.pkl").model
     theirs = {f"model.{name}": value for name, value in model.net.state_dict().items()}
     assert all(torch.equal(value, case.weights["net"][name]) for name, value in theirs.items())
     assert theirs.keys() == case.weights["net"].keys() - {"u"}

@@ -62,14 +62,14 @@ class Reference:
     def denoiser(self) -> Denoiser:
         """Read from their file, or from one with their tensors alone in their layout."""
         if (self.case.folder / "checkpoint.pth").is_file():
-            return cmtool.load(self.case.folder / "checkpoint.pth", **self.about)
+            return cmtool.load(self.case.folder / "checkpoint.pth", **self.about).model
         with TemporaryDirectory() as place:
             path, named = Path(place) / "checkpoint_1.pth", self.case.weights["model"]
             learnt = [tensor for name, tensor in named.items() if name not in ("sigmas", "all_modules.0.W")]
             model = {f"module.{name}": tensor for name, tensor in named.items()}
             ema = {"decay": 0.999, "num_updates": 1, "shadow_params": learnt}
             torch.save({"optimizer": {}, "model": model, "ema": ema, "step": 1}, path)
-            return cmtool.load(path, **self.about)
+            return cmtool.load(path, **self.about).model
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Theirs map images in [0, 1] to [-1, 1], and may divide by sigma, where ours leave both to others."""

@@ -9,22 +9,23 @@ from torch import Tensor
 
 from cmtool.class_names import are_numbers, match_classes
 from cmtool.commands.console import Console
-from cmtool.commands.editing.canvas import SMOOTH, Canvas, make_canvas, resize
 from cmtool.commands.editing.companions import MaskFiles, Truths
-from cmtool.commands.editing.edit_sampler import Row, edit_rows, edit_sampler, join_canvas, make_operator
 from cmtool.commands.editing.output import Report
-from cmtool.commands.generation.classify import classify
-from cmtool.commands.inputs import class_index
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.editing.operators import Operator
 from cmtool.core.editing.tiles import cut_tiles
 from cmtool.core.pixels import to_model
 from cmtool.errors import UsageError
 from cmtool.evaluation.psnr_ssim import psnr, ssim
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.streams.item import Item, pixels
 from cmtool.files.streams.names import SkippedFiles, describe_skipped
 from cmtool.files.streams.reader import items_of
 from cmtool.pictures import with_channels
+from cmtool.pipelines.canvas import SMOOTH, Canvas, make_canvas, resize
+from cmtool.pipelines.classify import classify
+from cmtool.pipelines.edit_sampler import Row, edit_rows, edit_sampler, join_canvas, make_operator
+from cmtool.pipelines.inputs import class_index
 from cmtool.settings import EditOptions
 
 __all__ = ["Edits"]
@@ -35,7 +36,7 @@ REMARKS = 8
 class Edits:
     """All the edits of a run, one after another, and what was measured on the way."""
 
-    def __init__(self, model: Denoiser, options: EditOptions, console: Console):
+    def __init__(self, model: LoadedModel[Denoiser], options: EditOptions, console: Console):
         self.model, self.options, self.console = model, options, console
         self.klass = class_index(model.header, options.klass)
         self.report = Report(options)

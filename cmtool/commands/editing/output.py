@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from cmtool.commands.editing.canvas import Canvas
 from cmtool.core.editing.operators import Operator
 from cmtool.core.editing.tiles import join_tiles
 from cmtool.core.pixels import to_pixels
@@ -20,6 +19,7 @@ from cmtool.files.streams.formats import FORMATS
 from cmtool.files.streams.names import without_suffix
 from cmtool.files.streams.reader import keys_of
 from cmtool.pictures import SUFFIXES
+from cmtool.pipelines.canvas import Canvas
 from cmtool.settings import EditOptions
 
 __all__ = ["Report", "Take", "check_results", "is_single", "writing_results"]

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from cmtool.commands.console import Console
-from cmtool.commands.scoring.fid_inputs import FIDInput, find_input, of_model
 from cmtool.files import runs
 from cmtool.files.charts import curves
 from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import check_target, write_picture
 from cmtool.files.runs import CHECKPOINT
+from cmtool.pipelines.image_sets import FIDInput, find_input, of_model
 from cmtool.settings import FidOptions
 
 __all__ = ["draw", "lines", "place", "sides", "table"]

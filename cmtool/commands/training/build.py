@@ -12,16 +12,17 @@ import torch
 import cmtool
 from cmtool.bundled import bundled
 from cmtool.class_names import known_names, match_classes, some_names
-from cmtool.commands.generation.guided_model import apply_guidance
-from cmtool.commands.inputs import anchor_paths, checkpoint_path, open_dataset
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.datasets.views import RelabelledDataset
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.model_files import open_any, parent_record
+from cmtool.files.model_format import LoadedModel
 from cmtool.objectives.objective import Objective
 from cmtool.options import registry
 from cmtool.options.ema_spec import EMASpec, parse_ema_specs
+from cmtool.pipelines.guidance import apply_guidance
+from cmtool.pipelines.inputs import anchor_paths, checkpoint_path, open_dataset
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 from cmtool.training.augment import Augment
 from cmtool.training.batches import Batches
@@ -50,7 +51,7 @@ class ModelStart:
     objective: Objective
     backbone: dict[str, Any]
     preconditioning: Preconditioning
-    parent: Denoiser | None = None
+    parent: LoadedModel[Denoiser] | None = None
     path: Path | None = None
     guide: Path | None = None
     augment: Augment | None = None
@@ -137,16 +138,17 @@ def _jumping(backbone: dict[str, Any], objective: Objective) -> dict[str, Any]:
 def _ct(options: TrainCtOptions) -> ModelStart:
     path = checkpoint_path(options.init) if options.init else None
     parent = open_any(path) if path else None
-    sigma_data = parent.preconditioning.sigma_data if parent else options.sigma_data
+    sigma_data = parent.model.preconditioning.sigma_data if parent else options.sigma_data
     objective = registry.build("train_ct", options.method, **_levels(options, sigma_data))
     _starts(objective, options.method["name"], parent, path)
     if parent is None:
         preconditioning = objective.preconditioning or Preconditioning(sigma_data)
         return ModelStart(objective, _jumping(options.backbone, objective), preconditioning)
-    return ModelStart(objective, _jumping(parent.header.backbone, objective), parent.preconditioning, parent, path)
+    backbone = _jumping(parent.header.backbone, objective)
+    return ModelStart(objective, backbone, parent.model.preconditioning, parent, path)
 
 
-def _starts(objective: Objective, method: str, parent: Denoiser | None, path: Path | None) -> None:
+def _starts(objective: Objective, method: str, parent: LoadedModel[Denoiser] | None, path: Path | None) -> None:
     """UsageError for a method that goes on from a kind of model that was not given."""
     kind = parent.header.kind if parent else None
     if objective.starts_from in (None, kind):
@@ -160,18 +162,19 @@ def _starts(objective: Objective, method: str, parent: Denoiser | None, path: Pa
 
 def _distill(options: DistillOptions) -> ModelStart:
     path = checkpoint_path(options.teacher or bundled("score"))
-    teacher = open_any(path).requires_grad_(False)
+    teacher = open_any(path)
+    teacher.model.requires_grad_(False)
     if teacher.header.kind != "score":
         raise UsageError(
             f"{path} is a consistency model, and distill learns from a score model",
             "train one with 'cmtool train-score', or go on training this one with 'cmtool train-ct --init'",
         )
-    sigma_data = teacher.preconditioning.sigma_data
-    followed = apply_guidance(teacher, path, options)
+    sigma_data = teacher.model.preconditioning.sigma_data
+    followed = apply_guidance(teacher, options).model
     objective = registry.build("distill", options.method, followed, **_levels(options, sigma_data))
     guide = checkpoint_path(options.guidance_model) if options.guidance_model else None
     backbone = _jumping(teacher.header.backbone, objective)
-    return ModelStart(objective, backbone, teacher.preconditioning, teacher, path, guide)
+    return ModelStart(objective, backbone, teacher.model.preconditioning, teacher, path, guide)
 
 
 STARTS: dict[type, Callable[[Any], ModelStart]] = {
@@ -212,8 +215,8 @@ def _fitted(header: Header, dataset: Any, conditional: bool, path: Path | None) 
 def _inherit(net: torch.nn.Module, start: ModelStart, conditional: int) -> None:
     """The weights of the parent; the hints of a jump are not those of augmentation, and are learnt anew."""
     assert start.parent is not None
-    state, hints = start.parent.net.state_dict(), start.objective.hints
-    if hints and not start.parent.preconditioning.jumps:
+    state, hints = start.parent.model.net.state_dict(), start.objective.hints
+    if hints and not start.parent.model.preconditioning.jumps:
         with torch.device("meta"):
             deaf = registry.build("backbones", {**start.backbone, "augment": 0}, start.parent.header.shape, conditional)
         kept = deaf.state_dict().keys()

@@ -26,7 +26,7 @@ PROGRAM = f"import sys; sys.path.append({ROOT!r}); from cmtool.files.safe_pickle
 
 def describe(path: Path) -> dict[str, Any]:
     """``persistent.describe`` of a file; BadFile with its reason when it is refused, or the reader did not survive."""
-    return parse_description(path, _told("persistent", path))
+    return parse_description(path, _told("persistence", path))
 
 
 def outlined(path: Path) -> Any:

@@ -20,7 +20,7 @@ def main() -> None:
     """``MODULE PATH``: what ``describe`` of the module tells of the file, on the standard output, within limits."""
     module, path = sys.argv[1:]
     limit(os.path.getsize(path))
-    sys.stdout.write(report_to_parent(path, import_module(f"cmtool.formats.{module}").describe))
+    sys.stdout.write(report_to_parent(path, import_module(f"cmtool.files.safe_pickle.{module}").describe))
 
 
 def report_to_parent(path: str | os.PathLike[str], describe: Callable[[BinaryIO], Any]) -> str:

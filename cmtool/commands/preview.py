@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cmtool.files.picture_files import grid, scatter
 
-__all__ = ["Gallery", "draw_picture", "render"]
+__all__ = ["Gallery", "draw_picture", "render", "sheet"]
 
 
 class Gallery:
@@ -35,6 +35,11 @@ class Gallery:
         if absent:
             self.add(absent, self.make(absent))
         return torch.stack([self.found[seed] for seed in self.seeds])
+
+
+def sheet(images: Tensor, columns: int, names: Sequence[str] | None = None) -> np.ndarray:
+    """Images side by side, each below its name where there are some, or points as a scatter plot: uint8 [C, H, W]."""
+    return grid(images.numpy(), columns, names=names) if images.ndim == 4 else scatter(images.numpy())
 
 
 UPPER, LOWER, BOTH, NONE = "▀", "▄", "█", " "

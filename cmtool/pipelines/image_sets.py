@@ -9,18 +9,14 @@ import torch
 from torch import Tensor
 
 from cmtool.bundled import NAMES
-from cmtool.commands.console import Console
-from cmtool.commands.distributed import gather_in_turn, rank_and_world, sum_over_ranks
-from cmtool.commands.generation.generate import in_batches, in_memory
-from cmtool.commands.generation.guided_model import apply_guidance
-from cmtool.commands.generation.sampler_setup import SamplerSetup, set_up_sampler
-from cmtool.commands.inputs import class_index, open_dataset, open_model
 from cmtool.core.pixels import truncate_to_pixels
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.accumulator import Accumulator, Images
-from cmtool.evaluation.metrics import lacking
+from cmtool.evaluation.metrics import missing
 from cmtool.evaluation.reference_formats import holds_statistics
-from cmtool.evaluation.reference_statistics import Statistics, read_statistics
+from cmtool.evaluation.reference_statistics import read_statistics
+from cmtool.evaluation.statistics import Statistics
+from cmtool.features import Features
 from cmtool.files.header import Header
 from cmtool.files.model_files import format_of
 from cmtool.files.runs import CHECKPOINT
@@ -30,7 +26,14 @@ from cmtool.files.streams.npz import keys
 from cmtool.files.streams.reader import items_of
 from cmtool.options import registry
 from cmtool.options.data_spec import data_spec
+from cmtool.pipelines.distributed import gather_in_turn, rank_and_world, sum_over_ranks
+from cmtool.pipelines.guidance import apply_guidance
+from cmtool.pipelines.inputs import class_index, open_dataset, open_model
+from cmtool.pipelines.reporter import Reporter
+from cmtool.pipelines.sampler_setup import SamplerSetup, set_up_sampler
+from cmtool.pipelines.sampling import in_batches, in_memory
 from cmtool.settings import FidOptions
+from cmtool.settings.scoring import PROTOCOLS
 from cmtool.training.batches import Cache
 from cmtool.training.devices import choose_device
 
@@ -90,7 +93,7 @@ def is_model(target: str) -> bool:
     )
 
 
-def find_input(target: str, features: str, options: FidOptions, console: Console) -> FIDInput:
+def find_input(target: str, features: str, options: FidOptions, console: Reporter) -> FIDInput:
     """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
     if is_model(target):
         return of_model(Path(target), options, console)
@@ -134,22 +137,22 @@ def _has_images(target: str) -> bool:
     return target.endswith(".npz") and "arr_0" in keys(Path(target))
 
 
-def of_model(path: Path | None, options: FidOptions, console: Console) -> FIDInput:
+def of_model(path: Path | None, options: FidOptions, console: Reporter) -> FIDInput:
     """Images of a model, drawn as they are looked at; none of them touches the disk."""
-    model, found = open_model(path, choose_device(options.device), console, options.format, options.backbone)
-    model = apply_guidance(model, found, options, console.warn)
+    loaded = open_model(path, choose_device(options.device), console, options.format, options.backbone)
+    model = apply_guidance(loaded, options, console.warn)
     walk, klass = set_up_sampler(model.header, options), class_index(model.header, options.klass)
     if walk.grid:
         console.say(f"levels {walk.description}")
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
-    pixels = {"pixels": truncate_to_pixels} if options.protocol == "adm" else {}
+    pixels = {"pixels": truncate_to_pixels} if options.protocol and PROTOCOLS[options.protocol].truncate else {}
 
     def read() -> Iterator[Images]:
         walk.nfe_used = 0
         mine = split_seeds(seeds, in_memory(model, options.batch), *rank_and_world())
         return (images for _, images, _ in in_batches(model, walk, mine, options.batch, klass, **pixels))
 
-    return FIDInput(str(found), read, len(seeds), plan=walk, header=model.header, seeds=seeds)
+    return FIDInput(str(loaded.path), read, len(seeds), plan=walk, header=model.header, seeds=seeds)
 
 
 def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Sequence[int]:
@@ -172,9 +175,9 @@ def of_dataset(spec: Mapping[str, Any], batch: int, target: str | None = None) -
 
 def observe(
     side: FIDInput,
-    features: Any,
+    features: Features,
     n: int | None,
-    console: Console,
+    console: Reporter,
     needs: frozenset[str] = frozenset(),
     training: Tensor | None = None,
 ) -> Statistics:
@@ -184,8 +187,7 @@ def observe(
     neither.
     """
     known = side.statistics
-    missing = lacking(known, needs) if known else []
-    if known and not missing:
+    if known and not missing(known, needs):
         return known
     if side.read is None:
         raise UsageError(
@@ -195,15 +197,15 @@ def observe(
     measured = measure(side, features, n, console, needs, training)
     if known is None:
         return measured
-    rest = {key: getattr(measured, key) for key in ("rows", "score", "memory")}
+    rest = {key: getattr(measured, key) for key in ("rows", "scores", "nearest")}
     return replace(known, spatial=known.spatial or measured.spatial, **rest)
 
 
 def measure(
     side: FIDInput,
-    features: Any,
+    features: Features,
     n: int | None,
-    console: Console,
+    console: Reporter,
     needs: frozenset[str] = frozenset(),
     training: Tensor | None = None,
 ) -> Statistics:
@@ -249,13 +251,13 @@ def pick(side: FIDInput, numbers: list[int]) -> list[Tensor]:
     return [found[i] for i in numbers]
 
 
-def warn_of_few(data: str | None, n: int | None, dim: int, console: Console) -> None:
+def warn_of_few(data: str | None, n: int | None, dim: int, console: Reporter) -> None:
     """Warn of fewer images than a covariance needs."""
     if n is not None and n <= dim:
         console.warn(f"{data}: {n} images are too few for {dim} features; the distance is unreliable")
 
 
-def expected_statistics(features: Any) -> Statistics:
+def expected_statistics(features: Features) -> Statistics:
     """What these features could be compared with, before an hour is spent on them."""
-    mean, mode = torch.zeros(features.dim, dtype=torch.float64), getattr(features, "mode", None)
-    return Statistics(mean, mean.diag(), features=features.name, fingerprint=features.fingerprint, mode=mode)
+    mean = torch.zeros(features.dim, dtype=torch.float64)
+    return Statistics(mean, mean.diag(), features=features.name, fingerprint=features.fingerprint, mode=features.mode)

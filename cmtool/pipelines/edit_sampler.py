@@ -11,9 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmtool.commands.editing.canvas import Canvas
-from cmtool.commands.generation.generate import chunk_size, num_threads
-from cmtool.commands.generation.sampler_setup import build_solver, check_sigmas, ode_steps, refuse_two
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.deterministic import worker_pool
 from cmtool.core.editing.constrained import NOT_CONSTRAINED, edit
@@ -28,8 +25,12 @@ from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, SamplerF
 from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.errors import Diverged, UsageError
 from cmtool.files.header import Header
+from cmtool.files.model_format import LoadedModel
 from cmtool.options import registry
 from cmtool.options.types import Spec
+from cmtool.pipelines.canvas import Canvas
+from cmtool.pipelines.sampler_setup import build_solver, check_sigmas, ode_steps, refuse_two
+from cmtool.pipelines.sampling import chunk_size, num_threads
 from cmtool.settings import EditOptions
 
 __all__ = ["Row", "edit_rows", "edit_sampler", "join_canvas", "make_operator", "multistep_sigmas"]
@@ -116,9 +117,11 @@ class Row:
     label: int | None
 
 
-def make_operator(spec: Spec, canvases: Sequence[Canvas], corners: Sequence[Corner], model: Denoiser) -> Operator:
+def make_operator(
+    spec: Spec, canvases: Sequence[Canvas], corners: Sequence[Corner], model: LoadedModel[Denoiser]
+) -> Operator:
     """The task on tiles of canvases that give it the same options, one tile of each."""
-    device, (_, *tile) = next(model.parameters()).device, model.header.shape
+    device, (_, *tile) = model.device, model.header.shape
     windows = list(zip(canvases, corners, strict=True))
 
     def batch(images: Sequence[Tensor]) -> Tensor:
@@ -131,9 +134,9 @@ def make_operator(spec: Spec, canvases: Sequence[Canvas], corners: Sequence[Corn
     return registry.build("operators", spec, batch([canvas.image for canvas in canvases]), **given)
 
 
-def edit_rows(model: Denoiser, options: EditOptions, rows: Sequence[Row]) -> Tensor:
+def edit_rows(model: LoadedModel[Denoiser], options: EditOptions, rows: Sequence[Row]) -> Tensor:
     """The results, float32 [R, C, h, w] on the CPU; row i is a function of rows[i] alone, bit for bit."""
-    device, shape = next(model.parameters()).device, model.header.shape
+    device, shape = model.device, model.header.shape
     most = 8 if device.type == "cpu" else 256  # one picture alone should not wait for a full piece
     size = max(1, min(chunk_size(shape, device) // 2, most))
     alike: dict[tuple[Any, ...], list[int]] = {}
@@ -150,13 +153,15 @@ def edit_rows(model: Denoiser, options: EditOptions, rows: Sequence[Row]) -> Ten
     return out
 
 
-def _edit_piece(model: Denoiser, options: EditOptions, rows: Sequence[Row]) -> Tensor:
-    device = next(model.parameters()).device
+def _edit_piece(model: LoadedModel[Denoiser], options: EditOptions, rows: Sequence[Row]) -> Tensor:
+    device = model.device
     corners = [row.place for row in rows]
     operator = make_operator(options.operator, [row.canvas for row in rows], corners, model)
     noise = TiledNoise([row.seed for row in rows], [row.canvas.size for row in rows], corners)
     labels = None if rows[0].label is None else torch.tensor([row.label for row in rows], device=device)
-    return last(edit(edit_sampler(operator, model.header, options), operator, check_outputs(model), noise, labels))
+    return last(
+        edit(edit_sampler(operator, model.header, options), operator, check_outputs(model.model), noise, labels)
+    )
 
 
 def join_canvas(canvas: Canvas, tiles: Tensor, pixels: Callable[[Tensor], Tensor]) -> Tensor:

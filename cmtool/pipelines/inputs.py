@@ -10,7 +10,6 @@ import torch
 
 from cmtool.bundled import NAMES, bundled, find_bundled
 from cmtool.class_names import known_names, match_classes, some_names
-from cmtool.commands.console import Console
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
 from cmtool.datasets.views import DatasetSlice
@@ -18,10 +17,12 @@ from cmtool.errors import MissingInput, UsageError, closest, printable
 from cmtool.files.container import holds
 from cmtool.files.header import KEY, Header
 from cmtool.files.model_files import format_of, open_any
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 from cmtool.options import registry
 from cmtool.options.data_spec import SLICE
 from cmtool.options.types import Spec
+from cmtool.pipelines.reporter import Reporter
 from cmtool.settings import TrainOptions
 from cmtool.user_paths import expand_home
 
@@ -91,12 +92,12 @@ MOST = 40  # names of classes on a line
 def open_model(
     path: Path | None,
     device: torch.device,
-    console: Console,
+    console: Reporter,
     format: Mapping[str, Any] | None = None,
     backbone: Mapping[str, Any] | None = None,
     kind: str = "consistency",
-) -> tuple[Denoiser, Path]:
-    """The model that was named, else that of the last finished run, else the bundled one of a ``kind``; and its path.
+) -> LoadedModel[Denoiser]:
+    """The model that was named, else that of the last finished run, else the bundled one of a ``kind``.
 
     ``format`` and ``backbone`` say what the file of another program leaves open.
     """
@@ -110,7 +111,7 @@ def open_model(
     console.say(printable(f"model: {found} ({header.kind}{method}{average}{seen})"))
     for remark in model.remarks:
         console.say(remark)
-    return model, found
+    return model
 
 
 def checkpoint_path(path: Path) -> Path:
@@ -167,6 +168,6 @@ def _told(header: Header) -> str:
     return f"0 to {header.num_classes - 1}"
 
 
-def describe_model(model: Denoiser | Guided, path: Path) -> dict[str, Any]:
+def describe_model(model: LoadedModel[Denoiser | Guided]) -> dict[str, Any]:
     """What a result says about the model that made it."""
-    return {"path": str(path), "kind": model.header.kind, "sha256": model.header.sha256}
+    return {"path": str(model.path), "kind": model.header.kind, "sha256": model.header.sha256}

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from cmtool.commands.generation.generate import Classes
-from cmtool.commands.inputs import class_index
 from cmtool.core.noise import LABEL, Noise
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
+from cmtool.pipelines.inputs import class_index
+from cmtool.pipelines.sampling import Classes
 from cmtool.text_files import read_text
 
 __all__ = ["class_rule"]

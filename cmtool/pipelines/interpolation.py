@@ -6,12 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cmtool.commands.console import Console
-from cmtool.commands.editing.canvas import fit_to
-from cmtool.commands.generation.classify import classify
-from cmtool.commands.generation.generate import chunk_size, labels_of, num_threads
-from cmtool.commands.generation.sampler_setup import SamplerSetup
-from cmtool.commands.inputs import checkpoint_path, class_name
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.deterministic import in_fixed_batches, worker_pool
 from cmtool.core.editing.operators import stroke
@@ -21,8 +15,15 @@ from cmtool.core.pixels import check_outputs, to_model
 from cmtool.core.sampling.samplers import MultistepSampler, ODESampler
 from cmtool.errors import UsageError
 from cmtool.files.model_files import open_any
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.picture_files import read_picture
 from cmtool.options.types import LARGEST_SEED
+from cmtool.pipelines.canvas import fit_to
+from cmtool.pipelines.classify import classify
+from cmtool.pipelines.inputs import checkpoint_path, class_name
+from cmtool.pipelines.reporter import Reporter
+from cmtool.pipelines.sampler_setup import SamplerSetup
+from cmtool.pipelines.sampling import chunk_size, labels_of, num_threads
 from cmtool.settings import InterpOptions
 
 __all__ = ["Endpoint", "find_endpoints"]
@@ -41,11 +42,11 @@ class Endpoint:
 
 def find_endpoints(
     words: list[str],
-    model: Denoiser | Guided,
+    model: LoadedModel[Denoiser | Guided],
     plan: SamplerSetup,
     options: InterpOptions,
     klass: int | None,
-    console: Console,
+    console: Reporter,
 ) -> list[Endpoint]:
     """An end for each word. UsageError for a word that is neither a seed nor an image."""
     return [
@@ -54,7 +55,7 @@ def find_endpoints(
     ]
 
 
-def _seed(word: str, model: Denoiser | Guided, klass: int | None) -> Endpoint:
+def _seed(word: str, model: LoadedModel[Denoiser | Guided], klass: int | None) -> Endpoint:
     seed = int(word) if len(word) < 25 else LARGEST_SEED + 1
     if seed > LARGEST_SEED:
         raise UsageError(f"a seed is at most {LARGEST_SEED}, not {word}")
@@ -63,7 +64,12 @@ def _seed(word: str, model: Denoiser | Guided, klass: int | None) -> Endpoint:
 
 
 def _image(
-    word: str, model: Denoiser | Guided, plan: SamplerSetup, options: InterpOptions, klass: int | None, console: Console
+    word: str,
+    model: LoadedModel[Denoiser | Guided],
+    plan: SamplerSetup,
+    options: InterpOptions,
+    klass: int | None,
+    console: Reporter,
 ) -> Endpoint:
     if not Path(word).suffix:
         raise UsageError(f"an end is a seed or an image, not '{word}'", "cmtool interp 3 7, cmtool interp a.png b.png")
@@ -73,7 +79,7 @@ def _image(
     if not isinstance(plan.sampler, ODESampler | MultistepSampler):
         raise UsageError("images become noise along the ODE, which this sampler leaves", "leave out --sampler")
     picture = torch.from_numpy(fit_to(read_picture(word), word, header.shape, console.say))
-    device = next(model.parameters()).device
+    device = model.device
     x, sigma = to_model(picture)[None].to(device), float(plan.sigmas[0])
     if header.num_classes and klass is None:
         klass = classify(model, stroke(x))
@@ -82,22 +88,24 @@ def _image(
     return Endpoint(word, 0, klass, _invert(x, sigma, labels, model, options)[0].cpu(), picture)
 
 
-def _invert(x: Tensor, sigma: float, labels: Tensor | None, model: Denoiser | Guided, options: InterpOptions) -> Tensor:
+def _invert(
+    x: Tensor, sigma: float, labels: Tensor | None, model: LoadedModel[Denoiser | Guided], options: InterpOptions
+) -> Tensor:
     """Along the flow of the encoder, or of the model where it is a score model; else by searching."""
     guide = _inversion_model(model, options.encoder) if options.encoder else model
     if guide.header.kind == "score":
-        with in_fixed_batches(guide, chunk_size(guide.header.shape, x.device), num_threads(x.device)) as steadied:
+        with in_fixed_batches(guide.model, chunk_size(guide.header.shape, x.device), num_threads(x.device)) as steadied:
             told = labels if guide.header.num_classes else None
             return invert_ode(steadied, x, guide.header.sigma_min, sigma, told)
     with worker_pool(1):  # a gradient spread over cores would round differently with their number
-        for parameter in model.parameters():
+        for parameter in model.model.parameters():
             parameter.requires_grad_(False)
-        return invert_by_search(check_outputs(model), x, sigma, labels)
+        return invert_by_search(check_outputs(model.model), x, sigma, labels)
 
 
-def _inversion_model(model: Denoiser | Guided, path: Path) -> Denoiser:
+def _inversion_model(model: LoadedModel[Denoiser | Guided], path: Path) -> LoadedModel[Denoiser]:
     path = checkpoint_path(path)
-    encoder = open_any(path, next(model.parameters()).device)
+    encoder = open_any(path, model.device)
     if encoder.header.kind != "score":
         raise UsageError(
             f"{path} is a consistency model, and only a score model has a way up", "name another --encoder"

@@ -5,22 +5,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cmtool.commands.generation.sampler_setup import SamplerSetup
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.deterministic import in_fixed_batches
 from cmtool.core.guidance import Guided, cost
 from cmtool.core.noise import Noise, SlerpNoise
 from cmtool.core.pixels import check_finite, to_pixels
 from cmtool.core.sampling.loops import CountNFE, last
-from cmtool.errors import OutOfMemory
-from cmtool.failures import is_memory
-from cmtool.files.picture_files import grid, scatter
+from cmtool.errors import OutOfMemory, is_out_of_memory
+from cmtool.files.model_format import LoadedModel
+from cmtool.pipelines.sampler_setup import SamplerSetup
 
-__all__ = ["Classes", "draw", "in_batches", "in_memory", "labels_of", "sheet"]
+__all__ = ["Classes", "draw", "in_batches", "in_memory", "labels_of"]
 
 Pixels = Callable[[Tensor], Tensor]
 DEFAULT_BATCH = 64  # images at a time where nothing is said
@@ -39,7 +37,7 @@ def labels_of(seeds: Sequence[int], classes: int, klass: Classes = None) -> Tens
 
 
 def draw(
-    model: Denoiser | Guided,
+    loaded: LoadedModel[Denoiser | Guided],
     plan: SamplerSetup,
     noise: Noise | SlerpNoise,
     labels: Tensor | None,
@@ -51,7 +49,7 @@ def draw(
     Diverged when one is not finite, be it on the way.
     ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
     """
-    device, shape = next(model.parameters()).device, model.header.shape
+    model, device, shape = loaded.model, loaded.device, loaded.header.shape
     x = plan.sampler.begin(noise, shape).to(device)
     labels = None if labels is None else labels.to(device)
     with in_fixed_batches(model, chunk_size(shape, device), num_threads(device, cores)) as steadied:
@@ -75,7 +73,7 @@ def num_threads(device: torch.device, cores: int | None = None) -> int:
 
 
 def in_batches(
-    model: Denoiser | Guided,
+    loaded: LoadedModel[Denoiser | Guided],
     plan: SamplerSetup,
     seeds: Sequence[int],
     batch: int | str,
@@ -87,12 +85,12 @@ def in_batches(
     ``auto`` begins with 64 and halves it whenever memory runs out, down to the piece that the network always sees, so
     that no pixel changes. OutOfMemory when not even that fits.
     """
-    header, done = model.header, 0
-    room = MemoryPlan.of(header.shape, next(model.parameters()).device, batch)
+    header, done = loaded.header, 0
+    room = MemoryPlan.of(header.shape, loaded.device, batch)
     while done < len(seeds):
         some = list(seeds[done : done + room.images])
         labels = labels_of(some, header.num_classes, klass)
-        images = _attempt(partial(draw, model, plan, Noise(some), labels, room.cores, pixels), batch)
+        images = _attempt(partial(draw, loaded, plan, Noise(some), labels, room.cores, pixels), batch)
         if images is None:
             room = room.halved()
             continue
@@ -100,9 +98,9 @@ def in_batches(
         done += len(some)
 
 
-def in_memory(model: Denoiser | Guided, batch: int | str) -> int:
+def in_memory(loaded: LoadedModel[Denoiser | Guided], batch: int | str) -> int:
     """Images that ``in_batches`` makes at once, as long as memory lasts."""
-    return MemoryPlan.of(model.header.shape, next(model.parameters()).device, batch).images
+    return MemoryPlan.of(loaded.header.shape, loaded.device, batch).images
 
 
 @dataclass(frozen=True)
@@ -138,13 +136,8 @@ def _attempt(work: Callable[[], Tensor], batch: int | str) -> Tensor | None:
     try:
         return work()
     except Exception as error:
-        if isinstance(batch, int) or not is_memory(error):
+        if isinstance(batch, int) or not is_out_of_memory(error):
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # here the failed attempt is no longer held by its traceback
     return None
-
-
-def sheet(images: Tensor, columns: int, names: Sequence[str] | None = None) -> np.ndarray:
-    """Images side by side, each below its name where there are some, or points as a scatter plot: uint8 [C, H, W]."""
-    return grid(images.numpy(), columns, names=names) if images.ndim == 4 else scatter(images.numpy())
