@@ -18,6 +18,7 @@ __all__ = [
     "Expected",
     "Seeds",
     "Spec",
+    "above",
     "at_least",
     "at_least_or",
     "between",
@@ -78,6 +79,11 @@ def part_of() -> Check:
 def positive() -> Check:
     """Every number (of a tuple) is greater than 0."""
     return Check(lambda value: all(x > 0 for x in _each(value)), "greater than 0")
+
+
+def above(low: float) -> Check:
+    """Every number (of a tuple) is greater than ``low``."""
+    return Check(lambda value: all(x > low for x in _each(value)), f"above {low:g}")
 
 
 def between(low: float, high: float) -> Check:

@@ -7,6 +7,7 @@ import torch
 from cmtool_smooth import smooth
 
 from cmtool.errors import UsageError
+from cmtool.options.plugin_option import options_of, parse_option
 from cmtool.testing import check_objective
 
 
@@ -24,4 +25,4 @@ def test_levels_start_apart_and_approach_each_other_at_every_step():
 
 def test_levels_that_never_approach_are_refused():
     with pytest.raises(UsageError, match="above 1, not 1"):
-        smooth(narrow=1.0)
+        parse_option(options_of(smooth)["narrow"], "narrow", 1.0)

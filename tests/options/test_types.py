@@ -10,6 +10,7 @@ from cmtool.options.types import (
     Expected,
     Seeds,
     Spec,
+    above,
     at_least,
     at_least_or,
     between,
