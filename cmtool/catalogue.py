@@ -9,7 +9,7 @@ ADVICE = (  # what the tables of docs/benchmarks.md and docs/solvers.md support
     ("a consistency model", "none: --steps 1, or 2 for better images"),
     ("5 to 20 NFE", "--solver dpmpp-2m"),
     ("about 36 NFE", "--solver heun, the default; --set solver.churn=8 also corrects errors of the network"),
-    ("100 NFE and more", "a sampler of the SDE, such as --sampler euler-maruyama; --solver rk45 for a given accuracy"),
+    ("100 NFE and more", "--sampler euler-maruyama and the like; --solver rk45 for a given accuracy"),
 )
 
 COMMANDS = {
@@ -26,7 +26,12 @@ COMMANDS = {
         settings.DistillOptions,
         "cmtool.commands.train:run",
         "Distil a score model into a consistency model, which samples in one step",
-        (("cmtool distill --teacher teacher.safetensors --data digits", "the student starts with the teacher's weights"),),
+        (
+            (
+                "cmtool distill --teacher teacher.safetensors --data digits",
+                "the student starts with the teacher's weights",
+            ),
+        ),
     ),
     "train-ct": Command(
         settings.TrainCtOptions,
@@ -50,7 +55,7 @@ COMMANDS = {
     "edit": Command(
         settings.EditOptions,
         "cmtool.commands.edit:run",
-        "Inpaint, outpaint, colorize, enlarge, denoise, deblur or paint from strokes, without training for it",
+        "Inpaint, outpaint, colorize, enlarge, denoise, deblur, or turn strokes into images",
         (
             ("cmtool edit inpaint photo.png --mask mask.png -o out.png", "paint what the mask shows white"),
             ("cmtool edit colorize - -o - < grey.png > colour.png", "as a filter"),

@@ -105,8 +105,7 @@ def _options(d: OptionField, name: str) -> list[SourceOption]:
     """The options of a plugin; without a name, those of all plugins of the group."""
     assert d.group
     usage, known = plugin_pages.USAGE[d.group], registry.providers(d.group)
-    targets = [entries[0].value for key, entries in known.items() if not name or key == name]
-    sources = map(read_source, [*targets, *([usage.shared] if usage.shared else [])])
+    sources = (read_source(entries[0].value) for key, entries in known.items() if not name or key == name)
     found = {o.name: o for source in sources if source for o in source.options}
     return [o for o in found.values() if o.name not in usage.filled]
 

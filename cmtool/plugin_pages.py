@@ -34,6 +34,7 @@ __all__ = [
 
 RUN = {key: f"--{key.replace('_', '-')}" for key in ("sigma_min", "sigma_max", "sigma_data")}
 MASKS = {"mask": "--mask", "factor": "--factor", "blur": "--blur", "level": "--level", "margin": "--margin"}
+ENDS = {"sigma_min": "the model's", "sigma_max": "the model's"}
 NETWORK, AUGMENT = {"backbone": "--set backbone.OPTION"}, {"augment": "--augment"}
 
 
@@ -42,8 +43,9 @@ class Usage:
     """How a group is called in a heading, the command that names a plugin of it, and the key of its options.
 
     ``filled`` are options that take the value of a flag where they are not given; ``shown`` is a plugin with an option
-    and a value, as a pattern of how one is set; ``shared`` is a function whose options every plugin of the group takes.
+    and a value, as a pattern of how one is set.
     Of a group of which a command takes ``several``, options are given with the list of names.
+    ``defaults`` says in words what stands for options that come from the model.
     """
 
     title: str
@@ -51,8 +53,8 @@ class Usage:
     key: str = ""
     filled: Mapping[str, str] = field(default_factory=dict)
     shown: tuple[str, str, str] | None = None
-    shared: str = ""
     several: bool = False
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
     def set(self, option: str, value: str, name: str = "NAME") -> str:
         """How an option of a plugin is given on the command line."""
@@ -77,21 +79,9 @@ USAGE = {
     "solvers": Usage("ODE solvers", "cmtool sample --solver {}", "solver", {}, ("heun", "churn", "8")),
     "samplers": Usage("Samplers", "cmtool sample --sampler {}", "sampler", {}, ("langevin", "rate", "0.1")),
     "schedules": Usage(
-        "Sigma schedules",
-        "cmtool sample --schedule {}",
-        "schedule",
-        {},
-        ("karras", "rho", "5"),
-        "cmtool.core.named_schedules:range_of",
+        "Sigma schedules", "cmtool sample --schedule {}", "schedule", {}, ("karras", "rho", "5"), defaults=ENDS
     ),
-    "processes": Usage(
-        "Diffusion processes",
-        "cmtool sample --process {}",
-        "process",
-        {},
-        ("vp", "beta_max", "15"),
-        "cmtool.core.named_processes:scale_process",
-    ),
+    "processes": Usage("Diffusion processes", "cmtool sample --process {}", "process", {}, ("vp", "beta_max", "15")),
     "operators": Usage("Editing tasks", "cmtool edit {} photo.png -o out.png", "operator", MASKS),
     "features": Usage(
         "Features",
@@ -193,9 +183,7 @@ def describe(group: str, name: str) -> Plugin:
     if not callable(factory):  # a constant, such as a published file
         return Plugin(listed, parse_facts(source and source.docstring), ())
     docstring = source.docstring if source else factory.__doc__
-    shared = USAGE[group].shared
-    common = options_of(EntryPoint(group, shared, group).load()) if shared else {}
-    return Plugin(listed, parse_facts(docstring), tuple({**options_of(factory), **common}.values()))
+    return Plugin(listed, parse_facts(docstring), tuple(options_of(factory).values()))
 
 
 def example(plugin: Plugin) -> str:
@@ -277,7 +265,8 @@ def option_help(o: PluginOption) -> str:
 
 def shown_default(group: str, o: PluginOption) -> str:
     """The default as users would write it, or the flag whose value it is."""
-    return USAGE[group].filled.get(o.name) or default_text(o.default)
+    usage = USAGE[group]
+    return usage.filled.get(o.name) or usage.defaults.get(o.name) or default_text(o.default)
 
 
 def _plain(text: str) -> str:

@@ -336,7 +336,7 @@ def test_completion_knows_commands_options_and_plugins(words, offered, capsys, m
         ("sample --set solver.churn_n", ["solver.churn_noise=", "solver.churn_noise=1"]),
         ("sample --solver unipc --set solver.ord", ["solver.order=", "solver.order=3"]),
         ("sample --set schedule.rh", ["schedule.rho=", "schedule.rho=7"]),
-        ("sample --set schedule.sigma_ma", ["schedule.sigma_max=", "schedule.sigma_max=none"]),
+        ("sample --set schedule.sigma_ma", ["schedule.sigma_max=", "schedule.sigma_max=80"]),
         ("sample --process ve --set process.scal", [f"process.scaling={s}" for s in ("", "own", "vp", "none")]),
         ("sample --set process.beta_ma", ["process.beta_max=", "process.beta_max=none"]),
         ("sample --set solver.none=", []),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from cmtool.errors import UsageError, closest
+from cmtool.errors import UsageError, closest, unknown_name
 from cmtool.options.coerce import coerce, type_words
 from cmtool.options.types import Check, Expected
 
@@ -119,9 +119,7 @@ def parse_option(option: PluginOption, what: str, value: Any) -> Any:
     except KeyError:
         return value
     if option.choices and value is not None and value not in option.choices:
-        near = closest(value, option.choices)
-        hint = f"did you mean '{near}'?" if near else _help(option)
-        raise UsageError(f"{what} must be one of {', '.join(option.choices)}, not '{given}'", hint)
+        raise unknown_name(f"value of {what}", value, option.choices)
     complaint = option.check.complaint(value) if option.check and value is not None else None
     if complaint:
         raise UsageError(f"{what} must be {complaint}, not {given}", _help(option))

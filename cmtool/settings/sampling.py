@@ -69,17 +69,18 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
     )
     schedule: Spec | None = option(
         None,
-        help="sigma schedule of a score model; time: even in the native time of its process; "
-        "each takes sigma_min and sigma_max, too",
+        help="sigma schedule of a score model, with options such as --set schedule.rho=5 or schedule.sigma_max=50",
         group="schedules",
+        listed=True,
         section=SAMPLING,
         shown="karras; time with --sampler",
     )
     process: Spec | None = option(
         None,
-        help="diffusion process in whose native time and scale a score model is sampled; sqrt: sigma = sqrt(t); "
-        "each takes scaling, too: own, vp or none",
+        help="diffusion process in whose native time and scale a score model is sampled, with options such as "
+        "--set process.beta_max=15 or process.scaling=none",
         group="processes",
+        listed=True,
         section=SAMPLING,
         shown="the noise level; the model's own with --sampler",
     )

@@ -41,9 +41,7 @@ class ForeignOptions(Options):
     format: Spec | None = option(
         None, help="options of the format of another program's checkpoint, such as format.kind", yaml_only=True
     )
-    backbone: Spec | None = option(
-        None, help="options of its network that the checkpoint does not say", yaml_only=True
-    )
+    backbone: Spec | None = option(None, help="options of its network that the checkpoint does not say", yaml_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Processes and spacings by name, with options."""
+"""Processes and sigma schedules by name, with options."""
 
 import pytest
 import torch
@@ -52,12 +52,12 @@ def test_a_network_is_told_the_time_of_its_own_betas():
     ("spec", "complaint"),
     [
         ({"name": "vp", "beta_mx": 15}, "unknown option of process 'vp' 'beta_mx'"),
-        ({"name": "vp", "beta_max": "much"}, "option 'beta_max' of the process 'vp' must be a number"),
+        ({"name": "vp", "beta_max": "much"}, "option 'beta_max' of process 'vp' must be a number"),
         ({"name": "vp", "beta_min": 20, "beta_max": 5}, "not from 20 to 5"),
         ({"name": "vp", "start": 1e-3, "beta_max": 5}, "follow from its start"),
         ({"name": "vp", "start": 2}, "a time between 0 and 1"),
         ({"name": "ve", "sigma_min": 90}, "not from 90 to 50"),
-        ({"name": "ve", "scaling": "vee"}, "'scaling' of the process 've' must be one of own, vp, none, not 'vee'"),
+        ({"name": "ve", "scaling": "vee"}, "unknown value of option 'scaling' of process 've' 'vee'"),
         ({"name": "edm", "beta_max": 15}, "unknown option of process 'edm' 'beta_max'"),
     ],
 )

@@ -74,8 +74,8 @@ def test_a_value_becomes_the_type_of_its_option(name, value, parsed):
         ("share", 2, "it must be from 0 to 1, not 2", "share: share of the steps [0.5]"),
         ("maybe", -1, "it must be from 0 to 1, not -1", "maybe: share of the steps"),
         ("count", 0, "it must be at least 1, not 0", "count: how many"),
-        ("weight", "outptu", "it must be one of gap, output, not 'outptu'", "did you mean 'output'?"),
-        ("weight", "x", "it must be one of gap, output, not 'x'", "weight: weight of a pair [gap]"),
+        ("weight", "outptu", "unknown value of it 'outptu'", "did you mean 'output'?"),
+        ("weight", "x", "unknown value of it 'x'", "there are: gap, output"),
     ],
 )
 def test_a_wrong_value_is_told_what_it_must_be(name, value, sentence, hint):

@@ -95,6 +95,7 @@ def test_what_does_not_fit_is_told_in_words(kind, value, words):
         (at_least(1), 1, 0),
         (at_least(1), (1, 2), (1, 0)),
         (positive(), 1e-9, 0),
+        (above(1), (1.5, 2), (1, 2)),
         (between(0, 1), 1, 1.01),
         (descending(), (80.0, 0.5), (0.5, 80.0)),
         (span(), (0.0, 5.0), (5.0, 0.0)),
