@@ -16,6 +16,7 @@ from cmtool.options.load import gather
 from cmtool.options.plugin_option import default_text
 from cmtool.options.plugin_source import SourceOption, read_source
 from cmtool.options.sources import Given, normal
+from cmtool.plugin_usage import USAGE, groups
 
 __all__ = ["complete_info", "complete_set", "complete_value", "join_bash_words", "without"]
 
@@ -40,8 +41,8 @@ def _words(d: OptionField) -> Iterable[Offer]:
 
 def complete_info(typed: str) -> Iterator[Offer]:
     """What ``cmtool info`` takes besides files: lists, groups, plugins, presets and the models that come with it."""
-    plugins = (name for group in plugin_pages.groups() for name in registry.names(group))
-    words = ["plugins", "presets", "methods", *plugin_pages.groups(), *plugins, *presets.names(), *BUNDLED]
+    plugins = (name for group in groups() for name in registry.names(group))
+    words = ["plugins", "presets", "methods", *groups(), *plugins, *presets.names(), *BUNDLED]
     return ((word, "") for word in dict.fromkeys(words) if word.startswith(typed))
 
 
@@ -104,7 +105,7 @@ def _literal_values(default: str) -> list[str]:
 def _options(d: OptionField, name: str) -> list[SourceOption]:
     """The options of a plugin; without a name, those of all plugins of the group."""
     assert d.group
-    usage, known = plugin_pages.USAGE[d.group], registry.providers(d.group)
+    usage, known = USAGE[d.group], registry.providers(d.group)
     sources = (read_source(entries[0].value) for key, entries in known.items() if not name or key == name)
     found = {o.name: o for source in sources if source for o in source.options}
     return [o for o in found.values() if o.name not in usage.filled]

@@ -11,7 +11,7 @@ from cmtool import __version__, errors
 from cmtool.options import registry
 from cmtool.options.fields import OptionField, Options, option_fields
 from cmtool.options.types import Spec
-from cmtool.plugin_pages import USAGE
+from cmtool.plugin_usage import USAGE
 
 __all__ = ["Command", "command_page", "exit_codes", "is_terminal", "markdown", "page_width", "root_page"]
 

@@ -6,7 +6,8 @@ python -c "from cmtool.plugin_reference import write_pages; write_pages('docs')"
 from collections.abc import Mapping
 from pathlib import Path
 
-from cmtool.plugin_pages import USAGE, Plugin, describe, example, groups, list_plugins, option_help, shown_default
+from cmtool.plugin_pages import Plugin, describe, list_plugins, option_help
+from cmtool.plugin_usage import USAGE, groups, shown_default
 
 __all__ = ["missing_facts", "pages", "write_pages"]
 
@@ -65,7 +66,7 @@ def _section(plugin: Plugin) -> str:
     blocks = [f"## `{plugin.listed.name}`", facts.summary]
     blocks += [f"**{word}.** {text}" for word, text in (("Formula", facts.formula), ("Paper", facts.paper)) if text]
     blocks += [f"**When to take it.** {facts.use}"] if facts.use else []
-    blocks += [facts.text, _options_table(plugin), f"Example: ``{example(plugin)}``"]
+    blocks += [facts.text, _options_table(plugin), f"Example: ``{plugin.example}``"]
     return "\n\n".join(block.replace("``", "`") for block in blocks if block)
 
 

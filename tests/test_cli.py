@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cmtool import cli, errors, failures, help_pages, plugin_pages, settings
+from cmtool import cli, errors, failures, help_pages, plugin_pages, plugin_usage, settings
 from cmtool.cli import COMMANDS, reference, run
 from cmtool.options import registry
 from cmtool.options.fields import option_fields
@@ -373,13 +373,13 @@ def test_zsh_is_told_what_an_option_is(capsys, monkeypatch):
     assert "how the rate falls afterwards" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("group", plugin_pages.groups())
+@pytest.mark.parametrize("group", plugin_usage.groups())
 def test_every_example_of_a_plugin_is_a_call_that_can_be(group, command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     command(lambda options, console: None)
     for name in registry.names(group):
         plugin = plugin_pages.describe(group, name)
-        words = shlex.split(plugin_pages.example(plugin))
+        words = shlex.split(plugin.example)
         assert run(words[1:]) == 0, words
         assert name in " ".join(words) or group == "formats"
 
@@ -389,7 +389,7 @@ def test_pages_say_where_the_options_of_plugins_are(name, capsys):
     run([name, "--help"])
     page = capsys.readouterr().out
     for d in option_fields(COMMANDS[name].options).values():
-        if d.group and (shown := plugin_pages.USAGE[d.group].shown):
+        if d.group and (shown := plugin_usage.USAGE[d.group].shown):
             plugin, option, value = shown
             assert f"cmtool info {plugin}; set with --set {d.key}.{option}={value}" in page
             assert option in registry.options(registry.factory(d.group, plugin))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cmtool import help_pages, plugin_pages, presets
+from cmtool import help_pages, plugin_pages, plugin_usage, presets
 from cmtool.bundled import NAMES, find_bundled
 from cmtool.commands.console import Console
 from cmtool.commands.information.checkpoints import advice, average_table, averages, summarize
@@ -23,7 +23,7 @@ def run(options: InfoOptions, console: Console) -> None:
     """Print what was asked for: lists first, then what is there as a file, then names."""
     word = options.what
     if word == "plugins":
-        _groups(plugin_pages.groups(), console)
+        _groups(plugin_usage.groups(), console)
     elif word == "presets":
         found = {name: preset_facts(name) for name in presets.names()}
         console.result({"presets": found}, preset_table(found))
@@ -32,9 +32,9 @@ def run(options: InfoOptions, console: Console) -> None:
     elif word in presets.names():
         found = {word: preset_facts(word)}
         console.result({"presets": found}, f"{preset_table(found)}\n\n{presets.read(word).rstrip()}")
-    elif groups := plugin_pages.groups_called(word):
+    elif groups := plugin_usage.groups_called(word):
         _groups(groups, console)
-    elif groups := plugin_pages.groups_with(word):
+    elif groups := plugin_usage.groups_with(word):
         _pages(word, groups, console)
     else:
         raise _unknown(word)

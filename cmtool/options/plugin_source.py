@@ -205,6 +205,8 @@ def _value(module: _Module, node: ast.AST, hops: int = 0) -> Any:
     if isinstance(node, ast.Call) and ast.unparse(node.func) in ("tuple", "list", "sorted") and len(node.args) == 1:
         items = _value(module, node.args[0], hops + 1)
         return tuple(sorted(items)) if ast.unparse(node.func) == "sorted" else tuple(items)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "join" and node.args:
+        return str(_value(module, node.func.value, hops + 1)).join(map(str, _value(module, node.args[0], hops + 1)))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _value(module, node.left, hops + 1) + _value(module, node.right, hops + 1)
     if isinstance(node, ast.JoinedStr):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cmtool import plugin_pages, presets
+from cmtool import plugin_usage, presets
 from cmtool.cli import run
 from cmtool.errors import BadFile
 from cmtool.files.container import add_seal, pack
@@ -167,7 +167,7 @@ Example:
 def test_a_name_in_several_groups_is_shown_in_each(told):
     document, text = told("edm")
     groups = [p["group"] for p in document["plugins"]]
-    assert groups == [group for group in plugin_pages.groups() if "edm" in registry.names(group)]
+    assert groups == [group for group in plugin_usage.groups() if "edm" in registry.names(group)]
     assert {"train_score", "formats", "processes"} <= set(groups)
     assert all(f"edm: {registry.GROUPS[group]} of cmtool" in text for group in groups)
 

@@ -25,7 +25,7 @@ WHO = "nobody"
 
 def solver(a, b=1, *, share: ShareOption = 0.5, again: "ShareOption | None" = None,
            weight: Annotated[str, Option("weight for " + WHO, choices=tuple(WORDS))] = "gap",
-           mode: Annotated[str | None, po.Option(help=f"mode of {WHO}", choices=sorted(MORE))] = None,
+           mode: Annotated[str | None, po.Option(help=f"{WHO}: {'/'.join(WORDS)}", choices=sorted(MORE))] = None,
            wild: Annotated[int, Option(str(1), choices=make())] = 3, bare=(1, 2), needed):
     """Summary."""
 
@@ -39,7 +39,7 @@ OPTIONS = (
     SourceOption("share", "0.5", "share of the steps"),
     SourceOption("again", "None", "share of the steps"),
     SourceOption("weight", "'gap'", "weight for nobody", ("gap", "output")),
-    SourceOption("mode", "None", "mode of nobody", ("gap", "output", "own")),
+    SourceOption("mode", "None", "nobody: gap/output", ("gap", "output", "own")),
     SourceOption("wild", "3"),
     SourceOption("bare", "(1, 2)"),
     SourceOption("needed"),
