@@ -89,7 +89,15 @@ COMMANDS = {
     ("distill", "pd"): "cmtool distill --teacher teacher.safetensors --data digits --method pd",
 }
 # Values worth showing, of options that many plugins have.
-VALUES = {"q": "4", "churn": "8", "eta": "0.5", "model_channels": "128", "rho": "5", "beta_max": "15"}
+VALUES = {
+    "q": "4",
+    "churn": "8",
+    "eta": "0.5",
+    "model_channels": "128",
+    "rho": "5",
+    "beta_max": "15",
+    "weight_decay": "0.02",
+}
 
 
 def groups() -> list[str]:

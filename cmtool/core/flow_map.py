@@ -5,7 +5,7 @@ A network that answers with an image g, conditioned on the noise level s to whic
     G(x, t, s) = (s/t) x + (1 - s/t) g(x, t, s)
 
 At s = t it is the identity whatever g is, and at s = 0 it is g. Where s approaches t the exact g becomes the denoiser,
-since ``dG/ds = (x - g)/t`` there. This is the trajectory model of Kim et al. 2023 (CTM, arXiv 2310.02279) and,
+since ``dG/ds = (x - g)/t``. This is the trajectory model of Kim et al. 2023 (CTM, arXiv 2310.02279) and,
 in other coordinates, the average velocity of MeanFlow (Geng et al. 2025, arXiv 2505.13447): objectives/meanflow.py.
 """
 
@@ -22,27 +22,15 @@ from cmtool.core.noise import STEP, NoiseSource
 from cmtool.core.sampling.loops import initial_noise
 from cmtool.core.sigma_schedules import append_zero
 
-__all__ = ["TARGET_DIM", "FlowMap", "GammaSampler", "encode_target", "flow_map_step"]
+__all__ = ["FlowMap", "GammaSampler", "flow_map_step"]
 
-TARGET_DIM = 8  # numbers that encode the noise level to which a step leads
-
-FlowMap = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]  # (x, sigma, labels, hints) -> g
-
-
-def encode_target(t: Tensor, s: Tensor) -> Tensor:
-    """The conditioning of the network on the step from t to s, both [B]: [B, TARGET_DIM], all 0 where s = 0.
-
-    ``p, sin(pi p), 1 - cos(pi p), sin(2 pi p)`` of ``p = s/t``, which tells short steps from long ones, and of
-    ``p = s/(1 + s)``, which says at which noise level a long one ends.
-    """
-    p = torch.stack([s / t, s / (1 + s)], 1)
-    return torch.cat([p, (math.pi * p).sin(), 1 - (math.pi * p).cos(), (2 * math.pi * p).sin()], 1)
+FlowMap = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]  # (x, sigma, labels, target_sigma) -> g
 
 
 def flow_map_step(model: FlowMap, x: Tensor, t: Tensor, s: Tensor, labels: Tensor | None = None) -> Tensor:
     """``G(x, t, s)``: from x [B, ...] at noise levels t [B] above 0 to noise levels s [B] from 0 to t."""
     ratio = broadcast_like(s / t, x)
-    return ratio * x + (1 - ratio) * model(x, t, labels, encode_target(t, s))
+    return ratio * x + (1 - ratio) * model(x, t, labels, s)
 
 
 @dataclass(frozen=True)

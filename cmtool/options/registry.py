@@ -27,6 +27,8 @@ GROUPS = {
     "samplers": "sampler",
     "schedules": "sigma schedule",
     "processes": "process",
+    "optimizers": "optimizer",
+    "distances": "distance",
     "train_score": "score-training method",
     "distill": "distillation method",
     "train_ct": "consistency-training method",

@@ -103,7 +103,7 @@ def _score_sampler(operator: Operator, header: Header, options: EditOptions) -> 
     sigmas = visited(default_schedule(process), (options.steps or factory.default_steps) + 1)
     sampler = factory.build_sampler(process, process.time(sigmas))
     if not isinstance(sampler, ReverseSDESampler):
-        raise UsageError(*NOT_CONSTRAINED)
+        raise UsageError(NOT_CONSTRAINED[0], "try --sampler predictor-corrector or --solver heun")
     return sampler
 
 

@@ -19,7 +19,7 @@ from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.options import registry
 from cmtool.options.types import Spec
-from cmtool.settings.sampling import WalkOptions
+from cmtool.settings.sampling import GenerationOptions
 
 __all__ = [
     "SamplerSetup",
@@ -62,20 +62,21 @@ class SamplerSetup:
         return f"{levels}, on the Karras grid of {self.grid} levels" if self.grid else levels
 
 
-def set_up_sampler(header: Header, options: WalkOptions | None = None) -> SamplerSetup:
+def set_up_sampler(header: Header, options: GenerationOptions | None = None) -> SamplerSetup:
     """How to sample a model of this kind.
 
     ``steps`` counts the NFE of a consistency model and the steps of a score model's solver. UsageError for options of
     the other kind, and for noise levels that the model never saw.
     """
-    options = options or WalkOptions()
+    options = options or GenerationOptions()
     check_sigmas(header, None if options.ts else options.steps, options.sigmas)
     if options.gamma is not None:
         _check_gamma(header, options)
     if header.kind == "score":
-        _refuse(options, CONSISTENCY_ONLY, "consistency models, and this is a score model", "--solver heun")
+        others = ("ts",) if options.convention == "openai" else CONSISTENCY_ONLY
+        _refuse(options, others, "consistency models, and this is a score model", "--solver heun")
         if header.sigmas and not any(getattr(options, key) is not None for key in ("sigmas", *SCORE_ONLY)):
-            return SamplerSetup(_distilled_sampler(header, options.steps))
+            return SamplerSetup(_distilled_sampler(header, options))
         return SamplerSetup(_score_sampler(header, options))
     steps = options.steps or 2
     _refuse(options, SCORE_ONLY, "score models, and this is a consistency model", f"--steps {steps}")
@@ -84,7 +85,7 @@ def set_up_sampler(header: Header, options: WalkOptions | None = None) -> Sample
     )
 
 
-def _refuse(options: WalkOptions, keys: Sequence[str], whose: str, instead: str) -> None:
+def _refuse(options: GenerationOptions, keys: Sequence[str], whose: str, instead: str) -> None:
     given = [f"--{key}" for key in keys if getattr(options, key) is not None]
     if given:
         raise UsageError(f"{given[0]} is for {whose}", f"leave it out: cmtool {options.command} {instead}")
@@ -109,32 +110,43 @@ def ode_steps(solver: Solver, steps: int | None) -> int:
     return steps or (2 if solver.nfe_per_step is None else ODE_STEPS)
 
 
-def _distilled_sampler(header: Header, steps: int | None) -> Sampler:
+def _distilled_sampler(header: Header, options: GenerationOptions) -> Sampler:
     """The few Euler steps that a score model was distilled to."""
     own = len(header.sigmas)
-    if steps not in (None, own):
+    if options.steps not in (None, own):
         raise UsageError(
-            f"this model takes the {own} steps that it was distilled to, not {steps}",
+            f"this model takes the {own} steps that it was distilled to, not {options.steps}",
             "leave out --steps, or name the --sigmas or the --solver to try it with",
         )
-    return ODESampler(append_zero(_tensor(header.sigmas)), build_solver(Spec(name="euler")))
+    solver, clip = build_solver(Spec(name="euler")), options.convention == "openai"
+    return ODESampler(append_zero(_tensor(header.sigmas)), solver, clip)
 
 
-def _score_sampler(header: Header, options: WalkOptions) -> Sampler:
+def _score_sampler(header: Header, options: GenerationOptions) -> Sampler:
     """The sampler asked for, or the ODE sampler with its solver, of a score model."""
     refuse_two(options.solver, options.sampler)
     process = _process(header, options.process)
     own = process or process_of(_preconditioning(header), *_sigma_range(header))
     if options.sampler:
+        if options.convention:
+            raise UsageError("--convention openai clips what ODE solvers see, and --sampler takes none", "leave it out")
         factory: SamplerFactory = registry.build("samplers", options.sampler)
         n = (options.steps or factory.default_steps) + 1
         return factory.build_sampler(own, own.time(_visited_sigmas(header, options, default_schedule(own), own, n)))
     solver = build_solver(options.solver)
     sigmas = _visited_sigmas(header, options, "karras", own, ode_steps(solver, options.steps))
-    return ODESampler(append_zero(sigmas), in_native_time(solver, process) if process else solver)
+    solver = _in_native_time(solver, process) if process else solver
+    return ODESampler(append_zero(sigmas), solver, clip=options.convention == "openai")
 
 
-def _visited_sigmas(header: Header, options: WalkOptions, usual: str, process: Process, n: int) -> Tensor:
+def _in_native_time(solver: Solver, process: Process) -> Solver:
+    try:
+        return in_native_time(solver, process)
+    except UsageError as error:
+        raise UsageError(error.message, "leave out --process, or take --solver euler, heun or rk4") from error
+
+
+def _visited_sigmas(header: Header, options: GenerationOptions, usual: str, process: Process, n: int) -> Tensor:
     """The noise levels asked for, or ``n`` of the schedule asked for, ``usual`` where none was."""
     if options.sigmas:
         return _tensor(options.sigmas)
@@ -157,7 +169,7 @@ def _sigma_range(header: Header) -> tuple[float, float]:
     return header.sigma_min, header.sigma_max
 
 
-def _check_gamma(header: Header, options: WalkOptions) -> None:
+def _check_gamma(header: Header, options: GenerationOptions) -> None:
     """UsageError for --gamma with a model that is no flow map."""
     if not header.preconditioning.get("jumps"):
         what = "steps to images alone" if header.kind == "consistency" else "is a score model"
@@ -169,7 +181,7 @@ def _check_gamma(header: Header, options: WalkOptions) -> None:
         raise UsageError("--gamma is a convention of its own and goes with no --convention", "give one of them")
 
 
-def _consistency_sampler(header: Header, options: WalkOptions) -> Sampler:
+def _consistency_sampler(header: Header, options: GenerationOptions) -> Sampler:
     """Multistep consistency sampling, under the convention that was asked for."""
     if options.gamma is not None:
         return GammaSampler(_multistep_sigmas(header, options), options.gamma)
@@ -193,7 +205,7 @@ def recommended_sigmas(header: Header, steps: int | None = None) -> Tensor:
     return multistep_schedule(steps, *_sigma_range(header))
 
 
-def _multistep_sigmas(header: Header, options: WalkOptions) -> Tensor:
+def _multistep_sigmas(header: Header, options: GenerationOptions) -> Tensor:
     if options.ts:
         return _indexed_sigmas(header, options.ts, options.steps)
     if options.sigmas:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from cmtool.options.fields import option
 from cmtool.options.types import Spec, at_least, between, positive
-from cmtool.settings.sampling import SamplingOptions, WalkOptions, model_option
+from cmtool.settings.sampling import GenerationOptions, SamplingOptions, model_option
 from cmtool.settings.shared import INPUT, OUTPUT, SAMPLING, SEED, TASK, overwrite_option
 
 TASKS = "inpaint, outpaint, colorize, superres, denoise, deblur or stroke"
@@ -133,7 +133,7 @@ class EditOptions(SamplingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpOptions(WalkOptions):
+class InterpOptions(GenerationOptions):
     """Options of ``cmtool interp``."""
 
     command: ClassVar[str] = "interp"

@@ -50,7 +50,7 @@ class SamplingOptions(MachineOptions, ForeignOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WalkOptions(SamplingOptions, GuidanceOptions):
+class GenerationOptions(SamplingOptions, GuidanceOptions):
     """How images come out of noise, for the commands that start there."""
 
     solver: Spec | None = option(
@@ -94,7 +94,7 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
     convention: str | None = option(
         None,
         help="new noise and clipping of a consistency model: paper adds sqrt(t^2 - sigma_min^2), "
-        "openai also clips every image, ect adds t",
+        "openai also clips every image, of a score model too, ect adds t",
         choices=("paper", "openai", "ect"),
         section=SAMPLING,
         shown="paper",
@@ -118,7 +118,7 @@ def seed_option() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions(WalkOptions):
+class SampleOptions(GenerationOptions):
     """Options of ``cmtool sample``."""
 
     command: ClassVar[str] = "sample"
@@ -128,6 +128,13 @@ class SampleOptions(WalkOptions):
     seed: int = seed_option()
     seeds: Seeds | None = option(
         None, help="seeds such as 0-63 or 1,2,5-10", metavar="SEEDS", section=SAMPLING, shown="n from --seed on"
+    )
+    noise: str = option(
+        "cmtool",
+        help="whose random numbers: those of EDM's or OpenAI's program draw published images again, from the published "
+        "model, with its sampler and --device, and for OpenAI's also -n, --batch and --seed of the run",
+        choices=("cmtool", "edm", "openai", "openai-indiv"),
+        section=SAMPLING,
     )
     classes: str | None = option(
         None,

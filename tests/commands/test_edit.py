@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import listing, pixels, random_model
 
 import cmtool
-from cmtool.core.editing.operators import blur_image
+from cmtool.core.editing.deblur import blur_image
 from cmtool.core.pixels import to_model, to_pixels
 from cmtool.evaluation import psnr_ssim
 

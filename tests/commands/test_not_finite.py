@@ -40,8 +40,8 @@ def sick(monkeypatch):
     def install(value, when=lambda x, sigma: torch.ones(len(x), dtype=torch.bool)):
         real = Denoiser.forward
 
-        def forward(self, x, sigma, labels=None, hints=None):
-            out, sick = real(self, x, sigma, labels, hints), when(x, sigma.expand(len(x)))
+        def forward(self, x, sigma, labels=None, target_sigma=None, augment_labels=None):
+            out, sick = real(self, x, sigma, labels, target_sigma, augment_labels), when(x, sigma.expand(len(x)))
             return torch.where(sick.reshape(-1, *[1] * (x.ndim - 1)), value, out)
 
         monkeypatch.setattr(Denoiser, "forward", forward)

@@ -191,6 +191,7 @@ def test_the_process_of_a_model_is_its_own(drawn, trained):
             "--sampler langevin does not",
             "give one of them",
         ),
+        ("teacher", ["--solver", "langevin"], "unknown solver 'langevin'", "it is a sampler: --sampler langevin"),
         ("teacher", ["--sampler", "predictor-corector"], "unknown sampler", "predictor-corrector"),
     ],
 )

@@ -6,12 +6,10 @@ from clouds import Cloud
 from oracles import AnisotropicGaussian, Gaussian
 
 from cmtool.core.editing.constrained import edit, settle
+from cmtool.core.editing.deblur import blur_image, cosines, deblur
 from cmtool.core.editing.operators import (
     Operator,
-    blur_image,
     colorize,
-    cosines,
-    deblur,
     denoise,
     estimate_sigma,
     inpaint,

@@ -141,7 +141,9 @@ def test_a_network_tells_its_process(name, kind):
         assert type(process_of(Preconditioning.named(name), 0.002, 80.0)) is kind
 
 
-@pytest.mark.parametrize("name", sorted({*registry.names("schedules")} - {"iddpm"}))  # whose ends are those of a chain
+@pytest.mark.parametrize(
+    "name", sorted({*registry.names("schedules")} - {"iddpm"})
+)  # which visits the rungs between the ends
 def test_a_grid_goes_from_end_to_end(name):
     levels = sigma_schedule(name, 9, 0.01, 50.0, VE(0.01, 50.0))
     assert (levels.diff() < 0).all()

@@ -8,12 +8,12 @@ import torch
 from clouds import Cloud, affine
 from oracles import Gaussian, Mixture
 
-from cmtool.core.denoiser import broadcast_like
+from cmtool.core.denoiser import broadcast_like, ode_field
 from cmtool.core.discrete_processes import DDPM, NCSN
 from cmtool.core.likelihood import adaptive
 from cmtool.core.noise import STEP, Noise
 from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
-from cmtool.core.sampling.loops import last, ode_field
+from cmtool.core.sampling.loops import last
 from cmtool.core.sampling.predictor_corrector import ALD, Langevin, solve_reverse_sde
 from cmtool.core.sampling.sde import (
     Ancestral,

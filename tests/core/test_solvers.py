@@ -11,7 +11,8 @@ import pytest
 import torch
 from oracles import Gaussian, golden_line
 
-from cmtool.core.sampling.loops import CountNFE, ode_field
+from cmtool.core.denoiser import ode_field
+from cmtool.core.sampling.loops import CountNFE
 from cmtool.core.sigma_schedules import karras, log_uniform
 from cmtool.core.solvers import euler, heun, integrate
 from cmtool.errors import UsageError

@@ -11,6 +11,7 @@ import cmtool
 from cmtool.errors import BadFile, UsageError
 from cmtool.files.checkpoint import digest, load, save
 from cmtool.files.model_files import format_of
+from cmtool.options.hint_words import word_hint
 
 X, SIGMA = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 20.0])
 
@@ -64,14 +65,14 @@ def test_of_a_training_the_average_is_taken_unless_it_is_not_wanted(tmp_path):
 @pytest.mark.parametrize(
     ("options", "model"),
     [
-        ({"augment": 0}, {"augment_wrapper": False}),
+        ({"augment_dim": 0}, {"augment_wrapper": False}),
         ({"patch": 2}, {"patch_size": 2}),
         ({"learn_variance": True}, {"has_variance": True}),
         ({"depths": (2, 1), "attention": (0, 1)}, {"depths": [2, 1], "self_attn_depths": [True, True]}),
     ],
 )
 def test_the_configuration_tells_the_architecture(tmp_path, options, model):
-    net, wrapped = network(**options), options.get("augment", 9) > 0
+    net, wrapped = network(**options), options.get("augment_dim", 9) > 0
     found = cmtool.load(slim(tmp_path / "a.safetensors", net, configured(**model), wrapped))
     assert torch.equal(found.model.net(X, SIGMA), net(X, SIGMA))
 
@@ -82,7 +83,10 @@ def test_levels_are_those_configured_or_said(tmp_path, file):
     silent = slim(tmp_path / "a.safetensors", config=configured(sigma_min=None, sigma_max=None))
     with pytest.raises(UsageError, match=r"does not say format.sigma_min, format.sigma_max$") as caught:
         cmtool.load(silent)
-    assert caught.value.hint == "give it: such as --set format.sigma_min=0.01 --set format.sigma_max=80"
+    assert word_hint(caught.value.hint) == (
+        f"write what is true of it into {silent}.yaml, or give it: such as "
+        "--set format.sigma_min=0.01 --set format.sigma_max=80"
+    )
     with pytest.raises(UsageError, match=r"no noise levels from 90.0 to 80.0"):
         cmtool.load(file, format={"sigma_min": 90})
 

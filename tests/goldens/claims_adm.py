@@ -13,12 +13,11 @@ from torch import Tensor
 from cmtool.backbones.adm import sinusoidal_embedding
 from cmtool.core.solvers import heun
 from cmtool.errors import BadFile
-from cmtool.formats.openai import check
-from cmtool.formats.openai_networks import ARCHITECTURES, ADMShape, read_architecture
-from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, pair_weight
+from cmtool.formats.openai import check_adm
+from cmtool.formats.openai_networks import ARCHITECTURES, ADMShape, read_adm_shape
+from cmtool.objectives.consistency import Consistency, adjacent_pair, along_noise, along_teacher, pair_weight
 from cmtool.objectives.distances import metric_called
-from cmtool.objectives.noise_levels import adjacent_pair
-from cmtool.objectives.objective import Batch
+from cmtool.objectives.objective import Batch, Requirements
 from cmtool.options import registry
 
 
@@ -54,7 +53,7 @@ def distillation(case: Case) -> None:
         previous_point=along_teacher(adm_model(case, "teacher"), heun()) if "teacher" in case.weights else along_noise,
         metric=metric_called(case.spec["norm"]),
         weight=pair_weight(case.spec["weight"], of["sigma_data"]),
-        sigma_min=of["sigma_min"],
+        requirements=Requirements("consistency", of["sigma_min"]),
     )
     objective.target = target
     batch = Batch(case.inputs["x_start"], case.inputs["noise"], uniform_of(case.tape.next(), n), case.inputs.get("y"))
@@ -78,12 +77,12 @@ def published(case: Case) -> None:
         tensors = {name: torch.empty(shape, device="meta") for name, (shape, _) in recorded["state"].items()}
         if "out.2.weight" not in tensors:  # a classifier, which gives one vector
             with pytest.raises(BadFile, match="as a classifier is"):
-                read_architecture(case.folder, tensors)
+                read_adm_shape(case.folder, tensors)
             continue
-        shown = read_architecture(case.folder, tensors)
+        shown = read_adm_shape(case.folder, tensors)
         if shown.channels != 3:  # an upsampler
             with pytest.raises(BadFile, match="as an upsampler does"):
-                check(case.folder, shown, {}, None)
+                check_adm(case.folder, shown, {}, None)
             continue
         hidden = ARCHITECTURES[shown.layers]
         assert hidden.side == flags["image_size"]

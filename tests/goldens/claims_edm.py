@@ -20,7 +20,7 @@ from cmtool.core.sigma_schedules import append_zero
 from cmtool.core.solvers import euler
 from cmtool.core.solvers.runge_kutta import NativeTimeSolver, RungeKutta, second_order_rk
 from cmtool.core.solvers.solver import Churn
-from cmtool.objectives.noise_levels import ect_ratio
+from cmtool.objectives.consistency import ect_ratio
 
 EDM = {  # ``edm_sampler``
     "num_steps": 18,

@@ -6,11 +6,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from cmtool.core.denoiser import Denoise, broadcast_like
+from cmtool.core.denoiser import Denoise, broadcast_like, ode_field
 from cmtool.core.noise import START, STEP, NoiseSource
-from cmtool.core.solvers.solver import NO_CHURN, Field, Solver
+from cmtool.core.solvers.solver import NO_CHURN, Solver
 
-__all__ = ["CountNFE", "clip_denoised", "initial_noise", "last", "multistep", "ode_field", "probability_flow"]
+__all__ = ["CountNFE", "clip_denoised", "initial_noise", "last", "multistep", "probability_flow"]
 
 
 class CountNFE:
@@ -33,15 +33,6 @@ def initial_noise(noise: NoiseSource, shape: tuple[int, ...], sigma: Tensor) -> 
     """``sigma z``, [B, *shape]: where sampling begins; ``sigma`` is [] or [B]."""
     z = noise.normal(shape, START)
     return broadcast_like(sigma, z) * z
-
-
-def ode_field(model: Denoise, labels: Tensor | None = None) -> Field:
-    """The probability-flow ODE: ``dx/dsigma = (x - D(x, sigma)) / sigma`` (Karras et al. 2022, eq. 1 and 3)."""
-
-    def field(x: Tensor, sigma: Tensor) -> Tensor:
-        return (x - model(x, sigma.expand(len(x)), labels)) / broadcast_like(sigma, x)
-
-    return field
 
 
 def probability_flow(

@@ -56,10 +56,14 @@ class SamplerFactory(Protocol):
 
 @dataclass(frozen=True)
 class ODESampler:
-    """Along the probability flow of a score model; the last of ``sigmas`` is 0, and the step to it is the denoiser."""
+    """Along the probability flow of a score model; the last of ``sigmas`` is 0, and the step to it is the denoiser.
+
+    With ``clip`` every denoised image is clipped to [-1, 1].
+    """
 
     sigmas: Tensor
     solver: Solver
+    clip: bool = False
 
     @property
     def nfe(self) -> int | None:
@@ -70,6 +74,7 @@ class ODESampler:
         return initial_noise(noise, shape, self.sigmas[0])
 
     def __call__(self, model: Denoise, x: Tensor, noise: NoiseSource, labels: Tensor | None) -> Iterator[Tensor]:
+        model = clip_denoised(model) if self.clip else model
         return probability_flow(model, x, self.sigmas, self.solver, labels, noise)
 
 

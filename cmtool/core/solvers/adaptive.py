@@ -41,7 +41,7 @@ class DormandPrince(OneStepMethod):
     """RK45 with steps of its own for every row of the batch, so that none depends on the others.
 
     A step is taken when the root mean square of ``error / (atol + rtol max(|x|, |x_new|))`` is at most 1. The slope at
-    its end begins the next one, so a step is six evaluations, taken or not. All arithmetic stays on the device; the
+    its end begins the next one, so a step is 6 NFE, taken or not. All arithmetic stays on the device; the
     host reads once a step whether any row has not arrived. Raises Diverged where no step is small enough.
     """
 

@@ -129,7 +129,7 @@ def ancestral(
 
 
 def second_order_rk(alpha: float, churn: Churn = NO_CHURN) -> RungeKutta:
-    """The second slope is taken ``alpha`` of the way: 1 is Heun's method, 2/3 Ralston's, 1/2 the midpoint.
+    """The second slope is taken at t + alpha (s - t): 1 is Heun's method, 2/3 Ralston's, 1/2 the midpoint.
 
     Source: Karras et al. 2022, arXiv 2206.00364, algorithm 3.
     """
