@@ -172,7 +172,8 @@ import cmtool
 heavy = set(sys.argv[1].split(","))
 found = {"import cmtool": sorted(heavy & set(sys.modules))}
 from cmtool.cli import COMMANDS, run
-calls = [[], ["--help"], ["--version"], ["nope"], ["--nope"], ["--show-completion"], ["info"], ["info", "presets"]]
+calls = [[], ["--help"], ["--version"], ["nope"], ["--nope"], ["--show-completion"], ["info"], ["info", "presets"],
+         ["info", "solvers"], ["info", "methods", "--json"], ["info", "digits-ect"], ["info", "nope"]]
 for name in COMMANDS:
     calls += [[name, "--help"], [name, "--nope"], [name, "--set", "nope=1"], [name, "--device", "nope"],
               [name, "-c", "nope.yaml"], [name, "--preset", "nope"], [name, "--print-config"]]
@@ -185,7 +186,8 @@ def attempt(call):
     return sorted(heavy & set(sys.modules))
 for call in calls:
     found[" ".join(call)] = attempt(call)
-for words in ("cmtool sa", "cmtool sample --st", "cmtool train-ct --data dig", "cmtool train-ct --preset d"):
+for words in ("cmtool sa", "cmtool sample --st", "cmtool train-ct --data dig", "cmtool train-ct --preset d",
+              "cmtool train-ct --set method.", "cmtool sample --set solver.churn=", "cmtool info he"):
     os.environ.update(_CMTOOL_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
     found["completing " + words] = attempt([])
 print(json.dumps({call: modules for call, modules in found.items() if modules}))
