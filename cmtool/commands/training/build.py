@@ -237,7 +237,7 @@ def _header(options: TrainOptions, start: ModelStart, dataset: Any, conditional:
             "name": options.data["name"],
             "shape": list(dataset.shape),
             "classes": list(dataset.classes),
-            "notice": getattr(dataset, "notice", ""),
+            "notice": dataset.notice,
         },
         num_classes=conditional,
         sigma_min=max(options.sigma_min, start.objective.lowest),
