@@ -146,8 +146,8 @@ def emoji(
 ) -> Emoji:
     """About 1,267 emoji of the font Noto Color Emoji in ten classes, drawn at any size.
 
-    Use: for small colour images with classes, where the font is installed. ``source`` is the font's file, which is looked
-    for where fonts are installed when it is left out. No two images are equal.
+    Use: for small colour images with classes, where the font is installed. ``source`` is the font's file, which is
+    looked for where fonts are installed when it is left out. No two images are equal.
 
     MissingAsset without a font, MissingInput without the file, BadFile if it has no colour bitmaps or is damaged.
     """
