@@ -37,7 +37,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "backbones": PLUGIN,
     "datasets": PLUGIN | {"pictures", "user_paths", "label_files"},
     "features": PLUGIN | {"pictures", "assets"},
-    "training": PLUGIN | {"core", "objectives", "options.registry", "options.ema_spec"},
+    "training": PLUGIN | {"core", "objectives", "datasets", "options.registry", "options.ema_spec"},
     "bundled": {"files", "errors"},
     "formats": PLUGIN | {"files", "core", "options.registry", "text_files"},
     "evaluation": PLUGIN | {"features", "core", "objectives", "options.registry", "files.safe_pickle"},
@@ -59,7 +59,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "commands": L0
     | {"pipelines", "cmtool", "core", "objectives", "training", "evaluation", "features"}
     | {"files", "datasets", "pictures", "bundled", "assets"},
-    "testing": {"backbones", "core", "objectives", "evaluation", "features", "errors"},
+    "testing": {"backbones", "datasets", "core", "objectives", "evaluation", "features", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},
     "__main__": {"cli", "startup"},
     "cmtool": {"files", "bundled", "pipelines"},
