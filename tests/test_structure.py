@@ -39,7 +39,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "features": PLUGIN | {"pictures", "assets"},
     "training": PLUGIN | {"core", "objectives", "datasets", "options.registry", "options.ema_spec"},
     "bundled": {"files", "errors"},
-    "formats": PLUGIN | {"files", "core", "options.registry", "text_files"},
+    "formats": PLUGIN | {"backbones.adm", "files", "core", "options.registry", "text_files"},
     "evaluation": PLUGIN | {"features", "core", "objectives", "options.registry", "files.safe_pickle"},
     "files": {"core", "assets", "options.registry", "options.yaml_files", "errors", "pictures", "picture_kinds", "png"}
     | {"text_files", "user_paths", "label_files"},

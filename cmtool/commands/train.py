@@ -11,9 +11,8 @@ from typing import Any, cast
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.preview import sheet
+from cmtool.commands.shared.preview import sheet
 from cmtool.commands.signals import Stop
-from cmtool.commands.training.build import TrainingJob, build_training
 from cmtool.commands.training.resume import check_data, check_unchanged, is_done, resume_command, resume_run
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
@@ -30,10 +29,12 @@ from cmtool.files.sealed import save_state
 from cmtool.options.ema_spec import EMASpec, parse_ema_specs
 from cmtool.options.load import dump_options, load_options
 from cmtool.options.lr_schedule import learning_rate
+from cmtool.pipelines.classes import labels_of
 from cmtool.pipelines.distributed import has_stray_rank
 from cmtool.pipelines.inputs import anchor_paths, dataset_facts, open_dataset
 from cmtool.pipelines.sampler_setup import set_up_sampler
-from cmtool.pipelines.sampling import draw, labels_of
+from cmtool.pipelines.sampling_pipeline import draw
+from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.training.batches import ahead
 from cmtool.training.devices import choose_device, micro_batch_size, precision, use_threads
@@ -282,7 +283,7 @@ class TrainingRun:
     def header(self, track: EMASpec) -> Header:
         """As things stand: a method may change on the way what its samples want."""
         state = self.job.state
-        sigmas, average = state.objective.sampling_sigmas, {"track": str(track)}
+        sigmas, average = state.objective.sampling_sigmas, {"ema": str(track)}
         return replace(self.job.header, images=state.images, sigmas=sigmas, average=average)
 
     def pause(self) -> None:

@@ -85,7 +85,7 @@ def options(factory: Any) -> dict[str, Any]:
 
 
 def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -> Any:
-    """Call the factory that ``spec`` names: ``"unet"`` or ``{"name": "unet", "width": 64}``.
+    """Call the factory that ``spec`` names: ``"unet"`` or ``{"name": "unet", "model_channels": 64}``.
 
     ``args`` and ``given`` come from the program (``given`` where the factory wants it), the rest of ``spec`` from the
     user, who wins: an option the factory does not have is a UsageError that names the nearest one and lists them all.

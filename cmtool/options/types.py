@@ -120,7 +120,7 @@ def _each(value: Any) -> tuple[Any, ...]:
 
 
 class Spec(dict[str, Any]):
-    """A plugin and its options: ``{"name": "unet", "width": 64}``."""
+    """A plugin and its options: ``{"name": "unet", "model_channels": 64}``."""
 
     @property
     def name(self) -> str:

@@ -34,6 +34,7 @@ __all__ = [
     "class_index",
     "class_name",
     "dataset_facts",
+    "load",
     "open_dataset",
     "open_model",
 ]
@@ -90,6 +91,23 @@ def _whole(path: Path) -> Path:
 MOST = 40  # names of classes on a line
 
 
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    format: Mapping[str, Any] | None = None,
+    backbone: Mapping[str, Any] | None = None,
+) -> LoadedModel[Denoiser]:
+    """Read a model, ours, bundled or of another program; it is called as ``loaded(x, sigma, labels) -> x_0``.
+
+    ``x`` is [B, C, H, W] in [-1, 1] plus noise of standard deviation ``sigma`` [B]; ``labels`` is [B] (int64) or None.
+    ``path`` is a file, a run directory, a folder of diffusers or the name of a bundled model.
+    ``format`` and ``backbone`` are mappings of what the file of another program leaves open, such as
+    ``format={"kind": "consistency"}, backbone={"num_head_channels": 64}``. Raises MissingInput when there is no such
+    file, BadFile when it is damaged or is no model, UsageError when something must be said.
+    """
+    return open_any(checkpoint_path(Path(path)), device, format, backbone)
+
+
 def open_model(
     path: Path | None,
     device: torch.device,
@@ -105,7 +123,7 @@ def open_model(
     found = checkpoint_path(path or latest_checkpoint() or bundled(kind))
     model = open_any(found, device, format, backbone)
     header = model.header
-    track = "" if holds(found, KEY) else header.average.get("track", "")  # which of its networks a foreign file gave
+    track = "" if holds(found, KEY) else header.average.get("ema", "")  # which of its networks a foreign file gave
     average = f", its average '{track}'" if track else ""
     seen = f", {header.images:,} images seen" if header.images else ""
     method = f", {header.method}" if header.method else ""

@@ -84,7 +84,7 @@ def spans(text: str) -> Iterator[range]:
 
 
 def group_of(point: int) -> int:
-    """The number of the group of a code point."""
+    """The number of the group of a code point, its class label."""
     return next(k for k, text in enumerate(GROUPS.values()) if any(point in span for span in spans(text)))
 
 
@@ -141,13 +141,12 @@ def draw(path: Path, size: int, colour: tuple[int, ...]) -> dict[int, np.ndarray
 def emoji(
     source: str | None = None,
     *,
-    size: Annotated[int, Option("side in pixels", at_least(1, 1 << 14))] = 32,
-    background: Annotated[str, Option("a colour name such as white, or #rrggbb")] = "white",
+    size: Annotated[int, Option("side of the images, in pixels", at_least(1, 4096))] = 32,
+    background: Annotated[str, Option("colour behind the pictures, a name or #rrggbb")] = "white",
 ) -> Emoji:
-    """About 1,267 emoji of the font Noto Color Emoji in ten classes, drawn at any size.
+    """About 1,267 emoji of the font Noto Color Emoji, labelled by ten groups.
 
-    Use: for small colour images with classes, where the font is installed. ``source`` is the font's file, which is
-    looked for where fonts are installed when it is left out. No two images are equal.
+    Use: for small colour images with classes that need no download where the font is installed.
 
     MissingAsset without a font, MissingInput without the file, BadFile if it has no colour bitmaps or is damaged.
     """

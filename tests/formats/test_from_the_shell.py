@@ -35,9 +35,9 @@ FAMILIES = {
     "kdiffusion's training": lambda at: training(at),
 }
 SAID = {
-    "openai": ["--set", "backbone.head_width=16", "--set", "format.side=16", "--set", "format.kind=score"],
+    "openai": ["--set", "backbone.num_head_channels=16", "--set", "format.side=16", "--set", "format.kind=score"],
     "score_sde": ["--set", "format.side=16"],
-    "jcm": ["--set", "format.side=16", "--set", "backbone.attention=[1]"],
+    "jcm": ["--set", "format.side=16", "--set", "backbone.attn_resolutions=[8]"],
 }
 NONCOMMERCIAL = {"edm", "ect", "edm2"}
 

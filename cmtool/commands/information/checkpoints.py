@@ -51,7 +51,7 @@ def averages(run: Path) -> list[dict[str, Any]]:
     from cmtool.files.runs import stored_averages
 
     return [
-        {"path": str(path), "track": header.average.get("track", "?"), "images": header.images}
+        {"path": str(path), "track": header.average.get("ema", "?"), "images": header.images}
         for path, header in stored_averages(run)
     ]
 

@@ -214,7 +214,7 @@ def _header(options: TrainOptions, start: ModelStart, dataset: Any, num_classes:
         parents=[parent_record(Path(os.path.abspath(path))) for path in (start.path, start.guide) if path],
         licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
-        average={"track": str(parse_ema_specs(options.ema)[0])},
+        average={"ema": str(parse_ema_specs(options.ema)[0])},
     )
 
 
