@@ -12,8 +12,8 @@
     └── Interrupted     130    stopped by the user; the state is saved
 
 Each carries one sentence that says what is wrong and, where there is one, a hint that says what would work. A hint
-that names an option or a command is a value (``Hint``, ``Setting``, ``Run``): a program reads ``head_width=64`` in it,
-the command line words it as a flag (``options.hint_words``).
+that names an option or a command is a value (``Hint``, ``Setting``, ``Run``): a program reads in it
+``num_head_channels=64``, the command line words it as a flag (``options.hint_words``).
 """
 
 import difflib
@@ -56,7 +56,7 @@ NO_FAULT_OF_THE_DISK = (None, errno.EINVAL)  # what bz2 raises, and a seek to wh
 
 @dataclass(frozen=True)
 class Setting:
-    """An option by its key, such as ``backbone.head_width``, and a value for it unless it is only named."""
+    """An option by its key, such as ``backbone.num_head_channels``, and a value for it unless it is only named."""
 
     key: str
     value: Any = NAMED

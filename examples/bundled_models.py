@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ WAYS = {  # the title, the model, and how it is sampled
 }
 
 
-def cmtool(*words: str) -> dict:
+def cmtool(*words: str) -> dict[str, Any]:
     """Run a command in this process, and read its JSON."""
     with redirect_stdout(io.StringIO()) as out:
         code = cli.run([*words, "--json", "--quiet"])
@@ -40,7 +41,7 @@ def cmtool(*words: str) -> dict:
     return json.loads(out.getvalue())
 
 
-def described(images: torch.Tensor) -> np.ndarray:
+def features_of(images: torch.Tensor) -> np.ndarray:
     """The embedded features of uint8 images [N, 3, H, W]."""
     measure = small()
     return np.concatenate([np.asarray(measure(part)) for part in images.split(500)])
@@ -50,8 +51,8 @@ def classifier() -> tuple[Pipeline, float]:
     """A logistic regression on real shapes, and its accuracy on other real ones."""
     data = shapes(seed=1)
     taught, asked = (data.batch(range(start, start + 4 * N // 5)) for start in (0, 4 * N // 5))
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(described(taught[0]), taught[1])
-    return model, float(model.score(described(asked[0]), asked[1]))
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features_of(taught[0]), taught[1])
+    return model, float(model.score(features_of(asked[0]), asked[1]))
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def main() -> None:
         distance = cmtool("fid", str(path), "--ref", f"shapes[:{N}]", "--features", "small")["value"]
         stored = np.load(path)
         images, labels = torch.from_numpy(stored["arr_0"][:2000]).permute(0, 3, 1, 2), stored["arr_1"][:2000]
-        found = judge.score(described(images), labels)
+        found = judge.score(features_of(images), labels)
         print(f"| {title} | {found:.2%} | {distance:.3f} | {drawn['images_per_second']:.0f} |", flush=True)
 
 

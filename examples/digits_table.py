@@ -69,11 +69,11 @@ def main() -> None:
             rows.append((f"{name}, {steps}-step", run["images"], run["seconds"], steps, distance(model, steps)))
     rows.append(("untrained network", 1, "", 1, distance(blank, 1)))
 
-    print("| model | images seen | seconds | evaluations | FD-small |\n|---|---|---|---|---|")
-    for name, images, seconds, evaluations, value in rows:
+    print("| model | images seen | seconds | NFE | FD-small |\n|---|---|---|---|---|")
+    for name, images, seconds, nfe, value in rows:
         seen = f"{images:,}" if images else ""
         spent = f"{seconds:.0f}" if seconds else ""
-        print(f"| {name} | {seen} | {spent} | {evaluations} | {value:.4g} |")
+        print(f"| {name} | {seen} | {spent} | {nfe} | {value:.4g} |")
 
 
 if __name__ == "__main__":

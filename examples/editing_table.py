@@ -1,4 +1,4 @@
-"""Editing by jumps beside editing by score models: ``python examples/editing_table.py [FOLDER [STUDENT TEACHER]]``.
+"""Editing by consistency models and by score models: ``python examples/editing_table.py [FOLDER [STUDENT TEACHER]]``.
 
 Takes held-out ``shapes`` apart (their colours, a hole of a quarter, three quarters of their sharpness) and has them put
 together again by a consistency model and by the score model that it started from, the bundled ones unless others are
@@ -30,13 +30,13 @@ from cmtool.options import registry
 N = int(os.environ.get("CMTOOL_PICTURES", "200"))
 SHOWN = 3  # pictures of each task on the sheet
 WAYS = {  # the model and the options of a row
-    "consistency model, one jump": ("student", ["--steps", "1"]),
-    "consistency model, 4 jumps": ("student", ["--steps", "4"]),
-    "consistency model, 16 jumps": ("student", []),
+    "consistency model, 1 step": ("student", ["--steps", "1"]),
+    "consistency model, 4 steps": ("student", ["--steps", "4"]),
+    "consistency model, 16 steps": ("student", []),
     "score model, ODE with projections": ("teacher", ["--solver", "heun", "--steps", "18"]),
     "score model, predictor-corrector": ("teacher", ["--steps", "100"]),
 }
-SHORT = ["1 jump", "4 jumps", "16 jumps", "score, ODE", "score, PC"]
+SHORT = ["1 step", "4 steps", "16 steps", "score, ODE", "score, PC"]
 
 
 def cmtool(*words: str) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def main() -> None:
     truth = held_out(folder, header.shape[1], header.data["name"])
     names = sorted(path.name for path in truth.glob("*.png"))[:SHOWN]
 
-    print("| task | way | evaluations | seconds a picture | PSNR | SSIM |\n|---|---|---|---|---|---|")
+    print("| task | way | NFE | seconds an image | PSNR | SSIM |\n|---|---|---|---|---|---|")
     rows: list[list[Cell]] = []
     for task, how in tasks(header.shape).items():
         shown: dict[str, list[Cell]] = {}
@@ -115,7 +115,7 @@ def main() -> None:
             argv = ["edit", task, str(truth), *how, *options, "--truth", str(truth), "-m", found[model], "-o", str(out)]
             result = kept(folder / f"{task}-{i}.json", *argv)
             seconds = result["seconds"] / result["images"]
-            figures = f"{result['evaluations']} | {seconds:.3f} | {result['psnr']:.2f} | {result['ssim']:.3f}"
+            figures = f"{result['nfe']} | {seconds:.3f} | {result['psnr']:.2f} | {result['ssim']:.3f}"
             print(f"| {task} | {title} | {figures} |", flush=True)
             for name in names:
                 shown[name].append((picture(out / name), []))

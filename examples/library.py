@@ -10,7 +10,7 @@ import torch
 import cmtool
 
 IMAGES = int(os.environ.get("CMTOOL_IMAGES", "100000"))
-SMALL = {"name": "mlp", "width": 64}
+SMALL = {"name": "mlp", "hidden_dim": 64}
 
 
 def last(reports):

@@ -45,8 +45,8 @@ def chosen(words: list[str]) -> list[str]:
 
 
 # How close the pairs come, and how soon, is a matter of the size of the images and the length of a run.
-FAR = ["mean=-0.4", "std=1.6", "k=40", "stages=4", "weight=output"]  # the defaults of distill and train-ct
-NEAR = ["mean=-1.1", "std=2", "k=8", "stages=8", "weight=gap"]  # as published
+FAR = ["P_mean=-0.4", "P_std=1.6", "k=40", "stages=4", "weight=output"]  # the defaults of distill and train-ct
+NEAR = ["P_mean=-1.1", "P_std=2", "k=8", "stages=8", "weight=gap"]  # as published
 SETTINGS = {  # the digits-presets are those of the first table of docs/benchmarks.md; tcm goes on with the gap of ect
     "digits": {
         "ect": ["--preset", "digits-ect"],

@@ -11,8 +11,10 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,27 +49,29 @@ def ours(net: InceptionNet, mode: str) -> Inception:
 
 
 def clean_fid_features(path: Path) -> Callable[[Tensor], Tensor]:
-    from cleanfid import inception_pytorch as module
-
-    return ported(module, path, resize_input=False, before=lambda x: resizer("legacy_pytorch")(x) / 255)
+    return ported(
+        import_module("cleanfid.inception_pytorch"),
+        path,
+        resize_input=False,
+        before=lambda x: resizer("legacy_pytorch")(x) / 255,
+    )
 
 
 def pytorch_fid_features(path: Path) -> Callable[[Tensor], Tensor]:
-    from pytorch_fid import inception as module
-
-    return ported(module, path, resize_input=True, before=lambda x: x.float() / 255)
+    return ported(import_module("pytorch_fid.inception"), path, resize_input=True, before=lambda x: x.float() / 255)
 
 
-def ported(module, path: Path, resize_input: bool, before: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def ported(
+    module: Any, path: Path, resize_input: bool, before: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
     module.load_state_dict_from_url = lambda *_, **__: torch.load(path, weights_only=True)
     net = module.InceptionV3([3], resize_input=resize_input).eval()
     return torch.inference_mode()(lambda images: net(before(images))[0][:, :, 0, 0])
 
 
 def torch_fidelity_features(path: Path) -> Callable[[Tensor], Tensor]:
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    net = FeatureExtractorInceptionV3("random", ["2048"], feature_extractor_weights_path=str(path))
+    module: Any = import_module("torch_fidelity.feature_extractor_inceptionv3")
+    net = module.FeatureExtractorInceptionV3("random", ["2048"], feature_extractor_weights_path=str(path))
     return torch.inference_mode()(lambda images: net(images)[0])
 
 
@@ -92,22 +96,20 @@ def metrics(a: Tensor, b: Tensor, probabilities: Tensor) -> Iterator[Row]:
     fid, x, y = frechet_distance(one, two), a.double().numpy(), b.double().numpy()
     pairs = [(m.mean.numpy(), m.covariance.numpy()) for m in (one, two)]
     if find_spec("cleanfid"):
-        from cleanfid import fid as clean
-
+        clean: Any = import_module("cleanfid.fid")
         yield "clean-fid", "FID", clean.frechet_distance(*pairs[0], *pairs[1]), fid
         kid = clean.kernel_distance(x, y, num_subsets=1, max_subset_size=len(x))
         yield "clean-fid", "KID", kid, squared_mmd(a, b)
     if find_spec("pytorch_fid"):
-        from pytorch_fid.fid_score import calculate_frechet_distance
-
-        yield "pytorch-fid", "FID", calculate_frechet_distance(*pairs[0], *pairs[1]), fid
+        pytorch_fid: Any = import_module("pytorch_fid.fid_score")
+        yield "pytorch-fid", "FID", pytorch_fid.calculate_frechet_distance(*pairs[0], *pairs[1]), fid
     if find_spec("torch_fidelity"):
         yield from torch_fidelity_metrics(a, b, probabilities, pairs, fid)
 
 
 def torch_fidelity_metrics(a: Tensor, b: Tensor, probabilities: Tensor, pairs: list, fid: float) -> Iterator[Row]:
-    from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
-
+    names = ("metric_fid", "metric_isc", "metric_kid", "metric_prc")
+    metric_fid, metric_isc, metric_kid, metric_prc = (import_module(f"torch_fidelity.{name}") for name in names)
     held = [{"mu": mean, "sigma": covariance} for mean, covariance in pairs]
     theirs = metric_fid.fid_statistics_to_metric(*held, False)["frechet_inception_distance"]
     yield "torch-fidelity", "FID", theirs, fid

@@ -1,8 +1,8 @@
 """Every sampler on every process, on real digits: ``python examples/sampler_table.py [FOLDER]``.
 
 Trains one score model for each process (VE, VP, sub-VP, EDM, flow matching, TrigFlow), samples each with every solver
-at about the same number of network evaluations, and one of them with ever more. Writes the table of docs/benchmarks.md
-to standard output, and FOLDER/samplers.png: quality against evaluations. Most of an hour on two quiet cores.
+at about the same NFE, and one of them with ever more. Writes the table of docs/benchmarks.md
+to standard output, and FOLDER/samplers.png: quality against NFE. Most of an hour on two quiet cores.
 $CMTOOL_ONLY names columns of the table, $CMTOOL_IMAGES and $CMTOOL_N other lengths.
 """
 
@@ -29,7 +29,7 @@ MODELS = {
     "flow": ["--method", "flow"],
     "Trig": ["--method", "trigflow"],
 }
-SAMPLERS = {  # each at 33 to 36 evaluations, but for those that decide by themselves
+SAMPLERS = {  # each at an NFE of 33 to 36, but for those that decide by themselves
     "`euler` = `ddim`": ["--solver", "euler", "--steps", "36"],
     "`ancestral`": ["--solver", "ancestral", "--steps", "36"],
     "`heun`": ["--solver", "heun", "--steps", "18"],
@@ -51,7 +51,7 @@ SAMPLERS = {  # each at 33 to 36 evaluations, but for those that decide by thems
         *("--set", "sampler.rate=0.2"),
     ],
 }
-CURVES = {  # steps that cost about 5, 9, 19 and 37 evaluations
+CURVES = {  # steps whose NFE is about 5, 9, 19 and 37
     "euler": [5, 9, 19, 37],
     "ancestral": [5, 9, 19, 37],
     "heun": [3, 5, 10, 19],
@@ -87,7 +87,7 @@ def train(folder: Path, name: str) -> str:
 
 
 def judge(folder: Path, name: str, model: str, words: list[str]) -> tuple[float, float, float]:
-    """Evaluations, FD-small and seconds of a way of sampling."""
+    """NFE, FD-small and seconds of a way of sampling."""
     slug = "".join(c for c in "-".join([name, *words]) if c.isalnum() or c in "-.")
     fid = ["fid", model, "--ref", "digits", "--features", "small", "-n", SAMPLES]
     found = kept(folder / f"{slug}.json", *fid, *words)
@@ -99,7 +99,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     models = {name: train(folder, name) for name in MODELS if not ONLY or name in ONLY}
 
-    print(f"| sampler | evaluations | {' | '.join(models)} | seconds |\n|---|---|{'---|' * len(models)}---|")
+    print(f"| sampler | NFE | {' | '.join(models)} | seconds |\n|---|---|{'---|' * len(models)}---|")
     for title, words in SAMPLERS.items():
         found = [judge(folder, name, model, words) for name, model in models.items()]
         costs = sorted({round(cost) for cost, _, _ in found})
@@ -111,7 +111,7 @@ def main() -> None:
         name: [judge(folder, "EDM", models["EDM"], ["--solver", name, "--steps", str(n)])[:2] for n in steps]
         for name, steps in CURVES.items()
     }
-    write_picture(folder / "samplers.png", curves(lines, "network evaluations", "FD-small"))
+    write_picture(folder / "samplers.png", curves(lines, "NFE", "FD-small"))
 
 
 if __name__ == "__main__":

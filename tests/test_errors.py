@@ -55,10 +55,10 @@ def test_pipes_and_devices_are_no_files(tmp_path):
 
 def test_a_hint_is_worded_for_programs_and_for_the_command_line():
     fetch = Run("fetch", "vgg16", folder=Path("my files"))
-    hint = Hint("{}, or {}; leave out {}", fetch, Setting("backbone.head_width", 64), Setting("micro_batch"))
-    assert str(hint) == "cmtool fetch vgg16 folder=my files, or backbone.head_width=64; leave out micro_batch"
+    hint = Hint("{}, or {}; leave out {}", fetch, Setting("backbone.num_head_channels", 64), Setting("micro_batch"))
+    assert str(hint) == "cmtool fetch vgg16 folder=my files, or backbone.num_head_channels=64; leave out micro_batch"
     assert word_hint(hint) == (
-        "cmtool fetch vgg16 --folder 'my files', or --set backbone.head_width=64; leave out --micro-batch"
+        "cmtool fetch vgg16 --folder 'my files', or --set backbone.num_head_channels=64; leave out --micro-batch"
     )
     every = Hint.join([Setting("overwrite", True), Setting("conditional", False), Setting("format.ema", False)])
     assert word_hint(every) == "--overwrite --no-conditional --set format.ema=false"

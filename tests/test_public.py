@@ -135,10 +135,10 @@ def slice_of(name, n):
 def test_training_is_that_of_the_command(tmp_path):
     from cmtool.cli import run
 
-    small = ["--backbone", "mlp", "--set", "backbone.width=16", "-n", "512", "-b", "128", "--seed", "3"]
+    small = ["--backbone", "mlp", "--set", "backbone.hidden_dim=16", "-n", "512", "-b", "128", "--seed", "3"]
     assert run(["train-score", "-d", "gaussians", *small, "--run-dir", str(tmp_path / "run"), "-q"]) == 0
     stored = cmtool.load(tmp_path / "run")
-    backbone = {"name": "mlp", "width": 16}
+    backbone = {"name": "mlp", "hidden_dim": 16}
     reports = list(cmtool.train("edm", "gaussians", images=512, batch=128, seed=3, backbone=backbone))
     assert [report.images for report in reports] == [128, 256, 384, 512] and all(report.finite for report in reports)
     ours, theirs = reports[-1].ema.model.state_dict(), stored.model.state_dict()
@@ -153,6 +153,6 @@ def test_training_is_that_of_the_command(tmp_path):
 def test_a_data_set_itself_can_be_learned_from():
     from cmtool.datasets.toy import gaussians
 
-    (report,) = cmtool.train("ect", gaussians(None), images=64, batch=64, backbone={"name": "mlp", "width": 16})
+    (report,) = cmtool.train("ect", gaussians(None), images=64, batch=64, backbone={"name": "mlp", "hidden_dim": 16})
     assert report.ema.header.data["name"] == type(gaussians(None)).__name__
     assert "data" not in report.ema.header.options

@@ -29,7 +29,7 @@ class Wrong(MLP):
     """A perceptron with one fault."""
 
     def __init__(self, fault, shape, classes):
-        super().__init__(shape, classes, width=16, depth=1, dropout=0.0)
+        super().__init__(shape, classes, hidden_dim=16, depth=1, dropout=0.0)
         self.fault = fault
         if fault == "idle":
             self.idle = nn.Linear(2, 2)
@@ -86,7 +86,7 @@ class Opaque(torch.autograd.Function):
         ("shape", "the output has the shape of the input"),
         ("batch", "each row of a batch is what it is alone"),
         ("classes", "each class, and 'no class', has an output of its own"),
-        ("level", "each level c_noise has an output of its own"),
+        ("level", "each noise level c_noise has an output of its own"),
         ("none", "labels of -1 and None both mean 'no class'"),
         ("idle", "the gradient reaches every parameter, also idle"),
         ("random", "bit for bit"),

@@ -6,14 +6,27 @@ Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 3 and appendix A.
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmtool.backbones.adm_blocks import QKV, Attention, Block, Down, Norm, Up, zero
-from cmtool.backbones.unet import default_channel_mult
-from cmtool.errors import UsageError, unknown_name
+from cmtool.backbones.shared_options import (
+    AttnResolutions,
+    Dropout,
+    FractionalChannelMult,
+    LearnVariance,
+    ModelChannels,
+    NumBlocks,
+    NumHeadChannels,
+    default_channel_mult,
+    resolutions,
+)
+from cmtool.errors import UsageError
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
 __all__ = ["ADM", "ADMConfig", "adm", "sinusoidal_embedding"]
 
@@ -23,89 +36,96 @@ CHANNEL_MULT: dict[int, tuple[float, ...]] = {  # of the published networks, by 
     256: (1, 1, 2, 2, 4, 4),
     512: (0.5, 1, 1, 2, 2, 4, 4),
 }
-ATTN_RESOLUTIONS = (32, 16, 8)  # sides of the grids at which positions look at each other, unless told otherwise
+ATTN_RESOLUTIONS = (32, 16, 8)  # of the published networks
 
 
 @dataclass(frozen=True)
 class ADMConfig:
-    """What all blocks have in common, and how they are stacked."""
+    """What all blocks have in common, and how they are stacked; ``resolutions`` are the sides, the finest first."""
 
     channels: int
     classes: int
     model_channels: int
     channel_mult: tuple[float, ...]
     num_blocks: int
-    attention: tuple[int, ...]
-    heads: int | None
-    heads_upsample: int | None
-    head_width: int
+    resolutions: tuple[int, ...]
+    attn_resolutions: tuple[int, ...]
+    num_heads: int | None
+    num_heads_upsample: int | None
+    num_head_channels: int
     qkv: str
-    scale_shift: bool
-    updown: bool
-    resample_conv: bool
+    use_scale_shift_norm: bool
+    resblock_updown: bool
+    conv_resample: bool
     learn_variance: bool
     dropout: float
 
+    def has_attention(self, level: int) -> bool:
+        return self.resolutions[level] in self.attn_resolutions
+
+    def channels_at(self, level: int) -> int:
+        return int(self.channel_mult[level] * self.model_channels)
+
+    def heads_for(self, channels: int, up: bool = False) -> int:
+        """How many heads so many channels have, in the encoder or in the decoder (``up``)."""
+        return (up and self.num_heads_upsample) or self.num_heads or channels // self.num_head_channels
+
     def block(self, inputs: int, outputs: int, resize: str = "") -> Block:
-        return Block(inputs, outputs, 4 * self.model_channels, self.dropout, self.scale_shift, resize)
+        return Block(inputs, outputs, 4 * self.model_channels, self.dropout, self.use_scale_shift_norm, resize)
 
-    def look(self, channels: int, up: bool = False) -> Attention:
-        return Attention(channels, self.heads_of(channels, up), self.qkv)
-
-    def heads_of(self, channels: int, up: bool = False) -> int:
-        """How many heads so many channels have, on the way down or ``up``."""
-        return (up and self.heads_upsample) or self.heads or channels // self.head_width
+    def attention(self, channels: int, up: bool = False) -> Attention:
+        return Attention(channels, self.heads_for(channels, up), self.qkv)
 
     def stage(self, inputs: int, level: int, up: bool = False) -> list[nn.Module]:
         """A block and, where the level has it, attention."""
-        outputs = self.at(level)
-        return [self.block(inputs, outputs), *([self.look(outputs, up)] if level in self.attention else [])]
-
-    def at(self, level: int) -> int:
-        """Channels of a level."""
-        return int(self.channel_mult[level] * self.model_channels)
+        outputs = self.channels_at(level)
+        return [self.block(inputs, outputs), *([self.attention(outputs, up)] if self.has_attention(level) else [])]
 
     def down(self, channels: int) -> nn.Module:
-        return self.block(channels, channels, "down") if self.updown else Down(channels, self.resample_conv)
+        return self.block(channels, channels, "down") if self.resblock_updown else Down(channels, self.conv_resample)
 
     def up(self, channels: int) -> nn.Module:
-        return self.block(channels, channels, "up") if self.updown else Up(channels, self.resample_conv)
+        return self.block(channels, channels, "up") if self.resblock_updown else Up(channels, self.conv_resample)
 
 
 class ADM(nn.Module):
     """``net(x [B, C, H, W], c_noise [B], labels [B] or None) -> [B, C, H, W]``; ``outputs`` also has the variance.
 
-    The published networks were told the level as ``250 ln sigma`` or as the number of a step, 0 to 1000.
+    The published networks take as ``c_noise`` either ``250 ln sigma`` or the number of a step, 0 to 1000.
     """
 
-    def __init__(self, plan: ADMConfig):
+    def __init__(self, config: ADMConfig):
         super().__init__()
-        self.plan, wide = plan, 4 * plan.model_channels
-        self.time_embed = nn.Sequential(nn.Linear(plan.model_channels, wide), nn.SiLU(), nn.Linear(wide, wide))
-        if plan.classes:
-            self.label_emb = nn.Embedding(plan.classes, wide)
-        here = plan.at(0)
-        entries, across = [nn.ModuleList([nn.Conv2d(plan.channels, here, 3, padding=1)])], [here]
-        levels = range(len(plan.channel_mult))
+        self.config, embedding = config, 4 * config.model_channels
+        self.time_embed = nn.Sequential(
+            nn.Linear(config.model_channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        )
+        if config.classes:
+            self.label_emb = nn.Embedding(config.classes, embedding)
+        channels = config.channels_at(0)
+        encoder, skips = [Parts([nn.Conv2d(config.channels, channels, 3, padding=1)])], [channels]
+        levels = range(len(config.channel_mult))
         for level in levels:
-            for _ in range(plan.num_blocks):
-                entries.append(nn.ModuleList(plan.stage(here, level)))
-                here = plan.at(level)
-                across.append(here)
+            for _ in range(config.num_blocks):
+                encoder.append(Parts(config.stage(channels, level)))
+                channels = config.channels_at(level)
+                skips.append(channels)
             if level < levels[-1]:
-                entries.append(nn.ModuleList([plan.down(here)]))
-                across.append(here)
-        self.input_blocks = nn.ModuleList(entries)
-        self.middle_block = nn.ModuleList([plan.block(here, here), plan.look(here), plan.block(here, here)])
-        exits = []
+                encoder.append(Parts([config.down(channels)]))
+                skips.append(channels)
+        self.input_blocks = nn.ModuleList(encoder)
+        self.middle_block = Parts(
+            [config.block(channels, channels), config.attention(channels), config.block(channels, channels)]
+        )
+        decoder = []
         for level in reversed(levels):
-            for i in range(plan.num_blocks + 1):
-                parts = plan.stage(here + across.pop(), level, up=True)
-                here = plan.at(level)
-                exits.append(nn.ModuleList([*parts, *([plan.up(here)] if level and i == plan.num_blocks else [])]))
-        self.output_blocks = nn.ModuleList(exits)
-        results = plan.channels * (2 if plan.learn_variance else 1)
-        self.out = nn.Sequential(Norm(here), nn.SiLU(), zero(nn.Conv2d(here, results, 3, padding=1)))
+            for i in range(config.num_blocks + 1):
+                parts = config.stage(channels + skips.pop(), level, up=True)
+                channels = config.channels_at(level)
+                decoder.append(Parts([*parts, *([config.up(channels)] if level and i == config.num_blocks else [])]))
+        self.output_blocks = nn.ModuleList(decoder)
+        outputs = config.channels * (2 if config.learn_variance else 1)
+        self.out = nn.Sequential(Norm(channels), nn.SiLU(), zero(nn.Conv2d(channels, outputs, 3, padding=1)))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.outputs(x, c_noise, labels)[:, : x.shape[1]]
@@ -113,28 +133,30 @@ class ADM(nn.Module):
     def outputs(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """All channels that the network has: with ``learn_variance`` those of the variance come after the first C."""
         embedding = F.silu(self.embed(c_noise, labels))
-        h, across = x.to(self.input_blocks[0][0].weight.dtype), []  # type: ignore[index, union-attr]
+        h, skips = x.to(self.get_parameter("input_blocks.0.0.weight").dtype), []
         for parts in self.input_blocks:
-            h = run_blocks(parts, h, embedding)
-            across.append(h)
-        h = run_blocks(self.middle_block, h, embedding)
+            h = parts(h, embedding)
+            skips.append(h)
+        h = self.middle_block(h, embedding)
         for parts in self.output_blocks:
-            h = run_blocks(parts, torch.cat([h, across.pop()], 1), embedding)
+            h = parts(torch.cat([h, skips.pop()], 1), embedding)
         return self.out(h.to(x.dtype))
 
     def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Level and class, [B, 4 width]; "no class" adds nothing."""
-        embedding = self.time_embed(sinusoidal_embedding(c_noise, self.plan.model_channels))
-        if labels is None or not self.plan.classes:
+        """Noise level and class, [B, 4 model_channels]; "no class" adds nothing."""
+        embedding = self.time_embed(sinusoidal_embedding(c_noise, self.config.model_channels))
+        if labels is None or not self.config.classes:
             return embedding
         return embedding + self.label_emb(labels.clamp(min=0)) * (labels >= 0)[:, None]
 
 
-def run_blocks(parts: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
-    """One entry of a list of blocks; only residual blocks are told level and class."""
-    for part in parts:  # type: ignore[attr-defined]
-        h = part(h, embedding) if isinstance(part, Block) else part(h)
-    return h
+class Parts(nn.ModuleList):
+    """The modules of one entry of the encoder or the decoder; only residual blocks take the embedding."""
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        for part in self:
+            h = part(h, embedding) if isinstance(part, Block) else part(h)
+        return h
 
 
 def to_half(net: ADM) -> ADM:
@@ -146,12 +168,12 @@ def to_half(net: ADM) -> ADM:
     return net
 
 
-def sinusoidal_embedding(c: Tensor, width: int) -> Tensor:
-    """``(cos w_i c, sin w_i c)`` with ``w_i = 10000^(-i / n)``, i = 0 .. n - 1 and n = width / 2, [B] -> [B, width].
+def sinusoidal_embedding(c: Tensor, dim: int) -> Tensor:
+    """``(cos w_i c, sin w_i c)`` with ``w_i = 10000^(-i / n)``, i = 0 .. n - 1 and n = dim / 2, [B] -> [B, dim].
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5, cosines first and without the lowest frequency.
     """
-    n = width // 2
+    n = dim // 2
     frequencies = torch.exp(-math.log(10_000) / n * torch.arange(n, dtype=torch.float32, device=c.device)).to(c)
     angle = c[:, None] * frequencies
     return torch.cat([angle.cos(), angle.sin()], 1)
@@ -161,67 +183,70 @@ def adm(
     shape: tuple[int, ...],
     classes: int,
     *,
-    model_channels: int = 64,
-    channel_mult: tuple[float, ...] | None = None,
-    num_blocks: int = 2,
-    attention: tuple[int, ...] | None = None,
-    heads: int | None = None,
-    heads_upsample: int | None = None,
-    head_width: int = 64,
-    qkv: str = "flash",
-    scale_shift: bool = True,
-    updown: bool = True,
-    resample_conv: bool = True,
-    learn_variance: bool = False,
-    dropout: float = 0.0,
-    half: bool = False,
-) -> nn.Module:
-    """The published U-Net for square images ``shape`` = (C, H, W) whose side is a multiple of 2^(levels - 1).
+    model_channels: ModelChannels = 64,
+    channel_mult: FractionalChannelMult = None,
+    num_blocks: NumBlocks = 2,
+    attn_resolutions: AttnResolutions = None,
+    num_heads: Annotated[int | None, Option("attention heads, in place of num_head_channels", at_least(1))] = None,
+    num_heads_upsample: Annotated[
+        int | None, Option("attention heads of the decoder, where they are others", at_least(1))
+    ] = None,
+    num_head_channels: NumHeadChannels = 64,
+    qkv: Annotated[
+        str,
+        Option(
+            "layout of the weights of queries, keys and values: flash as in OpenAI's consistency models,"
+            " new or legacy as in guided-diffusion",
+            choices=tuple(QKV),
+        ),
+    ] = "flash",
+    use_scale_shift_norm: Annotated[
+        bool, Option("the embedding scales and shifts the second norm, instead of being added before it")
+    ] = True,
+    resblock_updown: Annotated[
+        bool, Option("residual blocks change the resolution, instead of layers of their own")
+    ] = True,
+    conv_resample: Annotated[
+        bool, Option("where such layers do, they convolve, instead of means and repetition alone")
+    ] = True,
+    learn_variance: LearnVariance = False,
+    dropout: Dropout = 0.0,
+    half: Annotated[bool, Option("convolutions in float16, for inference")] = False,
+) -> ADM:
+    """The U-Net of ADM, for square images whose side is a multiple of 2^(levels - 1).
 
-    ``model_channels`` channels times ``channel_mult`` at each level, ``attention`` lists the levels that have it (the
-    middle always does) with ``heads`` heads, on the way up ``heads_upsample`` where those are others, or as many as are
-    ``head_width`` wide; ``qkv`` is how its weights are laid out: "flash" (OpenAI's consistency models), "new" or
-    "legacy" (guided-diffusion). ``scale_shift`` lets the embedding scale and shift the second normalisation instead of
-    being added; ``updown`` resizes in residual blocks instead of in convolutions, or without ``resample_conv`` by means
-    and repetition alone; ``learn_variance`` doubles the outputs, of which the first half is returned; ``half`` keeps
-    the convolutions in float16, for inference.
+    Paper: Dhariwal and Nichol 2021, arXiv 2105.05233, section 3 and appendix A.
+    Use: to train or to read networks as OpenAI published them; the middle always has attention.
+
+    Channels are multiples of 32. What is left out follows from the size: ``channel_mult`` of the published networks,
+    and attention at 32, 16 and 8 pixels.
     """
-    if len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"adm needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
-    channels, side, _ = shape
+    side = shape[-1]
     channel_mult = tuple(channel_mult or CHANNEL_MULT.get(side) or default_channel_mult(side))
-    if attention is None:
-        attention = tuple(level for level in range(len(channel_mult)) if side >> level in ATTN_RESOLUTIONS)
-    stack = (model_channels, channel_mult, num_blocks, tuple(attention))
-    hidden = heads, heads_upsample, head_width, qkv
-    plan = ADMConfig(channels, classes, *stack, *hidden, scale_shift, updown, resample_conv, learn_variance, dropout)
-    check(plan, side)
-    return to_half(ADM(plan)) if half else ADM(plan)
+    stack = model_channels, channel_mult, num_blocks, resolutions("adm", shape, len(channel_mult))
+    attn_resolutions = ATTN_RESOLUTIONS if attn_resolutions is None else tuple(attn_resolutions)
+    heads = num_heads, num_heads_upsample, num_head_channels, qkv
+    flags = use_scale_shift_norm, resblock_updown, conv_resample, learn_variance
+    config = ADMConfig(shape[0], classes, *stack, attn_resolutions, *heads, *flags, dropout)
+    check(config)
+    return to_half(ADM(config)) if half else ADM(config)
 
 
-def check(plan: ADMConfig, side: int) -> None:
+def check(config: ADMConfig) -> None:
     """UsageError for numbers that no such network can have."""
-    multiple = 2 ** (len(plan.channel_mult) - 1)
-    if side % multiple:
-        raise UsageError(
-            f"adm with {len(plan.channel_mult)} levels needs a side that is a multiple of {multiple},"
-            f" and {side} is not",
-            "set backbone.channel_mult=[1,2]",
-        )
-    if plan.qkv not in QKV:
-        raise unknown_name("layout of qkv", plan.qkv, QKV)
-    for level in range(len(plan.channel_mult)):
-        channels = plan.at(level)
+    for level in range(len(config.channel_mult)):
+        channels = config.channels_at(level)
         if channels < 32 or channels % 32:
             raise UsageError(
                 f"adm needs levels of a multiple of 32 channels, and one would have {channels}",
                 "try backbone.model_channels=64",
             )
-        if not (level in plan.attention or level == len(plan.channel_mult) - 1):
+        attends, lowest = config.has_attention(level), level == len(config.channel_mult) - 1
+        if not (attends or lowest):
             continue
-        for heads in (plan.heads, plan.heads_upsample if level in plan.attention else None):
-            if channels % (heads or plan.heads or plan.head_width):
-                cut = f"{heads} heads" if heads else f"heads {plan.head_width} wide"
-                raise UsageError(f"adm cannot cut {channels} channels into {cut}", "try backbone.head_width=32")
-    if plan.heads_upsample and not plan.heads:
-        raise UsageError("heads on the way up are counted only where all are", "set backbone.heads, too")
+        for heads in (config.num_heads, config.num_heads_upsample if attends else None):
+            if channels % (heads or config.num_heads or config.num_head_channels):
+                cut = f"{heads} heads" if heads else f"heads {config.num_head_channels} wide"
+                raise UsageError(f"adm cannot cut {channels} channels into {cut}", "try backbone.num_head_channels=32")
+    if config.num_heads_upsample and not config.num_heads:
+        raise UsageError("num_heads_upsample counts heads only where num_heads does", "set backbone.num_heads, too")

@@ -4,52 +4,67 @@ It differs from OpenAI's in the names, in the order of queries, keys and values,
 Source: Karras et al. 2022, arXiv 2206.00364, table 7; Dhariwal and Nichol 2021, arXiv 2105.05233.
 """
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmtool.backbones.adm import sinusoidal_embedding
-from cmtool.backbones.edm_blocks import Block, BlockOptions, Conv, layer_name, norm, one_hot, resolutions
-from cmtool.backbones.unet import default_channel_mult
+from cmtool.backbones.edm_blocks import Block, BlockOptions, Conv, layer_name, norm, one_hot
+from cmtool.backbones.shared_options import (
+    AttnResolutions,
+    AugmentDim,
+    ChannelMult,
+    Dropout,
+    LearnVariance,
+    ModelChannels,
+    NumBlocks,
+    NumHeadChannels,
+    TargetDim,
+    default_channel_mult,
+    resolutions,
+)
 from cmtool.errors import UsageError
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
 __all__ = ["DhariwalUNet", "dhariwal"]
 
-Levels = tuple[tuple[int, int], ...]
+
+@dataclass(frozen=True)
+class DhariwalUNetConfig:
+    """``levels`` are (side, channels), the finest first; ``attn_resolutions`` holds the sides that have attention."""
+
+    channels: int
+    outputs: int
+    classes: int
+    augment_dim: int
+    target_dim: int
+    model_channels: int
+    levels: tuple[tuple[int, int], ...]
+    num_blocks: int
+    attn_resolutions: tuple[int, ...]
+    options: BlockOptions
 
 
 class DhariwalUNet(nn.Module):
-    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, augment_labels, target) -> [B, C, H, W]``.
+    """``net(x [B, C, H, W], c_noise [B], labels [B], augment_labels [B, A], target [B, T]) -> [B, C, H, W]``."""
 
-    ``augment_labels`` [B, augment_dim] and ``target`` [B, target_dim] may be None.
-
-    ``levels`` are (side, channels), the finest first; ``attention`` holds the sides that have it.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        outputs: int,
-        classes: int,
-        conditions: tuple[int, int],
-        width: int,
-        levels: Levels,
-        blocks: int,
-        attention: tuple[int, ...],
-        style: BlockOptions,
-    ):
+    def __init__(self, config: DhariwalUNetConfig):
         super().__init__()
-        self.width, self.classes, first = width, classes, levels[0][1]
-        augment_dim, target_dim = conditions
-        self.map_augment = nn.Linear(augment_dim, width, bias=False) if augment_dim else None
-        self.map_target = nn.Linear(target_dim, width, bias=False) if target_dim else None
-        self.map_layer0 = nn.Linear(width, style.embedding)
-        self.map_layer1 = nn.Linear(style.embedding, style.embedding)
-        self.map_label = nn.Linear(classes, style.embedding, bias=False) if classes else None
-        self.enc, across = encoder(channels, levels, blocks, attention, style)
-        self.dec = decoder(levels, blocks, attention, across, style)
-        self.out_norm = norm(first, style.eps)
-        self.out_conv = Conv(first, outputs, 3, zero=True)
+        self.config, width, embedding = config, config.model_channels, config.options.embedding
+        first = config.levels[0][1]
+        self.map_augment = nn.Linear(config.augment_dim, width, bias=False) if config.augment_dim else None
+        self.map_target = nn.Linear(config.target_dim, width, bias=False) if config.target_dim else None
+        self.map_layer0 = nn.Linear(width, embedding)
+        self.map_layer1 = nn.Linear(embedding, embedding)
+        self.map_label = nn.Linear(config.classes, embedding, bias=False) if config.classes else None
+        self.enc, skips = encoder(config)
+        self.dec = decoder(config, skips)
+        self.out_norm = norm(first, config.options.eps)
+        self.out_conv = Conv(first, config.outputs, 3, zero=True)
 
     def forward(
         self,
@@ -70,12 +85,12 @@ class DhariwalUNet(nn.Module):
         target: Tensor | None = None,
     ) -> Tensor:
         """All channels that the network has: with ``learn_variance`` those of the variance come after the first C."""
-        embedding, across = self.embed(c_noise, labels, augment_labels, target), []
+        embedding, skips = self.embed(c_noise, labels, augment_labels, target), []
         for name, layer in self.enc.items():
             x = layer(x) if name.endswith("conv") else layer(x, embedding)
-            across.append(x)
+            skips.append(x)
         for name, layer in self.dec.items():
-            x = layer(torch.cat([x, across.pop()], 1) if "block" in name else x, embedding)
+            x = layer(torch.cat([x, skips.pop()], 1) if "block" in name else x, embedding)
         return self.out_conv(F.silu(self.out_norm(x)))
 
     def embed(
@@ -85,51 +100,47 @@ class DhariwalUNet(nn.Module):
         augment_labels: Tensor | None = None,
         target: Tensor | None = None,
     ) -> Tensor:
-        """Noise level, class and what else there is, [B, 4 width]; "no class" adds nothing."""
-        embedding = sinusoidal_embedding(c_noise, self.width)
+        """Noise level, class and the other conditions, [B, embedding]; what is None adds nothing."""
+        embedding = sinusoidal_embedding(c_noise, self.config.model_channels)
         if self.map_augment is not None and augment_labels is not None:
             embedding = embedding + self.map_augment(augment_labels)
         if self.map_target is not None and target is not None:
             embedding = embedding + self.map_target(target)
         embedding = self.map_layer1(F.silu(self.map_layer0(embedding)))
         if self.map_label is not None:
-            embedding = embedding + self.map_label(one_hot(labels, c_noise, self.classes))
+            embedding = embedding + self.map_label(one_hot(labels, c_noise, self.config.classes))
         return F.silu(embedding)
 
 
-def encoder(
-    channels: int, levels: Levels, blocks: int, attention: tuple[int, ...], style: BlockOptions
-) -> tuple[nn.ModuleDict, list[int]]:
-    """The way down, and how many channels each of its layers hands across."""
-    layers, here = nn.ModuleDict(), levels[0][1]
-    across = [here]
-    layers[layer_name(levels[0][0], "conv")] = Conv(channels, here, 3)
-    for level, (side, outputs) in enumerate(levels):
+def encoder(config: DhariwalUNetConfig) -> tuple[nn.ModuleDict, list[int]]:
+    """The layers down to the lowest resolution, and the channels of the skip connections that leave them."""
+    layers, options, (finest, channels) = nn.ModuleDict(), config.options, config.levels[0]
+    skips = [channels]
+    layers[layer_name(finest, "conv")] = Conv(config.channels, channels, 3)
+    for level, (side, outputs) in enumerate(config.levels):
         if level:
-            layers[layer_name(side, "down")] = Block(here, here, style, "down")
-            across.append(here)
-        for i in range(blocks):
-            layers[layer_name(side, f"block{i}")] = Block(here, outputs, style, attention=side in attention)
-            here = outputs
-            across.append(here)
-    return layers, across
+            layers[layer_name(side, "down")] = Block(channels, channels, options, "down")
+            skips.append(channels)
+        for i in range(config.num_blocks):
+            attention = side in config.attn_resolutions
+            layers[layer_name(side, f"block{i}")] = Block(channels, outputs, options, attention=attention)
+            channels = outputs
+            skips.append(channels)
+    return layers, skips
 
 
-def decoder(
-    levels: Levels, blocks: int, attention: tuple[int, ...], across: list[int], style: BlockOptions
-) -> nn.ModuleDict:
-    """The way up, which takes what came across, the last of it first."""
-    layers, (lowest, here), left = nn.ModuleDict(), levels[-1], list(across)
-    layers[layer_name(lowest, "in0")] = Block(here, here, style, attention=True)
-    layers[layer_name(lowest, "in1")] = Block(here, here, style)
-    for side, outputs in reversed(levels):
+def decoder(config: DhariwalUNetConfig, skips: list[int]) -> nn.ModuleDict:
+    """The layers from the lowest resolution up, each of which takes one skip connection, the last first."""
+    layers, options, (lowest, channels), left = nn.ModuleDict(), config.options, config.levels[-1], list(skips)
+    layers[layer_name(lowest, "in0")] = Block(channels, channels, options, attention=True)
+    layers[layer_name(lowest, "in1")] = Block(channels, channels, options)
+    for side, outputs in reversed(config.levels):
         if side != lowest:
-            layers[layer_name(side, "up")] = Block(here, here, style, "up")
-        for i in range(blocks + 1):
-            layers[layer_name(side, f"block{i}")] = Block(
-                here + left.pop(), outputs, style, attention=side in attention
-            )
-            here = outputs
+            layers[layer_name(side, "up")] = Block(channels, channels, options, "up")
+        for i in range(config.num_blocks + 1):
+            inputs, attention = channels + left.pop(), side in config.attn_resolutions
+            layers[layer_name(side, f"block{i}")] = Block(inputs, outputs, options, attention=attention)
+            channels = outputs
     return layers
 
 
@@ -137,36 +148,43 @@ def dhariwal(
     shape: tuple[int, ...],
     classes: int,
     *,
-    model_channels: int = 64,
-    channel_mult: tuple[int, ...] | None = None,
-    num_blocks: int = 2,
-    attention: tuple[int, ...] | None = None,
-    head: int = 64,
-    channel_mult_emb: int = 4,
-    dropout: float = 0.0,
-    augment_dim: int = 0,
-    target_dim: int = 0,
-    learn_variance: bool = False,
-) -> nn.Module:
-    """EDM's ADM for square images ``shape`` = (C, H, W) whose side is a multiple of ``2^(levels - 1)``.
+    model_channels: ModelChannels = 64,
+    channel_mult: ChannelMult = None,
+    num_blocks: NumBlocks = 2,
+    attn_resolutions: AttnResolutions = None,
+    num_head_channels: NumHeadChannels = 64,
+    channel_mult_emb: Annotated[
+        int, Option("numbers of the embedding, in multiples of model_channels", at_least(1))
+    ] = 4,
+    dropout: Dropout = 0.0,
+    augment_dim: AugmentDim = 0,
+    target_dim: TargetDim = 0,
+    learn_variance: LearnVariance = False,
+) -> DhariwalUNet:
+    """EDM's variant of ADM, for square images whose side is a multiple of ``2^(levels - 1)``.
 
-    ``width`` channels times ``mults`` at each level, with ``blocks`` blocks down and one more up; ``attention`` lists
-    the sides that have it, 32 and fewer when left out, in heads of ``head`` channels: levels narrower than a head have
-    none. Level and class become ``channel_mult_emb width`` numbers. ``augment_dim`` numbers may say
-    how a training image was augmented, ``target_dim`` where a step of a flow map ends; ``learn_variance`` doubles the
-    outputs, of which the first half is returned. The published network, of ImageNet at 64 pixels, has width 192, mults
-    1, 2, 3, 4 and 3 blocks.
+    Paper: Karras et al. 2022, arXiv 2206.00364, table 7; Dhariwal and Nichol 2021, arXiv 2105.05233.
+    Use: for the size of ImageNet at 64 pixels; there the published network has ``model_channels`` 192,
+    ``channel_mult`` 1, 2, 3, 4 and ``num_blocks`` 3.
+
+    The decoder has one block more than the encoder at each resolution. Attention is at 32 pixels and below when left
+    out; resolutions of fewer channels than ``num_head_channels`` have none.
     """
     if model_channels % 2:
-        raise UsageError("dhariwal needs an even width", "take a backbone.model_channels that is a multiple of 32")
+        raise UsageError(
+            "dhariwal needs an even number of model_channels", "take a backbone.model_channels that is a multiple of 32"
+        )
     channel_mult = tuple(channel_mult or default_channel_mult(shape[-1]))
-    all_sides = resolutions("dhariwal", shape, len(channel_mult))
-    attention = tuple(side for side in all_sides if side <= 32) if attention is None else tuple(attention)
-    levels = tuple((side, model_channels * mult) for side, mult in zip(all_sides, channel_mult, strict=True))
-    uneven = next((n for side, n in levels if side in attention and n >= head and n % (n // head)), None)
-    if uneven:
-        raise UsageError(f"{uneven} channels cannot be shared by {uneven // head} heads", "set another backbone.head")
-    style = BlockOptions(channel_mult_emb * model_channels, dropout, True, False, 1.0, 1e-5, head)
+    sides = resolutions("dhariwal", shape, len(channel_mult))
+    attended = tuple(n for n in sides if n <= 32) if attn_resolutions is None else tuple(attn_resolutions)
+    levels = tuple((side, model_channels * mult) for side, mult in zip(sides, channel_mult, strict=True))
+    for side, channels in levels:
+        if side in attended and channels >= num_head_channels and channels % (channels // num_head_channels):
+            heads = channels // num_head_channels
+            raise UsageError(
+                f"{channels} channels cannot be shared by {heads} heads", "set another backbone.num_head_channels"
+            )
+    options = BlockOptions(channel_mult_emb * model_channels, dropout, True, False, 1.0, 1e-5, num_head_channels)
     outputs = shape[0] * (2 if learn_variance else 1)
-    conditions = (augment_dim, target_dim)
-    return DhariwalUNet(shape[0], outputs, classes, conditions, model_channels, levels, num_blocks, attention, style)
+    stack = model_channels, levels, num_blocks, attended, options
+    return DhariwalUNet(DhariwalUNetConfig(shape[0], outputs, classes, augment_dim, target_dim, *stack))

@@ -6,29 +6,40 @@ Source: Karras et al. 2024, arXiv 2312.02696, config G.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmtool.backbones.magnitude import Conv, Fourier, blend, join, resize, silu, unit
+from cmtool.backbones.shared_options import (
+    AttnResolutions,
+    ChannelMult,
+    Dropout,
+    ModelChannels,
+    NumBlocks,
+    NumHeadChannels,
+    resolutions,
+)
 from cmtool.errors import UsageError
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least, between, positive
 
 __all__ = ["EDM2", "edm2"]
 
-Levels = list[tuple[int, int]]
-
 
 @dataclass(frozen=True)
-class Style:
+class BlockOptions:
     """What all blocks of a network have in common.
 
-    The residual path has the share ``res_balance``, attention ``attn_balance``, what comes across ``concat_balance``
-    and the class ``label_balance``; no activation leaves a block louder than ``clip_act``, if that is given. Levels of
-    more than ``dropout_res`` positions a side, if that is given, have no dropout.
+    The residual path has the share ``res_balance``, attention ``attn_balance``, skip connections ``concat_balance``
+    and the class ``label_balance``; activations are clipped to ``clip_act``, if that is given. Resolutions above
+    ``dropout_res``, if that is given, have no dropout.
     """
 
-    head: int
+    embedding: int
+    num_head_channels: int
     dropout: float
     label_balance: float
     concat_balance: float
@@ -37,145 +48,145 @@ class Style:
     clip_act: float | None
     dropout_res: int | None = None
 
-    def at(self, side: int) -> "Style":
+    def at(self, side: int) -> "BlockOptions":
         return replace(self, dropout=0.0) if self.dropout_res and side > self.dropout_res else self
 
 
 class Block(nn.Module):
     """Two convolutions beside the main path, the first one's channels scaled by the embedding; attention where asked.
 
-    On the way down (``scale`` 0.5 or 1) pixels are first brought to length 1; on the way up (``up``) they are not.
+    In the encoder (``scale`` 0.5 or 1) pixels are first brought to length 1; in the decoder (``up``) they are not.
     """
 
     def __init__(
         self,
         inputs: int,
         outputs: int,
-        embedding: int,
-        style: Style,
+        options: BlockOptions,
         scale: float = 1.0,
         up: bool = False,
         attention: bool = False,
     ):
         super().__init__()
-        self.scale, self.up, self.style = scale, up, style
-        self.heads = heads(outputs, style.head) if attention else 0
+        self.scale, self.up, self.options = scale, up, options
+        self.num_heads = num_heads(outputs, options.num_head_channels) if attention else 0
         self.emb_gain = nn.Parameter(torch.zeros([]))
         self.conv_res0 = Conv(inputs if up else outputs, outputs, 3)
-        self.emb_linear = Conv(embedding, outputs)
+        self.emb_linear = Conv(options.embedding, outputs)
         self.conv_res1 = Conv(outputs, outputs, 3)
         self.conv_skip = Conv(inputs, outputs, 1) if inputs != outputs else None
-        self.attn_qkv = Conv(outputs, 3 * outputs, 1) if self.heads else None
-        self.attn_proj = Conv(outputs, outputs, 1) if self.heads else None
+        self.attn_qkv = Conv(outputs, 3 * outputs, 1) if self.num_heads else None
+        self.attn_proj = Conv(outputs, outputs, 1) if self.num_heads else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         x = resize(x, self.scale)
         if not self.up:
-            x = unit(self._fit(x), 1)
+            x = unit(self._project(x), 1)
         h = self.conv_res0(silu(x))
         h = silu(h * (1 + self.emb_linear(embedding, self.emb_gain))[:, :, None, None])
-        h = self.conv_res1(F.dropout(h, self.style.dropout, self.training))
-        x = self._attend(blend(self._fit(x) if self.up else x, h, self.style.res_balance))
-        loudest = self.style.clip_act
-        return x if loudest is None else x.clamp(-loudest, loudest)
+        h = self.conv_res1(F.dropout(h, self.options.dropout, self.training))
+        x = self._attend(blend(self._project(x) if self.up else x, h, self.options.res_balance))
+        clip = self.options.clip_act
+        return x if clip is None else x.clamp(-clip, clip)
 
-    def _fit(self, x: Tensor) -> Tensor:
+    def _project(self, x: Tensor) -> Tensor:
         return self.conv_skip(x) if self.conv_skip else x
 
     def _attend(self, x: Tensor) -> Tensor:
-        """Attention by cosines: queries, keys and values have length 1 for each head (ibid., section 2.2)."""
+        """Cosine attention: queries, keys and values have length 1 for each head (ibid., section 2.2)."""
         if not (self.attn_qkv and self.attn_proj):
             return x
-        parts = self.attn_qkv(x).flatten(2).unflatten(1, (self.heads, -1, 3))  # [B, heads, d, 3, N]
+        parts = self.attn_qkv(x).flatten(2).unflatten(1, (self.num_heads, -1, 3))  # [B, heads, d, 3, N]
         q, k, v = unit(parts, 2).unbind(3)
         weights = torch.softmax(q.transpose(-1, -2) @ k / math.sqrt(q.shape[-2]), -1)
-        found = self.attn_proj((v @ weights.transpose(-1, -2)).flatten(1, 2).view_as(x))
-        return blend(x, found, self.style.attn_balance)
+        out = self.attn_proj((v @ weights.transpose(-1, -2)).flatten(1, 2).view_as(x))
+        return blend(x, out, self.options.attn_balance)
+
+
+@dataclass(frozen=True)
+class EDM2Config:
+    """``levels`` are (side, channels), the finest first; ``attn_resolutions`` holds the sides that have attention.
+
+    The noise level enters as ``noise_channels`` cosines.
+    """
+
+    channels: int
+    classes: int
+    levels: list[tuple[int, int]]
+    num_blocks: int
+    attn_resolutions: tuple[int, ...]
+    noise_channels: int
+    options: BlockOptions
 
 
 class EDM2(nn.Module):
-    """Down through the levels, up again, with a connection across at each block and each step down.
+    """``net(x [B, C, H, W], c_noise [B], labels [B] or None) -> [B, C, H, W]``."""
 
-    ``levels`` are (side, channels), the finest first; ``attention`` holds the sides that have it; the noise level
-    enters as ``waves`` cosines and becomes an embedding of ``wide`` numbers.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        classes: int,
-        levels: Levels,
-        blocks: int,
-        attention: tuple[int, ...],
-        waves: int,
-        wide: int,
-        style: Style,
-    ):
+    def __init__(self, config: EDM2Config):
         super().__init__()
-        self.classes, self.style = classes, style
+        self.config, embedding = config, config.options.embedding
         self.out_gain = nn.Parameter(torch.zeros([]))
-        self.emb_fourier = Fourier(waves)
-        self.emb_noise = Conv(waves, wide)
-        self.emb_label = Conv(classes, wide) if classes else None
-        self.enc, across = encoder(channels, levels, blocks, attention, wide, style)
-        self.dec = decoder(levels, blocks, attention, across, wide, style)
-        self.out_conv = Conv(levels[0][1], channels, 3)
+        self.emb_fourier = Fourier(config.noise_channels)
+        self.emb_noise = Conv(config.noise_channels, embedding)
+        self.emb_label = Conv(config.classes, embedding) if config.classes else None
+        self.enc, skips = encoder(config)
+        self.dec = decoder(config, skips)
+        self.out_conv = Conv(config.levels[0][1], config.channels, 3)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        embedding = self._embedded(c_noise, labels)
+        embedding, concat_balance = self.embed(c_noise, labels), self.config.options.concat_balance
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1)  # a channel of ones stands in for the biases
-        across: list[Tensor] = []
+        skips: list[Tensor] = []
         for name, layer in self.enc.items():
             x = layer(x) if name.endswith("conv") else layer(x, embedding)
-            across.append(x)
+            skips.append(x)
         for name, layer in self.dec.items():
-            x = layer(join(x, across.pop(), self.style.concat_balance) if "block" in name else x, embedding)
+            x = layer(join(x, skips.pop(), concat_balance) if "block" in name else x, embedding)
         return self.out_conv(x, self.out_gain)
 
-    def _embedded(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        embedding = self.emb_noise(self.emb_fourier(c_noise))
+    def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        """Noise level and class, [B, embedding]."""
+        embedding, classes = self.emb_noise(self.emb_fourier(c_noise)), self.config.classes
         if self.emb_label is not None:
             labels = torch.full_like(c_noise, -1) if labels is None else labels
-            rows = (labels[:, None] == torch.arange(self.classes, device=labels.device)).to(embedding)
-            embedding = blend(embedding, self.emb_label(rows * math.sqrt(self.classes)), self.style.label_balance)
+            rows = (labels[:, None] == torch.arange(classes, device=labels.device)).to(embedding)
+            label_balance = self.config.options.label_balance
+            embedding = blend(embedding, self.emb_label(rows * math.sqrt(classes)), label_balance)
         return silu(embedding)
 
 
-def encoder(
-    channels: int, levels: Levels, blocks: int, attention: tuple[int, ...], wide: int, style: Style
-) -> tuple[nn.ModuleDict, list[int]]:
-    """The way down, and how many channels each of its layers hands across."""
-    layers, here = nn.ModuleDict(), levels[0][1]
-    across = [here]
-    layers[layer_name(levels[0][0], "conv")] = Conv(channels + 1, here, 3)
-    for level, (side, outputs) in enumerate(levels):
+def encoder(config: EDM2Config) -> tuple[nn.ModuleDict, list[int]]:
+    """The layers down to the lowest resolution, and the channels of the skip connections that leave them."""
+    layers, (finest, channels) = nn.ModuleDict(), config.levels[0]
+    skips = [channels]
+    layers[layer_name(finest, "conv")] = Conv(config.channels + 1, channels, 3)
+    for level, (side, outputs) in enumerate(config.levels):
+        options = config.options.at(side)
         if level:
-            layers[layer_name(side, "down")] = Block(here, here, wide, style.at(side), 0.5)
-            across.append(here)
-        for i in range(blocks):
-            looks = side in attention
-            layers[layer_name(side, f"block{i}")] = Block(here, outputs, wide, style.at(side), attention=looks)
-            here = outputs
-            across.append(here)
-    return layers, across
+            layers[layer_name(side, "down")] = Block(channels, channels, options, 0.5)
+            skips.append(channels)
+        for i in range(config.num_blocks):
+            attention = side in config.attn_resolutions
+            layers[layer_name(side, f"block{i}")] = Block(channels, outputs, options, attention=attention)
+            channels = outputs
+            skips.append(channels)
+    return layers, skips
 
 
-def decoder(
-    levels: Levels, blocks: int, attention: tuple[int, ...], across: list[int], wide: int, style: Style
-) -> nn.ModuleDict:
-    """The way up, which takes what came across, the last of it first."""
-    layers, (lowest, here), left = nn.ModuleDict(), levels[-1], list(across)
-    layers[layer_name(lowest, "in0")] = Block(here, here, wide, style.at(lowest), up=True, attention=True)
-    layers[layer_name(lowest, "in1")] = Block(here, here, wide, style.at(lowest), up=True)
-    for side, outputs in reversed(levels):
+def decoder(config: EDM2Config, skips: list[int]) -> nn.ModuleDict:
+    """The layers from the lowest resolution up, each of which takes one skip connection, the last first."""
+    layers, (lowest, channels), left = nn.ModuleDict(), config.levels[-1], list(skips)
+    options = config.options.at(lowest)
+    layers[layer_name(lowest, "in0")] = Block(channels, channels, options, up=True, attention=True)
+    layers[layer_name(lowest, "in1")] = Block(channels, channels, options, up=True)
+    for side, outputs in reversed(config.levels):
+        options = config.options.at(side)
         if side != lowest:
-            layers[layer_name(side, "up")] = Block(here, here, wide, style.at(side), 2.0, up=True)
-        for i in range(blocks + 1):
-            inputs, looks = here + left.pop(), side in attention
-            layers[layer_name(side, f"block{i}")] = Block(
-                inputs, outputs, wide, style.at(side), up=True, attention=looks
-            )
-            here = outputs
+            layers[layer_name(side, "up")] = Block(channels, channels, options, 2.0, up=True)
+        for i in range(config.num_blocks + 1):
+            inputs, attention = channels + left.pop(), side in config.attn_resolutions
+            layers[layer_name(side, f"block{i}")] = Block(inputs, outputs, options, up=True, attention=attention)
+            channels = outputs
     return layers
 
 
@@ -183,69 +194,67 @@ def layer_name(side: int, what: str) -> str:
     return f"{side}x{side}_{what}"
 
 
-def heads(channels: int, head: int) -> int:
-    """How many heads of about ``head`` channels, 0 where not one fits; UsageError when they cannot be of one size."""
-    n = channels // head
+def num_heads(channels: int, num_head_channels: int) -> int:
+    """How many heads of about so many channels, 0 where not one fits; UsageError when they cannot be of one size."""
+    n = channels // num_head_channels
     if n and channels % n:
         raise UsageError(
-            f"{channels} channels cannot be shared by {n} heads", "take a width that is a multiple of backbone.head"
+            f"{channels} channels cannot be shared by {n} heads",
+            "take backbone.model_channels that are a multiple of backbone.num_head_channels",
         )
     return n
+
+
+SHARE = between(0, 1)
 
 
 def edm2(
     shape: tuple[int, ...],
     classes: int,
     *,
-    model_channels: int = 64,
-    channel_mult: tuple[int, ...] | None = None,
-    num_blocks: int = 2,
-    attention: tuple[int, ...] | None = None,
-    head: int = 64,
-    channel_mult_noise: int | None = None,
-    channel_mult_emb: int | None = None,
-    label_balance: float = 0.5,
-    concat_balance: float = 0.5,
-    res_balance: float = 0.3,
-    attn_balance: float = 0.3,
-    clip_act: float | None = 256.0,
-    dropout: float = 0.0,
-    dropout_res: int | None = None,
-) -> nn.Module:
-    """EDM2's U-Net for square images ``shape`` = (C, H, W) whose side is a multiple of ``2^(levels - 1)``.
+    model_channels: ModelChannels = 64,
+    channel_mult: ChannelMult = None,
+    num_blocks: NumBlocks = 2,
+    attn_resolutions: AttnResolutions = None,
+    num_head_channels: NumHeadChannels = 64,
+    channel_mult_noise: Annotated[
+        int | None, Option("cosines of the noise level, in multiples of model_channels", at_least(1))
+    ] = None,
+    channel_mult_emb: Annotated[
+        int | None, Option("numbers of the embedding, in multiples of model_channels", at_least(1))
+    ] = None,
+    label_balance: Annotated[float, Option("share of the class in the embedding", SHARE)] = 0.5,
+    concat_balance: Annotated[float, Option("share of the skip connections in what they join", SHARE)] = 0.5,
+    res_balance: Annotated[float, Option("share of the residual path of a block", SHARE)] = 0.3,
+    attn_balance: Annotated[float, Option("share of attention", SHARE)] = 0.3,
+    clip_act: Annotated[float | None, Option("bound of activations", positive())] = 256.0,
+    dropout: Dropout = 0.0,
+    dropout_res: Annotated[int | None, Option("resolution above which nothing is dropped", at_least(0))] = None,
+) -> EDM2:
+    """EDM2's U-Net, for square images whose side is a multiple of ``2^(levels - 1)``.
 
-    ``width`` channels at the first level, times ``mults`` at each: 1, 2, 3, 4 as published, or fewer where a level
-    would have less than 4 positions a side. ``attention`` lists the sides, in positions, of the levels that have it: 16
-    and fewer when left out, in heads of ``head`` channels: levels narrower than a head have none. The noise level
-    enters as ``channel_mult_noise`` and is embedded as ``channel_mult_emb`` times ``width`` numbers, or as many as the
-    first and the widest level have channels. The balances are the shares of the class in the embedding, of what comes
-    across, of the residual path and of attention; ``clip_act`` bounds activations. Levels of more than ``dropout_res``
-    positions a side have no ``dropout``. The published networks have 3 ``blocks`` a level.
+    Paper: Karras et al. 2024, arXiv 2312.02696, config G.
+    Use: for the methods ``sct`` and ``scd`` at scale, and with post-hoc EMA; the published networks have
+    ``num_blocks`` 3.
+
+    What is left out is as published: ``channel_mult`` 1, 2, 3, 4, or fewer where a resolution would have less than 4
+    positions a side; attention at 16 pixels and below, where resolutions of fewer channels than ``num_head_channels``
+    have none; as many cosines of the noise level as the first resolution has channels, and as many numbers of the
+    embedding as the widest has.
     """
-    if len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"edm2 needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
-    channels, side, _ = shape
-    channel_mult = tuple(channel_mult or default_channel_mult(side))
-    multiple = 2 ** (len(channel_mult) - 1)
-    if side % multiple:
-        raise UsageError(
-            f"edm2 with {len(channel_mult)} levels needs a side that is a multiple of {multiple}, and {side} is not",
-            f"resize the images to {max(side // multiple, 1) * multiple}, or set backbone.channel_mult=[1,2]",
-        )
-    if attention is None:
-        attention = tuple(side >> level for level in range(len(channel_mult)) if side >> level <= 16)
-    levels = [(side >> level, model_channels * mult) for level, mult in enumerate(channel_mult)]
-    waves = model_channels * channel_mult_noise if channel_mult_noise else levels[0][1]
-    wide = model_channels * channel_mult_emb if channel_mult_emb else max(channels for _, channels in levels)
-    shares = (label_balance, concat_balance, res_balance, attn_balance)
-    if not all(0 <= share <= 1 for share in shares):
-        raise UsageError(f"the balances of edm2 lie between 0 and 1, and these are {', '.join(map(str, shares))}")
-    style = Style(head, dropout, *shares, clip_act, dropout_res)
-    return EDM2(channels, classes, levels, num_blocks, tuple(attention), waves, wide, style)
+    channel_mult = tuple(channel_mult or default_channel_mult(shape[-1]))
+    sides = resolutions("edm2", shape, len(channel_mult))
+    attended = tuple(n for n in sides if n <= 16) if attn_resolutions is None else tuple(attn_resolutions)
+    levels = [(side, model_channels * mult) for side, mult in zip(sides, channel_mult, strict=True)]
+    noise = model_channels * channel_mult_noise if channel_mult_noise else levels[0][1]
+    embedding = model_channels * channel_mult_emb if channel_mult_emb else max(channels for _, channels in levels)
+    balances = (label_balance, concat_balance, res_balance, attn_balance)
+    options = BlockOptions(embedding, num_head_channels, dropout, *balances, clip_act, dropout_res)
+    return EDM2(EDM2Config(shape[0], classes, levels, num_blocks, attended, noise, options))
 
 
 def default_channel_mult(side: int) -> tuple[int, ...]:
-    """1, 2, 3, 4: a level for every halving that leaves at least 4 positions a side, 4 at the most."""
+    """1, 2, 3, 4: a resolution for every halving that leaves at least 4 positions a side, 4 at the most."""
     mults = [1]
     while side % 2 == 0 and side // 2 >= 4 and len(mults) < 4:
         side, mults = side // 2, [*mults, len(mults) + 1]

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from cmtool.errors import UsageError
 
-__all__ = ["Block", "BlockOptions", "Conv", "layer_name", "norm", "one_hot", "resolutions"]
+__all__ = ["Block", "BlockOptions", "Conv", "layer_name", "norm", "one_hot"]
 
 
 class Conv(nn.Module):
     """A convolution of ``kernel`` 1 or 3, or with 0 none, that may bring images to half or twice their side.
 
     ``resize`` is "down", "up" or "". Sides change by a filter, the outer product of ``taps`` with itself, of sum 1
-    (of sum 4 on the way up, where zeros stand between the pixels), before the convolution or, if ``late``, after it.
+    (of sum 4 for "up", where zeros stand between the pixels), before the convolution or, if ``late``, after it.
     """
 
     resample_filter: Tensor
@@ -45,15 +45,15 @@ class Conv(nn.Module):
             self.register_buffer("resample_filter", (torch.outer(line, line) / line.sum() ** 2)[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        around = (self.resample_filter.shape[-1] - 1) // 2 if self.resize else 0
+        border = (self.resample_filter.shape[-1] - 1) // 2 if self.resize else 0
         if self.late:
-            return self._resized(self._convolved(x, self.pad + around), 0)
-        return self._convolved(self._resized(x, around), self.pad)
+            return self._resample(self._convolve(x, self.pad + border), 0)
+        return self._convolve(self._resample(x, border), self.pad)
 
-    def _convolved(self, x: Tensor, pad: int) -> Tensor:
+    def _convolve(self, x: Tensor, pad: int) -> Tensor:
         return x if self.weight is None else F.conv2d(x, self.weight, self.bias, padding=pad)
 
-    def _resized(self, x: Tensor, pad: int) -> Tensor:
+    def _resample(self, x: Tensor, pad: int) -> Tensor:
         """Every channel by itself."""
         if not self.resize:
             return x
@@ -68,59 +68,61 @@ class Conv(nn.Module):
 class BlockOptions:
     """What all blocks of a network have in common.
 
-    The ``embedding`` [B, embedding] scales and shifts the second norm if ``modulates``, and is else added before it.
-    Where the side changes, the way around has a convolution of its own if ``projects``. Sums of two ways are multiplied
-    by ``scale``. Attention has heads of ``head`` channels, or a single one if that is None.
+    The embedding [B, ``embedding``] scales and shifts the second norm if ``adaptive_scale``, and is else added before
+    it. Where the side changes, the skip connection has a convolution if ``resample_proj``. The sum of the two paths is
+    multiplied by ``skip_scale``. Attention has heads of ``num_head_channels``, or a single head if that is None.
     """
 
     embedding: int
     dropout: float
-    modulates: bool
-    projects: bool
-    scale: float
+    adaptive_scale: bool
+    resample_proj: bool
+    skip_scale: float
     eps: float
-    head: int | None
-    taps: tuple[float, ...] = (1.0, 1.0)
+    num_head_channels: int | None
+    resample_filter: tuple[float, ...] = (1.0, 1.0)
 
-    def heads(self, channels: int) -> int:
+    def num_heads(self, channels: int) -> int:
         """0, which is no attention, where not even one head fits."""
-        return 1 if self.head is None else channels // self.head
+        return 1 if self.num_head_channels is None else channels // self.num_head_channels
 
 
 class Block(nn.Module):
-    """Two convolutions and a way around them, at one side or to the next, and attention where asked."""
+    """Two convolutions and a skip connection, at one side or to the next, and attention where asked."""
 
-    def __init__(self, inputs: int, outputs: int, style: BlockOptions, resize: str = "", attention: bool = False):
+    def __init__(self, inputs: int, outputs: int, options: BlockOptions, resize: str = "", attention: bool = False):
         super().__init__()
-        self.style, self.inputs, self.heads = style, inputs, style.heads(outputs) if attention else 0
-        self.norm0 = norm(inputs, style.eps)
-        self.conv0 = Conv(inputs, outputs, 3, resize, style.taps)
-        self.affine = nn.Linear(style.embedding, outputs * (2 if style.modulates else 1))
-        self.norm1 = norm(outputs, style.eps)
+        self.options, self.num_heads = options, options.num_heads(outputs) if attention else 0
+        self.norm0 = norm(inputs, options.eps)
+        self.conv0 = Conv(inputs, outputs, 3, resize, options.resample_filter)
+        self.affine = nn.Linear(options.embedding, outputs * (2 if options.adaptive_scale else 1))
+        self.norm1 = norm(outputs, options.eps)
         self.conv1 = Conv(outputs, outputs, 3, zero=True)
-        convolves = inputs != outputs or (bool(resize) and style.projects)
-        straight = not (convolves or resize)
-        self.skip = nn.Identity() if straight else Conv(inputs, outputs, 1 if convolves else 0, resize, style.taps)
-        if self.heads:
-            self.norm2 = norm(outputs, style.eps)
+        convolves = inputs != outputs or (bool(resize) and options.resample_proj)
+        identity = not (convolves or resize)
+        self.skip = (
+            nn.Identity() if identity else Conv(inputs, outputs, 1 if convolves else 0, resize, options.resample_filter)
+        )
+        if self.num_heads:
+            self.norm2 = norm(outputs, options.eps)
             self.qkv = Conv(outputs, 3 * outputs, 1)
             self.proj = Conv(outputs, outputs, 1, zero=True)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv0(F.silu(self.norm0(x)))
-        told = self.affine(embedding)[:, :, None, None]
-        if self.style.modulates:
-            scale, shift = told.chunk(2, 1)
+        conditioning = self.affine(embedding)[:, :, None, None]
+        if self.options.adaptive_scale:
+            scale, shift = conditioning.chunk(2, 1)
             h = self.norm1(h) * (1 + scale) + shift
         else:
-            h = self.norm1(h + told)
-        h = self.conv1(F.dropout(F.silu(h), self.style.dropout, self.training))
-        x = (self.skip(x) + h) * self.style.scale
-        return (x + self._looked(x)) * self.style.scale if self.heads else x
+            h = self.norm1(h + conditioning)
+        h = self.conv1(F.dropout(F.silu(h), self.options.dropout, self.training))
+        x = (self.skip(x) + h) * self.options.skip_scale
+        return (x + self._attend(x)) * self.options.skip_scale if self.num_heads else x
 
-    def _looked(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor) -> Tensor:
         """Attention, written out, since the fused kernels have no forward-mode derivative."""
-        parts = self.qkv(self.norm2(x)).flatten(2).unflatten(1, (self.heads, -1, 3))  # [B, heads, d, 3, N]
+        parts = self.qkv(self.norm2(x)).flatten(2).unflatten(1, (self.num_heads, -1, 3))  # [B, heads, d, 3, N]
         q, k, v = parts.unbind(3)
         weights = torch.softmax(q.transpose(-1, -2) @ k / math.sqrt(q.shape[-2]), -1)
         return self.proj((v @ weights.transpose(-1, -2)).flatten(1, 2).view_as(x))
@@ -145,16 +147,3 @@ def one_hot(labels: Tensor | None, c_noise: Tensor, classes: int) -> Tensor:
 
 def layer_name(side: int, what: str) -> str:
     return f"{side}x{side}_{what}"
-
-
-def resolutions(what: str, shape: tuple[int, ...], levels: int) -> tuple[int, ...]:
-    """The side of the image at each level; UsageError when it cannot be halved so often, or is no square."""
-    if len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"{what} needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
-    side, multiple = shape[1], 2 ** (levels - 1)
-    if side % multiple:
-        raise UsageError(
-            f"{what} with {levels} levels needs a side that is a multiple of {multiple}, and {side} is not",
-            f"resize the images to {max(side // multiple, 1) * multiple}, or set backbone.channel_mult=[1,2]",
-        )
-    return tuple(side >> level for level in range(levels))

@@ -1,12 +1,18 @@
-"""A residual multilayer perceptron for points, and for anything small enough to be flattened."""
+"""A residual multilayer perceptron for points, and for anything small enough to be flattened.
+
+Modules keep the names that their weights have in checkpoints.
+"""
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmtool.errors import UsageError
+from cmtool.backbones.shared_options import AugmentDim, Dropout, TargetDim
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
 __all__ = ["MLP", "SinusoidalEmbedding", "mlp"]
 
@@ -31,7 +37,7 @@ class SinusoidalEmbedding(nn.Module):
 
 
 def rows(labels: Tensor | None, n: int, table: nn.Embedding) -> Tensor:
-    """The rows of an embedding table whose last one is "no class", asked for by -1 or by None."""
+    """The indices of rows of an embedding table whose last row is "no class", which is -1 or None here."""
     none = table.num_embeddings - 1
     if labels is None:
         return torch.full((n,), none, device=table.weight.device)
@@ -39,12 +45,12 @@ def rows(labels: Tensor | None, n: int, table: nn.Embedding) -> Tensor:
 
 
 class Block(nn.Module):
-    """``h + W_2 drop(silu((1 + a) W_1 h + b))`` with ``a, b`` linear in the embedding of level and label."""
+    """``h + W_2 drop(silu((1 + a) W_1 h + b))`` with ``a, b`` linear in the embedding of noise level and label."""
 
-    def __init__(self, width: int, dropout: float):
+    def __init__(self, hidden_dim: int, dropout: float):
         super().__init__()
-        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
-        self.modulate = nn.Linear(width, 2 * width)
+        self.first, self.second = nn.Linear(hidden_dim, hidden_dim), nn.Linear(hidden_dim, hidden_dim)
+        self.modulate = nn.Linear(hidden_dim, 2 * hidden_dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
@@ -53,34 +59,33 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """``net(x [B, *shape], c_noise [B], labels [B] or None) -> [B, *shape]``; it starts as the zero function.
+    """``net(x [B, *shape], c_noise [B], labels [B], augment_labels [B, A], target [B, T]) -> like x``.
 
-    ``augment_labels`` [B, A] say how a training image was augmented, ``target`` [B, T] to which noise level a step of a
-    flow map leads; none are as good as zeros. ``conditions`` are the numbers A and T.
+    It starts as the zero function. ``conditions`` are the numbers A and T; of these None is as good as zeros.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         classes: int,
-        width: int,
+        hidden_dim: int,
         depth: int,
         dropout: float,
         conditions: tuple[int, int] = (0, 0),
     ):
         super().__init__()
-        size, waves, (augment_dim, target_dim) = math.prod(shape), 8, conditions
-        self.waves = SinusoidalEmbedding(waves)
-        self.level = nn.Sequential(nn.Linear(2 * waves, width), nn.SiLU(), nn.Linear(width, width))
-        self.label = nn.Embedding(classes + 1, width) if classes else None  # the last row is "no class"
-        self.map_augment = nn.Linear(augment_dim, width, bias=False) if augment_dim else None
-        self.map_target = nn.Linear(target_dim, width, bias=False) if target_dim else None
-        self.enter = nn.Linear(size, width)
-        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
-        self.leave = nn.Linear(width, size)
-        for condition in (self.map_augment, self.map_target):
-            if condition:
-                nn.init.zeros_(condition.weight)
+        size, frequencies, dim, (augment_dim, target_dim) = math.prod(shape), 8, hidden_dim, conditions
+        self.waves = SinusoidalEmbedding(frequencies)
+        self.level = nn.Sequential(nn.Linear(2 * frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.label = nn.Embedding(classes + 1, dim) if classes else None  # the last row is "no class"
+        self.map_augment = nn.Linear(augment_dim, dim, bias=False) if augment_dim else None
+        self.map_target = nn.Linear(target_dim, dim, bias=False) if target_dim else None
+        self.enter = nn.Linear(size, dim)
+        self.blocks = nn.ModuleList(Block(dim, dropout) for _ in range(depth))
+        self.leave = nn.Linear(dim, size)
+        for layer in (self.map_augment, self.map_target):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -95,9 +100,9 @@ class MLP(nn.Module):
         embedding = self.level(self.waves(c_noise))
         if self.label:
             embedding = embedding + self.label(rows(labels, len(x), self.label))
-        if self.map_augment and augment_labels is not None:
+        if self.map_augment is not None and augment_labels is not None:
             embedding = embedding + self.map_augment(augment_labels)
-        if self.map_target and target is not None:
+        if self.map_target is not None and target is not None:
             embedding = embedding + self.map_target(target)
         embedding = F.silu(embedding)
         h = self.enter(x.flatten(1))
@@ -110,16 +115,15 @@ def mlp(
     shape: tuple[int, ...],
     classes: int,
     *,
-    width: int = 128,
-    depth: int = 3,
-    dropout: float = 0.0,
-    augment_dim: int = 0,
-    target_dim: int = 0,
-) -> nn.Module:
-    """A residual MLP of ``depth`` blocks for points ``(D,)``, and for images of any shape, which it flattens.
+    hidden_dim: Annotated[int, Option("features of every layer", at_least(1, 1 << 20))] = 128,
+    depth: Annotated[int, Option("residual blocks", at_least(1, 1000))] = 3,
+    dropout: Dropout = 0.0,
+    augment_dim: AugmentDim = 0,
+    target_dim: TargetDim = 0,
+) -> MLP:
+    """A residual multilayer perceptron for points (D,), and for images of any shape, which it flattens.
 
-    ``augment_dim`` numbers may say how a training image was augmented, ``target_dim`` where a step of a flow map ends.
+    Formula: ``h <- h + W_2 silu((1 + a) W_1 h + b)`` in each block, ``a, b`` linear in the embedding
+    Use: for data that are points; for images only where they are tiny.
     """
-    if width < 1 or depth < 1 or not 0 <= dropout < 1:
-        raise UsageError("mlp needs a width and a depth of 1 or more, and a dropout from 0 to below 1")
-    return MLP(tuple(shape), classes, width, depth, dropout, (augment_dim, target_dim))
+    return MLP(tuple(shape), classes, hidden_dim, depth, dropout, (augment_dim, target_dim))

@@ -1,12 +1,12 @@
 """NCSN++, DDPM++ and DDPM as score_sde trained them, under the names of its weights.
 
-What the files of score_sde call the output is divided by sigma in its VE networks; here that is left to the
-preconditioning, which would multiply it back. Source: Song et al. 2021, arXiv 2011.13456, appendix H.
+The output of score_sde's VE networks is divided by sigma; here that is left to the preconditioning, which would
+multiply it back. Source: Song et al. 2021, arXiv 2011.13456, appendix H.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -22,225 +22,247 @@ from cmtool.backbones.ncsnpp_blocks import (
     linear,
     resample,
 )
-from cmtool.backbones.ncsnpp_config import CHOICES, NCSNppConfig, make_config
-from cmtool.errors import UsageError, unknown_name
+from cmtool.backbones.ncsnpp_config import NCSNppConfig, Stack
+from cmtool.backbones.shared_options import AttnResolutions, ChannelMult, Dropout, ModelChannels, NumBlocks
+from cmtool.errors import UsageError
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import Check
 
 __all__ = ["NCSNpp", "ddpm", "ddpmpp", "ncsnpp", "sinusoidal_embedding"]
+
+Nonlinearity = Annotated[str, Option("nonlinearity of all layers", choices=tuple(NONLINEARITIES))]
+NoiseConditional = Annotated[bool, Option("the network takes the noise level and the class")]
 
 
 class NCSNpp(nn.Module):
     """``net(x [B, C, H, W], c_noise [B], labels [B] or None) -> [B, C, H, W]``.
 
-    The modules stand in one list, in the order in which they are used. What resizes the image beside the blocks by
-    the filter alone is no member of it. The published networks know no classes.
+    The modules stand in one list, in the order in which they are used. Where the image enters at lower resolutions by
+    a filter alone, that is no member of it. The published networks know no classes.
     """
 
-    def __init__(self, plan: NCSNppConfig):
+    def __init__(self, config: NCSNppConfig):
         super().__init__()
-        self.plan, wide = plan, plan.style.embedding
-        fourier = plan.embedding == "fourier"
-        parts: list[nn.Module] = [Fourier(plan.width, plan.fourier)] if fourier else []
-        if plan.conditional:
-            parts += [linear((1 + fourier) * plan.width, wide), linear(wide, wide)]
-        parts.append(conv(plan.channels, plan.width))
-        beside, here, across = plan.channels, plan.width, [plan.width]
-        for level, mult in enumerate(plan.mults):
-            for _ in range(plan.blocks):
-                parts += plan.block(here, level) + plan.look(level)
-                here = plan.width * mult
-                across.append(here)
-            if level < plan.last:
-                parts += [plan.down(here), *plan.beside(beside, here)]
-                beside, here = here, here * (2 if plan.encoder == "skip" and plan.combine == "cat" else 1)
-                across.append(here)
-        parts += [Block(here, here, plan.style), Attention(here, plan.style), Block(here, here, plan.style)]
-        for level in reversed(range(plan.last + 1)):
-            for _ in range(plan.blocks + 1):
-                parts += plan.block(here + across.pop(), level)
-                here = plan.width * plan.mults[level]
-            parts += plan.look(level)
-            if plan.decoder == "skip":
-                parts += plan.out(here)
+        stack, embedding = config.stack, config.options.embedding
+        self.config, fourier, width = config, config.embedding_type == "fourier", stack.model_channels
+        parts: list[nn.Module] = [Fourier(width, config.fourier_scale)] if fourier else []
+        if config.noise_conditional:
+            parts += [linear((1 + fourier) * width, embedding), linear(embedding, embedding)]
+        parts.append(conv(stack.channels, width))
+        image_channels, channels, skips = stack.channels, width, [width]
+        for level in config.levels:
+            for _ in range(stack.num_blocks):
+                parts += config.block(channels, level) + config.attention(level)
+                channels = config.channels_at(level)
+                skips.append(channels)
+            if level < config.levels[-1]:
+                parts += [config.down(channels), *config.image_input(image_channels, channels)]
+                doubles = config.encoder_type == "skip" and config.combine == "cat"
+                image_channels, channels = channels, channels * (2 if doubles else 1)
+                skips.append(channels)
+        parts += [
+            Block(channels, channels, config.options),
+            Attention(channels, config.options),
+            Block(channels, channels, config.options),
+        ]
+        for level in reversed(config.levels):
+            for _ in range(stack.num_blocks + 1):
+                parts += config.block(channels + skips.pop(), level)
+                channels = config.channels_at(level)
+            parts += config.attention(level)
+            if config.decoder_type == "skip":
+                parts += config.output(channels)
             if level:
-                parts.append(plan.up(here))
-        if plan.decoder == "standard":
-            parts += plan.out(here)
+                parts.append(config.up(channels))
+        if config.decoder_type == "standard":
+            parts += config.output(channels)
         self.all_modules = nn.ModuleList(parts)
-        self.label = nn.Embedding(plan.classes, wide) if plan.classes else None
+        self.label = nn.Embedding(config.classes, embedding) if config.classes else None
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         parts = iter(self.all_modules)
-        embedding = self._told(parts, c_noise, labels)
-        embedding = None if embedding is None else self.plan.style.act(embedding)
-        h, across = self._entered(parts, x, embedding)
+        embedding = self._embed(parts, c_noise, labels)
+        embedding = None if embedding is None else self.config.options.act(embedding)
+        h, skips = self._encode(parts, x, embedding)
         for _ in range(3):
             h = run_block(parts, h, embedding)
-        return self._left(parts, h, across, embedding)
+        return self._decode(parts, h, skips, embedding)
 
-    def _told(self, parts: Iterator[nn.Module], c_noise: Tensor, labels: Tensor | None) -> Tensor | None:
-        """Level and class, [B, 4 width]; "no class" adds nothing. None in a network that is told neither."""
-        fourier = self.plan.embedding == "fourier"
-        told = next(parts)(c_noise) if fourier else sinusoidal_embedding(c_noise, self.plan.width)
-        if not self.plan.conditional:
+    def _embed(self, parts: Iterator[nn.Module], c_noise: Tensor, labels: Tensor | None) -> Tensor | None:
+        """Noise level and class, [B, 4 model_channels]; None in a network that takes neither."""
+        fourier = self.config.embedding_type == "fourier"
+        waves = next(parts)(c_noise) if fourier else sinusoidal_embedding(c_noise, self.config.stack.model_channels)
+        if not self.config.noise_conditional:
             return None
-        embedding = next(parts)(told)
-        embedding = next(parts)(self.plan.style.act(embedding))
+        embedding = next(parts)(waves)
+        embedding = next(parts)(self.config.options.act(embedding))
         if labels is None or self.label is None:
             return embedding
         return embedding + self.label(labels.clamp(min=0)) * (labels >= 0)[:, None]
 
-    def _entered(self, parts: Iterator[nn.Module], x: Tensor, embedding: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """Down to the lowest side, with all that was on the way."""
-        plan, beside, h = self.plan, x, next(parts)(x)
-        across = [h]
-        for level in range(plan.last + 1):
-            for _ in range(plan.blocks):
+    def _encode(self, parts: Iterator[nn.Module], x: Tensor, embedding: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """The features at the lowest resolution, and the skip connections."""
+        config, image, h = self.config, x, next(parts)(x)
+        skips = [h]
+        for level in config.levels:
+            for _ in range(config.stack.num_blocks):
                 h = run_block(parts, h, embedding)
-                if level in plan.attention:
+                if config.has_attention(level):
                     h = run_block(parts, h, embedding)
-                across.append(h)
-            if level < plan.last:
+                skips.append(h)
+            if level < config.levels[-1]:
                 h = run_block(parts, h, embedding)
-                if plan.encoder == "skip":
-                    beside = resample(beside, "down", plan.style.taps)
-                    h = next(parts)(beside, h)
-                elif plan.encoder == "residual":
-                    h = beside = plan.style.joined(next(parts)(beside), h)
-                across.append(h)
-        return h, across
+                if config.encoder_type == "skip":
+                    image = resample(image, "down", config.options.taps)
+                    h = next(parts)(image, h)
+                elif config.encoder_type == "residual":
+                    h = image = config.options.add_skip(next(parts)(image), h)
+                skips.append(h)
+        return h, skips
 
-    def _left(self, parts: Iterator[nn.Module], h: Tensor, across: list[Tensor], embedding: Tensor | None) -> Tensor:
-        """Back up; with the decoder "skip" the image is the sum of those that every side makes."""
-        plan, image = self.plan, torch.zeros((), dtype=h.dtype, device=h.device)
-        act = plan.style.act
-        for level in reversed(range(plan.last + 1)):
-            for _ in range(plan.blocks + 1):
-                h = run_block(parts, torch.cat([h, across.pop()], 1), embedding)
-            if level in plan.attention:
+    def _decode(self, parts: Iterator[nn.Module], h: Tensor, skips: list[Tensor], embedding: Tensor | None) -> Tensor:
+        """The output; with the decoder type "skip" it is the sum of the images that every resolution makes."""
+        config, image = self.config, torch.zeros((), dtype=h.dtype, device=h.device)
+        act = config.options.act
+        for level in reversed(config.levels):
+            for _ in range(config.stack.num_blocks + 1):
+                h = run_block(parts, torch.cat([h, skips.pop()], 1), embedding)
+            if config.has_attention(level):
                 h = run_block(parts, h, embedding)
-            if plan.decoder == "skip":
-                image = resample(image, "up", plan.style.taps) if level < plan.last else image
-                image = image + out(parts, h, act)
+            if config.decoder_type == "skip":
+                image = resample(image, "up", config.options.taps) if level < config.levels[-1] else image
+                image = image + run_output(parts, h, act)
             if level:
                 h = run_block(parts, h, embedding)
-        return image if plan.decoder == "skip" else out(parts, h, act)
+        return image if config.decoder_type == "skip" else run_output(parts, h, act)
 
 
 def run_block(parts: Iterator[nn.Module], h: Tensor, embedding: Tensor | None) -> Tensor:
-    """The next module; only residual blocks are told level and class."""
+    """The next module; only residual blocks take the embedding."""
     part = next(parts)
     return part(h, embedding) if isinstance(part, Block) else part(h)
 
 
-def out(parts: Iterator[nn.Module], h: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
-    """The next two, which make an image."""
+def run_output(parts: Iterator[nn.Module], h: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
+    """The next two modules, which make an image."""
     h = act(next(parts)(h))
     return next(parts)(h)
 
 
-def sinusoidal_embedding(c: Tensor, width: int) -> Tensor:
-    """``(sin w_i c, cos w_i c)`` with ``w_i = 10000^(-i / (n - 1))``, i = 0 .. n - 1, n = width / 2, [B] -> [B, width].
+def sinusoidal_embedding(c: Tensor, dim: int) -> Tensor:
+    """``(sin w_i c, cos w_i c)`` with ``w_i = 10000^(-i / (n - 1))``, i = 0 .. n - 1, n = dim / 2, [B] -> [B, dim].
 
     Source: Ho et al. 2020, arXiv 2006.11239, appendix B, sines first and with the lowest frequency.
     """
-    n = width // 2
+    n = dim // 2
     steps = torch.arange(n, dtype=torch.float32, device=c.device) * (-math.log(10_000) / (n - 1))
     angle = c[:, None] * steps.exp().to(c)
     return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+def symmetric(taps: tuple[float, ...]) -> bool:
+    return len(taps) > 0 and len(taps) % 2 == 0 and taps == taps[::-1]
 
 
 def ncsnpp(
     shape: tuple[int, ...],
     classes: int,
     *,
-    model_channels: int = 64,
-    channel_mult: tuple[int, ...] | None = None,
-    num_blocks: int = 2,
-    attention: tuple[int, ...] | None = None,
-    embedding: str = "fourier",
-    fourier: float = 16.0,
-    encoder: str = "residual",
-    decoder: str = "standard",
-    combine: str = "sum",
-    taps: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0),
-    rescale: bool = True,
-    nonlinearity: str = "swish",
-    conditional: bool = True,
-    dropout: float = 0.0,
-) -> nn.Module:
-    """NCSN++ for square images ``shape`` = (C, H, W) whose side is a multiple of ``2^(levels - 1)``.
+    model_channels: ModelChannels = 64,
+    channel_mult: ChannelMult = None,
+    num_blocks: NumBlocks = 2,
+    attn_resolutions: AttnResolutions = None,
+    embedding_type: Annotated[
+        str, Option("embedding of the noise level", choices=("fourier", "positional"))
+    ] = "fourier",
+    fourier_scale: Annotated[float, Option("standard deviation of the frequencies of Fourier features")] = 16.0,
+    encoder_type: Annotated[
+        str, Option("how the image enters at lower resolutions", choices=("standard", "skip", "residual"))
+    ] = "residual",
+    decoder_type: Annotated[
+        str, Option("how the image leaves: skip at every resolution", choices=("standard", "skip"))
+    ] = "standard",
+    combine: Annotated[
+        str, Option("how the encoder type skip joins image and features", choices=("sum", "cat"))
+    ] = "sum",
+    resample_filter: Annotated[
+        tuple[float, ...],
+        Option(
+            "weights of the filter along an axis where the resolution changes; 1, 1 for means and repetition",
+            Check(symmetric, "an even number of weights that read alike from both ends"),
+        ),
+    ] = (1.0, 3.0, 3.0, 1.0),
+    skip_rescale: Annotated[bool, Option("sums with a skip connection are divided by sqrt 2")] = True,
+    nonlinearity: Nonlinearity = "swish",
+    noise_conditional: NoiseConditional = True,
+    dropout: Dropout = 0.0,
+) -> NCSNpp:
+    """NCSN++ as score_sde has it, for square images whose side is a multiple of ``2^(levels - 1)``.
 
-    ``width`` channels times ``mults`` at each level, with ``blocks`` blocks down and one more up; ``attention`` lists
-    the levels that have it, that of side 16 when left out. The noise level enters by the ``embedding`` "fourier", with
-    frequencies of scale ``fourier``, or "positional". The image enters each level beside the blocks by the ``encoder``
-    "skip", which joins it with ``combine`` "sum" or "cat", or "residual"; with the ``decoder`` "skip" it leaves from
-    each. ``taps`` filter where sides change, 1, 1 for means and repetition; ``rescale`` divides sums of two ways by
-    sqrt 2. ``nonlinearity`` is "swish", "relu", "lrelu" or "elu"; without ``conditional`` the network is told neither
-    noise level nor class. The published networks have width 128 and 4 blocks.
+    Paper: Song et al. 2021, arXiv 2011.13456, appendix H.
+    Use: to read and to continue networks of score_sde; the published ones have ``model_channels`` 128 and
+    ``num_blocks`` 4.
+
+    The decoder has one block more than the encoder at each resolution. Attention is at 16 pixels when left out.
     """
-    given: dict[str, Any] = {"embedding": embedding, "encoder": encoder, "decoder": decoder, "combine": combine}
-    for word, value in given.items():
-        if value not in CHOICES[word]:
-            raise unknown_name(word, value, CHOICES[word])
-    if len(taps) % 2 or list(taps) != list(taps)[::-1]:
-        raise UsageError("backbone.taps are not an even number of weights that read alike from both ends")
-    check(classes, nonlinearity, conditional)
-    style = BlockOptions(4 * model_channels, dropout, rescale, 4, tuple(taps), nonlinearity=nonlinearity)
-    stacked = make_config("ncsnpp", shape, classes, model_channels, channel_mult, num_blocks, attention)
-    return NCSNpp(NCSNppConfig(*stacked, style, fourier=fourier, conditional=conditional, **given))
+    check(classes, noise_conditional)
+    options = BlockOptions(
+        4 * model_channels, dropout, skip_rescale, 4, tuple(resample_filter), nonlinearity=nonlinearity
+    )
+    stack = Stack.of("ncsnpp", shape, model_channels, channel_mult, num_blocks, attn_resolutions)
+    ways = embedding_type, fourier_scale, encoder_type, decoder_type, combine
+    return NCSNpp(NCSNppConfig(stack, classes, options, *ways, noise_conditional))
 
 
-def check(classes: int, nonlinearity: str, conditional: bool) -> None:
-    """UsageError for a nonlinearity that is none, and for classes that a network would not be told."""
-    if nonlinearity not in NONLINEARITIES:
-        raise unknown_name("nonlinearity", nonlinearity, NONLINEARITIES)
-    if classes and not conditional:
-        raise UsageError("a network that is not conditional cannot be told classes", "set backbone.conditional=true")
+def check(classes: int, noise_conditional: bool) -> None:
+    """UsageError for classes that a network would ignore."""
+    if classes and not noise_conditional:
+        raise UsageError(
+            "a network that is not noise_conditional takes no classes", "set backbone.noise_conditional=true"
+        )
 
 
 def ddpmpp(
     shape: tuple[int, ...],
     classes: int,
     *,
-    model_channels: int = 64,
-    channel_mult: tuple[int, ...] | None = None,
-    num_blocks: int = 2,
-    attention: tuple[int, ...] | None = None,
-    dropout: float = 0.0,
-) -> nn.Module:
-    """DDPM++: ``ncsnpp`` with a positional embedding, no image beside the blocks, and means and repetition."""
-    style = BlockOptions(4 * model_channels, dropout, True, 4, MEAN)
-    return NCSNpp(
-        NCSNppConfig(*make_config("ddpmpp", shape, classes, model_channels, channel_mult, num_blocks, attention), style)
-    )
+    model_channels: ModelChannels = 64,
+    channel_mult: ChannelMult = None,
+    num_blocks: NumBlocks = 2,
+    attn_resolutions: AttnResolutions = None,
+    dropout: Dropout = 0.0,
+) -> NCSNpp:
+    """DDPM++ as score_sde has it: ``ncsnpp`` with a positional embedding and without the image at lower resolutions.
+
+    Paper: Song et al. 2021, arXiv 2011.13456, appendix H.
+    Use: for score models of VP and sub-VP; resolutions change by means and repetition.
+    """
+    options = BlockOptions(4 * model_channels, dropout, True, 4, MEAN)
+    stack = Stack.of("ddpmpp", shape, model_channels, channel_mult, num_blocks, attn_resolutions)
+    return NCSNpp(NCSNppConfig(stack, classes, options))
 
 
 def ddpm(
     shape: tuple[int, ...],
     classes: int,
     *,
-    model_channels: int = 64,
-    channel_mult: tuple[int, ...] | None = None,
-    num_blocks: int = 2,
-    attention: tuple[int, ...] | None = None,
-    nonlinearity: str = "swish",
-    conditional: bool = True,
-    resample_conv: bool = True,
-    dropout: float = 0.0,
-) -> nn.Module:
-    """The U-Net of DDPM: as ``ddpmpp``, resized by convolutions, sums as they are, norms of 32 groups everywhere.
+    model_channels: ModelChannels = 64,
+    channel_mult: ChannelMult = None,
+    num_blocks: NumBlocks = 2,
+    attn_resolutions: AttnResolutions = None,
+    nonlinearity: Nonlinearity = "swish",
+    noise_conditional: NoiseConditional = True,
+    conv_resample: Annotated[
+        bool, Option("convolutions change the resolution, instead of means and repetition alone")
+    ] = True,
+    dropout: Dropout = 0.0,
+) -> NCSNpp:
+    """The U-Net of DDPM: sums with skip connections are not rescaled, and all norms have 32 groups.
 
-    Without ``resample_conv`` it is resized by means and repetition alone; ``nonlinearity`` and ``conditional`` are
-    those of ``ncsnpp``.
+    Paper: Ho et al. 2020, arXiv 2006.11239, appendix B; as in Song et al. 2021, arXiv 2011.13456.
+    Use: to read networks of DDPM and of score_sde; for new ones ``ddpmpp`` is better.
     """
-    check(classes, nonlinearity, conditional)
-    style = BlockOptions(
-        4 * model_channels, dropout, False, 1, MEAN, plain=True, nonlinearity=nonlinearity, resample_conv=resample_conv
-    )
-    return NCSNpp(
-        NCSNppConfig(
-            *make_config("ddpm", shape, classes, model_channels, channel_mult, num_blocks, attention),
-            style,
-            conditional=conditional,
-        )
-    )
+    check(classes, noise_conditional)
+    options = BlockOptions(4 * model_channels, dropout, False, 1, MEAN, True, nonlinearity, conv_resample)
+    stack = Stack.of("ddpm", shape, model_channels, channel_mult, num_blocks, attn_resolutions)
+    return NCSNpp(NCSNppConfig(stack, classes, options, noise_conditional=noise_conditional))

@@ -1,6 +1,6 @@
 """The blocks of score_sde's networks: residual, resampling and attention, under the names of the published weights.
 
-Source: Song et al. 2021, arXiv 2011.13456, appendix H; of the plain ones Ho et al. 2020, arXiv 2006.11239, appendix B.
+Source: Song et al. 2021, arXiv 2011.13456, appendix H; of those of DDPM Ho et al. 2020, arXiv 2006.11239, appendix B.
 """
 
 import math
@@ -46,27 +46,27 @@ MEAN = (1.0, 1.0)  # taps with which a side is halved by means of 2x2 pixels, an
 class BlockOptions:
     """What all blocks of a network have in common.
 
-    ``embedding`` is how many numbers tell the noise level. Sums of two ways are divided by sqrt 2 if ``rescale``. Norms
-    have 32 groups, or fewer of ``smallest`` channels each. Sides change by a filter, the outer product of ``taps`` with
-    itself. A ``plain`` block, as of DDPM, keeps its side, and the names of its weights differ a little; sides then
-    change by convolutions, or without ``resample_conv`` by means and repetition alone.
+    ``embedding`` is the length of the embedding of the noise level. Sums with a skip connection are divided by sqrt 2
+    if ``skip_rescale``. Norms have 32 groups, or fewer of ``min_group`` channels each. Sides change by a filter, the
+    outer product of ``taps`` with itself. A ``ddpm`` block keeps its side, and the names of its weights differ a
+    little; sides then change by convolutions, or without ``conv_resample`` by means and repetition alone.
     """
 
     embedding: int
     dropout: float
-    rescale: bool
-    smallest: int
+    skip_rescale: bool
+    min_group: int
     taps: tuple[float, ...]
-    plain: bool = False
+    ddpm: bool = False
     nonlinearity: str = "swish"
-    resample_conv: bool = True
+    conv_resample: bool = True
 
     def act(self, x: Tensor) -> Tensor:
         return NONLINEARITIES[self.nonlinearity](x)
 
     def norm(self, channels: int) -> nn.GroupNorm:
         """UsageError when the groups cannot be of one size."""
-        groups = max(min(32, channels // self.smallest), 1)
+        groups = max(min(32, channels // self.min_group), 1)
         if channels % groups:
             raise UsageError(
                 f"{channels} channels cannot be shared by {groups} groups",
@@ -74,8 +74,8 @@ class BlockOptions:
             )
         return nn.GroupNorm(groups, channels, 1e-6)
 
-    def joined(self, x: Tensor, h: Tensor) -> Tensor:
-        return (x + h) / math.sqrt(2) if self.rescale else x + h
+    def add_skip(self, x: Tensor, h: Tensor) -> Tensor:
+        return (x + h) / math.sqrt(2) if self.skip_rescale else x + h
 
 
 def resample(x: Tensor, resize: str, taps: tuple[float, ...]) -> Tensor:
@@ -98,28 +98,33 @@ def kernel(x: Tensor, taps: tuple[float, ...]) -> Tensor:
 
 
 class Block(nn.Module):
-    """Two convolutions, the noise level added between them, and a way around; at one side or to the next."""
+    """Two convolutions, the embedding added between them, and a skip connection; at one side or to the next."""
 
-    def __init__(self, inputs: int, outputs: int, style: BlockOptions, resize: str = ""):
+    def __init__(self, inputs: int, outputs: int, options: BlockOptions, resize: str = ""):
         super().__init__()
-        self.style, self.resize = style, resize
-        self.GroupNorm_0 = style.norm(inputs)
+        self.options, self.resize = options, resize
+        self.GroupNorm_0 = options.norm(inputs)
         self.Conv_0 = conv(inputs, outputs)
-        self.Dense_0 = linear(style.embedding, outputs)
-        self.GroupNorm_1 = style.norm(outputs)
+        self.Dense_0 = linear(options.embedding, outputs)
+        self.GroupNorm_1 = options.norm(outputs)
         self.Conv_1 = zero(conv(outputs, outputs))
-        self.around = "" if inputs == outputs and not resize else "NIN_0" if style.plain else "Conv_2"
-        if self.around:
-            self.add_module(self.around, NIN(inputs, outputs) if style.plain else conv(inputs, outputs, 1))
+        # The published weights call the skip connection by one of two names.
+        self.NIN_0 = self.Conv_2 = None
+        if inputs != outputs or resize:
+            if options.ddpm:
+                self.NIN_0 = NIN(inputs, outputs)
+            else:
+                self.Conv_2 = conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        """``x`` [B, C, H, W]; ``embedding`` [B, E] comes activated, or is None where no noise level is told."""
-        h = self.Conv_0(resample(self.style.act(self.GroupNorm_0(x)), self.resize, self.style.taps))
+        """``x`` [B, C, H, W]; ``embedding`` [B, E] comes activated, or is None in a network without it."""
+        h = self.Conv_0(resample(self.options.act(self.GroupNorm_0(x)), self.resize, self.options.taps))
         if embedding is not None:
             h = h + self.Dense_0(embedding)[:, :, None, None]
-        h = F.dropout(self.style.act(self.GroupNorm_1(h)), self.style.dropout, self.training)
-        x = resample(x, self.resize, self.style.taps)
-        return self.style.joined(getattr(self, self.around)(x) if self.around else x, self.Conv_1(h))
+        h = F.dropout(self.options.act(self.GroupNorm_1(h)), self.options.dropout, self.training)
+        x = resample(x, self.resize, self.options.taps)
+        skip = self.NIN_0 or self.Conv_2
+        return self.options.add_skip(skip(x) if skip else x, self.Conv_1(h))
 
 
 class NIN(nn.Module):
@@ -136,12 +141,12 @@ class NIN(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every position looks at every other one with one head; written out, since the fused kernels have no jvp."""
+    """Self-attention with one head; written out, since the fused kernels have no forward-mode derivative."""
 
-    def __init__(self, channels: int, style: BlockOptions):
+    def __init__(self, channels: int, options: BlockOptions):
         super().__init__()
-        self.style = style
-        self.GroupNorm_0 = style.norm(channels)
+        self.options = options
+        self.GroupNorm_0 = options.norm(channels)
         self.NIN_0, self.NIN_1, self.NIN_2 = (NIN(channels, channels) for _ in range(3))
         self.NIN_3 = zero(NIN(channels, channels))
 
@@ -149,7 +154,7 @@ class Attention(nn.Module):
         h = self.GroupNorm_0(x)
         q, k, v = (part(h).flatten(2) for part in (self.NIN_0, self.NIN_1, self.NIN_2))  # [B, C, N]
         weights = torch.softmax(q.transpose(1, 2) @ k / math.sqrt(x.shape[1]), -1)
-        return self.style.joined(x, self.NIN_3((v @ weights.transpose(1, 2)).view_as(x)))
+        return self.options.add_skip(x, self.NIN_3((v @ weights.transpose(1, 2)).view_as(x)))
 
 
 class Resize(nn.Module):
@@ -199,7 +204,7 @@ class Up(nn.Module):
 
 
 class Combine(nn.Module):
-    """The image at a lower side joins the features, added to them or, if ``cat``, beside them."""
+    """The image at a lower resolution joins the features: added to them or, if ``cat``, as further channels."""
 
     def __init__(self, image: int, channels: int, cat: bool):
         super().__init__()
@@ -225,7 +230,7 @@ class Fourier(nn.Module):
 
 
 def conv(inputs: int, outputs: int, size: int = 3, pad: int | None = None, stride: int = 1) -> nn.Conv2d:
-    """With the padding that keeps the side, unless told otherwise."""
+    """A convolution with the padding that keeps the side, unless ``pad`` is given."""
     return default_init(nn.Conv2d(inputs, outputs, size, stride, size // 2 if pad is None else pad))
 
 
@@ -240,7 +245,7 @@ def default_init(layer: M) -> M:
 
 
 def zero(layer: M) -> M:
-    """A layer that starts as nothing."""
+    """The layer with all parameters 0."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

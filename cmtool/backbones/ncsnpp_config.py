@@ -1,4 +1,4 @@
-"""How the networks of score_sde are stacked: what stands at which level, and which numbers are possible."""
+"""How the networks of score_sde are stacked: which modules each resolution has, and which numbers are possible."""
 
 from dataclasses import dataclass
 
@@ -17,97 +17,101 @@ from cmtool.backbones.ncsnpp_blocks import (
     conv,
     zero,
 )
-from cmtool.backbones.unet import default_channel_mult
+from cmtool.backbones.shared_options import default_channel_mult, resolutions
 from cmtool.errors import UsageError
 
-__all__ = ["CHOICES", "NCSNppConfig", "make_config"]
+__all__ = ["NCSNppConfig", "Stack"]
 
-CHOICES = {
-    "embedding": ("fourier", "positional"),
-    "encoder": ("standard", "skip", "residual"),
-    "decoder": ("standard", "skip"),
-    "combine": ("sum", "cat"),
-}
+
+@dataclass(frozen=True)
+class Stack:
+    """The size of a network; ``resolutions`` are the sides, the finest first.
+
+    What is None follows from the size: ``channel_mult`` 1, 2, 2, ..., attention at 16 pixels.
+    """
+
+    channels: int
+    model_channels: int
+    channel_mult: tuple[int, ...]
+    num_blocks: int
+    resolutions: tuple[int, ...]
+    attn_resolutions: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        shape: tuple[int, ...],
+        model_channels: int,
+        channel_mult: tuple[int, ...] | None,
+        num_blocks: int,
+        attn_resolutions: tuple[int, ...] | None,
+    ) -> "Stack":
+        """Of the options of the network ``name``; UsageError for images or channels that no such network can have."""
+        channel_mult = tuple(channel_mult or default_channel_mult(shape[-1]))
+        sides = resolutions(name, shape, len(channel_mult))
+        if model_channels % 2 or model_channels < 4:
+            raise UsageError(
+                f"{name} needs an even number of model_channels, and {model_channels} is not",
+                "take one that is a multiple of 32",
+            )
+        attended = (16,) if attn_resolutions is None else tuple(attn_resolutions)
+        return cls(shape[0], model_channels, channel_mult, num_blocks, sides, attended)
 
 
 @dataclass(frozen=True)
 class NCSNppConfig:
-    """``attention`` holds the levels that have it, the finest is 0; ``fourier`` is the scale of the frequencies.
+    """A network; ``fourier_scale`` is the standard deviation of the frequencies.
 
-    A network that is not ``conditional`` is not told its noise level; its embedding, and what the blocks would make of
-    it, stand in its files all the same.
+    A network that is not ``noise_conditional`` ignores its noise level; its embedding, and the layers of the blocks
+    that would take it, are in its files all the same.
     """
 
-    channels: int
+    stack: Stack
     classes: int
-    width: int
-    mults: tuple[int, ...]
-    blocks: int
-    attention: tuple[int, ...]
-    style: BlockOptions
-    embedding: str = "positional"
-    fourier: float = 16.0
-    encoder: str = "standard"
-    decoder: str = "standard"
+    options: BlockOptions
+    embedding_type: str = "positional"
+    fourier_scale: float = 16.0
+    encoder_type: str = "standard"
+    decoder_type: str = "standard"
     combine: str = "sum"
-    conditional: bool = True
+    noise_conditional: bool = True
 
     @property
-    def last(self) -> int:
-        return len(self.mults) - 1
+    def levels(self) -> range:
+        return range(len(self.stack.channel_mult))
+
+    def channels_at(self, level: int) -> int:
+        return self.stack.model_channels * self.stack.channel_mult[level]
+
+    def has_attention(self, level: int) -> bool:
+        return self.stack.resolutions[level] in self.stack.attn_resolutions
 
     def block(self, inputs: int, level: int) -> list[nn.Module]:
-        return [Block(inputs, self.width * self.mults[level], self.style)]
+        return [Block(inputs, self.channels_at(level), self.options)]
 
-    def look(self, level: int) -> list[nn.Module]:
+    def attention(self, level: int) -> list[nn.Module]:
         """Attention, where the level has it."""
-        return [Attention(self.width * self.mults[level], self.style)] if level in self.attention else []
+        return [Attention(self.channels_at(level), self.options)] if self.has_attention(level) else []
 
     def down(self, channels: int) -> nn.Module:
-        if not self.style.plain:
-            return Block(channels, channels, self.style, "down")
-        return Strided(channels, channels) if self.style.resample_conv else Resize("down", MEAN)
+        if not self.options.ddpm:
+            return Block(channels, channels, self.options, "down")
+        return Strided(channels, channels) if self.options.conv_resample else Resize("down", MEAN)
 
     def up(self, channels: int) -> nn.Module:
-        if not self.style.plain:
-            return Block(channels, channels, self.style, "up")
-        return Up(channels) if self.style.resample_conv else Resize("up", MEAN)
+        if not self.options.ddpm:
+            return Block(channels, channels, self.options, "up")
+        return Up(channels) if self.options.conv_resample else Resize("up", MEAN)
 
-    def beside(self, inputs: int, channels: int) -> list[nn.Module]:
-        """What brings the image, beside the blocks, to the next side and in, as far as it has weights."""
-        taps = self.style.taps
-        if self.encoder == "skip":
-            return [Combine(self.channels, channels, self.combine == "cat")]
-        if self.encoder == "residual":
+    def image_input(self, inputs: int, channels: int) -> list[nn.Module]:
+        """The layer by which the image itself enters at a lower resolution, as far as it has weights."""
+        taps = self.options.taps
+        if self.encoder_type == "skip":
+            return [Combine(self.stack.channels, channels, self.combine == "cat")]
+        if self.encoder_type == "residual":
             return [Strided(inputs, channels) if taps == MEAN else Filtered(inputs, channels, taps)]
         return []
 
-    def out(self, channels: int) -> list[nn.Module]:
-        return [self.style.norm(channels), zero(conv(channels, self.channels))]
-
-
-def make_config(
-    name: str,
-    shape: tuple[int, ...],
-    classes: int,
-    width: int,
-    mults: tuple[int, ...] | None,
-    blocks: int,
-    attention: tuple[int, ...] | None,
-) -> tuple[int, int, int, tuple[int, ...], int, tuple[int, ...]]:
-    """The first fields of a Plan; UsageError for images or a width that no such network can have."""
-    if len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"{name} needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
-    channels, side, _ = shape
-    mults = tuple(mults or default_channel_mult(side))
-    multiple = 2 ** (len(mults) - 1)
-    if side % multiple:
-        raise UsageError(
-            f"{name} with {len(mults)} levels needs a side that is a multiple of {multiple}, and {side} is not",
-            "set backbone.channel_mult=[1,2]",
-        )
-    if width % 2 or width < 4:
-        raise UsageError(f"{name} needs an even width, and {width} is not", "take one that is a multiple of 32")
-    if attention is None:
-        attention = tuple(level for level in range(len(mults)) if side >> level == 16)
-    return channels, classes, width, mults, blocks, tuple(attention)
+    def output(self, channels: int) -> list[nn.Module]:
+        return [self.options.norm(channels), zero(conv(channels, self.stack.channels))]

@@ -67,7 +67,7 @@ def is_copy(path: Path, header: Header) -> bool:
 def facts(header: Header) -> tuple[Any, ...]:
     """What is the same of a model and its copy in another precision."""
     lines = [each.get("sha256") for each in header.parents]
-    return lines, header.kind, header.method, header.images, list(header.sigmas), header.average.get("track")
+    return lines, header.kind, header.method, header.images, list(header.sigmas), header.average.get("ema")
 
 
 def check_range(model: Denoiser, dtype: str, path: Path) -> None:
@@ -106,7 +106,7 @@ def stored_power_emas(run: Path) -> list[tuple[Path, Header, EMASpec]]:
         raise UsageError(f"--ema-width needs a run directory, and {run} is none", "name the folder that training made")
     known: dict[tuple[int, EMASpec], tuple[Path, Header, EMASpec]] = {}
     for path, header in stored_averages(run):
-        for track in parse_ema_specs(header.average["track"]) if header.average else ():
+        for track in parse_ema_specs(header.average["ema"]) if header.average else ():
             if track.form == "power" and header.images:
                 known.setdefault((header.images, track), (path, header, track))
     if not known:
@@ -130,8 +130,8 @@ def blend(paths: list[Path], mix: EMAMix, newest: int) -> LoadedModel[Denoiser]:
 def description(width: float, parts: list[tuple[Path, Header, EMASpec]], mix: EMAMix) -> dict[str, Any]:
     """What the header says about it."""
     made_of = [
-        {"path": str(path), "track": str(track), "images": header.images, "weight": weight}
+        {"path": str(path), "ema": str(track), "images": header.images, "weight": weight}
         for (path, header, track), weight in zip(parts, mix.weights.tolist(), strict=True)
     ]
     figures = {"residual": mix.residual, "condition": mix.condition, "gain": mix.gain}
-    return {"track": str(EMASpec("power", width)), **figures, "made_of": made_of}
+    return {"ema": str(EMASpec("power", width)), **figures, "made_of": made_of}

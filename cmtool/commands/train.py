@@ -269,7 +269,7 @@ class TrainingRun:
 
     def header(self, track: EMASpec) -> Header:
         """As things stand: a method may change on the way what its samples want."""
-        return replace(current_header(self.job), average={"track": str(track)})
+        return replace(current_header(self.job), average={"ema": str(track)})
 
     def pause(self) -> None:
         self.keep("preempted" if self.stop.preempted else "interrupted")

@@ -199,6 +199,9 @@ class Denoiser(nn.Module):
     A score model returns the mean of x_0, a consistency model the end of the ODE.
     """
 
+    header: Any = None  # what the file says of a loaded model
+    remarks: tuple[str, ...] = ()  # what a user should know of how it was read
+
     def __init__(self, net: nn.Module, preconditioning: Preconditioning):
         super().__init__()
         self.net, self.preconditioning = net, preconditioning

@@ -14,6 +14,7 @@ from cmtool.core.denoiser import FORMS, TIMES, Denoiser, Preconditioning
 from cmtool.errors import BadFile, UsageError, report_damage
 from cmtool.files.container import digest, pack
 from cmtool.files.header import KEY, Header, parse
+from cmtool.files.header_versions import upgrade_tensors
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.sealed import read_sealed, table_of, write_sealed
 from cmtool.options import registry
@@ -69,24 +70,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel[De
     tensors, document = read_sealed(path, KEY)
     header = parse(path, document)
     preconditioning = _preconditioning(path, header.preconditioning)
-    tensors = rename_conditions(header, tensors)
+    tensors = upgrade_tensors(document, tensors)
     net = _backbone(path, header, tensors)
     load_weights(path, net, tensors)
     return LoadedModel(Denoiser(net, preconditioning).eval().to(device), header, Path(path))
-
-
-def rename_conditions(header: Header, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under today's names: networks of format 1 had one layer for either condition, which was ``hints``,
-    or that of the augment labels."""
-    target = bool(header.backbone.get("target_dim")) and not header.backbone.get("augment_dim")
-    layers = {"hints": "map_target" if target else "map_augment"}
-    layers |= {"map_augment": "map_target", "mapping_cond": "map_target"} if target else {}
-
-    def rename(name: str) -> str:
-        *place, layer, leaf = ["", *name.split(".")]
-        return ".".join([*place, layers.get(layer, layer), leaf])[1:] if place else name
-
-    return {rename(name): tensor for name, tensor in tensors.items()}
 
 
 def _backbone(path: str | Path, header: Header, tensors: dict[str, Tensor]) -> nn.Module:

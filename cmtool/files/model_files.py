@@ -124,7 +124,7 @@ def _beside(path: Path) -> dict[str, dict[str, Any]]:
         if key not in said or not named:
             raise UsageError(
                 f"'{key}' in {place}, line {entry.line}, is not what stands beside a model",
-                "write 'format: {kind: consistency}' and 'backbone: {head_width: 64}'",
+                "write 'format: {kind: consistency}' and 'backbone: {num_head_channels: 64}'",
             )
         said[key] = entry.value
     return said

@@ -101,6 +101,7 @@ def read_diffusers(
     given = {"kind": kind, "side": side, "sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
     said = {key: value for key, value in (given | {"schedule": schedule}).items() if value is not None}
     meant: dict[str, Any] = {**PUBLISHED, **known, **said}
+    shown = shown.at(meant["side"]) if "side" in meant else shown
     check_agreement(path, "format", said, known)
     check_backbone(path, dict.fromkeys(backbone) | shown.backbone, backbone, FREE)
     require(path, {f"format.{key}": value for key, value in USUAL.items() if key not in meant})

@@ -1,7 +1,7 @@
 """``config.json`` of diffusers' UNet2DModel, and the options of our backbone ``adm`` that mean the same network."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,13 @@ UP = {"conv": "UpBlock2D", "resnet": "ResnetUpsampleBlock2D"}
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """A network as its ``config.json`` describes it; ``side`` is that of its images, where it says."""
+    """A network as its ``config.json`` describes it; ``side`` is that of its images, where it says.
+
+    It lists the levels with attention, whose resolutions are an option once the side is known.
+    """
 
     backbone: dict[str, Any]
+    attention_levels: tuple[int, ...]
     channels: int
     classes: int
     side: int | None
@@ -60,7 +64,12 @@ class UNetConfig:
     @property
     def stack(self) -> Stack:
         spec = self.backbone
-        return Stack(len(spec["channel_mult"]), spec["num_blocks"], tuple(spec["attention"]), spec["updown"])
+        return Stack(len(spec["channel_mult"]), spec["num_blocks"], self.attention_levels, spec["resblock_updown"])
+
+    def at(self, side: int) -> "UNetConfig":
+        """The same for images with this side."""
+        resolutions = [side >> level for level in self.attention_levels]
+        return replace(self, backbone=self.backbone | {"attn_resolutions": resolutions})
 
 
 def parse_config(path: Path, config: Mapping[str, Any]) -> UNetConfig:
@@ -76,18 +85,17 @@ def parse_config(path: Path, config: Mapping[str, Any]) -> UNetConfig:
         "model_channels": widths[0],
         "channel_mult": [width // widths[0] if width % widths[0] == 0 else width / widths[0] for width in widths],
         "num_blocks": positive_integer(path, "layers_per_block", said["layers_per_block"]),
-        "attention": attention,
         **attention_heads(path, said),
         "qkv": "flash",
-        "scale_shift": scale_shift(path, said),
-        "updown": updown,
+        "use_scale_shift_norm": scale_shift(path, said),
+        "resblock_updown": updown,
         **({"dropout": fraction(path, "dropout", said["dropout"])} if said["dropout"] else {}),
     }
     channels, classes = positive_integer(path, "in_channels", said["in_channels"]), said["num_class_embeds"]
     if said["out_channels"] != channels:
         raise no_counterpart(path, "out_channels", said["out_channels"])
     classes = 0 if classes is None else positive_integer(path, "num_class_embeds", classes)
-    return UNetConfig(backbone, channels, classes, side(path, said))
+    return UNetConfig(backbone, tuple(attention), channels, classes, side(path, said))
 
 
 def stack_levels(path: Path, said: Mapping[str, Any], n: int) -> tuple[list[int], bool]:
@@ -111,8 +119,8 @@ def stack_levels(path: Path, said: Mapping[str, Any], n: int) -> tuple[list[int]
 
 def attention_heads(path: Path, said: Mapping[str, Any]) -> dict[str, int]:
     if said["attention_head_dim"] is None:
-        return {"heads": 1}
-    return {"head_width": positive_integer(path, "attention_head_dim", said["attention_head_dim"])}
+        return {"num_heads": 1}
+    return {"num_head_channels": positive_integer(path, "attention_head_dim", said["attention_head_dim"])}
 
 
 def scale_shift(path: Path, said: Mapping[str, Any]) -> bool:
@@ -160,10 +168,10 @@ def no_counterpart(path: Path, key: str, value: Any) -> BadFile:
 def config_of(backbone: Mapping[str, Any], channels: int, classes: int, side: int) -> dict[str, Any]:
     """The inverse of ``parse_config``.
 
-    ``backbone`` holds every option, and ``head_width`` for the heads unless it is one.
+    ``backbone`` holds every option, and ``num_head_channels`` for the heads unless it is one.
     """
-    width, way = backbone["model_channels"], "resnet" if backbone["updown"] else "conv"
-    attended = [level in backbone["attention"] for level in range(len(backbone["channel_mult"]))]
+    width, way = backbone["model_channels"], "resnet" if backbone["resblock_updown"] else "conv"
+    attended = [side >> level in backbone["attn_resolutions"] for level in range(len(backbone["channel_mult"]))]
     config = {
         "sample_size": side,
         "in_channels": channels,
@@ -175,9 +183,9 @@ def config_of(backbone: Mapping[str, Any], channels: int, classes: int, side: in
         "downsample_type": way,
         "upsample_type": way,
         "dropout": backbone["dropout"],
-        "attention_head_dim": backbone["head_width"],
+        "attention_head_dim": backbone["num_head_channels"],
         "attn_norm_num_groups": 32,
-        "resnet_time_scale_shift": "scale_shift" if backbone["scale_shift"] else "default",
+        "resnet_time_scale_shift": "scale_shift" if backbone["use_scale_shift_norm"] else "default",
         "num_class_embeds": classes or None,
     }
     return {"_class_name": "UNet2DModel", **{key: meant[0] for key, meant in FIXED.items()}, **config}

@@ -37,7 +37,7 @@ DOWN, UP = {"op": ("conv",)}, {"conv": ("conv",)}  # what resizes where no resid
 
 
 class Stack(NamedTuple):
-    """All that the names depend on."""
+    """All that the names depend on; ``attention`` lists the levels that have it."""
 
     levels: int
     blocks: int

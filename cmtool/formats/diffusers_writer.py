@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cmtool.backbones.adm import ADM, ADMConfig
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import Hint, Setting, UsageError
 from cmtool.files.atomic import make_folder, write_bytes
@@ -42,9 +43,12 @@ def write_diffusers(path: Path, model: Denoiser, header: Header, dtype: torch.dt
             f"{path} cannot be written: {what} has no counterpart in diffusers",
             Hint("write ours: {}", Setting("to", "cmtool")),
         )
-    plan: Any = model.net.plan  # type: ignore[union-attr]
-    backbone = {**asdict(plan), "head_width": None if plan.heads == 1 else min(widths(plan))}
-    names = layer_names(Stack(len(plan.channel_mult), plan.num_blocks, plan.attention, plan.updown))
+    assert isinstance(model.net, ADM)
+    config = model.net.config
+    backbone = {**asdict(config), "num_head_channels": None if config.num_heads == 1 else min(widths(config))}
+    levels = range(len(config.channel_mult))
+    attention = tuple(level for level in levels if config.has_attention(level))
+    names = layer_names(Stack(len(levels), config.num_blocks, attention, config.resblock_updown))
     state = {name: value.to(dtype or value.dtype) for name, value in model.net.state_dict().items()}
 
     pipeline = header.kind == "consistency"
@@ -52,7 +56,7 @@ def write_diffusers(path: Path, model: Denoiser, header: Header, dtype: torch.dt
     header = complete_header(header, model)
     said = {key: value for key, value in header.document().items() if key != "sha256"}
     write_sealed(unet / WEIGHTS[0], to_diffusers(state, names), KEY, said)
-    write_json(unet / CONFIG, config_of(backbone, plan.channels, plan.classes, header.shape[-1]))
+    write_json(unet / CONFIG, config_of(backbone, config.channels, config.classes, header.shape[-1]))
     if pipeline:
         write_json(path / SCHEDULER, scheduler(model.preconditioning, header))
         write_json(path / INDEX, PIPELINE)
@@ -69,25 +73,29 @@ def without_counterpart(model: Denoiser, header: Header) -> Iterator[str]:
     for key, value in asdict(model.preconditioning).items():
         if value != usual[key]:
             yield f"preconditioning.{key}={value} of a {header.kind} model (there it is {usual[key]})"
-    plan: Any = model.net.plan  # type: ignore[union-attr]
+    assert isinstance(model.net, ADM)
+    config = model.net.config
     unlike = {
-        "qkv": plan.qkv == "legacy",
-        "learn_variance": plan.learn_variance,
-        "channel_mult": plan.channel_mult[0] != 1,
-        "heads": len(widths(plan)) > 1 and plan.heads != 1,
-        "heads_upsample": plan.heads_upsample not in (None, plan.heads),
-        "resample_conv": not (plan.resample_conv or plan.updown),
+        "qkv": config.qkv == "legacy",
+        "learn_variance": config.learn_variance,
+        "channel_mult": config.channel_mult[0] != 1,
+        "num_heads": len(widths(config)) > 1 and config.num_heads != 1,
+        "num_heads_upsample": config.num_heads_upsample not in (None, config.num_heads),
+        "conv_resample": not (config.conv_resample or config.resblock_updown),
     }
+    options = asdict(config)
     for key in (key for key, without in unlike.items() if without):
-        yield f"backbone.{key}={getattr(plan, key)}"
+        yield f"backbone.{key}={options[key]}"
     if header.backbone.get("half"):
         yield "backbone.half=true"
 
 
-def widths(plan: Any) -> set[int]:
+def widths(config: ADMConfig) -> set[int]:
     """How wide the heads are, over all levels that have attention; the middle always has it."""
-    looking = {*plan.attention, len(plan.channel_mult) - 1}
-    return {plan.at(level) // plan.heads if plan.heads else plan.head_width for level in looking}
+    levels = range(len(config.channel_mult))
+    attended = {level for level in levels if config.has_attention(level) or level == levels[-1]}
+    heads = config.num_heads
+    return {config.channels_at(level) // heads if heads else config.num_head_channels for level in attended}
 
 
 def scheduler(preconditioning: Preconditioning, header: Header) -> dict[str, Any]:

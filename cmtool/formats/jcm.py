@@ -62,7 +62,7 @@ def read_jcm(
     Paper: Song et al. 2023, arXiv 2303.01469, appendix C.
     Use: for ``checkpoint_80`` and the like, and their teacher ``edm_cifar10_ema``. ``kind`` is known of the teacher
     and of states with a target network, and must be said of others; ``backbone`` may hold what the tensors do not
-    show, such as ``attention``.
+    show, such as ``attn_resolutions``.
 
     BadFile for a damaged file; UsageError for what must be said.
     """
@@ -88,7 +88,7 @@ def read_jcm(
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         method="jcm",
-        average={"track": "params_ema"},
+        average={"ema": "params_ema"},
         sha256=digest(path),
     )
     return LoadedModel(model, header, path)
@@ -107,7 +107,13 @@ def read_flax_sizes(tree: Mapping[str, Any]) -> dict[str, Any]:
     if min(mults) < 1 or width < 2:
         raise ValueError("a level")
     taps = [1.0, 3.0, 3.0, 1.0] if filtered else [1.0, 1.0]
-    return {"name": "ncsnpp", "model_channels": width, "channel_mult": mults, "num_blocks": each, "taps": taps}
+    return {
+        "name": "ncsnpp",
+        "model_channels": width,
+        "channel_mult": mults,
+        "num_blocks": each,
+        "resample_filter": taps,
+    }
 
 
 def resizing(block: Mapping[str, Any]) -> bool:
@@ -129,7 +135,7 @@ def rename_tensors(path: Path, net: nn.Module, tree: Mapping[str, Any]) -> dict[
     if used != arrays(tree):
         raise BadFile(
             f"{path} has {arrays(tree)} arrays, and its network {used}",
-            Hint("say where it has attention: {}", Setting("backbone.attention", "[1]")),
+            Hint("say where it has attention: {}", Setting("backbone.attn_resolutions", "[8]")),
         )
     return tensors
 

@@ -85,7 +85,7 @@ def read_kdiffusion(
     model = Denoiser(net, Preconditioning(shown.sigma_data))
     about = kdiffusion_header(path, spec, shown, model, low, high)
     if ema and configuration(path) is None:  # a training's file, which holds both
-        about = replace(about, average={"track": "model_ema"})
+        about = replace(about, average={"ema": "model_ema"})
     return LoadedModel(model, about, path)
 
 

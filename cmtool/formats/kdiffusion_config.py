@@ -43,7 +43,7 @@ def read_image_v1(path: Path, config: Any) -> KDiffusionConfig:
     said = ConfigReader(path, model)
     sides = said.numbers("input_size", 2)
     return KDiffusionConfig(
-        backbone_options(said),
+        backbone_options(said, min(sides)),
         (said.number("input_channels"), sides[0], sides[-1]),
         said.level("sigma_data") or 1.0,
         said.level("sigma_min"),
@@ -87,19 +87,20 @@ class ConfigReader:
         raise BadFile(f"{self.path} describes a network that cannot be: {key}={str(self.model.get(key))[:40]}")
 
 
-def backbone_options(said: ConfigReader) -> dict[str, Any]:
-    """Our options of the network."""
+def backbone_options(said: ConfigReader, side: int) -> dict[str, Any]:
+    """Our options of the network for images whose shorter side is ``side``."""
     widths = said.numbers("channels")
     depths, looks = said.numbers("depths", len(widths), DEEPEST), said.flags("self_attn_depths")
     if not len(depths) == len(looks) == len(widths):
         said.wrong("self_attn_depths" if len(depths) == len(widths) else "depths")
+    patch_size = said.number("patch_size", 1)
     return {
         "name": KIND,
-        "wide": said.number("mapping_out"),
+        "mapping_dim": said.number("mapping_out"),
         "widths": widths,
         "depths": depths,
-        "attention": [level for level, look in enumerate(looks) if look],
-        "patch": said.number("patch_size", 1),
+        "attn_resolutions": [side // patch_size >> level for level, look in enumerate(looks) if look],
+        "patch_size": patch_size,
         "dropout": said.share("dropout_rate"),
         "augment_dim": HINTS if said.model.get("augment_wrapper", True) else 0,
         "learn_variance": bool(said.model.get("has_variance", False)),

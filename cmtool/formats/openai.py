@@ -36,8 +36,8 @@ from cmtool.options.types import positive
 
 __all__ = ["openai"]
 
-HEADS = {"heads", "head_width"}
-HIDDEN = HEADS | {"heads_upsample"}
+HEADS = {"num_heads", "num_head_channels"}
+HIDDEN = HEADS | {"num_heads_upsample"}
 LATENT = "diffusion_model"  # stands before the names of networks that work on the codes of an encoder
 UPSAMPLER = 6  # channels that one takes of colour images
 STEPS = {"linear": "ddpm-1000", "cosine": "ddpm-cosine-1000"}
@@ -98,8 +98,8 @@ def read_openai(
     ``D(x, sigma) = x - sigma eps``, where the network predicts the noise eps of 1000 numbered steps
     Paper: Song et al. 2023, arXiv 2303.01469.
     Use: for the published ``.pt`` files, of which all is known, and for what others trained with these programs.
-    The tensors settle most of the architecture; ``backbone`` holds what they do not show (``head_width``, or
-    ``heads`` and ``heads_upsample``, and of guided-diffusion ``qkv``). Of a trainer's dictionary the average is
+    The tensors settle most of the architecture; ``backbone`` holds what they do not show (``num_head_channels``, or
+    ``num_heads`` and ``num_heads_upsample``, and of guided-diffusion ``qkv``). Of a trainer's dictionary the average is
     taken unless ``ema`` is false, or what stands at ``weights``.
 
     BadFile for a damaged file; UsageError that says what must be given, or what contradicts the file.
@@ -111,14 +111,15 @@ def read_openai(
             f"{path} holds a network of latent diffusion", "cmtool reads networks that make images themselves"
         )
     shown = read_adm_shape(path, tensors)
-    check_adm(path, shown, given, schedule)
-
     known = ARCHITECTURES.get(shown.layers)
     file, hidden = FILES.get(path.stem) if known else None, known or HiddenOptions()
     if HEADS & given.keys():  # what is said of the heads replaces whichever of the two is known
         hidden = replace(hidden, backbone={k: v for k, v in hidden.backbone.items() if k not in HIDDEN})
-    spec = {**shown.backbone, **hidden.backbone, **given}
-    side, schedule = side or hidden.side, schedule or hidden.schedule
+    side = side or hidden.side
+    if side:
+        shown = replace(shown, backbone={**shown.backbone, "attn_resolutions": shown.attn_resolutions(side)})
+    check_adm(path, shown, given, schedule)
+    spec, schedule = {**shown.backbone, **hidden.backbone, **given}, schedule or hidden.schedule
     kind = kind or (file.kind if file else "score" if shown.guided else None)
     require(path, left_open(shown, spec, side, schedule, kind))
     assert side and kind
@@ -128,7 +129,7 @@ def read_openai(
         sigma_min, sigma_max = max(sigma_min, float(ladder[0])), min(sigma_max, float(ladder[-1]))
     shape = (shown.channels, side, side)
     meant = OpenAIModel(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file)
-    return load_adm(path, tensors, meant, {"track": part.place} if part.averaged else {})
+    return load_adm(path, tensors, meant, {"ema": part.place} if part.averaged else {})
 
 
 def check_adm(path: Path, shown: ADMShape, given: Mapping[str, Any], schedule: str | None) -> None:
@@ -155,10 +156,10 @@ def left_open(
     shown: ADMShape, spec: Mapping[str, Any], side: int | None, schedule: str | None, kind: str | None
 ) -> dict[str, Any]:
     """Everything that neither file nor user says, with values that would be usual."""
-    counted = spec.get("heads") if spec["attention"] and "heads_upsample" not in spec else None
+    counted = spec.get("num_heads") if shown.attention_levels and "num_heads_upsample" not in spec else None
     usual = (
-        ("backbone.head_width", 64, not HEADS & spec.keys()),
-        ("backbone.heads_upsample", counted, bool(counted)),
+        ("backbone.num_head_channels", 64, not HEADS & spec.keys()),
+        ("backbone.num_heads_upsample", counted, bool(counted)),
         ("backbone.qkv", "legacy", "qkv" not in spec),
         ("format.side", 64, side is None),
         ("format.schedule", "linear", shown.guided and schedule is None),

@@ -29,9 +29,13 @@ WAYS = ("output", "input")
 
 @dataclass(frozen=True)
 class ADMShape:
-    """``backbone`` holds the options that the tensors settle; ``guided`` is whether guided-diffusion wrote them."""
+    """``backbone`` holds the options that the tensors settle; ``guided`` is whether guided-diffusion wrote them.
+
+    Which levels have attention is in the tensors, at what resolutions only with the side of the images.
+    """
 
     backbone: dict[str, Any]
+    attention_levels: tuple[int, ...]
     channels: int
     outputs: int
     classes: int
@@ -40,8 +44,12 @@ class ADMShape:
     @property
     def layers(self) -> tuple[Any, ...]:
         """What tells the published networks apart."""
-        stack = (self.backbone[key] for key in ("model_channels", "num_blocks", "channel_mult", "attention"))
-        return (self.guided, *(tuple(value) if isinstance(value, list) else value for value in stack))
+        width, blocks, mults = (self.backbone[key] for key in ("model_channels", "num_blocks", "channel_mult"))
+        return (self.guided, width, blocks, tuple(mults), self.attention_levels)
+
+    def attn_resolutions(self, side: int) -> list[int]:
+        """The resolutions with attention, of images with this side."""
+        return [side >> level for level in self.attention_levels]
 
 
 def read_adm_shape(path: Path, tensors: Mapping[str, Tensor]) -> ADMShape:
@@ -60,7 +68,7 @@ def _read_architecture(tensors: Mapping[str, Tensor]) -> ADMShape:
 
     width, channels = size("time_embed.0.weight", 1), size("input_blocks.0.0.weight", 1)
     outputs, axes = size("out.2.weight"), tensors["middle_block.1.qkv.weight"].ndim - 2
-    blocks, levels, updown, resample_conv = _stack(tensors)
+    blocks, levels, updown, conv_resample = _stack(tensors)
     firsts = [1 + level * (blocks + 1) for level in range(levels)]
     mults = [size(f"input_blocks.{i}.0.in_layers.2.weight") / width for i in firsts]
     doubled = size("input_blocks.1.0.emb_layers.1.weight") == 2 * size("input_blocks.1.0.in_layers.2.weight")
@@ -69,15 +77,15 @@ def _read_architecture(tensors: Mapping[str, Tensor]) -> ADMShape:
         "model_channels": width,
         "channel_mult": [int(mult) if mult == int(mult) else mult for mult in mults],
         "num_blocks": blocks,
-        "attention": [level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in tensors],
-        "scale_shift": doubled,
-        "updown": updown,
+        "use_scale_shift_norm": doubled,
+        "resblock_updown": updown,
         "learn_variance": outputs == 2 * channels,
-        **({} if resample_conv else {"resample_conv": False}),
+        **({} if conv_resample else {"conv_resample": False}),
         **({"qkv": "flash"} if axes == 2 else {}),
     }
     classes = size("label_emb.weight") if "label_emb.weight" in tensors else 0
-    return ADMShape(backbone, channels, outputs, classes, guided=axes == 1)
+    attention = tuple(level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in tensors)
+    return ADMShape(backbone, attention, channels, outputs, classes, guided=axes == 1)
 
 
 def _stack(tensors: Mapping[str, Tensor]) -> tuple[int, int, bool, bool]:
@@ -117,8 +125,8 @@ class PublishedFile:
     jumps: tuple[int, ...] = ()
 
 
-WIDE = {"head_width": 64}
-COUNTED = {"heads": 4, "heads_upsample": 4}
+WIDE = {"num_head_channels": 64}
+COUNTED = {"num_heads": 4, "num_heads_upsample": 4}
 LEGACY = {**WIDE, "qkv": "legacy"}
 
 # By: is it guided-diffusion's, width, blocks of a level, mults, levels with attention.

@@ -6,7 +6,7 @@ are [-1, 1] here: levels of VE become twice as large. Source: Song et al. 2021, 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,16 +63,18 @@ def read_score_sde(
     Use: for ``.pth`` files of score_sde's training, or such a network alone. ``process`` and ``side`` must be said
     where the tensors leave them open: a network with Fourier features is of ``ve`` unless ``process`` says another,
     and the published architectures have known sides. ``backbone`` may hold what the tensors do not show: the
-    ``taps`` of the filter, ``rescale`` and the ``nonlinearity``.
+    ``resample_filter``, ``skip_rescale`` and the ``nonlinearity``.
 
     BadFile for a damaged file; UsageError that says what must be given.
     """
     tensors, ladder, averaged = weights(path, ema)
     shown = read_ncsnpp_shape(path, tensors)
+    side = side or SIDES.get(shown.layers)
+    if side:
+        shown = replace(shown, backbone={**shown.backbone, "attn_resolutions": shown.attn_resolutions(side)})
     check_backbone(path, shown.backbone, backbone, free=())
     spec = {**shown.backbone, **shown.guessed, **backbone}
     process = process or ("ve" if shown.fourier else None)
-    side = side or SIDES.get(shown.layers)
     require(path, {} | ({} if process else {"format.process": "vp"}) | ({} if side else {"format.side": 32}))
     assert process and side
     centered = process not in ("ve", "smld") if centered is None else centered
@@ -93,7 +95,7 @@ def read_score_sde(
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         method="score_sde",
-        average={"track": "ema"} if averaged else {},
+        average={"ema": "ema"} if averaged else {},
         sha256=digest_shards(path),
     )
     return LoadedModel(model, header, path)

@@ -23,6 +23,7 @@ class ScoreSDEShape:
 
     backbone: dict[str, Any]
     guessed: dict[str, Any]
+    attention_levels: tuple[int, ...]
     channels: int
 
     @property
@@ -31,12 +32,16 @@ class ScoreSDEShape:
         return (
             self.backbone["model_channels"],
             tuple(self.backbone["channel_mult"]),
-            tuple(self.backbone["attention"]),
+            self.attention_levels,
         )
+
+    def attn_resolutions(self, side: int) -> list[int]:
+        """The resolutions with attention, of images with this side."""
+        return [side >> level for level in self.attention_levels]
 
     @property
     def fourier(self) -> bool:
-        return self.backbone.get("embedding") == "fourier"
+        return self.backbone.get("embedding_type") == "fourier"
 
 
 Part = Mapping[str, Tensor]
@@ -76,20 +81,21 @@ def _read_architecture(parts: list[Part]) -> ScoreSDEShape:
         "model_channels": width,
         "channel_mult": [body[i]["Conv_0.weight"].shape[0] // width for i in firsts],
         "num_blocks": blocks,
-        "attention": [level for level, i in enumerate(firsts) if "NIN_3.W" in body[i + 1]],
     }
+    attention = tuple(level for level, i in enumerate(firsts) if "NIN_3.W" in body[i + 1])
     if min(sizes["channel_mult"]) < 1 or min(width, channels) < 1:
         raise ValueError("a level")
-    told = {} if conditional else {"conditional": False}
+    flags = {} if conditional else {"noise_conditional": False}
     if plain:
-        bare = {} if all(body) else {"resample_conv": False}
-        return ScoreSDEShape({"name": "ddpm", **sizes, **told, **bare}, {}, channels)
+        bare = {} if all(body) else {"conv_resample": False}
+        return ScoreSDEShape({"name": "ddpm", **sizes, **flags, **bare}, {}, attention, channels)
     beside, filtered = _beside(body)
     decoder = "skip" if sum("bias" in part and part["bias"].shape == (channels,) for part in body) > 1 else "standard"
-    ways = {"embedding": "fourier" if fourier else "positional", **beside, "decoder": decoder, **told}
-    taps = {} if filtered is None else {"taps": FILTER if filtered else [1.0, 1.0]}
-    usual = {"rescale": True, "taps": [1.0, 1.0] if beside["encoder"] == "standard" else FILTER}
-    return ScoreSDEShape({"name": "ncsnpp", **sizes, **ways, **taps}, usual, channels)
+    embedding = "fourier" if fourier else "positional"
+    ways = {"embedding_type": embedding, **beside, "decoder_type": decoder, **flags}
+    taps = {} if filtered is None else {"resample_filter": FILTER if filtered else [1.0, 1.0]}
+    usual = {"skip_rescale": True, "resample_filter": [1.0, 1.0] if beside["encoder_type"] == "standard" else FILTER}
+    return ScoreSDEShape({"name": "ncsnpp", **sizes, **ways, **taps}, usual, attention, channels)
 
 
 def _strided(part: Part) -> bool:
@@ -105,11 +111,11 @@ def _resizing(part: Part) -> bool:
 def _beside(body: list[Part]) -> tuple[dict[str, Any], bool | None]:
     """How the image goes beside the blocks, and whether it is filtered; None where that does not show."""
     if any("Conv2d_0.weight" in part for part in body):
-        return {"encoder": "residual"}, True
+        return {"encoder_type": "residual"}, True
     alone = [i for i, part in enumerate(body) if _strided(part)]
     if not alone:
-        return {"encoder": "standard"}, None
+        return {"encoder_type": "standard"}, None
     weight, after = body[alone[0]]["Conv_0.weight"], body[alone[0] + 1]["Conv_0.weight"]
     if weight.shape[-1] == 3:
-        return {"encoder": "residual"}, False
-    return {"encoder": "skip", "combine": "cat" if after.shape[1] == 2 * weight.shape[0] else "sum"}, None
+        return {"encoder_type": "residual"}, False
+    return {"encoder_type": "skip", "combine": "cat" if after.shape[1] == 2 * weight.shape[0] else "sum"}, None

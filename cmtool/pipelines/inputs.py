@@ -12,6 +12,7 @@ from cmtool.bundled import NAMES, bundled, find_bundled
 from cmtool.class_names import known_names, match_classes, some_names
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
+from cmtool.datasets import Dataset, as_dataset
 from cmtool.datasets.views import DatasetSlice
 from cmtool.errors import MissingInput, UsageError, closest, printable
 from cmtool.files.container import holds
@@ -43,7 +44,7 @@ T = TypeVar("T", bound=TrainOptions)
 PATHS = ("teacher", "init", "guide")
 
 
-def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> Any:
+def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> Dataset:
     """``{"name": ..., "source": ..., "slice": "0::2", options}``; an empty one is a UsageError.
 
     ``say`` is told what was passed over, and that a folder of the same name was not meant.
@@ -52,7 +53,7 @@ def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda li
     source, cut = spec.pop("source", None), spec.pop("slice", None)
     if source is None and Path(spec["name"]).is_dir():
         say(f"'{spec['name']}' is the data set of this name; for the folder of this name write ./{spec['name']}")
-    dataset = registry.build("datasets", spec, source)
+    dataset = as_dataset(registry.build("datasets", spec, source))
     if cut is not None:
         if not SLICE.fullmatch(str(cut)[:60]):
             raise UsageError(f"slice: {str(cut)[:60]} is no part of a data set", "write slice: '0:100' or '0::2'")
@@ -60,12 +61,12 @@ def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda li
         dataset = DatasetSlice(dataset, start, stop, step or 1)
     if not len(dataset):
         raise UsageError(f"the data set '{spec['name']}' has no images" + (f" in [{cut}]" if cut else ""))
-    for remark in getattr(dataset, "remarks", ()):
+    for remark in dataset.remarks:
         say(remark)
     return dataset
 
 
-def dataset_facts(name: str, dataset: Any, conditional: bool = True) -> str:
+def dataset_facts(name: str, dataset: Dataset, conditional: bool = True) -> str:
     """``digits, 1,797 of 1x8x8, 10 classes: 0, 1, ...``: what is trained on."""
     size = f"{name}, {len(dataset):,} of {'x'.join(map(str, dataset.shape))}"
     if not dataset.classes:
@@ -101,8 +102,8 @@ def load(
     ``x`` is [B, C, H, W] in [-1, 1] plus noise of standard deviation ``sigma`` [B]; ``labels`` is [B] (int64) or None.
     ``path`` is a file, a run directory, a folder of diffusers or the name of a bundled model.
     ``format`` and ``backbone`` are mappings of what the file of another program leaves open, such as
-    ``format={"kind": "consistency"}, backbone={"head_width": 64}``. Raises MissingInput when there is no such file,
-    BadFile when it is damaged or is no model, UsageError when something must be said.
+    ``format={"kind": "consistency"}, backbone={"num_head_channels": 64}``. Raises MissingInput when there is no such
+    file, BadFile when it is damaged or is no model, UsageError when something must be said.
     """
     return open_any(checkpoint_path(Path(path)), device, format, backbone)
 
@@ -122,7 +123,7 @@ def open_model(
     found = checkpoint_path(path or latest_checkpoint() or bundled(kind))
     model = open_any(found, device, format, backbone)
     header = model.header
-    track = "" if holds(found, KEY) else header.average.get("track", "")  # which of its networks a foreign file gave
+    track = "" if holds(found, KEY) else header.average.get("ema", "")  # which of its networks a foreign file gave
     average = f", its average '{track}'" if track else ""
     seen = f", {header.images:,} images seen" if header.images else ""
     method = f", {header.method}" if header.method else ""

@@ -226,7 +226,7 @@ def _header(options: TrainOptions, start: ModelStart, dataset: Any, num_classes:
             "name": options.data["name"],
             "shape": list(dataset.shape),
             "classes": list(dataset.classes),
-            "notice": getattr(dataset, "notice", ""),
+            "notice": dataset.notice,
         },
         num_classes=num_classes,
         sigma_min=max(options.sigma_min, requirements.lowest_sigma),
@@ -237,7 +237,7 @@ def _header(options: TrainOptions, start: ModelStart, dataset: Any, num_classes:
         parents=[parent_record(Path(os.path.abspath(path))) for path in files],
         licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
-        average={"track": str(parse_ema_specs(options.ema)[0])},
+        average={"ema": str(parse_ema_specs(options.ema)[0])},
     )
 
 

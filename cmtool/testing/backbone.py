@@ -1,6 +1,7 @@
 """What a backbone has to be."""
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from cmtool.testing.common import close, distinct, fix_seed, require, wake
 
 __all__ = ["check_backbone"]
 
+CONDITIONS = {"augment_dim": "augment_labels", "target_dim": "target"}
+
 
 @fix_seed()
 def check_backbone(
@@ -20,11 +23,14 @@ def check_backbone(
 ) -> None:
     """``factory(shape, classes, **options)`` is a network ``(x [B, *shape], c_noise [B], labels [B] or None) -> x``.
 
-    The gradient reaches every parameter, -1 and None mean "no class", each class and level has its own output, rows do
-    not see each other, the weights fit a second network made the same way, evaluation is repeatable, and
+    The gradient reaches every parameter, -1 and None mean "no class", each class and noise level has its own output,
+    rows are independent, the weights fit a second network made the same way, evaluation is repeatable, and
     ``torch.func.jvp`` in (x, c_noise) equals a central difference in float64. The jvp runs with torch's plain attention
-    kernel: the fused ones have no forward derivative, and whoever differentiates turns them off.
+    kernel: the fused ones have no forward derivative, and whoever differentiates turns them off. A network with the
+    option ``augment_dim`` takes ``augment_labels`` [B, augment_dim], one with ``target_dim`` takes ``target``
+    [B, target_dim]; each changes the output, and None is as good as zeros.
     """
+    _check_arguments(factory, shape, classes, options)
     net = wake(factory(shape, classes, **options)).eval()
     x, c_noise = torch.randn(4, *shape), torch.tensor([-1.5, -0.2, 0.6, 1.3])
     labels = torch.tensor([0, -1, classes - 1, 0]).clamp(max=classes - 1)  # all "no class" where there are none
@@ -52,12 +58,29 @@ def check_backbone(
 def _check_conditions(net: nn.Module, x: Tensor, c_noise: Tensor, classes: int) -> None:
     nothing = torch.full((len(x),), -1)
     require(close(net(x, c_noise, nothing), net(x, c_noise, None), 1e-5), "labels of -1 and None both mean 'no class'")
-    levels = net(x[:1].expand_as(x), c_noise, None)
-    require(distinct(levels, 1e-5), "each level c_noise has an output of its own")
+    outputs = net(x[:1].expand_as(x), c_noise, None)
+    require(distinct(outputs, 1e-5), "each noise level c_noise has an output of its own")
     if classes:
         every = torch.arange(-1, classes)
         outputs = net(x[:1].expand(len(every), *x.shape[1:]), c_noise[:1].expand(len(every)), every)
         require(distinct(outputs, 1e-5), "each class, and 'no class', has an output of its own")
+
+
+def _check_arguments(
+    factory: Callable[..., nn.Module], shape: tuple[int, ...], classes: int, options: dict[str, Any]
+) -> None:
+    """Of the conditions that a factory has an option for; a network of its own, since most do without them."""
+    x, c_noise = torch.randn(4, *shape), torch.tensor([-1.5, -0.2, 0.6, 1.3])
+    for option, argument in CONDITIONS.items():
+        if option in inspect.signature(factory).parameters:
+            net = wake(factory(shape, classes, **{**options, option: 5})).eval()
+            with torch.no_grad():
+                out, zeros, other = (
+                    net(x, c_noise, None, **{argument: value})
+                    for value in (None, torch.zeros(4, 5), torch.linspace(-1, 1, 20).reshape(4, 5))
+                )
+            require(close(zeros, out, 1e-5), f"{argument} of None is as good as zeros")
+            require(not close(other, out, 1e-5), f"{argument} changes the output")
 
 
 def _twin(other: nn.Module, net: nn.Module) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from cmtool.backbones.mlp import mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
 
 __all__ = ["close", "distinct", "fix_seed", "require", "small_model", "wake"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def require(condition: Any, sentence: str) -> None:
@@ -38,7 +40,7 @@ def fix_seed(seed: int = 0) -> Iterator[None]:
         yield
 
 
-def wake(net: nn.Module) -> nn.Module:
+def wake(net: M) -> M:
     """Replace parameters that start as zeros, so that nothing is hidden behind a gate that is still closed."""
     for parameter in net.parameters():
         if not parameter.any():
@@ -50,5 +52,5 @@ def small_model(
     shape: tuple[int, ...], classes: int = 0, sigma_min: float = 0.0, target_dim: int = 0, augment_dim: int = 0
 ) -> Denoiser:
     """A denoiser that is quick to call and is not the identity: a student or a teacher for tests."""
-    net = mlp(shape, classes, width=16, depth=1, augment_dim=augment_dim, target_dim=target_dim)
+    net = mlp(shape, classes, hidden_dim=16, depth=1, augment_dim=augment_dim, target_dim=target_dim)
     return Denoiser(wake(net), Preconditioning(sigma_min=sigma_min))

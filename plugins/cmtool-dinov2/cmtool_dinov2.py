@@ -5,6 +5,7 @@ Oquab et al. 2023, arXiv 2304.07193; as features for a Frechet distance, Stein e
 """
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from cmtool.assets import Asset, locate
 from cmtool.features import Features
 from cmtool.features.inputs import rgb
+from cmtool.options.plugin_option import Option
 
 __all__ = ["WEIGHTS", "DINOv2", "Transformer", "dinov2"]
 
@@ -42,6 +44,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """``W_2 gelu(W_1 h)``, four times as wide between."""
+
     def __init__(self, width: int):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -51,6 +55,8 @@ class MLP(nn.Module):
 
 
 class Scale(nn.Module):
+    """One number for each feature, under the name that the weights have."""
+
     def __init__(self, width: int):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(width))
@@ -71,6 +77,8 @@ class Block(nn.Module):
 
 
 class Patches(nn.Module):
+    """The layer that makes tokens of patches, under the name that its weights have."""
+
     def __init__(self, width: int, patch: int):
         super().__init__()
         self.proj = nn.Conv2d(3, width, patch, patch)
@@ -135,8 +143,15 @@ class DINOv2(Features):
         return self.net((x / 255 - self.mean) / self.std).float()
 
 
-def dinov2(*, weights: str | None = None, device: str = "cpu") -> DINOv2:
-    """DINOv2 ViT-L/14; ``weights`` is the path of its file where it is in none of the usual folders.
+def dinov2(
+    *,
+    weights: Annotated[str | None, Option("file of the weights, where it is in none of the usual folders")] = None,
+    device: Annotated[str, Option("where the network runs; by default where the command does")] = "cpu",
+) -> DINOv2:
+    """DINOv2 ViT-L/14: the class token, 1024 numbers, of images resized to 224 pixels.
+
+    Paper: Oquab et al. 2023, arXiv 2304.07193; for a Frechet distance Stein et al. 2023, arXiv 2306.04675.
+    Use: for FD-DINOv2, beside or in place of FID, where images are photographs.
 
     MissingAsset when the weights are nowhere, BadFile when they are not the published ones.
     """

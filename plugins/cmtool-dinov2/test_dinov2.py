@@ -7,7 +7,7 @@ import cmtool_dinov2 as dino_module
 import numpy as np
 import pytest
 import torch
-from cmtool_dinov2 import DINOv2, Transformer, dinov2
+from cmtool_dinov2 import Block, DINOv2, Transformer, dinov2
 from PIL import Image
 from torch import nn
 
@@ -27,6 +27,7 @@ def test_the_blocks_are_torchs_encoder_layers_with_the_scales_folded_in():
     net, width = random_dino(), 128
     layers = []
     for block in net.blocks:
+        assert isinstance(block, Block)
         layer = nn.TransformerEncoderLayer(width, width // 64, 4 * width, 0.0, "gelu", 1e-6, True, norm_first=True)
         g1, g2 = block.ls1.gamma, block.ls2.gamma
         state = {
@@ -40,7 +41,8 @@ def test_the_blocks_are_torchs_encoder_layers_with_the_scales_folded_in():
             "linear2.bias": g2 * block.mlp.fc2.bias,
         }
         for i in (1, 2):
-            state |= {f"norm{i}.{key}": value for key, value in getattr(block, f"norm{i}").named_parameters()}
+            norm = block.get_submodule(f"norm{i}")
+            state |= {f"norm{i}.{key}": value for key, value in norm.named_parameters()}
         layer.load_state_dict(state)
         layers.append(layer.train())  # without dropout it is the same, and takes no fast path
     x = torch.randn(2, 3, 224, 224)
@@ -57,6 +59,7 @@ def test_patches_are_products_with_the_kernel():
     weight = net.patch_embed.proj.weight.flatten(1)
     wanted = torch.stack([x[0, :, r : r + 14, c : c + 14].flatten() for r in (0, 14) for c in (0, 14, 28)]) @ weight.T
     got = net.patch_embed.proj(x).flatten(2)[0].T
+    assert net.patch_embed.proj.bias is not None
     torch.testing.assert_close(got, wanted + net.patch_embed.proj.bias, rtol=1e-4, atol=1e-5)
 
 

@@ -9,18 +9,25 @@ from torch.nn import functional as F
 from cmtool.backbones.adm import adm, sinusoidal_embedding
 from cmtool.backbones.adm_blocks import Attention, Block, Down, Up
 from cmtool.errors import UsageError
+from cmtool.options import registry
 from cmtool.testing import check_backbone, wake
 
-TINY = {"model_channels": 32, "channel_mult": (1, 2), "num_blocks": 1, "attention": (1,), "head_width": 16}
+TINY = {
+    "model_channels": 32,
+    "channel_mult": (1, 2),
+    "num_blocks": 1,
+    "attn_resolutions": (4,),
+    "num_head_channels": 16,
+}
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"scale_shift": False, "qkv": "legacy"},
-        {"updown": False, "qkv": "new", "heads": 2},
+        {"use_scale_shift_norm": False, "qkv": "legacy"},
+        {"resblock_updown": False, "qkv": "new", "num_heads": 2},
         {"learn_variance": True},
-        {"resample_conv": False},
+        {"conv_resample": False},
     ],
 )
 def test_adm_keeps_the_contract_of_a_backbone(options):
@@ -30,10 +37,10 @@ def test_adm_keeps_the_contract_of_a_backbone(options):
 @torch.no_grad()
 def test_the_way_up_may_have_other_heads():
     torch.manual_seed(0)
-    nets = [wake(adm((3, 8, 8), 0, **{**TINY, "heads": 2, "heads_upsample": n})) for n in (None, 2, 4)]
+    nets = [wake(adm((3, 8, 8), 0, **{**TINY, "num_heads": 2, "num_heads_upsample": n})) for n in (None, 2, 4)]
     for net in nets[1:]:
         net.load_state_dict(nets[0].state_dict())
-    counts = [[part.heads for part in net.modules() if isinstance(part, Attention)] for net in nets]
+    counts = [[part.num_heads for part in net.modules() if isinstance(part, Attention)] for net in nets]
     assert counts == [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 4, 4]]  # down, middle, and two on the way up
     x, c = torch.randn(1, 3, 8, 8), torch.tensor([7.0])
     same, too, other = (net(x, c) for net in nets)
@@ -46,7 +53,7 @@ def test_sides_change_without_weights_where_nothing_convolves():
     assert not [*down.parameters(), *up.parameters()]
     torch.testing.assert_close(down(x), x.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)))
     assert torch.equal(up(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
-    names = adm((3, 8, 8), 0, **TINY, updown=False, resample_conv=False).state_dict()
+    names = adm((3, 8, 8), 0, **TINY, resblock_updown=False, conv_resample=False).state_dict()
     assert {name.split(".")[1] for name in names if name.startswith("input_blocks.")} == {"0", "1", "3"}
 
 
@@ -67,7 +74,7 @@ def test_waves_are_those_of_the_formula():
     ("side", "classes", "qkv", "options", "millions"),
     [
         (64, 1000, "new", {"model_channels": 192, "num_blocks": 3}, 296),
-        (128, 1000, "legacy", {"model_channels": 256, "heads": 4}, 422),
+        (128, 1000, "legacy", {"model_channels": 256, "num_heads": 4}, 422),
         (256, 1000, "legacy", {"model_channels": 256}, 554),
         (256, 0, "legacy", {"model_channels": 256}, 552),
         (512, 1000, "legacy", {"model_channels": 256}, 559),
@@ -157,11 +164,12 @@ def test_other_precisions_and_layouts_of_memory_give_nearly_the_same(asked):
         ({"shape": (2,)}, "needs square images"),
         ({"channel_mult": (1, 1, 1, 1, 1)}, "multiple of 16"),
         ({"model_channels": 40}, "multiple of 32 channels"),
-        ({"head_width": 48}, "heads 48 wide"),
-        ({"heads": 5}, "5 heads"),
-        ({"qkv": "edm"}, "unknown layout of qkv 'edm'"),
+        ({"num_head_channels": 48}, "heads 48 wide"),
+        ({"num_heads": 5}, "5 heads"),
+        ({"qkv": "edm"}, "unknown value of option 'qkv' of network architecture 'adm' 'edm'"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        adm(options.pop("shape", (3, 8, 8)), 0, **{**TINY, **options})
+        shape = options.pop("shape", (3, 8, 8))
+        registry.build("backbones", {"name": "adm", **TINY, **options}, shape, 0)

@@ -6,15 +6,16 @@ from torch import nn
 
 from cmtool.backbones.edm2 import default_channel_mult, edm2
 from cmtool.errors import UsageError
+from cmtool.options import registry
 from cmtool.testing import check_backbone
 
 
 @pytest.mark.parametrize(
     ("shape", "classes", "options"),
     [
-        ((3, 16, 16), 10, {"model_channels": 16, "head": 16, "num_blocks": 1}),
-        ((1, 8, 8), 0, {"model_channels": 8, "head": 4, "num_blocks": 1}),
-        ((2, 4, 4), 3, {"model_channels": 8, "channel_mult": (1,), "attention": (), "dropout": 0.5}),
+        ((3, 16, 16), 10, {"model_channels": 16, "num_head_channels": 16, "num_blocks": 1}),
+        ((1, 8, 8), 0, {"model_channels": 8, "num_head_channels": 4, "num_blocks": 1}),
+        ((2, 4, 4), 3, {"model_channels": 8, "channel_mult": (1,), "attn_resolutions": (), "dropout": 0.5}),
     ],
 )
 def test_edm2_keeps_the_contract_of_a_backbone(shape, classes, options):
@@ -23,22 +24,29 @@ def test_edm2_keeps_the_contract_of_a_backbone(shape, classes, options):
 
 def test_dropout_is_left_out_where_sides_are_large():
     net = edm2(
-        (3, 16, 16), 0, model_channels=8, channel_mult=(1, 1, 1), num_blocks=1, attention=(), dropout=0.3, dropout_res=8
+        (3, 16, 16),
+        0,
+        model_channels=8,
+        channel_mult=(1, 1, 1),
+        num_blocks=1,
+        attn_resolutions=(),
+        dropout=0.3,
+        dropout_res=8,
     )
-    dropped = {name: layer.style.dropout for name, layer in [*net.enc.items(), *net.dec.items()][1:]}
+    dropped = {name: layer.options.dropout for name, layer in [*net.enc.items(), *net.dec.items()][1:]}
     assert {name.split("x")[0] for name, share in dropped.items() if share == 0.3} == {"8", "4"}
     assert {name.split("x")[0] for name, share in dropped.items() if share == 0} == {"16"}
 
 
 def test_a_new_network_is_the_zero_function():
-    net = edm2((1, 8, 8), 2, model_channels=8, head=8)
+    net = edm2((1, 8, 8), 2, model_channels=8, num_head_channels=8)
     assert not net(torch.randn(2, 1, 8, 8), torch.randn(2), torch.tensor([0, 1])).any()
 
 
 def test_a_new_network_keeps_magnitudes():
     """From images of mean square 1 on no layer's output is far from it, once the gains are open."""
     torch.manual_seed(0)
-    net = edm2((3, 32, 32), 10, model_channels=32, num_blocks=1, head=32).eval()
+    net = edm2((3, 32, 32), 10, model_channels=32, num_blocks=1, num_head_channels=32).eval()
     for gain in (net.out_gain, *(layer.emb_gain for layer in [*net.enc.values(), *net.dec.values()][1:])):
         nn.init.ones_(gain) if gain is net.out_gain else nn.init.constant_(gain, 0.1)
     found = {}
@@ -67,7 +75,7 @@ def test_levels_follow_from_the_side(side, mults):
 
 def test_other_precisions_and_layouts_give_the_same_image():
     torch.manual_seed(0)
-    net = edm2((3, 16, 16), 2, model_channels=16, num_blocks=1, head=16).eval()
+    net = edm2((3, 16, 16), 2, model_channels=16, num_blocks=1, num_head_channels=16).eval()
     nn.init.ones_(net.out_gain)
     x, c_noise, labels = torch.randn(2, 3, 16, 16), torch.randn(2), torch.tensor([0, -1])
     with torch.no_grad():
@@ -81,14 +89,14 @@ def test_other_precisions_and_layouts_give_the_same_image():
 
 def test_loud_numbers_are_cut():
     torch.manual_seed(0)
-    net = edm2((1, 4, 4), 0, model_channels=8, channel_mult=(1,), head=8).eval()
+    net = edm2((1, 4, 4), 0, model_channels=8, channel_mult=(1,), num_head_channels=8).eval()
     block = net.dec["4x4_in1"]
     assert block(torch.full((1, 8, 4, 4), 1e6), torch.ones(1, 8)).abs().max() == 256
 
 
 def test_dropout_drops_in_training_alone():
     torch.manual_seed(0)
-    net = edm2((1, 8, 8), 0, model_channels=8, head=8, dropout=0.5)
+    net = edm2((1, 8, 8), 0, model_channels=8, num_head_channels=8, dropout=0.5)
     nn.init.ones_(net.out_gain)
     x, c_noise = torch.randn(2, 1, 8, 8), torch.randn(2)
     assert not torch.equal(net(x, c_noise), net(x, c_noise))
@@ -102,9 +110,9 @@ def test_dropout_drops_in_training_alone():
         ((2,), {}, "square images"),
         ((1, 8, 4), {}, "square images"),
         ((1, 10, 10), {"channel_mult": (1, 2, 3)}, "multiple of 4"),
-        ((1, 8, 8), {"model_channels": 20, "head": 6}, "3 heads"),
+        ((1, 8, 8), {"model_channels": 20, "num_head_channels": 6}, "3 heads"),
     ],
 )
 def test_what_cannot_be_is_refused(shape, options, message):
     with pytest.raises(UsageError, match=message):
-        edm2(shape, 0, **options)
+        registry.build("backbones", {"name": "edm2", **options}, shape, 0)

@@ -11,7 +11,7 @@ from cmtool.backbones.image_v1_blocks import Resize
 from cmtool.errors import UsageError
 from cmtool.testing import check_backbone, wake
 
-TINY = {"wide": 16, "widths": (32, 64), "depths": (1, 2)}
+TINY = {"mapping_dim": 16, "widths": (32, 64), "depths": (1, 2)}
 X, C = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([-1.2, 0.9])
 
 
@@ -21,7 +21,9 @@ def woken(shape=(3, 8, 8), classes=0, **options):
         return wake(image_v1(shape, classes, **{**TINY, **options})).eval()
 
 
-@pytest.mark.parametrize("options", [{}, {"patch": 2, "attention": (0, 1)}, {"learn_variance": True, "attention": ()}])
+@pytest.mark.parametrize(
+    "options", [{}, {"patch_size": 2, "attn_resolutions": (4, 2)}, {"learn_variance": True, "attn_resolutions": ()}]
+)
 def test_the_contract_of_a_backbone(options):
     check_backbone(image_v1, (3, 8, 8), 3, **TINY, **options)
 
@@ -125,7 +127,7 @@ def test_a_slope_stays_one_where_the_mirror_is_not_seen():
 @torch.no_grad()
 def test_patches_are_pixels_of_one_place():
     """With patches of 2, a network that only copies its patches gives back the image."""
-    net = woken(patch=2, widths=(32,), depths=(1,), attention=())
+    net = woken(patch_size=2, widths=(32,), depths=(1,), attn_resolutions=())
     for parameter in net.parameters():
         parameter.zero_()
     net.proj_in.weight[:12, :, 0, 0] = torch.eye(12)
@@ -139,7 +141,7 @@ def test_images_need_not_be_square():
 
 @torch.no_grad()
 def test_the_variance_is_the_last_channel():
-    net = woken(learn_variance=True, patch=2)
+    net = woken(learn_variance=True, patch_size=2)
     assert net.outputs(X, C).shape == (2, 13, 4, 4)
     assert torch.equal(net(X, C), F.pixel_shuffle(net.outputs(X, C)[:, :12], 2))
 
@@ -184,7 +186,7 @@ def test_dropout_is_for_training_alone():
         ((3, 6, 8), {"widths": (32, 32, 32), "depths": None}, "multiple of 4, twice it at least, and 6x8 is not"),
         ((3, 4, 4), {"widths": (32, 32, 32), "depths": None}, "twice it at least, and 4x4 is not"),
         ((3, 8, 8), {"depths": (1,)}, "a depth for each of 2 levels"),
-        ((3, 8, 8), {"wide": 7}, "an even number of waves"),
+        ((3, 8, 8), {"mapping_dim": 7}, "an even number of mapping features"),
         ((3, 8, 8), {"widths": (100, 128)}, "cannot cut 100 channels into groups of 32"),
         ((3, 8, 8), {"widths": (224, 128)}, "cannot cut 224 channels into heads of 64"),
     ],

@@ -8,12 +8,18 @@ import torch
 from cmtool.backbones.mlp import SinusoidalEmbedding, mlp
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
+from cmtool.options import registry
 from cmtool.testing import check_backbone
 
 
 @pytest.mark.parametrize(
     ("shape", "classes", "options"),
-    [((2,), 8, {}), ((2,), 0, {"depth": 1}), ((5,), 3, {"width": 16, "dropout": 0.2}), ((1, 8, 8), 10, {"depth": 1})],
+    [
+        ((2,), 8, {}),
+        ((2,), 0, {"depth": 1}),
+        ((5,), 3, {"hidden_dim": 16, "dropout": 0.2}),
+        ((1, 8, 8), 10, {"depth": 1}),
+    ],
 )
 def test_mlp_keeps_the_contract_of_a_backbone(shape, classes, options):
     check_backbone(mlp, shape, classes, **options)
@@ -34,7 +40,7 @@ def test_the_number_of_weights_is_that_of_the_formula():
     w, depth, d, classes, waves = 32, 3, 2, 5, 16
     blocks = depth * (4 * w**2 + 4 * w)
     ends = waves * w + w + w**2 + w + (classes + 1) * w + d * w + w + w * d + d
-    assert sum(p.numel() for p in mlp((d,), classes, width=w, depth=depth).parameters()) == blocks + ends
+    assert sum(p.numel() for p in mlp((d,), classes, hidden_dim=w, depth=depth).parameters()) == blocks + ends
 
 
 def test_dropout_drops_in_training_alone():
@@ -52,17 +58,20 @@ def test_a_label_that_is_no_class_is_an_error():
         mlp((2,), 3)(torch.zeros(1, 2), torch.zeros(1), torch.tensor([4]))
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"depth": 0}, {"dropout": 1.0}])
-def test_options_that_cannot_be_are_refused(options):
-    with pytest.raises(UsageError, match="mlp needs"):
-        mlp((2,), 0, **options)
+@pytest.mark.parametrize(
+    ("options", "must"),
+    [({"hidden_dim": 0}, "at least 1"), ({"depth": 0}, "at least 1"), ({"dropout": 1.0}, "from 0 to below 1")],
+)
+def test_options_that_cannot_be_are_refused(options, must):
+    with pytest.raises(UsageError, match=f"option '{next(iter(options))}' .* must be {must}"):
+        registry.build("backbones", {"name": "mlp", **options}, (2,), 0)
 
 
 def test_it_learns_the_denoiser_of_two_points_whose_signs_are_the_labels():
     """Data +m and -m: without a class ``D = m tanh(m . x / sigma^2)``, with one the point itself."""
     torch.manual_seed(0)
     m, generator = torch.tensor([0.6, -0.3]), torch.Generator().manual_seed(1)
-    model = Denoiser(mlp((2,), 2, width=32, depth=2), Preconditioning())
+    model = Denoiser(mlp((2,), 2, hidden_dim=32, depth=2), Preconditioning())
     steps = 400
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)

@@ -12,25 +12,26 @@ from torch.nn import functional as F
 from cmtool.backbones.ncsnpp import ddpm, ncsnpp, sinusoidal_embedding
 from cmtool.backbones.ncsnpp_blocks import MEAN, Attention, Block, BlockOptions, Combine, Filtered, Fourier, resample
 from cmtool.errors import UsageError
+from cmtool.options import registry
 from cmtool.testing import check_backbone, wake
 
-TINY = {"model_channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attention": (1,)}
+TINY = {"model_channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attn_resolutions": (4,)}
 STYLE = BlockOptions(8, 0.0, True, 4, (1.0, 3.0, 3.0, 1.0))
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"encoder": "skip", "decoder": "skip", "combine": "cat"},
-        {"encoder": "skip", "rescale": False, "taps": MEAN, "embedding": "positional"},
-        {"taps": MEAN, "channel_mult": (2, 1)},
+        {"encoder_type": "skip", "decoder_type": "skip", "combine": "cat"},
+        {"encoder_type": "skip", "skip_rescale": False, "resample_filter": MEAN, "embedding_type": "positional"},
+        {"resample_filter": MEAN, "channel_mult": (2, 1)},
     ],
 )
 def test_ncsnpp_keeps_the_contract_of_a_backbone(options):
-    check_backbone(ncsnpp, (3, 8, 8), 3, **{**TINY, "fourier": 1.0, **options})
+    check_backbone(ncsnpp, (3, 8, 8), 3, **{**TINY, "fourier_scale": 1.0, **options})
 
 
-@pytest.mark.parametrize("options", [{}, {"decoder": "skip"}])
+@pytest.mark.parametrize("options", [{}, {"decoder_type": "skip"}])
 def test_a_new_network_is_the_zero_function(options):
     assert not ncsnpp((3, 8, 8), 3, **TINY, **options)(torch.randn(2, 3, 8, 8), torch.randn(2)).any()
 
@@ -134,16 +135,17 @@ def test_other_precisions_and_layouts_of_memory_give_nearly_the_same():
     [
         ({"shape": (2,)}, "needs square images"),
         ({"channel_mult": (1, 1, 1, 1, 1)}, "multiple of 16"),
-        ({"model_channels": 15}, "needs an even width"),
+        ({"model_channels": 15}, "needs an even number of model_channels"),
         ({"model_channels": 18}, "cannot be shared by 4 groups"),
-        ({"encoder": "residul"}, "unknown encoder 'residul'"),
-        ({"nonlinearity": "swoosh"}, "unknown nonlinearity 'swoosh'"),
-        ({"taps": (1.0, 3.0, 1.0)}, "an even number of weights"),
+        ({"encoder_type": "residul"}, "unknown value of option 'encoder_type' .* 'residul'"),
+        ({"nonlinearity": "swoosh"}, "unknown value of option 'nonlinearity' .* 'swoosh'"),
+        ({"resample_filter": (1.0, 3.0, 1.0)}, "an even number of weights"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        ncsnpp(options.pop("shape", (3, 8, 8)), 0, **{**TINY, **options})
+        shape = options.pop("shape", (3, 8, 8))
+        registry.build("backbones", {"name": "ncsnpp", **TINY, **options}, shape, 0)
 
 
 LINEAR, BLOCK = ("weight", "bias"), ("GroupNorm_0", "Conv_0", "Dense_0", "GroupNorm_1", "Conv_1")
@@ -156,7 +158,7 @@ LOWER, MAKES = (RESIZES, LOOKS, BLOCK, LOOKS, BLOCK), (LINEAR, LINEAR)  # the lo
 LISTS = {
     # Fourier, two maps, entry; block, down, image; the lower level; up 2, look, up; up 2; out
     "input_skip": (
-        {"encoder": "skip"},
+        {"encoder_type": "skip"},
         [
             ("W",),
             LINEAR,
@@ -175,7 +177,7 @@ LISTS = {
     ),
     # the same with an image made at each side, as bedroom, church, ffhq and celebahq have it
     "output_skip": (
-        {"encoder": "skip", "decoder": "skip"},
+        {"encoder_type": "skip", "decoder_type": "skip"},
         [
             ("W",),
             LINEAR,
@@ -194,7 +196,7 @@ LISTS = {
         ],
     ),
     "residual": (
-        {"embedding": "positional"},
+        {"embedding_type": "positional"},
         [
             LINEAR,
             LINEAR,
@@ -211,7 +213,7 @@ LISTS = {
         ],
     ),
     "not told its level": (
-        {"embedding": "positional", "encoder": "standard", "conditional": False},
+        {"embedding_type": "positional", "encoder_type": "standard", "noise_conditional": False},
         [LINEAR, BLOCK, RESIZES, *LOWER, RESIZES, RESIZES, LOOKS, *3 * (RESIZES,), *MAKES],
     ),
 }
@@ -221,7 +223,7 @@ LISTS = {
 def test_the_list_of_modules_is_that_of_score_sde(which):
     options, parts = LISTS[which]
     found: dict[int, list[str]] = {}
-    for name in ncsnpp((3, 16, 16), 0, **{**TINY, **options}).state_dict():
+    for name in ncsnpp((3, 16, 16), 0, **{**TINY, "attn_resolutions": (8,), **options}).state_dict():
         _, number, part, *_ = name.split(".")
         found.setdefault(int(number), []).append(part)
     assert [tuple(dict.fromkeys(found[number])) for number in sorted(found)] == parts
@@ -229,18 +231,18 @@ def test_the_list_of_modules_is_that_of_score_sde(which):
 
 
 def test_ddpm_without_convolutions_leaves_their_places_empty():
-    names = ddpm((3, 8, 8), 0, **{**TINY, "model_channels": 32, "resample_conv": False}).state_dict()
+    names = ddpm((3, 8, 8), 0, **{**TINY, "model_channels": 32, "conv_resample": False}).state_dict()
     numbers = {int(name.split(".")[1]) for name in names}
     assert set(range(max(numbers))) - numbers == {4, 13}  # after the first level's block, and before it on the way up
 
 
 @torch.no_grad()
 def test_a_network_that_is_not_conditional_is_told_nothing():
-    net = wake(ncsnpp((3, 8, 8), 0, **TINY, conditional=False)).eval()
+    net = wake(ncsnpp((3, 8, 8), 0, **TINY, noise_conditional=False)).eval()
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(net(x, torch.tensor([-2.0, 1.0])), net(x, torch.tensor([3.0, 9.0])))
-    with pytest.raises(UsageError, match="cannot be told classes"):
-        ncsnpp((3, 8, 8), 2, **TINY, conditional=False)
+    with pytest.raises(UsageError, match="takes no classes"):
+        ncsnpp((3, 8, 8), 2, **TINY, noise_conditional=False)
 
 
 @torch.no_grad()

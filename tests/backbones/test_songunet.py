@@ -9,16 +9,26 @@ from cmtool.backbones.dhariwal import dhariwal
 from cmtool.backbones.edm_blocks import Conv
 from cmtool.backbones.songunet import songunet
 from cmtool.errors import UsageError
+from cmtool.options import registry
 from cmtool.testing import check_backbone, wake
 
-TINY = {"model_channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attention": (4,)}
-NCSN = {"embedding": "fourier", "waves": 2, "encoder": "residual", "taps": (1.0, 3.0, 3.0, 1.0)}
-BOTH = [(songunet, TINY), (songunet, {**TINY, **NCSN}), (dhariwal, {**TINY, "head": 16})]
+TINY = {"model_channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attn_resolutions": (4,)}
+NCSN = {
+    "embedding_type": "fourier",
+    "channel_mult_noise": 2,
+    "encoder_type": "residual",
+    "resample_filter": (1.0, 3.0, 3.0, 1.0),
+}
+BOTH = [(songunet, TINY), (songunet, {**TINY, **NCSN}), (dhariwal, {**TINY, "num_head_channels": 16})]
 
 
 @pytest.mark.parametrize(
     ("factory", "options"),
-    [*BOTH, (songunet, {**TINY, "encoder": "skip", "decoder": "skip"}), (dhariwal, {**TINY, "learn_variance": True})],
+    [
+        *BOTH,
+        (songunet, {**TINY, "encoder_type": "skip", "decoder_type": "skip"}),
+        (dhariwal, {**TINY, "learn_variance": True}),
+    ],
 )
 def test_the_contract_of_a_backbone(factory, options):
     check_backbone(factory, (3, 8, 8), 3, **options)
@@ -77,14 +87,14 @@ def test_a_late_filter_smooths_what_was_convolved():
 
 @pytest.mark.parametrize("encoder", ["skip", "residual"])
 def test_the_image_at_half_the_side_joins_the_main_path(encoder):
-    net = songunet((2, 8, 8), 0, **{**TINY, "encoder": encoder}).eval()
+    net = songunet((2, 8, 8), 0, **{**TINY, "encoder_type": encoder}).eval()
     x, embedding = torch.randn(1, 2, 8, 8), torch.zeros(1, 64)
     plain = songunet((2, 8, 8), 0, **TINY).eval()
     plain.load_state_dict(
         {key: value for key, value in net.state_dict().items() if "aux_skip" not in key}, strict=False
     )
     with torch.no_grad():
-        (main, joined) = (each._down(x, embedding)[2] for each in (plain, net))
+        (main, joined) = (each._encode(x, embedding)[2] for each in (plain, net))
         layer = net.enc["4x4_aux_" + encoder]
         if encoder == "skip":
             expected = main + layer(F.avg_pool2d(x, 2))
@@ -95,7 +105,7 @@ def test_the_image_at_half_the_side_joins_the_main_path(encoder):
 
 def test_images_of_all_sides_add_up():
     net = songunet(
-        (1, 16, 16), 0, model_channels=8, channel_mult=(1, 1, 1), num_blocks=1, attention=(), decoder="skip"
+        (1, 16, 16), 0, model_channels=8, channel_mult=(1, 1, 1), num_blocks=1, attn_resolutions=(), decoder_type="skip"
     ).eval()
     for name, value in {"16x16": 1.0, "8x8": 10.0, "4x4": 100.0}.items():
         nn.init.constant_(net.dec[f"{name}_aux_conv"].bias, value)
@@ -108,7 +118,7 @@ def test_waves_are_sines_then_cosines():
     angles = 3.0 * torch.tensor([1.0, 10 ** (-4 / 3), 10 ** (-8 / 3), 1e-4])
     seen = []
     net.map_layer0.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    net.embed(c, None, None)
+    net.embed(c, None, None, None)
     assert torch.allclose(seen[0][0], torch.cat([angles.sin(), angles.cos()]), atol=1e-6)
 
 
@@ -126,19 +136,19 @@ def test_the_first_half_of_the_outputs_is_returned(factory):
         (songunet, (3, 8, 6), {}, "songunet needs square images"),
         (dhariwal, (2,), {}, "dhariwal needs square images"),
         (songunet, (3, 6, 6), {"channel_mult": (1, 2, 2)}, "a side that is a multiple of 4"),
-        (songunet, (3, 8, 8), {"encoder": "residul"}, "unknown encoder 'residul'"),
-        (songunet, (3, 8, 8), {"embedding": "waves"}, "unknown embedding"),
-        (songunet, (3, 8, 8), {"model_channels": 7}, "an even number of waves"),
-        (dhariwal, (3, 8, 8), {"model_channels": 7}, "an even width"),
+        (songunet, (3, 8, 8), {"encoder_type": "residul"}, "unknown value of option 'encoder_type' .* 'residul'"),
+        (songunet, (3, 8, 8), {"embedding_type": "waves"}, "unknown value of option 'embedding_type'"),
+        (songunet, (3, 8, 8), {"model_channels": 7}, "an even number of sines and cosines"),
+        (dhariwal, (3, 8, 8), {"model_channels": 7}, "an even number of model_channels"),
         (dhariwal, (3, 8, 8), {"model_channels": 132}, "channels cannot be shared by"),
         (
             dhariwal,
             (3, 8, 8),
-            {"model_channels": 64, "channel_mult": (1, 3), "head": 38},
+            {"model_channels": 64, "channel_mult": (1, 3), "num_head_channels": 38},
             "192 channels cannot be shared by 5 heads",
         ),
     ],
 )
 def test_networks_that_cannot_be(factory, shape, options, sentence):
     with pytest.raises(UsageError, match=sentence):
-        factory(shape, 0, **options)
+        registry.build("backbones", {"name": factory.__name__, **options}, shape, 0)

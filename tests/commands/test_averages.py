@@ -34,9 +34,9 @@ def test_every_average_is_a_checkpoint_of_its_own(run, well, tmp_path):
     names |= {f"ema/{name}.safetensors" for name in ("power-0.1", "power-0.2", "constant-0.9")}
     assert {name for name in listing(run) if name.startswith("ema/")} == names
     headers = {name: read_header(run / name, whole=True) for name in (*names, "model.safetensors")}
-    assert headers["model.safetensors"].average == {"track": "half-life:64"}
+    assert headers["model.safetensors"].average == {"ema": "half-life:64"}
     stored = headers["ema/power-0.2-00000096.safetensors"]
-    assert (stored.average, stored.images) == ({"track": "power:0.2"}, 96)
+    assert (stored.average, stored.images) == ({"ema": "power:0.2"}, 96)
     assert torch.equal(weights(run / "ema/power-0.1.safetensors"), weights(run / "ema/power-0.1-00000128.safetensors"))
     twice = 2 + 1  # a power average stored at the end is the one of now, and each begins as the first weights
     assert len({weights(run / name).sum().item() for name in names}) == len(names) - twice
@@ -91,11 +91,11 @@ def test_another_width_is_rebuilt_and_says_of_what(run, well, cm, tmp_path):
     assert (told.code, "made of 8 stored averages" in told.err) == (0, True)
     document, header = json.loads(told.out), read_header(out, whole=True)
     assert document["average"] == header.average
-    assert (header.average["track"], header.images, header.kind) == ("power:0.14", 128, "score")
+    assert (header.average["ema"], header.images, header.kind) == ("power:0.14", 128, "score")
     assert 0 < header.average["residual"] < 0.05
     assert header.average["condition"] > 1 <= header.average["gain"]
     parts = header.average["made_of"]
-    assert {(part["track"], part["images"]) for part in parts} == {
+    assert {(part["ema"], part["images"]) for part in parts} == {
         (f"power:{w}", at) for w in (0.1, 0.2) for at in MOMENTS
     }
     assert [(p["path"], p["sha256"]) for p in header.parents] == [(p["path"], digest(p["path"])) for p in parts]
@@ -124,7 +124,7 @@ def test_precision_of_the_file(run, well, tmp_path, dtype, bits):
     assert torch.allclose(weights(out), weights(source), rtol=2.0**-bits, atol=1e-7)
     header = read_header(out)
     assert header.parents == [{"path": str(source), "sha256": digest(source)}]
-    assert header.average == {"track": "half-life:64"}
+    assert header.average == {"ema": "half-life:64"}
 
 
 def test_stored_averages_may_be_of_half_the_size(well, tmp_path):

@@ -213,7 +213,7 @@ def test_a_run_scores_every_checkpoint_and_average_and_draws_the_curve(fd, well,
     model = open_any(run / "model.safetensors")
     kept = {"power-0.05-00000064": ("power:0.05", 64), "power-0.05-00000128": ("power:0.05", 128)}
     for name, (track, images) in kept.items():
-        header = dataclasses.replace(model.header, images=images, average={"track": track})
+        header = dataclasses.replace(model.header, images=images, average={"ema": track})
         save(run / "ema" / f"{name}.safetensors", model.model, header)
     words = [f"{run}/", "--ref", "digits[:300]", "-n", "64"]
     document = fd(*words)

@@ -8,13 +8,13 @@ import torch
 
 import cmtool
 from cmtool.backbones.adm import adm
-from cmtool.commands.info import SCORE_FLAGS
+from cmtool.commands.information.checkpoints import SCORE_FLAGS
 from cmtool.files.checkpoint import digest
 from cmtool.files.header import read_header
 from cmtool.options import yaml_files
 from cmtool.testing import wake
 
-SAID = ["--set", "backbone.head_width=16", "--set", "format.side=16"]
+SAID = ["--set", "backbone.num_head_channels=16", "--set", "format.side=16"]
 
 
 def write(path, format=None, **options):
@@ -27,14 +27,14 @@ def write(path, format=None, **options):
             model_channels=32,
             channel_mult=(1, 1),
             num_blocks=1,
-            attention=(1,),
-            head_width=16,
+            attn_resolutions=(8,),
+            num_head_channels=16,
             **options,
         )
         torch.save(wake(net).state_dict(), path)
     if format:
         layout = {key: value for key, value in options.items() if key == "qkv"}
-        said = {"format": {"side": 16, **format}, "backbone": {"head_width": 16, **layout}}
+        said = {"format": {"side": 16, **format}, "backbone": {"num_head_channels": 16, **layout}}
         path.with_name(f"{path.name}.yaml").write_text(yaml_files.write_yaml(said))
     return path
 
@@ -48,7 +48,7 @@ def test_a_consistency_model_is_sampled_and_edits(well, cm, student, tmp_path, p
     told = cm("sample", "-m", student, "-n", "2", "-o", tmp_path / "a.npz")
     assert (told.code, told.error[0]) == (
         2,
-        f"{student} does not say backbone.head_width, format.side, format.kind",
+        f"{student} does not say backbone.num_head_channels, format.side, format.kind",
     )
     said = [*SAID, "--set", "format.kind=consistency"]
     document = json.loads(
@@ -105,7 +105,7 @@ def test_info_says_what_it_is(well, tmp_path):
     said = [*SAID, "--set", "format.kind=consistency"]
     document = json.loads(well("info", write(tmp_path / "other.pt"), *said, "--json"))
     assert document["header"]["parameters"] == parameters
-    assert {*document["sample"].split()} >= {"format.kind=consistency", "backbone.head_width=16", "--steps", "1"}
+    assert {*document["sample"].split()} >= {"format.kind=consistency", "backbone.num_head_channels=16", "--steps", "1"}
 
 
 def test_fid_takes_it_as_a_source(well, tmp_path):

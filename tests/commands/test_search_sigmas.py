@@ -32,7 +32,7 @@ def shrinking(tmp_path):
     From points of variance v, new noise and a jump make v' = c_skip(sigma)^2 (v + sigma^2 - eps^2), where
     c_skip = d^2 / ((sigma - eps)^2 + d^2) and d = sigma_data. It never reaches 0.5^2: the larger, the closer.
     """
-    spec = {"name": "mlp", "width": 8, "depth": 1}
+    spec = {"name": "mlp", "hidden_dim": 8, "depth": 1}
     net = registry.build("backbones", spec, (2,), 0)
     assert all(not p.any() for p in list(net.parameters())[-2:])
     data = {"name": "gaussian", "shape": [2], "classes": [], "notice": ""}

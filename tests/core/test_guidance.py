@@ -104,7 +104,7 @@ def test_autoguidance_leads_away_from_the_weaker_model():
 
 def network() -> Denoiser:
     torch.manual_seed(0)
-    return Denoiser(wake(mlp((2,), 2, width=16, depth=1)), Preconditioning())
+    return Denoiser(wake(mlp((2,), 2, hidden_dim=16, depth=1)), Preconditioning())
 
 
 @pytest.mark.parametrize(("w", "interval"), [(1.0, EVERYWHERE), (3.0, (0.0, 0.4)), (3.0, (0.5, 9.0))])

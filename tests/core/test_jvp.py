@@ -34,7 +34,9 @@ def drawn(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64)
 def model(request) -> tuple[Denoiser, tuple[int, ...]]:
     shape = (3,) if request.param == "mlp" else (1, 8, 8)
     net = (
-        mlp(shape, 0, width=16, depth=1) if request.param == "mlp" else unet(shape, 0, model_channels=16, num_blocks=1)
+        mlp(shape, 0, hidden_dim=16, depth=1)
+        if request.param == "mlp"
+        else unet(shape, 0, model_channels=16, num_blocks=1)
     )
     how = Preconditioning.trigflow() if "trigflow" in request.param else Preconditioning()
     return Denoiser(lively(net), how).double(), shape

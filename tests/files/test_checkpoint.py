@@ -15,7 +15,7 @@ from cmtool.files.header import KEY, Header, read_header
 from cmtool.files.sealed import save_state
 from cmtool.options import registry
 
-SPEC = {"name": "mlp", "width": 4, "depth": 1}
+SPEC = {"name": "mlp", "hidden_dim": 4, "depth": 1}
 
 
 @pytest.fixture
@@ -176,10 +176,10 @@ def test_a_missing_file_names_the_nearest(path):
     [
         ("backbone", {"name": "mpl", "width": 4}, "did you mean 'mlp'?"),
         ("backbone", {"width": 4}, "needs a name"),
-        ("backbone", {"name": "mlp", "widht": 4}, "did you mean 'width'?"),
-        ("backbone", {"name": "mlp", "width": 5, "depth": 1}, "tensor"),
-        ("backbone", {"name": "mlp", "width": 4, "depth": 2}, "lacks tensor"),
-        ("backbone", {"name": "mlp", "width": "wide"}, "must be a whole number, not 'wide'"),
+        ("backbone", {"name": "mlp", "hidden_dmi": 4}, "did you mean 'hidden_dim'?"),
+        ("backbone", {"name": "mlp", "hidden_dim": 5, "depth": 1}, "tensor"),
+        ("backbone", {"name": "mlp", "hidden_dim": 4, "depth": 2}, "lacks tensor"),
+        ("backbone", {"name": "mlp", "hidden_dim": "wide"}, "must be a whole number, not 'wide'"),
         ("backbone", "mlp", "'backbone'"),
         ("num_classes", True, "'num_classes'"),
         ("kind", "diffusion", "'kind'"),

@@ -15,12 +15,12 @@ from cmtool.files.checkpoint import load, save, without_memory
 from cmtool.files.header import KEY, Header, read_header
 from cmtool.files.sealed import read_sealed, write_sealed
 
-SPEC = {"name": "mlp", "width": 4, "depth": 1}
+SPEC = {"name": "mlp", "hidden_dim": 4, "depth": 1}
 
 
 @pytest.fixture
 def path(tmp_path):
-    model = Denoiser(mlp((2,), 3, width=4, depth=1), Preconditioning())
+    model = Denoiser(mlp((2,), 3, hidden_dim=4, depth=1), Preconditioning())
     header = Header(
         kind="score",
         backbone=SPEC,
@@ -58,9 +58,9 @@ ODD = [
     *(("preconditioning.sigma_data", value) for value in (0, -1, "1", float("inf"), 1e300, None)),
     *(("preconditioning.jumps", value) for value in (1, "yes")),
     *(("preconditioning.form", value) for value in (["edm"], None)),
-    *(("backbone.model_channels", value) for value in (0, -4, 1e999, 1 << 62, [4], None)),
+    *(("backbone.hidden_dim", value) for value in (0, -4, 1e999, 1 << 62, [4], None)),
     *(("backbone.depth", value) for value in (-1, 10**9)),
-    *(("images", -1), ("versions", {"torch": 2}), ("average", {"track": []}), ("data.name", 3)),
+    *(("images", -1), ("versions", {"torch": 2}), ("average", {"ema": []}), ("data.name", 3)),
 ]
 
 
@@ -86,7 +86,7 @@ def test_a_nest_of_options_is_not_walked_forever(path):
 def test_a_network_that_is_larger_than_its_tensors_is_never_made(path, monkeypatch):
     made = []
     monkeypatch.setattr(nn.Linear, "reset_parameters", lambda layer: made.append(layer.weight.is_meta))
-    change(path, "backbone.model_channels", 1 << 20)
+    change(path, "backbone.hidden_dim", 1 << 20)
     with pytest.raises(BadFile, match="does not fit its own network"):
         load(path)
     assert made and all(made)

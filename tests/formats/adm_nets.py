@@ -7,7 +7,13 @@ from cmtool.testing import wake
 
 __all__ = ["SPEC", "weights", "write"]
 
-SPEC = {"model_channels": 32, "channel_mult": (1, 2), "num_blocks": 1, "attention": (1,), "head_width": 16}
+SPEC = {
+    "model_channels": 32,
+    "channel_mult": (1, 2),
+    "num_blocks": 1,
+    "attn_resolutions": (8,),
+    "num_head_channels": 16,
+}
 
 
 def weights(side=16, classes=0, **options):

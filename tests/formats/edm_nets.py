@@ -66,20 +66,22 @@ def outer(net, kind, arguments, trap, inside="SongUNet", at="model", beside=(), 
 def song(trap, kind="EDMPrecond", classes=0, more=None, **attributes):
     """A small DDPM++."""
     arguments = {**IMAGES, "label_dim": classes, "model_type": "SongUNet", **SONG, **(more or {})}
-    net = network(songunet, classes=classes, model_channels=8, channel_mult=(1, 2), num_blocks=1, attention=(4,))
+    net = network(songunet, classes=classes, model_channels=8, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,))
     return outer(net, kind, arguments, trap, sigma_data=0.5, **attributes)
 
 
 def narrow_adm(trap, **more):
     arguments = {**IMAGES, "model_type": "DhariwalUNet", **SONG, "channel_mult": [1], "attn_resolutions": [], **more}
-    net = network(dhariwal, model_channels=8, channel_mult=(1,), num_blocks=1, attention=(), learn_variance=True)
+    net = network(dhariwal, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=(), learn_variance=True)
     return outer(net, "iDDPMPrecond", arguments, trap, "DhariwalUNet")
 
 
 def magnitudes(trap, uncertain=True, **more):
     """A small network of EDM2 with the head of its loss, or without it, as ECT tunes one."""
     arguments = {**IMAGES, **SONG, "channel_mult": [1], "channels_per_head": 8, "use_fp16": True, **more}
-    net = network(edm2, model_channels=8, channel_mult=(1,), num_blocks=1, attention=(4,), head=8).half()
+    net = network(
+        edm2, model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=(4,), num_head_channels=8
+    ).half()
     head = (("logvar_fourier", Fourier(8)), ("logvar_linear", Conv(8, 1))) if uncertain else ()
     return outer(net, "Precond", arguments, trap, "UNet", "unet", head, sigma_data=0.5)
 

@@ -7,7 +7,7 @@ from cmtool.testing import wake
 
 __all__ = ["SPEC", "network", "write"]
 
-SPEC = {"model_channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attention": (1,)}
+SPEC = {"model_channels": 16, "channel_mult": (1, 2), "num_blocks": 1, "attn_resolutions": (8,)}
 
 
 def network(name="ncsnpp", **options):

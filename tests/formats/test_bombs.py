@@ -15,7 +15,7 @@ from cmtool.files.safe_pickle import outline, sandbox
 from cmtool.files.safe_pickle.torch_files import Other, find_pickle, mentions, read_arrays, read_torch_file
 from cmtool.files.safe_pickle.zip_reader import TABLE
 
-TOLD = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
+TOLD = {"format": {"kind": "consistency", "side": 16}, "backbone": {"num_head_channels": 16}}
 FIRST = "time_embed.0.weight"
 
 
@@ -101,7 +101,7 @@ def test_a_table_of_contents_is_not_longer_than_that_of_a_network(tmp_path):
 
 
 def state(**more):
-    return {**weights(channel_mult=(1,), attention=()), **more}
+    return {**weights(channel_mult=(1,), attn_resolutions=()), **more}
 
 
 def attribute(name):

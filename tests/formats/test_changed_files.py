@@ -21,7 +21,7 @@ from cmtool.files.safe_pickle.sandbox import describe_to_json, parse_answer
 from cmtool.formats import edm
 from cmtool.formats.diffusers_writer import write_diffusers as diffusers
 
-ADM = {"format": {"name": "openai", "kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
+ADM = {"format": {"name": "openai", "kind": "consistency", "side": 16}, "backbone": {"num_head_channels": 16}}
 TOLD = {
     "openai": ADM,
     "edm": {"format": {"name": "edm"}},
@@ -41,13 +41,13 @@ def sound(tmp_path_factory):
     """A file of each, and what is loaded when it is: of a folder, the folder."""
     at = tmp_path_factory.mktemp("sound")
     (at / "edm").write_bytes(text(narrow_adm("")))
-    model = tiny(channel_mult=(1,), attention=())
+    model = tiny(channel_mult=(1,), attn_resolutions=())
     save(at / "ours.safetensors", model.model, model.header)
     diffusers(at / "folder", model.model, model.header)
     files = {
-        "openai": adm(at / "openai", channel_mult=(1,), attention=()),
+        "openai": adm(at / "openai", channel_mult=(1,), attn_resolutions=()),
         "edm": at / "edm",
-        "score_sde": score_sde(at / "score_sde", channel_mult=(1,), attention=(0,)),
+        "score_sde": score_sde(at / "score_sde", channel_mult=(1,), attn_resolutions=(16,)),
         "jcm": flax(at / "jcm", ncsnpp(channel_mult=(1,))),
         "kdiffusion": slim(at / "kdiffusion"),
         "training": training(at / "training"),

@@ -32,10 +32,14 @@ def folder(tmp_path):
     ("kind", "classes", "options"),
     [
         ("consistency", 3, {}),
-        ("consistency", 0, {"channel_mult": (1, 1, 2), "attention": (0, 2), "num_blocks": 2, "scale_shift": False}),
-        ("score", 0, {"updown": False, "attention": (), "dropout": 0.1}),
-        ("consistency", 0, {"channel_mult": (1,), "attention": (0,), "heads": 1}),
-        ("score", 5, {"channel_mult": (1, 1), "attention": (0, 1), "heads": 2, "qkv": "new"}),
+        (
+            "consistency",
+            0,
+            {"channel_mult": (1, 1, 2), "attn_resolutions": (16, 4), "num_blocks": 2, "use_scale_shift_norm": False},
+        ),
+        ("score", 0, {"resblock_updown": False, "attn_resolutions": (), "dropout": 0.1}),
+        ("consistency", 0, {"channel_mult": (1,), "attn_resolutions": (16,), "num_heads": 1}),
+        ("score", 5, {"channel_mult": (1, 1), "attn_resolutions": (16, 8), "num_heads": 2, "qkv": "new"}),
     ],
 )
 def test_a_model_comes_back_bit_for_bit(tmp_path, kind, classes, options):
@@ -108,7 +112,7 @@ def test_a_file_of_the_folder_leads_to_it(folder):
         ({"qkv": "legacy"}, "backbone.qkv=legacy"),
         ({"learn_variance": True}, "backbone.learn_variance=True"),
         ({"model_channels": 64, "channel_mult": (0.5, 1)}, r"backbone.channel_mult=\(0.5, 1"),
-        ({"channel_mult": (1, 2), "attention": (0, 1), "heads": 2}, "backbone.heads=2"),
+        ({"channel_mult": (1, 2), "attn_resolutions": (16, 8), "num_heads": 2}, "backbone.num_heads=2"),
     ],
 )
 def test_what_has_no_counterpart_is_said(tmp_path, about, message):
@@ -160,14 +164,14 @@ def test_other_networks_and_nonsense_are_named(folder, place, values, message):
         ({"format": {"sigma_max": 40.0}}, "format.sigma_max=40.0 contradicts .*, whose is 80.0"),
         ({"format": {"kind": "score"}}, "format.kind=score contradicts .*, whose is consistency"),
         ({"format": {"kind": "consistent"}}, "unknown value of option 'kind' of checkpoint format '\\w+' 'consistent'"),
-        ({"backbone": {"head_width": 8}}, "backbone.head_width=8 contradicts .*, whose is 16"),
-        ({"backbone": {"heads": 2}}, "backbone.heads=2 contradicts"),
+        ({"backbone": {"num_head_channels": 8}}, "backbone.num_head_channels=8 contradicts .*, whose is 16"),
+        ({"backbone": {"num_heads": 2}}, "backbone.num_heads=2 contradicts"),
     ],
 )
 def test_options_that_contradict_the_folder_are_refused(folder, said, message):
     with pytest.raises(UsageError, match=message):
         cmtool.load(folder, **said)
-    model = cmtool.load(folder, backbone={"head_width": 16, "dropout": 0.3}, format={"sigma_min": 0.002})
+    model = cmtool.load(folder, backbone={"num_head_channels": 16, "dropout": 0.3}, format={"sigma_min": 0.002})
     assert model.header.backbone["dropout"] == 0.3
 
 

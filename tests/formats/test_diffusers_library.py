@@ -21,7 +21,16 @@ X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     ("classes", "options"),
     [
         (4, {}),
-        (0, {"updown": False, "scale_shift": False, "channel_mult": (1, 2, 2), "attention": (0, 2), "heads": 1}),
+        (
+            0,
+            {
+                "resblock_updown": False,
+                "use_scale_shift_norm": False,
+                "channel_mult": (1, 2, 2),
+                "attn_resolutions": (16, 4),
+                "num_heads": 1,
+            },
+        ),
     ],
 )
 def test_a_pipeline_gives_the_same_image(tmp_path, classes, options):

@@ -16,7 +16,7 @@ from score_sde_files import network as ncsnpp
 from score_sde_files import write as score_sde
 
 from cmtool.cli import run
-from cmtool.commands.info import SCORE_FLAGS
+from cmtool.commands.information.checkpoints import SCORE_FLAGS
 from cmtool.files.checkpoint import digest
 from cmtool.files.header import read_header
 from cmtool.files.model_files import format_of, parent_record
@@ -35,9 +35,9 @@ FAMILIES = {
     "kdiffusion's training": lambda at: training(at),
 }
 SAID = {
-    "openai": ["--set", "backbone.head_width=16", "--set", "format.side=16", "--set", "format.kind=score"],
+    "openai": ["--set", "backbone.num_head_channels=16", "--set", "format.side=16", "--set", "format.kind=score"],
     "score_sde": ["--set", "format.side=16"],
-    "jcm": ["--set", "format.side=16", "--set", "backbone.attention=[1]"],
+    "jcm": ["--set", "format.side=16", "--set", "backbone.attn_resolutions=[8]"],
 }
 NONCOMMERCIAL = {"edm", "ect", "edm2"}
 

@@ -26,7 +26,7 @@ def trace(tmp_path):
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    return write_adm(tmp_path_factory.mktemp("sound") / "net.pt", channel_mult=(1,), attention=())
+    return write_adm(tmp_path_factory.mktemp("sound") / "net.pt", channel_mult=(1,), attn_resolutions=())
 
 
 def as_pkl(text, path, sound):

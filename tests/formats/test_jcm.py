@@ -11,7 +11,7 @@ from cmtool.errors import BadFile, UsageError
 from cmtool.files.model_files import format_of
 from cmtool.formats.flax_msgpack import unpack_flax
 
-SAID = {"format": {"kind": "consistency", "side": 16}, "backbone": {"attention": [1]}}
+SAID = {"format": {"kind": "consistency", "side": 16}, "backbone": {"attn_resolutions": [8]}}
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_kind_is_said_or_known(tmp_path, net, file):
 
 def test_attention_that_is_not_where_it_is_said_is_named(file):
     with pytest.raises(BadFile, match=r"arrays, and its network"):
-        cmtool.load(file, format=SAID["format"], backbone={"attention": []})
+        cmtool.load(file, format=SAID["format"], backbone={"attn_resolutions": []})
 
 
 def test_files_that_hold_no_network(tmp_path, net):

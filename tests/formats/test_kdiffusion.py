@@ -66,9 +66,9 @@ def test_of_a_training_the_average_is_taken_unless_it_is_not_wanted(tmp_path):
     ("options", "model"),
     [
         ({"augment_dim": 0}, {"augment_wrapper": False}),
-        ({"patch": 2}, {"patch_size": 2}),
+        ({"patch_size": 2, "attn_resolutions": (2,)}, {"patch_size": 2}),
         ({"learn_variance": True}, {"has_variance": True}),
-        ({"depths": (2, 1), "attention": (0, 1)}, {"depths": [2, 1], "self_attn_depths": [True, True]}),
+        ({"depths": (2, 1), "attn_resolutions": (8, 4)}, {"depths": [2, 1], "self_attn_depths": [True, True]}),
     ],
 )
 def test_the_configuration_tells_the_architecture(tmp_path, options, model):
@@ -126,9 +126,9 @@ def test_networks_that_are_not_ours(tmp_path, model, sentence):
 
 
 def test_what_is_said_may_not_contradict_the_file(file):
-    assert cmtool.load(file, backbone={"dropout": 0.1, "wide": 16}).header.backbone["dropout"] == 0.1
-    with pytest.raises(UsageError, match=r"backbone.wide=32 contradicts .*, whose is 16"):
-        cmtool.load(file, backbone={"wide": 32})
+    assert cmtool.load(file, backbone={"dropout": 0.1, "mapping_dim": 16}).header.backbone["dropout"] == 0.1
+    with pytest.raises(UsageError, match=r"backbone.mapping_dim=32 contradicts .*, whose is 16"):
+        cmtool.load(file, backbone={"mapping_dim": 32})
     with pytest.raises(UsageError, match="unknown option of network architecture 'image_v1' 'wid'"):
         cmtool.load(file, backbone={"wid": 32})
     with pytest.raises(UsageError, match="holds an average and nothing else"):

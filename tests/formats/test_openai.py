@@ -14,8 +14,8 @@ from cmtool.formats import openai as module
 from cmtool.formats.openai_networks import HiddenOptions, read_adm_shape
 from cmtool.options.hint_words import word_hint
 
-CM = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
-GUIDED = {"format": {"schedule": "cosine", "side": 16}, "backbone": {"head_width": 16, "qkv": "legacy"}}
+CM = {"format": {"kind": "consistency", "side": 16}, "backbone": {"num_head_channels": 16}}
+GUIDED = {"format": {"schedule": "cosine", "side": 16}, "backbone": {"num_head_channels": 16, "qkv": "legacy"}}
 X, SIGMA = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 20.0])
 
 
@@ -29,29 +29,31 @@ def file(tmp_path):
     [
         ({}, 0),
         ({}, 7),
-        ({"channel_mult": (1,), "attention": ()}, 0),
-        ({"channel_mult": (1, 1, 2), "attention": (0, 2), "num_blocks": 2}, 3),
-        ({"channel_mult": (1, 2, 3), "attention": (), "updown": False}, 0),
+        ({"channel_mult": (1,), "attn_resolutions": ()}, 0),
+        ({"channel_mult": (1, 1, 2), "attn_resolutions": (16, 4), "num_blocks": 2}, 3),
+        ({"channel_mult": (1, 2, 3), "attn_resolutions": (), "resblock_updown": False}, 0),
         (
             {
                 "channel_mult": (0.5, 1),
                 "model_channels": 64,
-                "attention": (0, 1),
+                "attn_resolutions": (16, 8),
                 "num_blocks": 3,
-                "scale_shift": False,
+                "use_scale_shift_norm": False,
             },
             0,
         ),
-        ({"channel_mult": (1, 2, 1), "attention": (1,), "updown": False, "resample_conv": False}, 0),
-        ({"learn_variance": True, "qkv": "new", "updown": False, "attention": (0, 1)}, 5),
+        ({"channel_mult": (1, 2, 1), "attn_resolutions": (8,), "resblock_updown": False, "conv_resample": False}, 0),
+        ({"learn_variance": True, "qkv": "new", "resblock_updown": False, "attn_resolutions": (16, 8)}, 5),
     ],
 )
 def test_the_tensors_tell_the_architecture(tmp_path, options, classes):
     shown = read_adm_shape(tmp_path, weights(16, classes, **options))
-    wanted = {**SPEC, "scale_shift": True, "updown": True, "learn_variance": False, **options, "name": "adm"}
+    usual = {"use_scale_shift_norm": True, "resblock_updown": True, "learn_variance": False}
+    wanted = {**SPEC, **usual, **options, "name": "adm"}
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
+    found["attn_resolutions"] = tuple(shown.attn_resolutions(16))
     assert found.pop("qkv", "new") == wanted.pop("qkv", "flash")
-    assert found == {key: value for key, value in wanted.items() if key != "head_width"}
+    assert found == {key: value for key, value in wanted.items() if key != "num_head_channels"}
     assert (shown.channels, shown.classes, shown.guided) == (3, classes, options.get("qkv") == "new")
 
 
@@ -89,30 +91,31 @@ def test_guided_diffusion_predicts_the_noise_of_numbered_steps(tmp_path, schedul
 def test_everything_that_is_missing_is_said_at_once(file, tmp_path):
     with pytest.raises(UsageError) as told:
         cmtool.load(file)
-    assert told.value.message == f"{file} does not say backbone.head_width, format.side, format.kind"
+    assert told.value.message == f"{file} does not say backbone.num_head_channels, format.side, format.kind"
     assert f"{file}.yaml" in word_hint(told.value.hint)
     assert word_hint(told.value.hint).endswith(
-        "--set backbone.head_width=64 --set format.side=64 --set format.kind=consistency"
+        "--set backbone.num_head_channels=64 --set format.side=64 --set format.kind=consistency"
     )
     with pytest.raises(UsageError, match=r"does not say backbone.qkv, format.side, format.schedule$"):
-        cmtool.load(write(tmp_path / "guided.pt", qkv="legacy"), backbone={"head_width": 32})
+        cmtool.load(write(tmp_path / "guided.pt", qkv="legacy"), backbone={"num_head_channels": 32})
 
 
 @torch.no_grad()
 def test_heads_that_are_counted_are_counted_on_the_way_up_too(tmp_path, file):
     """Their number shows nowhere, and a network of other ones computes something else from the same tensors."""
-    with pytest.raises(UsageError, match=r"does not say backbone.heads_upsample$") as told:
-        cmtool.load(file, format=CM["format"], backbone={"heads": 2})
-    assert word_hint(told.value.hint).endswith("--set backbone.heads_upsample=2")
+    with pytest.raises(UsageError, match=r"does not say backbone.num_heads_upsample$") as told:
+        cmtool.load(file, format=CM["format"], backbone={"num_heads": 2})
+    assert word_hint(told.value.hint).endswith("--set backbone.num_heads_upsample=2")
     nets = [
-        cmtool.load(file, format=CM["format"], backbone={"heads": 2, "heads_upsample": n}).model.net for n in (2, 4)
+        cmtool.load(file, format=CM["format"], backbone={"num_heads": 2, "num_heads_upsample": n}).model.net
+        for n in (2, 4)
     ]
     same, other = (net(X, SIGMA) for net in nets)
     assert (same - other).abs().max() > 1e-3
-    middle = write(tmp_path / "middle.pt", attention=())  # where the way up has no attention
-    cmtool.load(middle, format=CM["format"], backbone={"heads": 2})
-    with pytest.raises(UsageError, match="counted only where all are"):
-        cmtool.load(file, format=CM["format"], backbone={"head_width": 16, "heads_upsample": 2})
+    middle = write(tmp_path / "middle.pt", attn_resolutions=())  # where the way up has no attention
+    cmtool.load(middle, format=CM["format"], backbone={"num_heads": 2})
+    with pytest.raises(UsageError, match="num_heads_upsample counts heads only where num_heads does"):
+        cmtool.load(file, format=CM["format"], backbone={"num_head_channels": 16, "num_heads_upsample": 2})
 
 
 def test_a_classifier_is_refused(tmp_path):
@@ -135,10 +138,13 @@ def test_an_upsampler_is_refused(tmp_path):
     ("given", "message"),
     [
         ({"backbone": {"model_channels": 64}}, r"backbone.model_channels=64 contradicts .*, whose is 32"),
-        ({"backbone": {"attention": [0, 1]}}, r"backbone.attention=\[0, 1\] contradicts .*, whose is \[1\]"),
+        (
+            {"backbone": {"attn_resolutions": [16, 8]}},
+            r"backbone.attn_resolutions=\[16, 8\] contradicts .*, whose is \[8\]",
+        ),
         ({"backbone": {"qkv": "legacy"}}, "backbone.qkv=legacy contradicts"),
         ({"backbone": {"name": "unet"}}, "backbone.name=unet contradicts"),
-        ({"backbone": {"head_width": 48}}, "cannot cut 64 channels into heads 48 wide"),
+        ({"backbone": {"num_head_channels": 48}}, "cannot cut 64 channels into heads 48 wide"),
         ({"backbone": {"hat": 1}}, "unknown option of network architecture 'adm' 'hat'"),
         ({"format": {**CM["format"], "schedule": "linear"}}, "format.schedule=linear contradicts"),
         ({"format": {**CM["format"], "kind": "consistent"}}, "option 'kind' of checkpoint format '\\w+' 'consistent'"),
@@ -160,10 +166,10 @@ def test_a_wrong_layout_of_guided_diffusion_is_named(tmp_path):
 
 def test_a_file_beside_it_says_the_same_and_the_caller_wins(file):
     beside = file.with_name("net.pt.yaml")
-    beside.write_text("format: {kind: score, side: 16}\nbackbone: {head_width: 16}\n")
+    beside.write_text("format: {kind: score, side: 16}\nbackbone: {num_head_channels: 16}\n")
     assert cmtool.load(file).header.kind == "score"
     assert cmtool.load(file, format={"kind": "consistency"}).header.kind == "consistency"
-    beside.write_text("backbone: {head_width: 16}\nkind: score\n")
+    beside.write_text("backbone: {num_head_channels: 16}\nkind: score\n")
     with pytest.raises(UsageError, match=r"'kind' in .*net.pt.yaml, line 2, is not what stands beside a model"):
         cmtool.load(file)
 
@@ -171,7 +177,9 @@ def test_a_file_beside_it_says_the_same_and_the_caller_wins(file):
 @pytest.fixture
 def as_published(monkeypatch):
     """As if the tiny network had been published under the names that were."""
-    monkeypatch.setitem(module.ARCHITECTURES, (False, 32, 1, (1, 2), (1,)), HiddenOptions(16, {"head_width": 16}))
+    monkeypatch.setitem(
+        module.ARCHITECTURES, (False, 32, 1, (1, 2), (1,)), HiddenOptions(16, {"num_head_channels": 16})
+    )
 
 
 def test_of_a_published_file_nothing_need_be_said(tmp_path, as_published):
@@ -183,8 +191,10 @@ def test_of_a_published_file_nothing_need_be_said(tmp_path, as_published):
     assert cmtool.load(write(tmp_path / "edm_cat256_ema.pt")).header.kind == "score"
     with pytest.raises(UsageError, match=r"does not say format.kind$"):
         cmtool.load(write(tmp_path / "ema_0.9999_600000.pt"))
-    heads = cmtool.load(tmp_path / "cd_imagenet64_l2.pt", backbone={"heads": 2, "heads_upsample": 2}).header.backbone
-    assert "head_width" not in heads
+    heads = cmtool.load(
+        tmp_path / "cd_imagenet64_l2.pt", backbone={"num_heads": 2, "num_heads_upsample": 2}
+    ).header.backbone
+    assert "num_head_channels" not in heads
 
 
 def test_a_name_counts_for_nothing_where_the_tensors_are_others(tmp_path):

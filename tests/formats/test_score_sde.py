@@ -31,37 +31,45 @@ def file(tmp_path):
     ("name", "options"),
     [
         ("ncsnpp", {}),
-        ("ncsnpp", {"taps": (1.0, 1.0), "embedding": "positional"}),
-        ("ncsnpp", {"channel_mult": (1, 1, 2), "attention": (0, 2), "num_blocks": 2, "encoder": "standard"}),
-        ("ncsnpp", {"channel_mult": (2, 1), "encoder": "skip", "decoder": "skip"}),
-        ("ncsnpp", {"encoder": "skip", "combine": "cat", "attention": (0, 1)}),
-        ("ncsnpp", {"channel_mult": (2,), "attention": (), "encoder": "standard", "num_blocks": 3}),
-        ("ncsnpp", {"encoder": "standard", "embedding": "positional", "conditional": False}),
-        ("ncsnpp", {"encoder": "skip", "decoder": "skip", "channel_mult": (1, 2, 2), "conditional": False}),
+        ("ncsnpp", {"resample_filter": (1.0, 1.0), "embedding_type": "positional"}),
+        (
+            "ncsnpp",
+            {"channel_mult": (1, 1, 2), "attn_resolutions": (16, 4), "num_blocks": 2, "encoder_type": "standard"},
+        ),
+        ("ncsnpp", {"channel_mult": (2, 1), "encoder_type": "skip", "decoder_type": "skip"}),
+        ("ncsnpp", {"encoder_type": "skip", "combine": "cat", "attn_resolutions": (16, 8)}),
+        ("ncsnpp", {"channel_mult": (2,), "attn_resolutions": (), "encoder_type": "standard", "num_blocks": 3}),
+        ("ncsnpp", {"encoder_type": "standard", "embedding_type": "positional", "noise_conditional": False}),
+        (
+            "ncsnpp",
+            {"encoder_type": "skip", "decoder_type": "skip", "channel_mult": (1, 2, 2), "noise_conditional": False},
+        ),
         ("ddpm", {"model_channels": 32}),
-        ("ddpm", {"model_channels": 32, "channel_mult": (1, 1, 2), "resample_conv": False}),
-        ("ddpm", {"model_channels": 32, "conditional": False}),
-        ("ddpm", {"model_channels": 32, "channel_mult": (2, 1, 2), "attention": (1,), "num_blocks": 2}),
+        ("ddpm", {"model_channels": 32, "channel_mult": (1, 1, 2), "conv_resample": False}),
+        ("ddpm", {"model_channels": 32, "noise_conditional": False}),
+        ("ddpm", {"model_channels": 32, "channel_mult": (2, 1, 2), "attn_resolutions": (8,), "num_blocks": 2}),
     ],
 )
 def test_the_tensors_tell_the_architecture(tmp_path, name, options):
     shown = read_ncsnpp_shape(tmp_path, network(name, **options).state_dict())
-    usual = {"embedding": "fourier", "encoder": "residual", "decoder": "standard"} if name == "ncsnpp" else {}
+    usual = {"embedding_type": "fourier", "encoder_type": "residual", "decoder_type": "standard"}
+    usual = usual if name == "ncsnpp" else {}
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
+    found["attn_resolutions"] = tuple(shown.attn_resolutions(16))
     expected = {"name": name, **SPEC, **usual, **options}
-    if found.get("encoder") == "residual":
-        expected.setdefault("taps", (1.0, 3.0, 3.0, 1.0))
-    if found.get("encoder") == "skip":
+    if found.get("encoder_type") == "residual":
+        expected.setdefault("resample_filter", (1.0, 3.0, 3.0, 1.0))
+    if found.get("encoder_type") == "skip":
         expected.setdefault("combine", "sum")
     assert found == expected
     assert shown.channels == 3
 
 
-HIGH = {"model_channels": 128, "channel_mult": (1, 1, 2, 2, 2, 2, 2), "attention": (4,)}
-LOW = {"model_channels": 128, "channel_mult": (1, 2, 2, 2), "attention": (1,)}
-TALL = {"model_channels": 16, "channel_mult": (1, 2, 4, 8, 16, 32, 32, 32), "attention": (6,), "num_blocks": 1}
-PYRAMID = {"encoder": "skip", "decoder": "skip"}
-PLAIN = {"encoder": "standard", "embedding": "positional"}
+HIGH = {"model_channels": 128, "channel_mult": (1, 1, 2, 2, 2, 2, 2), "attn_resolutions": (16,)}
+LOW = {"model_channels": 128, "channel_mult": (1, 2, 2, 2), "attn_resolutions": (16,)}
+TALL = {"model_channels": 16, "channel_mult": (1, 2, 4, 8, 16, 32, 32, 32), "attn_resolutions": (16,), "num_blocks": 1}
+PYRAMID = {"encoder_type": "skip", "decoder_type": "skip"}
+PLAIN = {"encoder_type": "standard", "embedding_type": "positional"}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,7 @@ PLAIN = {"encoder": "standard", "embedding": "positional"}
     [
         ("ncsnpp", {**LOW, "num_blocks": 4}, 32, 571, 62_758_915),  # of 128 frequencies, which are not learnt
         ("ncsnpp", {**LOW, "num_blocks": 8}, 32, 963, 107_587_075),
-        ("ncsnpp", {**LOW, "num_blocks": 4, "embedding": "positional"}, 32, 570, 62_693_251),
+        ("ncsnpp", {**LOW, "num_blocks": 4, "embedding_type": "positional"}, 32, 570, 62_693_251),
         ("ncsnpp", {**LOW, "num_blocks": 4, **PLAIN}, 32, 564, 61_804_419),
         ("ncsnpp", {**LOW, "num_blocks": 8, **PLAIN}, 32, 956, 106_632_579),
         ("ncsnpp", {**HIGH, "num_blocks": 2, **PYRAMID}, 256, 645, 65_574_549),
@@ -84,6 +92,7 @@ def test_published_networks_are_known_by_their_tensors(tmp_path, name, options, 
     assert (len(state), sum(value.numel() for value in state.values())) == (tensors, parameters)
     shown = read_ncsnpp_shape(tmp_path, state)
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
+    found["attn_resolutions"] = tuple(shown.attn_resolutions(side))
     assert options.items() <= found.items()
     assert module.SIDES[shown.layers] == side
 
@@ -126,9 +135,9 @@ def test_ve_is_told_the_level_of_its_own_images(file):
 @torch.no_grad()
 @pytest.mark.parametrize("process", ["vp", "subvp"])
 def test_vp_predicts_the_noise_of_a_time(tmp_path, process):
-    path = write(tmp_path / "net.pth", encoder="standard", embedding="positional")
-    model = cmtool.load(path, format={"side": 16, "process": process}, backbone={"taps": [1, 3, 3, 1]})
-    chosen, net = (VP(), SubVP())[process == "subvp"], network(encoder="standard", embedding="positional")
+    path = write(tmp_path / "net.pth", encoder_type="standard", embedding_type="positional")
+    model = cmtool.load(path, format={"side": 16, "process": process}, backbone={"resample_filter": [1, 3, 3, 1]})
+    chosen, net = (VP(), SubVP())[process == "subvp"], network(encoder_type="standard", embedding_type="positional")
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
     sigma, kept = chosen.sigma(t), chosen.scale(t)[:, None, None, None]
     noise = net((kept * X).float(), (999 * t).float())
@@ -151,7 +160,7 @@ def test_ddpm_predicts_the_noise_of_a_step(tmp_path):
 def test_what_is_missing_is_said_at_once(tmp_path, file, monkeypatch):
     with pytest.raises(UsageError, match=r"does not say format.side$"):
         cmtool.load(file)
-    plain = write(tmp_path / "plain.pth", embedding="positional")
+    plain = write(tmp_path / "plain.pth", embedding_type="positional")
     with pytest.raises(UsageError) as told:
         cmtool.load(plain)
     assert told.value.message == f"{plain} does not say format.process, format.side"
@@ -164,7 +173,7 @@ def test_what_is_missing_is_said_at_once(tmp_path, file, monkeypatch):
     ("given", "message"),
     [
         ({"backbone": {"model_channels": 32}}, r"backbone.model_channels=32 contradicts .*, whose is 16"),
-        ({"backbone": {"taps": [1, 1]}}, r"backbone.taps=\[1, 1\] contradicts"),
+        ({"backbone": {"resample_filter": [1, 1]}}, r"backbone.resample_filter=\[1, 1\] contradicts"),
         ({"backbone": {"hat": 1}}, "unknown option of network architecture 'ncsnpp' 'hat'"),
         ({"format": {"process": "vp"}}, "format.process=vp does not fit .*: it has Fourier features"),
         ({"format": {"process": "edm"}}, "unknown value of option 'process' of checkpoint format 'score_sde' 'edm'"),
@@ -187,7 +196,7 @@ def test_what_contradicts_the_file_is_named(file, given, message):
     ],
 )
 def test_what_has_no_preconditioning_is_refused(tmp_path, format, message):
-    path = write(tmp_path / "net.pth", embedding="positional")
+    path = write(tmp_path / "net.pth", embedding_type="positional")
     with pytest.raises(UsageError, match=message):
         cmtool.load(path, format={"side": 16, **format})
 
@@ -248,7 +257,7 @@ def test_a_network_alone_is_taken_as_it_is(tmp_path, file):
         found = cmtool.load(tmp_path / name, **SIDE)
         assert torch.equal(found.model.net.state_dict()["all_modules.1.weight"], plain["all_modules.1.weight"])
         assert not found.header.average
-    assert cmtool.load(file, **SIDE).header.average == {"track": "ema"}
+    assert cmtool.load(file, **SIDE).header.average == {"ema": "ema"}
     assert format_of(file) == "score_sde"
     assert format_of(tmp_path) is None
 
@@ -258,9 +267,9 @@ def test_a_network_alone_is_taken_as_it_is(tmp_path, file):
 def test_smld_is_told_the_number_of_a_step_from_the_largest_level(tmp_path, centered):
     """``score = h(x, i) / sigma_i``, sigma_i = 50 (0.01 / 50)^(i / (N - 1)), as ve/cifar10_ncsnpp was trained."""
     sigmas = torch.logspace(math.log10(50), -2, 30, dtype=torch.float64)
-    path = write(tmp_path / "net.pth", levels=sigmas.tolist(), embedding="positional")
+    path = write(tmp_path / "net.pth", levels=sigmas.tolist(), embedding_type="positional")
     model = cmtool.load(path, format={"side": 16, "process": "smld", "centered": centered})
-    net, unit = network(embedding="positional"), 1 if centered else 2
+    net, unit = network(embedding_type="positional"), 1 if centered else 2
     steps = torch.tensor([3, 17])
     expected = X + unit * sigmas[steps][:, None, None, None] * net(X, steps.float()).double()
     torch.testing.assert_close(model(X.double(), unit * sigmas[steps]), expected, atol=1e-3, rtol=1e-3)
@@ -271,9 +280,9 @@ def test_smld_is_told_the_number_of_a_step_from_the_largest_level(tmp_path, cent
 @pytest.mark.parametrize("centered", [True, False])
 @pytest.mark.parametrize("embedding", ["fourier", "positional"])
 def test_a_score_that_is_not_divided_by_its_level(tmp_path, centered, embedding):
-    path = write(tmp_path / "net.pth", embedding=embedding)
+    path = write(tmp_path / "net.pth", embedding_type=embedding)
     about = {"side": 16, "process": "ve", "scale_by_sigma": False, "centered": centered}
-    model, net, unit = cmtool.load(path, format=about), network(embedding=embedding), 1 if centered else 2
+    model, net, unit = cmtool.load(path, format=about), network(embedding_type=embedding), 1 if centered else 2
     theirs = SIGMA / unit
     score = net(X, theirs.log() if embedding == "fourier" else theirs)  # of images that are X in [-1, 1]
     expected = X + unit * theirs[:, None, None, None] ** 2 * score

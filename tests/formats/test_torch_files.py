@@ -18,12 +18,12 @@ from cmtool.files.safe_pickle import torch_files
 from cmtool.files.safe_pickle.torch_files import find_pickle, mentions, read_torch_file, state_dict
 from cmtool.formats.openai_networks import NAMES
 
-CM = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
+CM = {"format": {"kind": "consistency", "side": 16}, "backbone": {"num_head_channels": 16}}
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("sound") / "net.pt", channel_mult=(1,), attention=())
+    return write(tmp_path_factory.mktemp("sound") / "net.pt", channel_mult=(1,), attn_resolutions=())
 
 
 def with_pickle(sound, path, text, compression=zipfile.ZIP_STORED):
@@ -123,7 +123,7 @@ def test_changed_pickles_with_right_checksums(sound, tmp_path):
 
 def test_a_storage_that_claims_more_than_its_bytes(sound, tmp_path):
     with torch.random.fork_rng(devices=[]):
-        torch.save({"a": torch.arange(4.0), **weights(channel_mult=(1,), attention=())}, tmp_path / "more.pt")
+        torch.save({"a": torch.arange(4.0), **weights(channel_mult=(1,), attn_resolutions=())}, tmp_path / "more.pt")
     four = b"K\x04tq"
     assert four in find_pickle(tmp_path / "more.pt")
     huge = b"J" + struct.pack("<i", 1 << 30) + b"tq"

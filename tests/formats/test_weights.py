@@ -13,7 +13,7 @@ from cmtool.errors import BadFile, MissingInput
 from cmtool.files.model_files import format_of, parent_record
 from cmtool.formats.diffusers_writer import write_diffusers
 
-ABOUT = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
+ABOUT = {"format": {"kind": "consistency", "side": 16}, "backbone": {"num_head_channels": 16}}
 NET = weights()
 
 

@@ -9,7 +9,7 @@ from cmtool.errors import BadFile, UsageError
 from cmtool.files.model_files import format_of
 from cmtool.options.hint_words import word_hint
 
-ABOUT = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
+ABOUT = {"format": {"kind": "consistency", "side": 16}, "backbone": {"num_head_channels": 16}}
 NET = weights()
 OTHER = {name: value + 1 for name, value in NET.items()}
 HEAD = "input_blocks.0.0.weight"
@@ -46,7 +46,7 @@ def test_the_network_is_found_and_its_average_taken(tmp_path, content, place):
     assert format_of(path) == "openai"
     model = cmtool.load(path, **ABOUT)
     assert all(torch.equal(value, NET[name]) for name, value in model.model.net.state_dict().items())
-    track = model.header.average.get("track", "")
+    track = model.header.average.get("ema", "")
     assert track.endswith(place) and bool(track) == bool(place)
 
 
@@ -55,7 +55,7 @@ def test_the_average_of_lightning_modules_has_names_without_dots(tmp_path):
     path = written(tmp_path, {"state_dict": {**before("model.unet.", OTHER), **dotless}})
     model = cmtool.load(path, **ABOUT)
     assert torch.equal(model.model.net.state_dict()[HEAD], NET[HEAD])
-    assert model.header.average == {"track": "model_ema"}
+    assert model.header.average == {"ema": "model_ema"}
 
 
 def test_the_network_itself_is_taken_where_it_is_wanted(tmp_path):

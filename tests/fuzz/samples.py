@@ -30,7 +30,7 @@ from cmtool.formats.diffusers_writer import write_diffusers as diffusers
 
 __all__ = ["Form", "build"]
 
-ADM = ["format.kind=consistency", "format.side=16", "backbone.head_width=16"]
+ADM = ["format.kind=consistency", "format.side=16", "backbone.num_head_channels=16"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def folder(root: Path, name: str) -> Path:
 
 
 def ours(root: Path) -> list[Form]:
-    model = tiny(channel_mult=(1,), attention=(), classes=2)
+    model = tiny(channel_mult=(1,), attn_resolutions=(), classes=2)
     for name in ("checkpoint", "table"):
         save(folder(root, name) / "net.safetensors", model.model, model.header)
     commands = [*reading("net.safetensors"), sampling("net.safetensors")]
@@ -107,13 +107,15 @@ def ours(root: Path) -> list[Form]:
 def foreign(root: Path) -> list[Form]:
     made = {name: folder(root, name) / "net" for name in ("openai", "score_sde", "kdiffusion", "training", "jcm")}
     zipped, raw = (member, member, bytes_of), (bytes_of, words)
-    adm(made["openai"], channel_mult=(1,), attention=())
-    score_sde(made["score_sde"], channel_mult=(1,), attention=(0,))
+    adm(made["openai"], channel_mult=(1,), attn_resolutions=())
+    score_sde(made["score_sde"], channel_mult=(1,), attn_resolutions=(16,))
     slim(made["kdiffusion"])
     training(made["training"])
     flax(made["jcm"], ncsnpp())
     torch.save(
-        weights(channel_mult=(1,), attention=()), folder(root, "old") / "net", _use_new_zipfile_serialization=False
+        weights(channel_mult=(1,), attn_resolutions=()),
+        folder(root, "old") / "net",
+        _use_new_zipfile_serialization=False,
     )
     for name, make in {"edm": narrow_adm, "edm-song": song, "edm2": magnitudes}.items():
         (folder(root, name) / "net").write_bytes(text(make("")))
@@ -123,10 +125,10 @@ def foreign(root: Path) -> list[Form]:
         Form("score_sde", "net", zipped, reading("net", "format.side=16")),
         Form("kdiffusion", "net", (table, *raw), reading("net")),
         Form("training", "net", zipped, reading("net")),
-        Form("jcm", "net", raw, reading("net", "format.kind=score", "format.side=16", "backbone.attention=[1]")),
+        Form("jcm", "net", raw, reading("net", "format.kind=score", "format.side=16", "backbone.attn_resolutions=[8]")),
         *(Form(name, "net", raw, reading("net")) for name in ("edm", "edm-song", "edm2")),
     ]
-    model = tiny(channel_mult=(1,), attention=())
+    model = tiny(channel_mult=(1,), attn_resolutions=())
     for file in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
         name = f"diffusers-{Path(file).name}"
         diffusers(folder(root, name) / "net", model.model, model.header)
@@ -207,7 +209,7 @@ def texts(root: Path) -> list[Form]:
         commands = [[command, "-c", "c.yaml", "--print-config"]]
         forms.append(Form(f"yaml-{command}", "c.yaml", (words, words, bytes_of), commands))
     at = folder(root, "beside")
-    adm(at / "net.pt", channel_mult=(1,), attention=())
-    (at / "net.pt.yaml").write_text("format: {kind: consistency, side: 16}\nbackbone:\n  head_width: 16\n")
+    adm(at / "net.pt", channel_mult=(1,), attn_resolutions=())
+    (at / "net.pt.yaml").write_text("format: {kind: consistency, side: 16}\nbackbone:\n  num_head_channels: 16\n")
     forms.append(Form("beside", "net.pt.yaml", (words, words, bytes_of), [["info", "net.pt"]]))
     return forms

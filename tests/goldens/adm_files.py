@@ -32,14 +32,14 @@ def flags_of(case: Case) -> dict[str, Any]:
 def said(flags: dict[str, Any], guided: bool) -> dict[str, Any]:
     """The reference's flags that its files do not hold, as our options; the number of a head's channels comes first."""
     if flags["num_head_channels"] != -1:
-        backbone: dict[str, Any] = {"head_width": flags["num_head_channels"]}
+        backbone: dict[str, Any] = {"num_head_channels": flags["num_head_channels"]}
     else:
         up = flags["num_heads_upsample"]
-        backbone = {"heads": flags["num_heads"], "heads_upsample": flags["num_heads"] if up == -1 else up}
+        backbone = {"num_heads": flags["num_heads"], "num_heads_upsample": flags["num_heads"] if up == -1 else up}
     if guided:
         backbone["qkv"] = "new" if flags["use_new_attention_order"] else "legacy"
     if flags.get("conv_resample") is False and not flags.get("resblock_updown"):
-        backbone["resample_conv"] = False
+        backbone["conv_resample"] = False
     format = {"side": flags["image_size"], **({"schedule": "linear"} if guided else {"kind": "consistency"})}
     return {"format": format, "backbone": {**backbone, "half": flags["use_fp16"], "dropout": flags["dropout"]}}
 

@@ -87,8 +87,8 @@ def published(case: Case) -> None:
         hidden = ARCHITECTURES[shown.layers]
         assert hidden.side == flags["image_size"]
         told(shown, flags)
-        heads = {"head_width": flags["num_head_channels"]} if flags.get("num_head_channels", -1) > 0 else {}
-        heads = heads or {"heads": flags.get("num_heads", 4)}
+        heads = {"num_head_channels": flags["num_head_channels"]} if flags.get("num_head_channels", -1) > 0 else {}
+        heads = heads or {"num_heads": flags.get("num_heads", 4)}
         assert heads.items() <= hidden.backbone.items()
         if guided:
             assert hidden.backbone["qkv"] == ("new" if flags.get("use_new_attention_order") else "legacy")
@@ -103,14 +103,10 @@ def published(case: Case) -> None:
 def told(shown: ADMShape, flags: dict[str, Any]) -> None:
     """What the tensors tell is what the flags say."""
     assert shown.classes == (1000 if flags.get("class_cond") else 0)
-    names = {
-        "num_channels": "model_channels",
-        "num_res_blocks": "num_blocks",
-        "use_scale_shift_norm": "scale_shift",
-        "resblock_updown": "updown",
-        "learn_sigma": "learn_variance",
-    }
+    same = ("use_scale_shift_norm", "resblock_updown")
+    names = {"num_channels": "model_channels", "num_res_blocks": "num_blocks", "learn_sigma": "learn_variance"}
+    names |= {name: name for name in same}
     for theirs, ours in names.items():
         assert theirs not in flags or shown.backbone[ours] == flags[theirs]
     factors = {int(flags["image_size"]) // int(side) for side in flags["attention_resolutions"].split(",")}
-    assert {2**level for level in shown.backbone["attention"]} == factors & {2**i for i in range(len(shown.layers[3]))}
+    assert {2**level for level in shown.attention_levels} == factors & {2**i for i in range(len(shown.layers[3]))}

@@ -8,6 +8,7 @@ from harness import Case, Tape, claim
 from torch import Tensor
 
 import cmtool
+from cmtool.backbones.adm import ADM, ADMConfig
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.sampling.loops import clip_denoised, multistep
 from cmtool.core.sigma_schedules import karras
@@ -37,8 +38,10 @@ def network(case: Case) -> None:
     recorded: dict[str, list[str]] = {}
     for theirs, (ours, _) in case.expected["mapping"].items():
         recorded.setdefault(ours.rpartition(".")[0], []).append(theirs.rpartition(".")[0])
-    plan = model.net.plan
-    names = layer_names(Stack(len(plan.channel_mult), plan.num_blocks, plan.attention, plan.updown))
+    config = config_of(model)
+    levels = range(len(config.channel_mult))
+    attention = tuple(level for level in levels if config.has_attention(level))
+    names = layer_names(Stack(len(levels), config.num_blocks, attention, config.resblock_updown))
     assert {ours: tuple(dict.fromkeys(theirs)) for ours, theirs in recorded.items()}.items() <= names.items()
     if "pipeline_images" in case.outputs:
         case.check("pipeline_images", images(case, model, said))
@@ -60,7 +63,7 @@ def images(case: Case, model: Denoiser, said: dict[str, Any]) -> Tensor:
         *_, x = multistep(denoise, said["sigma_max"] * first, levels, Tape(others), labels, sigma_min=said["sigma_min"])
         return (x / 2 + 0.5).clamp(0, 1)
 
-    classes, recorded = plan_of(model).classes, case.spec.get("labels")
+    classes, recorded = config_of(model).classes, case.spec.get("labels")
     if not classes or recorded is not None:
         labels = torch.tensor(recorded) if classes else None
         return torch.cat([drawn(i, None if labels is None else labels[i : i + 1]) for i in range(len(start))])
@@ -82,5 +85,6 @@ def nearest(want: Tensor, drawn: Callable[[Tensor], Tensor], classes: int) -> Te
     raise AssertionError("an image is that of no class")
 
 
-def plan_of(model: Denoiser) -> Any:
-    return model.net.plan
+def config_of(model: Denoiser) -> ADMConfig:
+    assert isinstance(model.net, ADM)
+    return model.net.config

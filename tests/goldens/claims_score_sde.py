@@ -54,8 +54,8 @@ class Reference:
         format |= {key: value for key, value in self.sde.items() if key.startswith("beta")}
         backbone: dict[str, Any] = {key: self.model[key] for key in ("nonlinearity", "dropout")}
         if self.model["name"] == "ncsnpp":
-            backbone["taps"] = self.model["fir_kernel"] if self.model["fir"] else [1, 1]
-            backbone["rescale"] = self.model["skip_rescale"]
+            backbone["resample_filter"] = self.model["fir_kernel"] if self.model["fir"] else [1, 1]
+            backbone["skip_rescale"] = self.model["skip_rescale"]
         return {"format": format, "backbone": backbone}
 
     @cached_property

@@ -27,7 +27,7 @@ def batch(n: int = 6, size: int = 3) -> Batch:
 def dropping(dropout: float = 0.5) -> Denoiser:
     """A network that drops half of its units, with no weight left at zero."""
     torch.manual_seed(0)
-    net = mlp((3,), 0, width=32, depth=2, dropout=dropout)
+    net = mlp((3,), 0, hidden_dim=32, depth=2, dropout=dropout)
     nn.init.normal_(net.leave.weight)
     return Denoiser(net, Preconditioning(sigma_min=EPS)).train()
 

@@ -36,7 +36,7 @@ def spread(data, u: Tensor = EVEN) -> Batch:
 def network(d: int = 3, sigma_min: float = 0.0, name: str = "edm", dropout: float = 0.0) -> Denoiser:
     """A network in float64 whose weights are not the zeros that it starts from."""
     generator = torch.Generator().manual_seed(1)
-    net = mlp((d,), 0, width=16, depth=1, dropout=dropout).double()
+    net = mlp((d,), 0, hidden_dim=16, depth=1, dropout=dropout).double()
     for p in net.parameters():
         p.data = 0.3 * torch.randn(p.shape, generator=generator, dtype=torch.float64)
     pre = Preconditioning.named(name)

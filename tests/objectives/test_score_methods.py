@@ -241,7 +241,7 @@ def fitted(spec, steps=300, size=256):
     data, g = golden_line(), torch.Generator().manual_seed(1)
     objective = build(spec, sigma_data=0.78)
     torch.manual_seed(0)
-    model = Denoiser(mlp((1,), 0, width=64, depth=2), objective.requirements.preconditioning)
+    model = Denoiser(mlp((1,), 0, hidden_dim=64, depth=2), objective.requirements.preconditioning)
 
     def batches():
         while True:

@@ -34,7 +34,7 @@ assert isinstance(DATA, Mixture)
 
 def trained(objective: Objective, images: int, lr: float, batch: int) -> Denoiser:
     torch.manual_seed(0)
-    net = mlp((1,), 0, width=64, depth=2, target_dim=TARGET_DIM)
+    net = mlp((1,), 0, hidden_dim=64, depth=2, target_dim=TARGET_DIM)
     model = Denoiser(net, objective.requirements.preconditioning or Preconditioning(STD))
     objective.begin(model)
     steps = build_optimizer({"betas": [0.9, 0.99]}, model.parameters(), lr)

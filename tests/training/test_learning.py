@@ -52,7 +52,7 @@ class Points:
 
 def trained(objective: Objective, images: int, lr: float, parent: Denoiser | None = None) -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(mlp((1,), 0, width=64, depth=2), Preconditioning(STD, objective.requirements.sigma_min))
+    model = Denoiser(mlp((1,), 0, hidden_dim=64, depth=2), Preconditioning(STD, objective.requirements.sigma_min))
     if parent:
         model.net.load_state_dict(parent.net.state_dict())
     objective.begin(model)

@@ -50,7 +50,7 @@ class Points:
 
 def trained(objective: Objective, images: int, lr: float, drop: float = 0.0) -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(mlp((1,), 2, width=64, depth=2), Preconditioning(STD, objective.requirements.sigma_min))
+    model = Denoiser(mlp((1,), 2, hidden_dim=64, depth=2), Preconditioning(STD, objective.requirements.sigma_min))
     objective.begin(model)
     steps = build_optimizer({"betas": [0.9, 0.99]}, model.parameters(), lr)
     state = State(model, objective, steps, EMA(model, images / 20))

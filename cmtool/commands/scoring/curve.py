@@ -81,4 +81,4 @@ def _values(document: dict[str, Any]) -> dict[str, float]:
 
 
 def _ema_name(average: dict[str, Any]) -> str:
-    return average.get("track", "the model")
+    return average.get("ema", "the model")
