@@ -103,7 +103,7 @@ def main() -> None:
         if ONLY and title not in ONLY:
             continue
         slug = "".join(c if c.isalnum() else "-" for c in title)
-        preset = SETTINGS[data].get(name, PRESET[data])
+        preset: list[str] = SETTINGS[data].get(name, PRESET[data])
         if not started and name in ("ect", "stable"):  # random weights have to learn denoising first
             preset = [*PRESET[data], *chosen(FAR)]
         parent = ["--teacher" if command == "distill" else "--init", teacher["checkpoint"]] if started else NARROW

@@ -153,12 +153,14 @@ class Mixture(Oracle):
 
     @property
     def mean(self) -> Tensor:
-        return sum(w * p.mean for w, p in zip(self.log_weights.exp(), self.parts, strict=True))
+        parts = zip(self.log_weights.exp(), self.parts, strict=True)
+        return sum((w * p.mean for w, p in parts), torch.zeros(()))
 
     @property
     def covariance(self) -> Tensor:
         spread = [p.covariance + torch.outer(p.mean - self.mean, p.mean - self.mean) for p in self.parts]
-        return sum(w * c for w, c in zip(self.log_weights.exp(), spread, strict=True))
+        parts = zip(self.log_weights.exp(), spread, strict=True)
+        return sum((w * c for w, c in parts), torch.zeros(()))
 
     def joint(self, x: Tensor, sigma: Level) -> Tensor:
         return self.log_weights + torch.stack([p.log_density(x, sigma) for p in self.parts], -1)

@@ -36,7 +36,7 @@ class Wrong(MLP):
         if fault == "hidden":
             self.hidden = torch.randn(1)
 
-    def forward(self, x, c_noise, labels=None):
+    def forward(self, x, c_noise, labels=None, augment_labels=None, target=None):
         out = super().forward(x, c_noise, labels)
         match self.fault:
             case "shape":
@@ -76,8 +76,8 @@ class Opaque(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx, gradient):
-        return gradient
+    def backward(ctx, *gradients):
+        return gradients[0]
 
 
 @pytest.mark.parametrize(

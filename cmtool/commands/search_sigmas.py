@@ -180,7 +180,7 @@ def find_sigmas(judge: Judge, console: Console) -> tuple[Trial, Trial]:
             seen.append(trial)
             best = min(seen, key=lambda each: each.value)
             progress.update(len(seen) * options.n, measured=len(seen), best=best.value)
-    return seen[0], best
+    return seen[0], min(seen, key=lambda each: each.value)
 
 
 def default_budget(header: Header, options: SearchSigmasOptions) -> int:

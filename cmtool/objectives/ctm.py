@@ -89,7 +89,12 @@ class Trajectory(Objective):
     def begin(self, model: nn.Module) -> None:
         self.target = copy.deepcopy(model).requires_grad_(False)
 
-    def loss(self, model: FlowMap, batch: Batch, progress: float) -> Tensor:
+    def loss(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        model: FlowMap,  # a denoiser that takes a further argument
+        batch: Batch,
+        progress: float,
+    ) -> Tensor:
         *three, own = split_uniform(batch.u, 4)
         return self._agreement(model, batch, *three) + self.denoising(model, batch, own)
 

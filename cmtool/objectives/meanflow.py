@@ -58,7 +58,12 @@ class MeanFlow(Objective):
         super().__init__(Requirements("consistency", preconditioning=preconditioning, target_sigma=True))
         self.times, self.power, self.c = times, power, c
 
-    def loss(self, model: FlowMap, batch: Batch, progress: float) -> Tensor:
+    def loss(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        model: FlowMap,  # a denoiser that takes a further argument
+        batch: Batch,
+        progress: float,
+    ) -> Tensor:
         t, r = self.times(batch.u)
         velocity = batch.z - batch.x
         z = batch.x + broadcast_like(t, velocity) * velocity

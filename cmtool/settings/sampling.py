@@ -144,7 +144,7 @@ class SampleOptions(GenerationOptions):
         shown="balanced: they take turns",
         path=True,
     )
-    batch: int | str = option(
+    batch: int | str = option(  # pyright: ignore[reportIncompatibleVariableOverride]
         "auto",
         help="images at a time; auto: fewer when memory runs out; does not change them",
         flag="-b",

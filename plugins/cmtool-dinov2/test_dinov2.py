@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from cmtool.errors import BadFile, MissingAsset
+from cmtool.options.hint_words import word_hint
 from cmtool.testing import check_features
 
 
@@ -107,7 +108,7 @@ def test_the_features_keep_their_contract_and_their_weights_are_proven(tmp_path,
         monkeypatch.setenv(name, str(tmp_path / "nothing"))
     with pytest.raises(MissingAsset) as caught:
         dinov2()
-    assert "cmtool fetch dinov2" in (caught.value.hint or "")
+    assert "cmtool fetch dinov2" in word_hint(caught.value.hint)
     sha256 = hashlib.sha256((tmp_path / "mine.pth").read_bytes()).hexdigest()
     monkeypatch.setattr(dino_module, "WEIGHTS", dataclasses.replace(dino_module.WEIGHTS, sha256=sha256))
     features = dinov2(weights=str(tmp_path / "mine.pth"))

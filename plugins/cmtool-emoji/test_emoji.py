@@ -10,6 +10,7 @@ from cmtool_emoji import emoji, find_font
 
 from cmtool.errors import BadFile, MissingAsset, MissingInput, UsageError
 from cmtool.options import registry
+from cmtool.options.hint_words import word_hint
 from cmtool.testing import check_dataset
 
 
@@ -129,7 +130,7 @@ def test_no_font_is_one_sentence_that_names_the_package(monkeypatch):
     monkeypatch.setattr(cmtool_emoji, "folders", lambda: iter(()))
     with pytest.raises(MissingAsset, match="Noto Color Emoji") as caught:
         emoji()
-    hint = caught.value.hint or ""
+    hint = word_hint(caught.value.hint)
     assert "fonts-noto-color-emoji" in hint and "data.source=PATH" in hint
 
 

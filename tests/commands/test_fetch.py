@@ -28,7 +28,7 @@ class Server(BaseHTTPRequestHandler):
         body = {"cut": CONTENTS[:-70_000], "long": CONTENTS + b"x", "other": CONTENTS[::-1]}.get(what, CONTENTS)
         return self.wfile.write(body)
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
 

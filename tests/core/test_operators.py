@@ -128,6 +128,7 @@ def test_a_whole_walk_keeps_the_known_part_in_single_precision(name):
     task, noise, model = tasks(y, 3)[name], Noise([5, 6]), Gaussian(torch.zeros(3, 16, 16), 0.5).student(0.002)
     levels = torch.tensor([80.0, 5.0, 0.5])
     x = task.start + 80 * noise.normal((3, 16, 16))
+    edited = x
     for edited in multistep(lambda *a: model(*a).float(), x, levels, noise, impose=task.impose, sigma_min=0.002):
         assert torch.allclose(task.known_part(edited), task.known_part(y), rtol=0, atol=1e-5)
     if name == "inpaint":

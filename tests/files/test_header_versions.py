@@ -42,8 +42,10 @@ def test_an_old_checkpoint_gives_the_numbers_that_were_recorded(name):
 @torch.no_grad()
 def test_augment_labels_and_the_target_of_a_flow_map_were_one_argument():
     unet, mlp = (cmtool.load(FOLDER / f"{name}.safetensors") for name in ("unet", "mlp"))
-    *arguments, out = recorded("unet_x", "unet_sigma", "unet_labels", "unet_augment_labels", "unet_augmented")
-    torch.testing.assert_close(unet.model(*arguments), out, atol=1e-5, rtol=1e-5)
+    x, sigma, labels, augment, out = recorded(
+        *("unet_x", "unet_sigma", "unet_labels", "unet_augment_labels", "unet_augmented")
+    )
+    torch.testing.assert_close(unet.model(x, sigma, labels, augment_labels=augment), out, atol=1e-5, rtol=1e-5)
     x, t, s, labels, out = recorded("mlp_x", "mlp_sigma", "mlp_target", "mlp_labels", "mlp_out")
     torch.testing.assert_close(flow_map_step(mlp.model, x, t, s, labels), out, atol=1e-5, rtol=1e-5)
     assert mlp.header.backbone == {"name": "mlp", "hidden_dim": 8, "depth": 1, "target_dim": 8}

@@ -28,10 +28,9 @@ def pack(value):
             return b"\xd3" + struct.pack(">q", value)
         case float() if not isinstance(value, np.generic):
             return b"\xcb" + struct.pack(">d", value)
-        case str() if len(text := value.encode()) < 32:
-            return bytes([0xA0 + len(text)]) + text
         case str():
-            return b"\xd9" + bytes([len(text)]) + text
+            text = value.encode()
+            return (bytes([0xA0 + len(text)]) if len(text) < 32 else b"\xd9" + bytes([len(text)])) + text
         case bytes():
             return b"\xc6" + struct.pack(">I", len(value)) + value
         case np.ndarray() | np.generic():

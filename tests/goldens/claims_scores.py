@@ -205,7 +205,8 @@ class Counted(EMA):
     def update(self, model: nn.Module, batch: int, images: int) -> None:
         self.n += 1
         share = 1 - min(self.rate, (1 + self.n) / (10 + self.n))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), share)
+        ours, theirs = list(self.model.parameters()), list(model.parameters())
+        torch._foreach_lerp_(ours, theirs, share)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def training(case: Case, objective: Denoising) -> None:

@@ -37,6 +37,11 @@ def watched(target_dim: int = 0, preconditioning: Preconditioning | None = None)
     return Denoiser(Watched(model.net), preconditioning or Preconditioning())
 
 
+def seen(model: Denoiser) -> list[tuple[Tensor | None, Tensor | None]]:
+    assert isinstance(model.net, Watched)
+    return model.net.seen
+
+
 def batch(n: int = 5) -> Batch:
     u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     return Batch(torch.randn(n, 2), torch.randn(n, 2), u, augment_labels=torch.randn(n, 3))
@@ -47,7 +52,7 @@ def test_meanflow_gives_the_network_both():
     model = watched(TARGET_DIM, objective.requirements.preconditioning)
     objective.loss(b.condition(model), b, 0.0).sum().backward()
     t, r = objective.times(b.u)
-    first, *_ = model.net.seen
+    first, *_ = seen(model)
     assert torch.equal(first[0], b.augment_labels)
     assert torch.equal(first[1], encode_target(t / (1 - t), r / (1 - r)).float())
     assert all(parameter.grad.any() for name, parameter in model.named_parameters() if "map_" in name)
@@ -60,14 +65,12 @@ def test_ctm_gives_the_student_both_and_the_teacher_the_labels_of_its_images():
     objective.begin(model)
     objective.loss(b.condition(model), b, 0.0)
     networks = (model, objective.target)
-    for labels, target in [pair for network in networks for pair in network.net.seen]:
+    for labels, target in [pair for network in networks for pair in seen(network)]:
         assert torch.equal(labels, b.augment_labels) and target.shape == (5, TARGET_DIM)
-    assert all(network.net.seen for network in networks)
+    assert all(seen(network) for network in networks)
     known = {tuple(row) for row in b.augment_labels.tolist()}
-    assert all(
-        target is None and {tuple(row) for row in labels.tolist()} <= known for labels, target in teacher.net.seen
-    )
-    assert len(teacher.net.seen[0][0]) == 5 > len(teacher.net.seen[-1][0]), "images that have arrived are left out"
+    assert all(target is None and {tuple(row) for row in labels.tolist()} <= known for labels, target in seen(teacher))
+    assert len(seen(teacher)[0][0]) == 5 > len(seen(teacher)[-1][0]), "images that have arrived are left out"
 
 
 @pytest.mark.parametrize("make", [cd, scd])
@@ -77,8 +80,8 @@ def test_a_teacher_and_a_target_network_are_given_the_labels(make):
     objective.begin(model)
     objective.loss(b.condition(model), b, 0.5)
     networks = [teacher, model] + ([objective.target] if make is cd else [])
-    assert all(torch.equal(labels, b.augment_labels) for network in networks for labels, _ in network.net.seen)
-    assert all(network.net.seen for network in networks)
+    assert all(torch.equal(labels, b.augment_labels) for network in networks for labels, _ in seen(network))
+    assert all(seen(network) for network in networks)
 
 
 def test_with_labels_that_change_nothing_the_loss_is_that_without():

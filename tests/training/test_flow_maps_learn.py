@@ -43,6 +43,7 @@ def trained(objective: Objective, images: int, lr: float, batch: int) -> Denoise
     for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
         assert report.finite
     batches.close()
+    assert isinstance(state.average.model, Denoiser)
     return state.average.model
 
 

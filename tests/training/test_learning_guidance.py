@@ -58,6 +58,7 @@ def trained(objective: Objective, images: int, lr: float, drop: float = 0.0) -> 
     for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
         assert report.finite
     batches.close()
+    assert isinstance(state.average.model, Denoiser)
     return state.average.model
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cmtool.core.denoiser import Denoise
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.testing import small_model
 from cmtool.training.ema import EMA
@@ -22,7 +23,7 @@ class Squares(Objective):
         super().__init__()
         self.poison, self.asked, self.told, self.calls = poison, [], [], 0
 
-    def loss(self, model: nn.Module, batch: Batch, progress: float) -> Tensor:
+    def loss(self, model: Denoise, batch: Batch, progress: float) -> Tensor:
         self.asked.append(progress)
         self.calls += 1
         error = (model(batch.x, torch.ones(len(batch)), batch.labels) - batch.z).square().flatten(1).mean(1)
@@ -228,7 +229,7 @@ def test_threads_change_no_bit(threads):
 
 def test_an_error_in_a_thread_arrives():
     class Broken(Squares):
-        def loss(self, model: nn.Module, batch: Batch, progress: float) -> Tensor:
+        def loss(self, model: Denoise, batch: Batch, progress: float) -> Tensor:
             raise RuntimeError("a broken loss")
 
     with pytest.raises(RuntimeError, match="a broken loss"):

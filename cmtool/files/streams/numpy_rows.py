@@ -54,11 +54,12 @@ class Rows:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Blocks of rows, each 128 KiB or one row."""
         count = max(1, BLOCK // self.width)
+        turned = None
         if self.fortran:
             turned = self._read(self.n).reshape(-1).reshape(self.whole, order="F").reshape(self.n, *self.shape)
         for start in range(0, self.n, count):
             stop = min(start + count, self.n)
-            yield np.ascontiguousarray(turned[start:stop]) if self.fortran else self._read(stop - start)
+            yield self._read(stop - start) if turned is None else np.ascontiguousarray(turned[start:stop])
         if self.file.read(1):  # at the end of a member, zipfile compares its checksum
             raise ValueError("it is longer than it says")
 
