@@ -7,9 +7,9 @@ __all__ = ["COMMANDS"]
 
 ADVICE = (  # what the tables of docs/benchmarks.md and docs/solvers.md support
     ("a consistency model", "none: --steps 1, or 2 for better images"),
-    ("5 to 20 evaluations", "dpmpp-2m"),
-    ("about 36 evaluations", "heun, the default; --set solver.churn=8 also mends what the network gets wrong"),
-    ("100 and more", "reverse-time samplers, such as euler-maruyama; rk45 for a given accuracy"),
+    ("5 to 20 NFE", "--solver dpmpp-2m"),
+    ("about 36 NFE", "--solver heun, the default; --set solver.churn=8 also mends what the network gets wrong"),
+    ("100 and more", "--sampler euler-maruyama and the like; --solver rk45 for a given accuracy"),
 )
 
 COMMANDS = {

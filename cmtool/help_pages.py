@@ -144,8 +144,8 @@ def _flag(d: OptionField) -> str:
 
 def _describe(d: OptionField) -> str:
     default = d.shown or _shown(d.default)
-    words = f"{d.help}: {', '.join(registry.names(d.group))}" if d.plugins and d.group else d.help
-    return f"{words} [{default}]" if default else words
+    help = f"{d.help}; one of {', '.join(registry.names(d.group))}" if d.listed and d.group else d.help
+    return f"{help} [{default}]" if default else help
 
 
 def _shown(default: object) -> str:

@@ -191,7 +191,14 @@ class Names(ast.NodeVisitor):
             self.annotation = before
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        if not ast.unparse(node.value).endswith("Literal"):
+        kind = ast.unparse(node.value).rpartition(".")[2]
+        if kind == "Annotated" and isinstance(node.slice, ast.Tuple):  # a type, and values such as an option's help
+            self.visit(node.slice.elts[0])
+            before, self.annotation = self.annotation, False
+            for value in node.slice.elts[1:]:
+                self.visit(value)
+            self.annotation = before
+        elif kind != "Literal":
             self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:

@@ -18,10 +18,10 @@ from cmtool.evaluation.frechet import Moments, frechet_distance
 from cmtool.objectives.consistency_2023 import cd
 from cmtool.objectives.edm import edm
 from cmtool.objectives.objective import Objective
-from cmtool.training.batches import Batches
+from cmtool.options.lr_schedule import learning_rate
+from cmtool.training.batches import BatchConfig, Batches
 from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
-from cmtool.training.optimizers import learning_rate
 
 IMAGES = int(os.environ.get("CMTOOL_IMAGES", "200000"))
 
@@ -45,7 +45,7 @@ def moments(points: torch.Tensor) -> Moments:
 def main() -> None:
     torch.set_num_threads(1)
     data = gaussians(None)
-    batches = Batches(data, size=128, conditional=False)
+    batches = Batches(data, BatchConfig(128, conditional=False))
     truth = moments(data.batch(range(20_000))[0])
 
     torch.manual_seed(0)

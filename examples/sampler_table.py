@@ -42,13 +42,13 @@ SAMPLERS = {  # each at 33 to 36 evaluations, but for those that decide by thems
     "`dpmpp-3m`": ["--solver", "dpmpp-3m", "--steps", "36"],
     "`unipc`": ["--solver", "unipc", "--steps", "36"],
     "`rk45`, 1e-2": ["--solver", "rk45", "--set", "solver.rtol=1e-2", "--set", "solver.atol=1e-2"],
-    "`euler-maruyama`": ["--solver", "euler-maruyama", "--steps", "36"],
-    "`reverse-diffusion`": ["--solver", "reverse-diffusion", "--steps", "36"],
-    "`sde-ancestral`": ["--solver", "sde-ancestral", "--steps", "36"],
-    "`predictor-corrector`": ["--solver", "predictor-corrector", "--steps", "18"],
+    "`euler-maruyama`": ["--sampler", "euler-maruyama", "--steps", "36"],
+    "`reverse-diffusion`": ["--sampler", "reverse-diffusion", "--steps", "36"],
+    "`sde-ancestral`": ["--sampler", "sde-ancestral", "--steps", "36"],
+    "`predictor-corrector`": ["--sampler", "predictor-corrector", "--steps", "18"],
     "`langevin`, 10 levels": [
-        *("--solver", "langevin", "--schedule", "log", "--steps", "9", "--set", "solver.each=10"),
-        *("--set", "solver.rate=0.2"),
+        *("--sampler", "langevin", "--schedule", "log", "--steps", "9", "--set", "sampler.each=10"),
+        *("--set", "sampler.rate=0.2"),
     ],
 }
 CURVES = {  # steps that cost about 5, 9, 19 and 37 evaluations

@@ -72,9 +72,11 @@ class Oracle:
         """The exact consistency model, callable as ``model(x, sigma, labels)``."""
         return lambda x, sigma, labels=None: self.consistency(x, sigma, sigma_min)
 
-    def flow_map(self, x: Tensor, sigma: Level, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
-        """A perfect flow map's g: the image with which ``(s/t) x + (1 - s/t) g`` is the flow from t to s = hints t."""
-        ratio = 0 * like(sigma, x) if hints is None else like(hints[:, 0], x)
+    def flow_map(
+        self, x: Tensor, sigma: Level, labels: Tensor | None = None, target_sigma: Tensor | None = None
+    ) -> Tensor:
+        """A perfect flow map's g: the image with which ``(s/t) x + (1 - s/t) g`` is the flow from t to s."""
+        ratio = 0 * like(sigma, x) if target_sigma is None else like(target_sigma / sigma, x)
         jumped = (self.flow(x, sigma, ratio.flatten() * sigma) - ratio * x) / (1 - ratio).clamp(min=1e-300)
         return torch.where(ratio < 1, jumped, self.denoiser(x, sigma))
 

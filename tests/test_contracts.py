@@ -14,7 +14,9 @@ from cmtool.testing import (
     check_metric,
     check_objective,
     check_operator,
+    check_process,
     check_sampler,
+    check_schedule,
     check_solver,
     small_model,
 )
@@ -35,15 +37,19 @@ def test_backbone(name, classes):
 
 
 @pytest.mark.parametrize("name", ["mlp", "unet"])
-def test_backbone_is_deaf_to_hints_until_it_has_learnt_to_listen(name):
-    net = registry.build("backbones", {"name": name, "augment": 3}, (1, 8, 8), 0)
-    x, c_noise, hints = torch.randn(2, 1, 8, 8), torch.zeros(2), torch.randn(2, 3)
+@pytest.mark.parametrize(
+    ("option", "argument", "layer"),
+    [("augment_dim", "augment_labels", "map_augment"), ("target_dim", "target", "map_target")],
+)
+def test_a_condition_changes_nothing_until_it_was_learnt(name, option, argument, layer):
+    net = registry.build("backbones", {"name": name, option: 3}, (1, 8, 8), 0)
+    x, c_noise, given = torch.randn(2, 1, 8, 8), torch.zeros(2), torch.randn(2, 3)
     for key, parameter in net.named_parameters():
-        torch.nn.init.normal_(parameter, std=0.1) if "hints" not in key else None
-    assert torch.equal(net(x, c_noise, None, hints), net(x, c_noise))
-    torch.nn.init.normal_(net.get_parameter(next(key for key, _ in net.named_parameters() if "hints" in key)))
-    assert not torch.equal(net(x, c_noise, None, hints), net(x, c_noise))
-    assert torch.equal(net(x, c_noise, None, 0 * hints), net(x, c_noise))
+        torch.nn.init.normal_(parameter, std=0.1) if layer not in key else None
+    assert torch.equal(net(x, c_noise, **{argument: given}), net(x, c_noise))
+    torch.nn.init.normal_(net.get_parameter(next(key for key, _ in net.named_parameters() if layer in key)))
+    assert not torch.equal(net(x, c_noise, **{argument: given}), net(x, c_noise))
+    assert torch.equal(net(x, c_noise, **{argument: 0 * given}), net(x, c_noise))
 
 
 @pytest.mark.parametrize("name", sorted({*registry.names("datasets")} - {"folder"}))
@@ -81,11 +87,23 @@ def test_operator(name):
 
 @pytest.mark.parametrize("name", registry.names("solvers"))
 def test_solver(name):
-    solver = registry.build("solvers", name)
-    if hasattr(solver, "build_sampler"):
-        check_sampler(solver)
-    else:
-        check_solver(solver)
+    check_solver(registry.build("solvers", name))
+
+
+@pytest.mark.parametrize("name", registry.names("samplers"))
+def test_sampler(name):
+    check_sampler(registry.build("samplers", name))
+
+
+@pytest.mark.parametrize("name", registry.names("schedules"))
+def test_schedule(name):
+    check_schedule(registry.get("schedules", name))
+
+
+@pytest.mark.parametrize("scaling", ["own", "vp", "none"])
+@pytest.mark.parametrize("name", registry.names("processes"))
+def test_process(name, scaling):
+    check_process(registry.get("processes", name), scaling=scaling)
 
 
 @pytest.mark.parametrize("classes", [0, 3])

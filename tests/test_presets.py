@@ -11,7 +11,6 @@ from cmtool.options import registry
 from cmtool.options.fields import option_fields
 from cmtool.options.load import load_options
 from cmtool.options.sources import preset_commands
-from cmtool.training.optimizers import OPTIMIZERS
 
 NAMES = presets.names()
 PUBLISHED = [name for name in NAMES if "source" in preset_facts(name)]
@@ -35,7 +34,7 @@ def test_a_preset_loads_or_names_the_plugin_that_is_not_there(name, command):
         return
     options = loaded(name, command)
     assert options.images == preset_facts(name)["cost"]["images"]
-    assert options.optimizer.get("name") in OPTIMIZERS
+    assert options.optimizer.get("name") in registry.names("optimizers")
 
 
 @pytest.mark.parametrize(("name", "command"), PAIRS)

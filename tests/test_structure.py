@@ -37,7 +37,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "backbones": PLUGIN,
     "datasets": PLUGIN | {"pictures", "user_paths", "label_files"},
     "features": PLUGIN | {"pictures", "assets"},
-    "training": PLUGIN | {"core", "objectives", "datasets", "options.registry"},
+    "training": PLUGIN | {"core", "objectives", "datasets", "options.registry", "options.ema_spec"},
     "bundled": {"files", "errors"},
     "formats": PLUGIN | {"files", "core", "options.registry", "text_files"},
     "evaluation": PLUGIN | {"features", "core", "objectives", "options.registry", "files.safe_pickle"},

@@ -29,7 +29,7 @@ class Wrong(MLP):
     """A perceptron with one fault."""
 
     def __init__(self, fault, shape, classes):
-        super().__init__(shape, classes, width=16, depth=1, dropout=0.0, augment=0)
+        super().__init__(shape, classes, width=16, depth=1, dropout=0.0)
         self.fault = fault
         if fault == "idle":
             self.idle = nn.Linear(2, 2)
@@ -244,7 +244,7 @@ def test_a_solver_that_miscounts_is_told():
 class Faulty(Denoising):
     def __init__(self, fault):
         right = edm()
-        super().__init__(right.levels, right.weight, right.preconditioning)
+        super().__init__(right.noise_levels, right.weight, right.requirements.preconditioning)
         self.fault, self.calls, self.own = fault, 0, small_model((3, 8, 8)).requires_grad_(fault == "leak")
 
     def loss(self, model, batch, progress):

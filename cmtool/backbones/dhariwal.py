@@ -19,7 +19,9 @@ Levels = tuple[tuple[int, int], ...]
 
 
 class DhariwalUNet(nn.Module):
-    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, C, H, W]``.
+    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, augment_labels, target) -> [B, C, H, W]``.
+
+    ``augment_labels`` [B, augment_dim] and ``target`` [B, target_dim] may be None.
 
     ``levels`` are (side, channels), the finest first; ``attention`` holds the sides that have it.
     """
@@ -29,7 +31,7 @@ class DhariwalUNet(nn.Module):
         channels: int,
         outputs: int,
         classes: int,
-        augment: int,
+        conditions: tuple[int, int],
         width: int,
         levels: Levels,
         blocks: int,
@@ -38,7 +40,9 @@ class DhariwalUNet(nn.Module):
     ):
         super().__init__()
         self.width, self.classes, first = width, classes, levels[0][1]
-        self.map_augment = nn.Linear(augment, width, bias=False) if augment else None
+        augment_dim, target_dim = conditions
+        self.map_augment = nn.Linear(augment_dim, width, bias=False) if augment_dim else None
+        self.map_target = nn.Linear(target_dim, width, bias=False) if target_dim else None
         self.map_layer0 = nn.Linear(width, style.embedding)
         self.map_layer1 = nn.Linear(style.embedding, style.embedding)
         self.map_label = nn.Linear(classes, style.embedding, bias=False) if classes else None
@@ -47,12 +51,26 @@ class DhariwalUNet(nn.Module):
         self.out_norm = norm(first, style.eps)
         self.out_conv = Conv(first, outputs, 3, zero=True)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
-        return self.outputs(x, c_noise, labels, hints)[:, : x.shape[1]]
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        return self.outputs(x, c_noise, labels, augment_labels, target)[:, : x.shape[1]]
 
-    def outputs(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def outputs(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
         """All channels that the network has: with ``learn_variance`` those of the variance come after the first C."""
-        embedding, across = self.embed(c_noise, labels, hints), []
+        embedding, across = self.embed(c_noise, labels, augment_labels, target), []
         for name, layer in self.enc.items():
             x = layer(x) if name.endswith("conv") else layer(x, embedding)
             across.append(x)
@@ -60,11 +78,15 @@ class DhariwalUNet(nn.Module):
             x = layer(torch.cat([x, across.pop()], 1) if "block" in name else x, embedding)
         return self.out_conv(F.silu(self.out_norm(x)))
 
-    def embed(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
-        """Level, hints and class, [B, 4 width]; "no class" adds nothing."""
+    def embed(
+        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+    ) -> Tensor:
+        """Noise level, class and what else there is, [B, 4 width]; "no class" adds nothing."""
         embedding = sinusoidal_embedding(c_noise, self.width)
-        if self.map_augment is not None and hints is not None:
-            embedding = embedding + self.map_augment(hints)
+        if self.map_augment is not None and augment_labels is not None:
+            embedding = embedding + self.map_augment(augment_labels)
+        if self.map_target is not None and target is not None:
+            embedding = embedding + self.map_target(target)
         embedding = self.map_layer1(F.silu(self.map_layer0(embedding)))
         if self.map_label is not None:
             embedding = embedding + self.map_label(one_hot(labels, c_noise, self.classes))
@@ -118,16 +140,18 @@ def dhariwal(
     head: int = 64,
     channel_mult_emb: int = 4,
     dropout: float = 0.0,
-    augment: int = 0,
+    augment_dim: int = 0,
+    target_dim: int = 0,
     learn_variance: bool = False,
 ) -> nn.Module:
     """EDM's ADM for square images ``shape`` = (C, H, W) whose side is a multiple of ``2^(levels - 1)``.
 
     ``width`` channels times ``mults`` at each level, with ``blocks`` blocks down and one more up; ``attention`` lists
     the sides that have it, 32 and fewer when left out, in heads of ``head`` channels: levels narrower than a head have
-    none. Level and class become ``channel_mult_emb width`` numbers. ``augment`` is how many numbers a fourth argument,
-    [B, augment], tells of changes made to a training image; ``learn_variance`` doubles the outputs, of which the first
-    half is returned. The published network, of ImageNet at 64 pixels, has width 192, mults 1, 2, 3, 4 and 3 blocks.
+    none. Level and class become ``channel_mult_emb width`` numbers. ``augment_dim`` numbers may say
+    how a training image was augmented, ``target_dim`` where a step of a flow map ends; ``learn_variance`` doubles the
+    outputs, of which the first half is returned. The published network, of ImageNet at 64 pixels, has width 192, mults
+    1, 2, 3, 4 and 3 blocks.
     """
     if model_channels % 2:
         raise UsageError("dhariwal needs an even width", "take a backbone.model_channels that is a multiple of 32")
@@ -140,4 +164,5 @@ def dhariwal(
         raise UsageError(f"{uneven} channels cannot be shared by {uneven // head} heads", "set another backbone.head")
     style = BlockOptions(channel_mult_emb * model_channels, dropout, True, False, 1.0, 1e-5, head)
     outputs = shape[0] * (2 if learn_variance else 1)
-    return DhariwalUNet(shape[0], outputs, classes, augment, model_channels, levels, num_blocks, attention, style)
+    conditions = (augment_dim, target_dim)
+    return DhariwalUNet(shape[0], outputs, classes, conditions, model_channels, levels, num_blocks, attention, style)

@@ -1,8 +1,8 @@
 """The U-Net of k-diffusion, which its configurations call ``image_v1``.
 
-The names of the weights are those of its files. Noise level and hints go through a small network of their own, whose
-output scales and shifts every norm. Source: k-diffusion (K. Crowson, 2022), for the scalings of Karras et al. 2022,
-arXiv 2206.00364; augmentation hints as ibid., appendix F.2.
+The names of the weights are those of its files. Noise level and augmentation go through a small network of their own,
+whose output scales and shifts every norm. Source: k-diffusion (K. Crowson, 2022), for the scalings of Karras et al.
+2022, arXiv 2206.00364; augmentation as ibid., appendix F.2.
 """
 
 import math
@@ -44,7 +44,8 @@ class ImageV1Config:
     attention: tuple[int, ...]
     patch: int
     dropout: float
-    augment: int
+    augment_dim: int
+    target_dim: int
     learn_variance: bool
 
     def stack(self, level: int, inputs: int, outputs: int) -> list[nn.Module]:
@@ -68,7 +69,9 @@ class ImageV1Config:
 
 
 class ImageV1(nn.Module):
-    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, C, H, W]``.
+    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, augment_labels, target) -> [B, C, H, W]``.
+
+    ``augment_labels`` [B, augment_dim] and ``target`` [B, target_dim] may be None.
 
     The published networks know no classes; ``label`` is of those that are trained here.
     """
@@ -78,7 +81,8 @@ class ImageV1(nn.Module):
         self.plan = plan
         pixels, wide, levels = plan.channels * plan.patch**2, plan.wide, range(len(plan.widths))
         self.timestep_embed = Fourier(wide)
-        self.mapping_cond = zero(nn.Linear(plan.augment, wide, bias=False)) if plan.augment else None
+        self.mapping_cond = zero(nn.Linear(plan.augment_dim, wide, bias=False)) if plan.augment_dim else None
+        self.map_target = zero(nn.Linear(plan.target_dim, wide, bias=False)) if plan.target_dim else None
         self.label = nn.Embedding(plan.classes, wide) if plan.classes else None
         self.mapping = nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, wide), nn.GELU())
         self.proj_in = nn.Conv2d(pixels, plan.widths[0], 1)
@@ -86,13 +90,27 @@ class ImageV1(nn.Module):
         blocks = {"d_blocks": [plan.down(i) for i in levels], "u_blocks": [plan.up(i) for i in reversed(levels)]}
         self.u_net = nn.ModuleDict({name: nn.ModuleList(parts) for name, parts in blocks.items()})
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
-        out = self.outputs(x, c_noise, labels, hints)[:, : x.shape[1] * self.plan.patch**2]
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        out = self.outputs(x, c_noise, labels, augment_labels, target)[:, : x.shape[1] * self.plan.patch**2]
         return F.pixel_shuffle(out, self.plan.patch)
 
-    def outputs(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def outputs(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
         """Patches as they leave the network; with ``learn_variance`` the last channel is of the variance."""
-        told = self.embed(c_noise, labels, hints)
+        told = self.embed(c_noise, labels, augment_labels, target)
         h, across = self.proj_in(F.pixel_unshuffle(x, self.plan.patch)), []
         for parts in self.u_net["d_blocks"]:  # type: ignore[union-attr]
             h = run_blocks(parts, h, told)
@@ -102,11 +120,15 @@ class ImageV1(nn.Module):
             h = run_blocks(parts, torch.cat([h, across.pop()], 1) if i else h, told)
         return self.proj_out(h)
 
-    def embed(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
-        """Level, class and hints, [B, wide]; what is not told adds nothing."""
+    def embed(
+        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+    ) -> Tensor:
+        """Noise level, class and what else there is, [B, wide]; what is None adds nothing."""
         told = self.timestep_embed(c_noise)
-        if self.mapping_cond is not None and hints is not None:
-            told = told + self.mapping_cond(hints)
+        if self.mapping_cond is not None and augment_labels is not None:
+            told = told + self.mapping_cond(augment_labels)
+        if self.map_target is not None and target is not None:
+            told = told + self.map_target(target)
         if self.label is not None and labels is not None:
             told = told + self.label(labels.clamp(min=0)) * (labels >= 0)[:, None]
         return self.mapping(told)
@@ -129,21 +151,23 @@ def image_v1(
     attention: tuple[int, ...] | None = None,
     patch: int = 1,
     dropout: float = 0.0,
-    augment: int = 0,
+    augment_dim: int = 0,
+    target_dim: int = 0,
     learn_variance: bool = False,
 ) -> nn.Module:
     """k-diffusion's U-Net for images ``shape`` = (C, H, W) whose sides are multiples of ``patch 2^(levels - 1)``.
 
     ``widths`` are the channels of each level, ``depths`` its blocks on the way down and as many on the way up, 2 when
     left out; ``attention`` lists the levels that have it, all but the first when left out. Images are cut into patches
-    of ``patch`` pixels a side. ``wide`` numbers tell of the noise level, ``augment`` is how many a fourth argument, [B,
-    augment], tells of changes made to a training image, and ``learn_variance`` adds a channel that is not returned.
+    of ``patch`` pixels a side. ``wide`` numbers tell of the noise level, ``augment_dim`` may say how a
+    training image was augmented and ``target_dim`` where a step of a flow map ends, and ``learn_variance`` adds a
+    channel that is not returned.
     """
     depths = tuple(depths or [2] * len(widths))
     attention = tuple(range(1, len(widths))) if attention is None else tuple(attention)
     stack = (wide, tuple(widths), depths, attention, patch)
     check(shape, *stack)
-    return ImageV1(ImageV1Config(shape[0], classes, *stack, dropout, augment, learn_variance))
+    return ImageV1(ImageV1Config(shape[0], classes, *stack, dropout, augment_dim, target_dim, learn_variance))
 
 
 def check(

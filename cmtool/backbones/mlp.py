@@ -55,30 +55,50 @@ class Block(nn.Module):
 class MLP(nn.Module):
     """``net(x [B, *shape], c_noise [B], labels [B] or None) -> [B, *shape]``; it starts as the zero function.
 
-    ``hints`` [B, K] say how a training image was changed, or where a jump leads; none are as good as zeros.
+    ``augment_labels`` [B, A] say how a training image was augmented, ``target`` [B, T] to which noise level a step of a
+    flow map leads; none are as good as zeros. ``conditions`` are the numbers A and T.
     """
 
-    def __init__(self, shape: tuple[int, ...], classes: int, width: int, depth: int, dropout: float, augment: int):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int,
+        width: int,
+        depth: int,
+        dropout: float,
+        conditions: tuple[int, int] = (0, 0),
+    ):
         super().__init__()
-        size, waves = math.prod(shape), 8
+        size, waves, (augment_dim, target_dim) = math.prod(shape), 8, conditions
         self.waves = SinusoidalEmbedding(waves)
         self.level = nn.Sequential(nn.Linear(2 * waves, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None  # the last row is "no class"
-        self.hints = nn.Linear(augment, width, bias=False) if augment else None
+        self.map_augment = nn.Linear(augment_dim, width, bias=False) if augment_dim else None
+        self.map_target = nn.Linear(target_dim, width, bias=False) if target_dim else None
         self.enter = nn.Linear(size, width)
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
         self.leave = nn.Linear(width, size)
-        if self.hints:
-            nn.init.zeros_(self.hints.weight)
+        for condition in (self.map_augment, self.map_target):
+            if condition:
+                nn.init.zeros_(condition.weight)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
         embedding = self.level(self.waves(c_noise))
         if self.label:
             embedding = embedding + self.label(rows(labels, len(x), self.label))
-        if self.hints and hints is not None:
-            embedding = embedding + self.hints(hints)
+        if self.map_augment and augment_labels is not None:
+            embedding = embedding + self.map_augment(augment_labels)
+        if self.map_target and target is not None:
+            embedding = embedding + self.map_target(target)
         embedding = F.silu(embedding)
         h = self.enter(x.flatten(1))
         for block in self.blocks:
@@ -93,12 +113,13 @@ def mlp(
     width: int = 128,
     depth: int = 3,
     dropout: float = 0.0,
-    augment: int = 0,
+    augment_dim: int = 0,
+    target_dim: int = 0,
 ) -> nn.Module:
     """A residual MLP of ``depth`` blocks for points ``(D,)``, and for images of any shape, which it flattens.
 
-    ``augment`` is how many numbers a fourth argument, [B, augment], tells of changes to the image or of a jump's end.
+    ``augment_dim`` numbers may say how a training image was augmented, ``target_dim`` where a step of a flow map ends.
     """
     if width < 1 or depth < 1 or not 0 <= dropout < 1:
         raise UsageError("mlp needs a width and a depth of 1 or more, and a dropout from 0 to below 1")
-    return MLP(tuple(shape), classes, width, depth, dropout, augment)
+    return MLP(tuple(shape), classes, width, depth, dropout, (augment_dim, target_dim))

@@ -54,7 +54,8 @@ class SongUNetConfig:
     channels: int
     outputs: int
     classes: int
-    augment: int
+    augment_dim: int
+    target_dim: int
     width: int
     waves: int
     levels: tuple[tuple[int, int], ...]
@@ -67,7 +68,9 @@ class SongUNetConfig:
 
 
 class SongUNet(nn.Module):
-    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, hints [B, augment] or None) -> [B, C, H, W]``.
+    """``net(x [B, C, H, W], c_noise [B], labels [B] or None, augment_labels, target) -> [B, C, H, W]``.
+
+    ``augment_labels`` [B, augment_dim] and ``target`` [B, target_dim] may be None.
 
     Beside the blocks goes, with the encoders "skip" and "residual", the image at lower sides, and with the decoder
     "skip", the sum of images made at each side.
@@ -78,29 +81,48 @@ class SongUNet(nn.Module):
         self.plan, wide = plan, plan.waves * plan.width
         self.map_noise = (Fourier if plan.embedding == "fourier" else Positional)(wide // 2)
         self.map_label = nn.Linear(plan.classes, wide) if plan.classes else None
-        self.map_augment = nn.Linear(plan.augment, wide, bias=False) if plan.augment else None
+        self.map_augment = nn.Linear(plan.augment_dim, wide, bias=False) if plan.augment_dim else None
+        self.map_target = nn.Linear(plan.target_dim, wide, bias=False) if plan.target_dim else None
         self.map_layer0 = nn.Linear(wide, plan.style.embedding)
         self.map_layer1 = nn.Linear(plan.style.embedding, plan.style.embedding)
         self.enc, across = encoder(plan)
         self.dec = decoder(plan, across)
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
-        return self.outputs(x, c_noise, labels, hints)[:, : x.shape[1]]
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        return self.outputs(x, c_noise, labels, augment_labels, target)[:, : x.shape[1]]
 
-    def outputs(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def outputs(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
         """All channels that the network has: with ``learn_variance`` those of the variance come after the first C."""
-        embedding = self.embed(c_noise, labels, hints)
+        embedding = self.embed(c_noise, labels, augment_labels, target)
         return self._up(self._down(x, embedding), embedding)
 
-    def embed(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
-        """Level, class and hints, [B, embedding]; one-hot classes are brought to mean square 1."""
+    def embed(
+        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+    ) -> Tensor:
+        """Noise level, class and what else there is, [B, embedding]; one-hot classes are brought to mean square 1."""
         angles = self.map_noise(c_noise)
         embedding = torch.cat([angles.sin(), angles.cos()], 1)
         if self.map_label is not None:
             rows = one_hot(labels, c_noise, self.plan.classes)
             embedding = embedding + self.map_label(rows * math.sqrt(self.plan.classes))
-        if self.map_augment is not None and hints is not None:
-            embedding = embedding + self.map_augment(hints)
+        if self.map_augment is not None and augment_labels is not None:
+            embedding = embedding + self.map_augment(augment_labels)
+        if self.map_target is not None and target is not None:
+            embedding = embedding + self.map_target(target)
         return F.silu(self.map_layer1(F.silu(self.map_layer0(embedding))))
 
     def _down(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
@@ -201,7 +223,8 @@ def songunet(
     taps: tuple[float, ...] = (1.0, 1.0),
     channel_mult_emb: int = 4,
     dropout: float = 0.0,
-    augment: int = 0,
+    augment_dim: int = 0,
+    target_dim: int = 0,
     learn_variance: bool = False,
 ) -> nn.Module:
     """DDPM++ or NCSN++ for square images ``shape`` = (C, H, W) whose side is a multiple of ``2^(levels - 1)``.
@@ -210,7 +233,7 @@ def songunet(
     the sides that have it, 16 and fewer when left out. The noise level enters as ``waves width`` sines and cosines by
     the ``embedding`` "positional" or "fourier", and becomes ``channel_mult_emb width`` numbers. The ``encoder`` is
     "standard", "skip" or "residual", the ``decoder`` "standard" or "skip"; images are resized by a filter of ``taps``.
-    ``augment`` is how many numbers a fourth argument, [B, augment], tells of changes made to a training image;
+    ``augment_dim`` numbers may say how a training image was augmented, ``target_dim`` where a step of a flow map ends;
     ``learn_variance`` doubles the outputs, of which the first half is returned. The published networks have width 128
     and 4 blocks.
     """
@@ -233,7 +256,7 @@ def songunet(
     )
     levels = tuple((side, model_channels * mult) for side, mult in zip(all_sides, channel_mult, strict=True))
     outputs = shape[0] * (2 if learn_variance else 1)
-    told = (classes, augment, model_channels, waves)
+    told = (classes, augment_dim, target_dim, model_channels, waves)
     return SongUNet(
         SongUNetConfig(shape[0], outputs, *told, levels, num_blocks, attention, embedding, encoder, decoder, style)
     )

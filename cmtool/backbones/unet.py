@@ -22,29 +22,35 @@ M = TypeVar("M", bound=nn.Module)
 class Embedding(nn.Module):
     """The noise level as sines of low frequency, plus the class; high frequencies make consistency training unstable.
 
-    ``hints`` numbers say how a training image was changed, or where a jump leads; none are as good as zeros, and at
-    first none is listened to.
+    ``augment_labels`` say how a training image was augmented, ``target`` where a step of a flow map leads;
+    none are as good as zeros, and at first neither changes anything. ``conditions`` are how many numbers each has.
     Source: Lu and Song 2024, arXiv 2410.11081, section 4.1.
     """
 
     frequencies: Tensor
 
-    def __init__(self, classes: int, width: int, hints: int, frequencies: int = 16):
+    def __init__(self, classes: int, width: int, conditions: tuple[int, int], frequencies: int = 16):
         super().__init__()
+        augment_dim, target_dim = conditions
         self.classes = classes
         self.register_buffer("frequencies", torch.logspace(math.log10(0.5), math.log10(16), frequencies))
         self.time = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None  # the last row is "no class"
-        self.hints = zero(nn.Linear(hints, width, bias=False)) if hints else None
+        self.map_augment = zero(nn.Linear(augment_dim, width, bias=False)) if augment_dim else None
+        self.map_target = zero(nn.Linear(target_dim, width, bias=False)) if target_dim else None
 
-    def forward(self, c_noise: Tensor, labels: Tensor | None, hints: Tensor | None) -> Tensor:
+    def forward(
+        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+    ) -> Tensor:
         angles = c_noise[:, None] * self.frequencies.to(c_noise)
         embedding = self.time(torch.cat([angles.sin(), angles.cos()], 1))
         if self.label is not None:
             none = torch.full_like(c_noise, self.classes, dtype=torch.long)
             embedding = embedding + self.label(none if labels is None else torch.where(labels < 0, none, labels))
-        if self.hints is not None and hints is not None:
-            embedding = embedding + self.hints(hints)
+        if self.map_augment is not None and augment_labels is not None:
+            embedding = embedding + self.map_augment(augment_labels)
+        if self.map_target is not None and target is not None:
+            embedding = embedding + self.map_target(target)
         return F.silu(embedding)
 
 
@@ -98,11 +104,11 @@ class UNet(nn.Module):
         attention: tuple[int, ...],
         patch: int,
         dropout: float,
-        augment: int,
+        conditions: tuple[int, int],
     ):
         super().__init__()
         wide = 4 * width
-        self.embedding = Embedding(classes, wide, augment)
+        self.embedding = Embedding(classes, wide, conditions)
         self.enter = nn.Conv2d(channels * patch**2, width, 3, padding=1)
         self.cut, self.join = nn.PixelUnshuffle(patch), nn.PixelShuffle(patch)
 
@@ -124,8 +130,15 @@ class UNet(nn.Module):
         self.straight = zero(nn.Linear(wide, 1))
         self.leave = nn.Sequential(norm(here), nn.SiLU(), zero(nn.Conv2d(here, channels * patch**2, 3, padding=1)))
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
-        embedding = self.embedding(c_noise, labels, hints)
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        embedding = self.embedding(c_noise, labels, augment_labels, target)
         image = self.straight(embedding)[:, :, None, None] * x
         x = self.enter(self.cut(x))
         across = []
@@ -172,13 +185,14 @@ def unet(
     attention: tuple[int, ...] | None = None,
     patch: int | None = None,
     dropout: float = 0.0,
-    augment: int = 0,
+    augment_dim: int = 0,
+    target_dim: int = 0,
 ) -> nn.Module:
     """A U-Net for square images ``shape`` = (C, H, W) whose side is a multiple of ``patch 2^(levels - 1)``.
 
     ``width`` channels at the first level, times ``mults`` at each; ``attention`` lists the levels that have it. What is
     left out follows from the size: patches of 2 from 32 pixels on, levels down to 4 positions, attention at 8 or fewer.
-    ``augment`` is how many numbers a fourth argument, [B, augment], tells of changes to the image or of a jump's end.
+    ``augment_dim`` numbers may say how a training image was augmented, ``target_dim`` where a step of a flow map ends.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
         raise UsageError(f"unet needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
@@ -195,7 +209,10 @@ def unet(
         )
     if attention is None:
         attention = tuple(level for level in range(len(channel_mult)) if grid >> level <= 8)
-    return UNet(channels, classes, model_channels, channel_mult, num_blocks, tuple(attention), patch, dropout, augment)
+    conditions = (augment_dim, target_dim)
+    return UNet(
+        channels, classes, model_channels, channel_mult, num_blocks, tuple(attention), patch, dropout, conditions
+    )
 
 
 def default_channel_mult(grid: int) -> tuple[int, ...]:

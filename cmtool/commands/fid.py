@@ -40,7 +40,7 @@ from cmtool.pipelines.image_sets import (
 )
 from cmtool.pipelines.protocols import features_of
 from cmtool.settings import FidOptions
-from cmtool.settings.sampling import WalkOptions
+from cmtool.settings.sampling import GenerationOptions
 from cmtool.settings.shared import MachineOptions
 from cmtool.training.devices import choose_device, use_threads
 
@@ -151,7 +151,7 @@ def _check(options: FidOptions) -> None:
     if options.source is None or any(is_model(target) for target in (options.source, options.ref) if target):
         return
     for key, declared in option_fields(FidOptions).items():
-        ours = declared.name in {f.name for f in fields(WalkOptions)} - {f.name for f in fields(MachineOptions)}
+        ours = declared.name in {f.name for f in fields(GenerationOptions)} - {f.name for f in fields(MachineOptions)}
         if ours and key not in ("batch", "seed") and getattr(options, declared.name) != declared.default:
             flag = declared.long if not declared.yaml_only else f"--set {key}"
             raise UsageError(

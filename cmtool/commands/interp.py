@@ -44,7 +44,7 @@ def run(options: InterpOptions, console: Console) -> None:
     model = apply_guidance(loaded, options, console.warn)
     walk = set_up_sampler(header, options)
     if walk.grid:
-        console.say(f"levels {walk.told}")
+        console.say(f"levels {walk.description}")
     ends = find_endpoints(words, model, walk, options, class_index(header, options.klass), console)
     rows = (options.rows or options.frames) if len(ends) == 4 else 1
     blend = SlerpNoise([end.seed for end in ends], options.frames, rows, [end.noise for end in ends])

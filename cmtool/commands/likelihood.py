@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cmtool.class_names import known_names, match_classes
 from cmtool.commands.console import Console
-from cmtool.core.denoiser import Denoiser
+from cmtool.core.denoiser import Denoiser, ode_field
 from cmtool.core.deterministic import worker_pool
 from cmtool.core.likelihood import (
     Integrator,
@@ -24,7 +24,6 @@ from cmtool.core.likelihood import (
 )
 from cmtool.core.noise import Noise
 from cmtool.core.pixels import check_finite
-from cmtool.core.sampling.loops import ode_field
 from cmtool.core.sigma_schedules import log_uniform
 from cmtool.core.solvers import Field, Solver, integrate
 from cmtool.core.solvers.runge_kutta import rk4

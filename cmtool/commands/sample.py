@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,20 +26,18 @@ from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import check_target, write_picture
 from cmtool.files.streams.archive_writer import piece
 from cmtool.files.streams.manifest import ImageSettings
-from cmtool.options.types import Seeds
 from cmtool.pipelines.classes import class_rule
 from cmtool.pipelines.distributed import has_stray_rank, launched_by, local_device, shard_of
 from cmtool.pipelines.guidance import GuidedModel, apply_guidance, describe_guidance, nfe
 from cmtool.pipelines.inputs import class_name, describe_model, open_model
+from cmtool.pipelines.noise_setup import Drawn, edm_class, image_source, seeds_of
 from cmtool.pipelines.sampler_setup import SamplerSetup, set_up_sampler
-from cmtool.pipelines.sampling import in_batches, labels_of
+from cmtool.pipelines.sampling import labels_of
 from cmtool.settings import SampleOptions
-from cmtool.settings.sampling import SAMPLES, WalkOptions
+from cmtool.settings.sampling import SAMPLES, GenerationOptions
 from cmtool.training.devices import choose_device, use_threads
 
 __all__ = ["run"]
-
-Drawn = Callable[[Sequence[int]], Iterable[tuple[list[int], torch.Tensor, torch.Tensor | None]]]
 
 SHEET = 100  # images at most on a grid
 
@@ -56,8 +53,9 @@ def run(options: SampleOptions, console: Console) -> None:
     walk = set_up_sampler(header, options)
     options = grid_path(options)
     check(options)
-    seeds = options.seeds or Seeds([range(options.seed, options.seed + options.n)])
-    rule, shard = class_rule(header, options.klass, options.classes), shard_of(options.shard)
+    seeds = seeds_of(options)
+    rule = edm_class(model, options) or class_rule(header, options.klass, options.classes)
+    shard, draw_images = shard_of(options.shard), image_source(model, walk, options, rule)
     labels = labels_of(seeds, header.num_classes, rule)
     names = header.classes if len(header.classes) == header.num_classes else ()
     listed = labels if labels is None else labels.tolist()
@@ -67,15 +65,15 @@ def run(options: SampleOptions, console: Console) -> None:
     mine = wanted.cut(*shard)
     gallery = Gallery(
         mine.seeds[: SHEET if len(header.shape) == 3 else len(mine)],
-        lambda some: torch.cat([images for _, images, _ in in_batches(model, walk, some, options.batch, rule)]),
+        lambda some: torch.cat([images for _, images, _ in draw_images(some)]),
     )
     began = time.monotonic()
 
     each = nfe(walk, model.model)
     ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
     of = f" of class {class_name(header, rule)}" if isinstance(rule, int) else ""
-    console.say(f"{len(mine):,} images{of}{parse_shard(shard)}{ranks()}, {ahead}, levels {walk.told}")
-    done = fill(options, wanted, lambda some: in_batches(model, walk, some, options.batch, rule), gallery, console)
+    console.say(f"{len(mine):,} images{of}{parse_shard(shard)}{ranks()}, {ahead}, levels {walk.description}")
+    done = fill(options, wanted, draw_images, gallery, console)
     seconds, made = time.monotonic() - began, round(walk.nfe_used / done, 1) if done else float(each or 0)
     if each is None and done:
         console.say(f"{made:g} network evaluations each")
@@ -145,11 +143,16 @@ def check(options: SampleOptions) -> None:
         check_place(options.grid, overwrite=options.overwrite, ours=made_by("sample"))
 
 
-def facts(loaded: LoadedModel[Denoiser | Guided], walk: SamplerSetup, options: WalkOptions) -> dict[str, Any]:
+def facts(loaded: LoadedModel[Denoiser | Guided], walk: SamplerSetup, options: GenerationOptions) -> dict[str, Any]:
     """What the manifest says of every image beside its seed and class; ``recipe`` is a digest of all that is left."""
-    keys = ("solver", "schedule", "process", "convention", "gamma", "guidance", "guidance_interval")
+    keys = ("solver", "sampler", "schedule", "process", "convention", "gamma", "guidance", "guidance_interval")
     recipe = {key: value for key, value in asdict(options).items() if key in keys}
     recipe |= {"cmtool": cmtool.__version__}
+    if isinstance(options, SampleOptions) and options.noise != "cmtool":
+        device = next(loaded.model.parameters()).device.type
+        recipe |= {"noise": options.noise, "device": device}
+        if options.noise != "edm":
+            recipe |= {"seed": options.seed, "n": options.n, "batch": options.batch}
     if isinstance(loaded, GuidedModel):
         recipe["guide"] = loaded.guide.sha256
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()

@@ -29,6 +29,7 @@ from cmtool.files.runs import CHECKPOINT
 from cmtool.files.sealed import save_state
 from cmtool.options.ema_spec import EMASpec, parse_ema_specs
 from cmtool.options.load import dump_options, load_options
+from cmtool.options.lr_schedule import learning_rate
 from cmtool.pipelines.distributed import has_stray_rank
 from cmtool.pipelines.inputs import anchor_paths, dataset_facts, open_dataset
 from cmtool.pipelines.sampler_setup import set_up_sampler
@@ -36,8 +37,7 @@ from cmtool.pipelines.sampling import draw, labels_of
 from cmtool.settings import TrainOptions
 from cmtool.training.batches import ahead
 from cmtool.training.devices import choose_device, micro_batch_size, precision, use_threads
-from cmtool.training.loop import Report, pack, train
-from cmtool.training.optimizers import learning_rate
+from cmtool.training.loop import LoopConfig, Report, pack, train
 
 __all__ = ["run"]
 
@@ -125,7 +125,8 @@ def preview(options: TrainOptions, job: TrainingJob, console: Console, parameter
     steps, began = 3, time.monotonic()
     micro = options.micro_batch or micro_batch_size(options.batch, job.header.shape, choose_device(options.device))
     some, threads = job.batches.since(0), torch.get_num_threads()
-    for _ in train(job.state, some, steps * options.batch, lambda n: 0.0, micro=micro, threads=threads):
+    config = LoopConfig(micro=micro, threads=threads)
+    for _ in train(job.state, some, steps * options.batch, lambda n: 0.0, config):
         pass
     rate = steps * options.batch / (time.monotonic() - began)
     document = {
@@ -167,12 +168,14 @@ class TrainingRun:
             batches,
             options.images,
             lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.lr_schedule, options.hold),
-            seed=options.seed,
-            clip=options.grad_clip,
-            micro=options.micro_batch
-            or micro_batch_size(options.batch, self.job.header.shape, choose_device(options.device)),
-            threads=self.cores,
-            autocast=autocast,
+            LoopConfig(
+                seed=options.seed,
+                clip=options.grad_clip,
+                micro=options.micro_batch
+                or micro_batch_size(options.batch, self.job.header.shape, choose_device(options.device)),
+                threads=self.cores,
+                autocast=autocast,
+            ),
         )
         try:
             with (
@@ -237,7 +240,7 @@ class TrainingRun:
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
-        header = replace(self.job.header, sigmas=self.job.state.objective.sampling)
+        header = replace(self.job.header, sigmas=self.job.state.objective.sampling_sigmas)
         seeds = range(max(header.num_classes, 8) * (4 if header.num_classes else 8))
         labels = labels_of(seeds, header.num_classes)
         model = LoadedModel(self.model, header, self.folder)
@@ -279,8 +282,8 @@ class TrainingRun:
     def header(self, track: EMASpec) -> Header:
         """As things stand: a method may change on the way what its samples want."""
         state = self.job.state
-        levels, average = state.objective.sampling, {"track": str(track)}
-        return replace(self.job.header, images=state.images, sigmas=levels, average=average)
+        sigmas, average = state.objective.sampling_sigmas, {"track": str(track)}
+        return replace(self.job.header, images=state.images, sigmas=sigmas, average=average)
 
     def pause(self) -> None:
         self.keep("preempted" if self.stop.preempted else "interrupted")

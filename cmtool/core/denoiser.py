@@ -1,9 +1,10 @@
 """The one network signature: ``model(x, sigma, labels) -> x_0``."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,20 @@ from cmtool.core.discrete_processes import ddpm_sigmas, interpolated_step, neare
 from cmtool.core.process import VP, FlowMatching, SubVP
 from cmtool.errors import unknown_name
 
-__all__ = ["FORMS", "PARAMETERIZATIONS", "TIMES", "Denoise", "Denoiser", "Preconditioning", "broadcast_like"]
+__all__ = [
+    "FORMS",
+    "PARAMETERIZATIONS",
+    "TARGET_DIM",
+    "TIMES",
+    "AugmentedDenoiser",
+    "Denoise",
+    "Denoiser",
+    "Preconditioned",
+    "Preconditioning",
+    "broadcast_like",
+    "encode_target",
+    "ode_field",
+]
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x [B, ...], sigma [B], labels [B] or None) -> x_0
 
@@ -22,19 +36,28 @@ def broadcast_like(value: Tensor, x: Tensor) -> Tensor:
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value.to(x)
 
 
+def ode_field(model: Denoise, labels: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """The probability-flow ODE: ``dx/dsigma = (x - D(x, sigma)) / sigma`` (Karras et al. 2022, eq. 1 and 3)."""
+
+    def field(x: Tensor, sigma: Tensor) -> Tensor:
+        return (x - model(x, sigma.expand(len(x)), labels)) / broadcast_like(sigma, x)
+
+    return field
+
+
 @cache
 def ddpm_linear_sigmas(steps: int, beta_min: float, beta_max: float) -> Tensor:
-    """The levels of the linear ladder, of the networks that were told the number of the step."""
+    """The noise levels of the linear DDPM, [steps], for networks conditioned on the number of the step."""
     return ddpm_sigmas(steps, beta_min=beta_min, beta_max=beta_max)
 
 
 @cache
 def ddpm_cosine_sigmas(steps: int, shift: float, most: float) -> Tensor:
-    """The same of the cosine ladder."""
+    """The same of the cosine DDPM."""
     return ddpm_sigmas(steps, "cosine", shift=shift, most=most)
 
 
-# c_noise: what a network is told of the noise level; times ``time_scale`` and plus ``time_shift``.
+# c_noise: how a network is conditioned on the noise level; times ``time_scale`` and plus ``time_shift``.
 TIMES: dict[str, Callable[[Tensor, "Preconditioning"], Tensor]] = {
     "log": lambda sigma, _: sigma.log() / 4,
     "log-1000": lambda sigma, _: 250 * (sigma + 1e-44).log(),
@@ -75,7 +98,7 @@ PARAMETERIZATIONS: dict[str, dict[str, Any]] = {
     "ddpm": {"form": "noise", "time": "ddpm", "time_scale": 0.004},
     "ve": {"form": "score", "time": "log-half", "time_scale": 0.25},
     "flow": {"form": "velocity", "time": "flow", "time_scale": 4.0},
-    # As published networks were told, in units of their own; EDM's baselines are "vp-999", "ve-1" and "iddpm".
+    # Conditioned as published networks are; EDM's baselines are "vp-999", "ve-1" and "iddpm".
     "vp-999": {"form": "noise", "time": "vp", "time_scale": 999.0},
     "subvp-999": {"form": "noise-subvp", "time": "subvp", "time_scale": 999.0},
     "ve-1": {"form": "score", "time": "log-half"},
@@ -106,9 +129,9 @@ class Preconditioning:
     ``D(x, sigma_min) = x`` exactly, the boundary of a consistency model (Song et al. 2023, arXiv 2303.01469, app. C).
     TrigFlow is "edm" with the angle and F's sign flipped (Lu and Song 2024, arXiv 2410.11081, eq. 5).
 
-    ``jumps`` says that F may be told a level other than 0 to jump to: a flow map (``core/flow_map.py``). ``beta_min``
-    and ``beta_max`` are those of the times of VP, sub-VP and the linear ladder, ``cosine_shift`` and ``beta_limit`` of
-    the cosine ladder; both ladders have ``steps`` rungs.
+    ``jumps`` says that F is a flow map, conditioned on the noise level that a step leads to (``core/flow_map.py``).
+    ``beta_min`` and ``beta_max`` are those of the times of VP, sub-VP and the linear DDPM, ``cosine_shift`` and
+    ``beta_limit`` of the cosine DDPM; both have ``steps`` discretization steps.
     """
 
     sigma_data: float = 0.5
@@ -141,11 +164,33 @@ class Preconditioning:
         return cls.named("trigflow", sigma_data)
 
     def __call__(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``c_skip, c_out, c_in, c_noise`` of levels of any shape, in their precision."""
+        """``c_skip, c_out, c_in, c_noise`` of noise levels of any shape, in their precision."""
         above = sigma - torch.as_tensor(self.sigma_min, dtype=sigma.dtype)  # the same rounding as sigma: exactly 0
         c_skip, c_out, c_in = FORMS[self.form](above, sigma, self.sigma_data)
         c_noise = self.time_scale * TIMES[self.time](sigma, self) + self.time_shift
         return c_skip, self.sign * c_out, c_in, c_noise
+
+
+TARGET_DIM = 8  # numbers that encode the noise level to which a step leads
+
+
+def encode_target(t: Tensor, s: Tensor) -> Tensor:
+    """The conditioning of the network on the step from t to s, both [B]: [B, TARGET_DIM], all 0 where s = 0.
+
+    ``p, sin(pi p), 1 - cos(pi p), sin(2 pi p)`` of ``p = s/t``, which differs between short and long steps, and of
+    ``p = s/(1 + s)``, which says at which noise level a long one ends.
+    """
+    p = torch.stack([s / t, s / (1 + s)], 1)
+    return torch.cat([p, (math.pi * p).sin(), 1 - (math.pi * p).cos(), (2 * math.pi * p).sin()], 1)
+
+
+class Preconditioned(Protocol):
+    """A denoiser that says what its network is given and predicts."""
+
+    @property
+    def preconditioning(self) -> Preconditioning: ...
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor: ...
 
 
 class Denoiser(nn.Module):
@@ -158,17 +203,32 @@ class Denoiser(nn.Module):
         super().__init__()
         self.net, self.preconditioning = net, preconditioning
 
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None = None,
+        target_sigma: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
         """``x`` [B, ...], ``sigma`` [B] or [], ``labels`` [B] int64 or None -> [B, ...] in the precision of ``x``.
 
-        The network runs in the precision of its weights, everything around it in that of ``x``. ``hints`` [B, K] say
-        how training images were changed, or where a jump leads; they reach only networks that take them, and nobody
-        else need know of them.
+        The network runs in the precision of its weights, everything around it in that of ``x``. ``target_sigma`` [B] is
+        the noise level that a step of a flow map leads to, 0 when left out, ``augment_labels`` [B, K] say how training
+        images were augmented. Each reaches the network only where it is given: others need not take it.
         """
         c_skip, c_out, _, _ = self.preconditioning(sigma.to(x.device))
-        return broadcast_like(c_skip, x) * x + broadcast_like(c_out, x) * self.raw_output(x, sigma, labels, hints)
+        raw = self.raw_output(x, sigma, labels, target_sigma, augment_labels)
+        return broadcast_like(c_skip, x) * x + broadcast_like(c_out, x) * raw
 
-    def raw_output(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
+    def raw_output(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None = None,
+        target_sigma: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
         """``F(c_in x, c_noise)``, what the network itself predicts, in the precision of ``x``.
 
         Of a network that also predicts its variance, and so gives twice the channels, the first half is taken.
@@ -176,6 +236,29 @@ class Denoiser(nn.Module):
         sigma = sigma.to(x.device).expand(len(x)) if sigma.ndim == 0 else sigma.to(x.device)
         _, _, c_in, c_noise = self.preconditioning(sigma)
         weights = next(self.net.parameters(), x).dtype
-        told = (labels,) if hints is None else (labels, hints.to(weights))
-        inside = self.net((broadcast_like(c_in, x) * x).to(weights), c_noise.to(weights), *told)
+        conditions: dict[str, Tensor] = {}
+        if augment_labels is not None:
+            conditions["augment_labels"] = augment_labels.to(weights)
+        if target_sigma is not None:
+            conditions["target"] = encode_target(sigma, target_sigma.to(x.device)).to(weights)
+        inside = self.net((broadcast_like(c_in, x) * x).to(weights), c_noise.to(weights), labels, **conditions)
         return inside[:, : x.shape[1]].to(x.dtype)
+
+
+class AugmentedDenoiser:
+    """A denoiser that is given the augment labels [B, K] of a batch, and is called like any other."""
+
+    def __init__(self, model: Callable[..., Tensor], augment_labels: Tensor):
+        self.model: Any = model
+        self.augment_labels = augment_labels
+
+    @property
+    def preconditioning(self) -> Preconditioning:
+        return self.model.preconditioning
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, *target_sigma: Tensor) -> Tensor:
+        return self.model(x, sigma, labels, *target_sigma, augment_labels=self.augment_labels)
+
+    def raw_output(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``Denoiser.raw_output`` with the augment labels."""
+        return self.model.raw_output(x, sigma, labels, augment_labels=self.augment_labels)

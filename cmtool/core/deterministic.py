@@ -18,7 +18,7 @@ __all__ = ["in_fixed_batches", "worker_pool"]
 def worker_pool(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
     """A ``map`` whose calls run on ``threads`` threads, each with one core to itself, and come back in order.
 
-    A kernel spread over cores cuts its sums by their number; here the caller cuts the work, and each piece is computed
+    A kernel spread over cores cuts its sums by their number. So the caller cuts the work, and each piece is computed
     as if alone.
     """
     before = torch.get_num_threads()
@@ -43,9 +43,10 @@ def in_fixed_batches(model: Callable[..., Tensor], size: int, threads: int = 1) 
     quiet = torch.no_grad()(check_outputs(model))
     with worker_pool(threads) as work:
 
-        def pieces(x: Tensor, sigma: Tensor, labels: Tensor | None = None, *told: Tensor) -> Tensor:
+        def pieces(x: Tensor, sigma: Tensor, labels: Tensor | None = None, *conditioning: Tensor) -> Tensor:
             rows = torch.arange(len(x) + -len(x) % size, device=x.device).clamp(max=len(x) - 1)
-            given = [repeat(None) if value is None else value[rows].split(size) for value in (x, sigma, labels, *told)]
+            values = (x, sigma, labels, *conditioning)
+            given = [repeat(None) if value is None else value[rows].split(size) for value in values]
             return torch.cat(list(work(quiet, *given)))[: len(x)]
 
         yield pieces

@@ -1,8 +1,7 @@
 """Discrete-time processes (DDPM, NCSN) as continuous ones, and their noise levels sigma.
 
-Time counts the steps, 0 is clean data; between steps noise comes at a constant rate.
-
-At whole times the marginals and transitions are those of the chain, in between those of a diffusion through its rungs.
+Time counts the discretization steps, 0 is clean data; between steps noise comes at a constant rate. At whole times the
+marginals and transitions are those of the chain, in between those of a diffusion with the same marginals at its steps.
 """
 
 import math
@@ -47,9 +46,7 @@ class DDPM(Process):
     def linear(cls, n: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0) -> "DDPM":
         """``beta_i`` equally spaced from ``beta_min / n`` to ``beta_max / n``; UsageError where one would reach 1."""
         if n <= beta_max:
-            raise UsageError(
-                f"a linear ladder of {n} rungs has steps that leave nothing", f"take more than {beta_max:g}"
-            )
+            raise UsageError(f"a linear DDPM of {n} steps has steps that leave nothing", f"take more than {beta_max:g}")
         return cls(torch.linspace(beta_min / n, beta_max / n, n, dtype=torch.float64))
 
     @classmethod
@@ -65,7 +62,7 @@ class DDPM(Process):
         return len(self.betas)
 
     def _integral(self) -> Tensor:
-        """``B = -ln s^2`` at the rungs 0 .. N."""
+        """``B = -ln s^2`` at the steps 0 .. N, [N + 1]."""
         return torch.cat([self.betas.new_zeros(1), -torch.log1p(-self.betas).cumsum(0)])
 
     def _spent(self, t: Tensor) -> Tensor:
@@ -106,7 +103,7 @@ class NCSN(Process):
 
     @classmethod
     def geometric(cls, n: int = 1000, sigma_min: float = 0.01, sigma_max: float = 50.0) -> "NCSN":
-        """N levels equally spaced in ln sigma."""
+        """N noise levels equally spaced in ln sigma."""
         return cls(torch.linspace(math.log(sigma_min), math.log(sigma_max), n, dtype=torch.float64).exp())
 
     def __len__(self) -> int:
@@ -135,17 +132,16 @@ BETA_SCHEDULES: dict[str, Callable[..., DDPM]] = {"linear": DDPM.linear, "cosine
 
 
 def geometric_sigmas(n: int, sigma_min: float, sigma_max: float) -> Tensor:
-    """``n`` levels in equal ratios (Song and Ermon 2019, arXiv 1907.05600), float64 [n]."""
+    """``n`` noise levels in equal ratios (Song and Ermon 2019, arXiv 1907.05600), float64 [n]."""
     if n < 2:
-        raise UsageError(f"a ladder of noise levels needs 2 or more, not {n}")
+        raise UsageError(f"a chain of noise levels needs 2 or more, not {n}")
     return NCSN.geometric(n, sigma_min, sigma_max).sigmas
 
 
 def ddpm_sigmas(n: int = 1000, schedule: str = "linear", **options: float) -> Tensor:
-    """DDPM's steps as levels: ``sigma_i = sqrt(1 / abar_i - 1)``, ``abar_i = prod (1 - beta_j)``, float64 [n].
+    """DDPM's steps as noise levels: ``sigma_i = sqrt(1 / abar_i - 1)``, ``abar_i = prod (1 - beta_j)``, float64 [n].
 
-    ``options`` are the ladder's: ``beta_min`` and ``beta_max`` of the linear one, ``shift`` and ``most`` of the cosine
-    one.
+    ``options`` are ``beta_min`` and ``beta_max`` of the linear one, ``shift`` and ``most`` of the cosine one.
     """
     if schedule not in BETA_SCHEDULES:
         raise unknown_name("schedule", schedule, BETA_SCHEDULES)
@@ -154,16 +150,19 @@ def ddpm_sigmas(n: int = 1000, schedule: str = "linear", **options: float) -> Te
     return BETA_SCHEDULES[schedule](n, **options).level(torch.arange(1, n + 1, dtype=torch.float64))
 
 
-def interpolated_step(sigma: Tensor, ladder: Tensor) -> Tensor:
-    """The number of the rung, 0 for the lowest; between rungs it is interpolated in ln sigma."""
-    rungs = ladder.to(sigma).log()
-    level = sigma.log().clamp(rungs[0], rungs[-1])
-    above = torch.searchsorted(rungs, level.contiguous()).clamp(1, len(rungs) - 1)
-    low, high = rungs[above - 1], rungs[above]
-    return above - 1 + (level - low) / (high - low)
+def interpolated_step(sigma: Tensor, sigmas: Tensor) -> Tensor:
+    """The number of the step whose noise level is ``sigma`` [...]: 0 for the lowest of ``sigmas`` [n], which ascend.
+
+    Between two steps it is interpolated in ln sigma; beyond the ends it is that of the end.
+    """
+    known = sigmas.to(sigma).log()
+    log_sigma = sigma.log().clamp(known[0], known[-1])
+    above = torch.searchsorted(known, log_sigma.contiguous()).clamp(1, len(known) - 1)
+    low, high = known[above - 1], known[above]
+    return above - 1 + (log_sigma - low) / (high - low)
 
 
-def nearest_step(sigma: Tensor, ladder: Tensor) -> Tensor:
-    """The number of the nearest rung, int64: ``ladder[nearest(sigma, ladder)]`` is sigma rounded to the ladder."""
-    middles = ladder.to(sigma).unfold(0, 2, 1).mean(1)
+def nearest_step(sigma: Tensor, sigmas: Tensor) -> Tensor:
+    """The number of the step of the nearest noise level, int64, shaped as ``sigma``; ``sigmas`` [n] ascend."""
+    middles = sigmas.to(sigma).unfold(0, 2, 1).mean(1)
     return torch.searchsorted(middles, sigma.contiguous())

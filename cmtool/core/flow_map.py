@@ -1,11 +1,11 @@
-"""Flow maps: networks that jump from any level to any lower one. Their jumps to 0 are a consistency model.
+"""Flow maps: networks that step from any noise level to any lower one. With the target 0 they are consistency models.
 
-A network that answers with an image g, told the level s to which the jump leads, is put between here and there:
+A network that answers with an image g, conditioned on the noise level s to which the step leads, becomes one by
 
     G(x, t, s) = (s/t) x + (1 - s/t) g(x, t, s)
 
 At s = t it is the identity whatever g is, and at s = 0 it is g. Where s approaches t the exact g becomes the denoiser,
-since ``dG/ds = (x - g)/t`` there. This is the trajectory model of Kim et al. 2023 (CTM, arXiv 2310.02279) and,
+since ``dG/ds = (x - g)/t``. This is the trajectory model of Kim et al. 2023 (CTM, arXiv 2310.02279) and,
 in other coordinates, the average velocity of MeanFlow (Geng et al. 2025, arXiv 2505.13447): objectives/meanflow.py.
 """
 
@@ -18,40 +18,28 @@ import torch
 from torch import Tensor
 
 from cmtool.core.denoiser import broadcast_like
-from cmtool.core.noise import STEP, Noise, SlerpNoise
+from cmtool.core.noise import STEP, NoiseSource
 from cmtool.core.sampling.loops import initial_noise
 from cmtool.core.sigma_schedules import append_zero
 
-__all__ = ["TARGET_DIM", "FlowMap", "GammaSampler", "encode_target", "flow_map_step"]
+__all__ = ["FlowMap", "GammaSampler", "flow_map_step"]
 
-TARGET_DIM = 8  # numbers that tell a network where a jump leads
-
-FlowMap = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]  # (x, sigma, labels, hints) -> g
-
-
-def encode_target(t: Tensor, s: Tensor) -> Tensor:
-    """How a network is told of the jump from t to s, both [B]: numbers [B, HINTS], all 0 where s = 0.
-
-    ``p, sin(pi p), 1 - cos(pi p), sin(2 pi p)`` of ``p = s/t``, which tells near jumps from far ones, and of
-    ``p = s/(1 + s)``, which says where among the levels of the data a far one ends.
-    """
-    p = torch.stack([s / t, s / (1 + s)], 1)
-    return torch.cat([p, (math.pi * p).sin(), 1 - (math.pi * p).cos(), (2 * math.pi * p).sin()], 1)
+FlowMap = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]  # (x, sigma, labels, target_sigma) -> g
 
 
 def flow_map_step(model: FlowMap, x: Tensor, t: Tensor, s: Tensor, labels: Tensor | None = None) -> Tensor:
-    """``G(x, t, s)``: from x [B, ...] at levels t [B] above 0 to levels s [B] from 0 to t."""
+    """``G(x, t, s)``: from x [B, ...] at noise levels t [B] above 0 to noise levels s [B] from 0 to t."""
     ratio = broadcast_like(s / t, x)
-    return ratio * x + (1 - ratio) * model(x, t, labels, encode_target(t, s))
+    return ratio * x + (1 - ratio) * model(x, t, labels, s)
 
 
 @dataclass(frozen=True)
 class GammaSampler:
-    """Jump below the next of ``sigmas``, add noise up to it, and so on; the last jump leads to 0. Yields x after each.
+    """A step below the next of ``sigmas``, noise up to it, and so on; the last step leads to 0. Yields x after each.
 
         x <- G(x, sigma_k, sqrt(1 - gamma^2) sigma_{k+1}) + gamma sigma_{k+1} z_{k+1}
 
-    ``sigmas`` [K] descend. ``gamma`` 0 follows the ODE and needs no noise on the way; 1 is multistep consistency
+    ``sigmas`` [K] descend. ``gamma`` 0 follows the ODE and needs no further noise; 1 is multistep consistency
     sampling. Source: Kim et al. 2023, arXiv 2310.02279 (gamma-sampling), with 0 for its epsilon.
     """
 
@@ -62,11 +50,11 @@ class GammaSampler:
     def nfe(self) -> int:
         return len(self.sigmas)
 
-    def begin(self, noise: Noise | SlerpNoise, shape: tuple[int, ...]) -> Tensor:
+    def begin(self, noise: NoiseSource, shape: tuple[int, ...]) -> Tensor:
         return initial_noise(noise, shape, self.sigmas[0])
 
     def __call__(
-        self, model: Callable[..., Tensor], x: Tensor, noise: Noise | SlerpNoise, labels: Tensor | None
+        self, model: Callable[..., Tensor], x: Tensor, noise: NoiseSource, labels: Tensor | None
     ) -> Iterator[Tensor]:
         for k, (t, s) in enumerate(pairwise(append_zero(self.sigmas)), 1):
             ends = torch.stack([t, math.sqrt(1 - self.gamma**2) * s]).to(x.device)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoise
+from cmtool.core.denoiser import Denoise, Preconditioned, Preconditioning
 
 __all__ = ["EVERYWHERE", "Guided", "Unlabelled", "cost"]
 
@@ -13,7 +13,7 @@ EVERYWHERE = (0.0, math.inf)
 
 
 class Unlabelled(nn.Module):
-    """The same denoiser, never told a class."""
+    """The same denoiser, always without a class."""
 
     def __init__(self, model: Denoise):
         super().__init__()
@@ -32,17 +32,22 @@ class Guided(nn.Module):
     (arXiv 2404.07724). At w = 1, and outside the interval, the weak one is not evaluated and D comes out bit for bit.
     """
 
-    def __init__(self, model: Denoise, weak: Denoise, weight: float, interval: tuple[float, float] = EVERYWHERE):
+    def __init__(self, model: Preconditioned, weak: Denoise, weight: float, interval: tuple[float, float] = EVERYWHERE):
         super().__init__()
         self.model, self.weak, self.weight, self.interval = model, weak, weight, interval
 
+    @property
+    def preconditioning(self) -> Preconditioning:
+        """That of the guided network, whose scale of data and noise is kept."""
+        return self.model.preconditioning
+
     def is_active(self, sigma: Tensor) -> Tensor:
-        """Which levels are guided."""
+        """Which noise levels are guided, bool shaped as ``sigma``."""
         low, high = self.interval
         return (sigma > low) & (sigma <= high) & (self.weight != 1)
 
     def cost(self, sigma: Tensor) -> int:
-        """The network evaluations of a call at these levels."""
+        """The NFE of a call at these noise levels."""
         return 2 if self.is_active(sigma).any() else 1
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -51,11 +56,11 @@ class Guided(nn.Module):
         rows = self.is_active(sigma).nonzero()[:, 0]
         if not len(rows):
             return plain
-        there = rows.to(x.device)
-        weak = self.weak(x[there], sigma[rows], None if labels is None else labels[there])
-        return plain.index_put((there,), weak + self.weight * (plain[there] - weak))
+        guided = rows.to(x.device)
+        weak = self.weak(x[guided], sigma[rows], None if labels is None else labels[guided])
+        return plain.index_put((guided,), weak + self.weight * (plain[guided] - weak))
 
 
 def cost(model: Denoise) -> Callable[[Tensor], int]:
-    """The network evaluations that one call of a model takes, as a function of its levels."""
+    """The NFE of one call of a model, as a function of its noise levels."""
     return model.cost if isinstance(model, Guided) else lambda sigma: 1

@@ -13,17 +13,17 @@ from cmtool.core.solvers.runge_kutta import heun
 
 __all__ = ["invert_by_search", "invert_ode"]
 
-STEPS = 40  # of Heun's method, 78 evaluations
+STEPS = 40  # of Heun's method, 78 NFE
 
 
 def invert_ode(model: Denoise, x: Tensor, sigma_min: float, sigma: float, labels: Tensor | None = None) -> Tensor:
     """``z`` with ``sigma z`` where the ODE of a score model leads x [B, ...] from ``sigma_min``.
 
-    Walking down the same way gives x back but for the error of the solver.
+    Sampling from ``sigma z`` gives x back but for the error of the solver.
     Source: Song et al. 2021, arXiv 2011.13456, section 4.3.
     """
-    levels = karras(STEPS, sigma_min, sigma).flip(0)
-    return last(probability_flow(model, x, levels, heun(), labels)) / sigma
+    sigmas = karras(STEPS, sigma_min, sigma).flip(0)
+    return last(probability_flow(model, x, sigmas, heun(), labels)) / sigma
 
 
 def invert_by_search(
@@ -31,11 +31,11 @@ def invert_by_search(
 ) -> Tensor:
     """``z`` of length sqrt(D) whose image ``f(sigma z, sigma)`` is as near to x [B, ...] as Adam brings it.
 
-    A consistency model has no way up the ODE. Noise lies near the sphere of that radius, and on it the search stays.
+    A consistency model has no ODE to follow back. Noise lies near the sphere of that radius, where the search stays.
     """
     x = x.float()
     free = Noise([0] * len(x)).normal(x.shape[1:]).to(x).requires_grad_()
-    radius, level = x[0].numel() ** 0.5, torch.tensor(sigma, dtype=torch.float64).expand(len(x))
+    radius, sigmas = x[0].numel() ** 0.5, torch.tensor(sigma, dtype=torch.float64).expand(len(x))
     adam = torch.optim.Adam([free])
 
     def on_sphere() -> Tensor:
@@ -45,6 +45,6 @@ def invert_by_search(
     for step in range(steps):
         adam.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
         adam.zero_grad()
-        (model(sigma * on_sphere(), level, labels) - x).square().mean().backward()
+        (model(sigma * on_sphere(), sigmas, labels) - x).square().mean().backward()
         adam.step()
     return on_sphere().detach()

@@ -1,7 +1,7 @@
 """Derivatives along a direction: forward mode, which needs one pass through the network, or a difference of two.
 
-``torch.func.jvp`` fails where threads call it side by side, for torch has one forward level for the whole process. The
-threads that compute pieces of a batch share it here: the first one in opens it and the last one out closes it.
+``torch.func.jvp`` fails where threads call it side by side, for torch has one forward AD level for the whole process.
+The threads that compute pieces of a batch share it: the first to enter opens it and the last to leave closes it.
 """
 
 import threading
@@ -33,24 +33,24 @@ def plain_attention() -> Iterator[None]:
         switch(on)
 
 
-class Level:
-    """Torch's one forward level, open while at least one thread is inside."""
+class ForwardADLevel:
+    """Torch's one forward AD level, open while at least one thread uses it."""
 
     def __init__(self):
-        self.lock, self.inside, self.open = threading.Lock(), 0, ExitStack()
+        self.lock, self.users, self.open = threading.Lock(), 0, ExitStack()
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         with self.lock:
-            if not self.inside:
+            if not self.users:
                 self._enter()
-            self.inside += 1
+            self.users += 1
         try:
             yield
         finally:
             with self.lock:
-                self.inside -= 1
-                if not self.inside:
+                self.users -= 1
+                if not self.users:
                     self.open.close()
 
     def _enter(self) -> None:
@@ -62,13 +62,13 @@ class Level:
             forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
 
 
-LEVEL = Level()
+FORWARD_AD_LEVEL = ForwardADLevel()
 
 
 @torch.no_grad()
 def forward_mode(function: Function, point: Point, direction: Point) -> tuple[Tensor, Tensor]:
     """``f(p)`` and its slope along d, by one pass that carries both; a constant function has slope 0."""
-    with LEVEL():
+    with FORWARD_AD_LEVEL():
         value, slope = forward_ad.unpack_dual(function(*map(forward_ad.make_dual, point, direction)))
     return value, torch.zeros_like(value) if slope is None else slope
 

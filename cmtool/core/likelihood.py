@@ -1,8 +1,8 @@
-"""Exact likelihoods: how a volume changes on its way along the probability flow.
+"""Exact likelihoods: how a volume changes along the probability flow.
 
 ``log p(x, t_0) = log p(x_1, t_1) + integral from t_0 to t_1 of div field(x_t, t) dt`` (Chen et al. 2018, arXiv
-1806.07366; Song et al. 2021, arXiv 2011.13456, section 4.3). The field is that of the noise level, ``samplers.flow``,
-or of native time, ``sde.native_flow``.
+1806.07366; Song et al. 2021, arXiv 2011.13456, section 4.3). The field is that of the noise level, ``ode_field`` of
+core/sampling/loops.py, or of native time, ``native_ode_field`` of core/sampling/sde.py.
 """
 
 import math
@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cmtool.core.noise import START, STEP, Noise, SlerpNoise
-from cmtool.core.solvers import Field
+from cmtool.core.noise import START, STEP, NoiseSource
+from cmtool.core.solvers.solver import Field
 from cmtool.errors import MissingAsset
 
 __all__ = [
@@ -31,12 +31,12 @@ __all__ = [
 Integrator = Callable[[Field, Tensor], Tensor]  # (field, y [B, n]) -> y at the other end
 
 
-def gaussian_probes(noise: Noise | SlerpNoise, shape: tuple[int, ...], n: int = 1) -> Tensor:
+def gaussian_probes(noise: NoiseSource, shape: tuple[int, ...], n: int = 1) -> Tensor:
     """N(0, 1), [n, B, *shape]; draw k is stream STEP + k (Hutchinson 1989)."""
     return torch.stack([noise.normal(shape, STEP + k) for k in range(n)])
 
 
-def rademacher_probes(noise: Noise | SlerpNoise, shape: tuple[int, ...], n: int = 1) -> Tensor:
+def rademacher_probes(noise: NoiseSource, shape: tuple[int, ...], n: int = 1) -> Tensor:
     """-1 or 1, [n, B, *shape]: of all probes those of least variance, none where the Jacobian is diagonal."""
     return torch.where(gaussian_probes(noise, shape, n) < 0, -1.0, 1.0)
 
@@ -68,7 +68,7 @@ def adaptive(t: float, s: float, tolerance: float = 1e-5, method: str = "RK45") 
     All rows share their steps, so a row may change by about the tolerance with what is beside it.
     """
 
-    def walk(field: Field, y: Tensor) -> Tensor:
+    def integrator(field: Field, y: Tensor) -> Tensor:
         try:
             from scipy.integrate import solve_ivp
         except ImportError:
@@ -81,7 +81,7 @@ def adaptive(t: float, s: float, tolerance: float = 1e-5, method: str = "RK45") 
         found = solve_ivp(flat, (t, s), y.double().flatten().cpu(), method=method, rtol=tolerance, atol=tolerance)
         return torch.from_numpy(found.y[:, -1].copy()).view(y.shape).to(y.device)
 
-    return walk
+    return integrator
 
 
 def log_normal(x: Tensor, deviation: Tensor) -> Tensor:
@@ -90,14 +90,16 @@ def log_normal(x: Tensor, deviation: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def log_likelihood(field: Field, x: Tensor, walk: Integrator, probes: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-    """``log p(x)`` in nats, [B], and the noise [B, ...] that x [B, ...] becomes at the end of the walk.
+def log_likelihood(
+    field: Field, x: Tensor, integrator: Integrator, probes: Tensor, prior: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``log p(x)`` in nats, [B], and the noise [B, ...] that x [B, ...] becomes at the end.
 
-    ``probes`` [n, B, ...] estimate the divergence and stay the same along the way, so that the field is smooth;
+    ``probes`` [n, B, ...] estimate the divergence and stay the same at all times, so that the field is smooth;
     ``prior`` [] is the standard deviation at the end. Everything is float64.
     """
     y = torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], 1).double()
-    end = walk(with_divergence(field, probes), y)
+    end = integrator(with_divergence(field, probes), y)
     z = end[:, :-1].unflatten(1, x.shape[1:])
     return log_normal(z, prior.to(z)) + end[:, -1], z
 
@@ -110,7 +112,7 @@ def bits_per_dim(log_density: Tensor, dimensions: int, width: float = 1 / 127.5)
     return -log_density / (dimensions * math.log(2)) - math.log2(width)
 
 
-def dequantize(images: Tensor, noise: Noise | SlerpNoise) -> Tensor:
+def dequantize(images: Tensor, noise: NoiseSource) -> Tensor:
     """Grey levels uint8 [B, C, H, W] as densities need them: ``(u + U(-1/2, 1/2))/127.5 - 1``, float64.
 
     Source: Theis et al. 2016, arXiv 1511.01844, section 3.1.

@@ -1,21 +1,55 @@
-"""Processes by name with their options, and the one that a model was trained with."""
+"""The processes of ``cmtool.processes``, by name and with options, and the one that a model was trained with.
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+Each takes the lowest and the highest noise level of a model and its preconditioning, from which comes what the options
+do not say, and returns a ``Process``.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from cmtool.core.denoiser import Preconditioning
 from cmtool.core.discrete_processes import DDPM, NCSN
 from cmtool.core.process import EDM, VE, VP, FlowMatching, Process, SubVP, TrigFlow
-from cmtool.core.rescaled_processes import SquareRoot, rescale_process
-from cmtool.errors import UsageError, unknown_name
+from cmtool.core.rescaled_processes import SCALINGS, SquareRoot, rescale_process
+from cmtool.errors import UsageError
 from cmtool.options import registry
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import Check, positive
 
-__all__ = ["PROCESSES", "build_process", "linear_betas", "process_of", "span", "typed_options"]
+__all__ = [
+    "BetaLimitOption",
+    "BetaMaxOption",
+    "BetaMinOption",
+    "ShiftOption",
+    "StartOption",
+    "StepsOption",
+    "build_process",
+    "linear_betas",
+    "process_of",
+    "span",
+]
 
 DISCRETE_STEPS = 1000
 
-# Each takes the range of levels and what the network predicts; its keyword-only arguments are its options.
-Make = Callable[..., Process]
+ScalingOption = Annotated[
+    str, Option("scale s(t): the process's own, vp for 1/sqrt(1 + sigma^2), none for 1", choices=SCALINGS)
+]
+BetaMinOption = Annotated[float | None, Option("rate of the noise at time 0, by default the model's")]
+BetaMaxOption = Annotated[float | None, Option("rate of the noise at time 1, by default the model's")]
+StartOption = Annotated[
+    float | None,
+    Option(
+        "time of the lowest noise level, where the highest is at time 1; chooses the betas",
+        Check(lambda t: 0 < t < 1, "a time between 0 and 1"),
+    ),
+]
+StepsOption = Annotated[int | None, Option("discretization steps, by default the model's")]
+ShiftOption = Annotated[float | None, Option("shift of the cosine, by default the model's, 0.008")]
+BetaLimitOption = Annotated[
+    float | None, Option("largest beta of a discretization step, by default the model's, 0.999")
+]
+SigmaMinOption = Annotated[float | None, Option("noise level of the first time, by default the model's", positive())]
+SigmaMaxOption = Annotated[float | None, Option("noise level of the last time, by default the model's", positive())]
 
 
 def linear_betas(beta_min: float, beta_max: float) -> tuple[float, float]:
@@ -36,14 +70,32 @@ def _betas(own: Preconditioning, beta_min: float | None, beta_max: float | None)
     return linear_betas(own.beta_min if beta_min is None else beta_min, own.beta_max if beta_max is None else beta_max)
 
 
-def edm(low: float, high: float, own: Preconditioning) -> Process:
-    return EDM()
+def edm(low: float, high: float, own: Preconditioning, *, scaling: ScalingOption = "own") -> Process:
+    """Time is the noise level.
+
+    Formula: ``s = 1``, ``sigma = t``
+    Paper: Karras et al. 2022, arXiv 2206.00364.
+    Use: by default with an ODE solver.
+    """
+    return rescale_process(EDM(), scaling)
 
 
 def ve(
-    low: float, high: float, own: Preconditioning, *, sigma_min: float | None = None, sigma_max: float | None = None
+    low: float,
+    high: float,
+    own: Preconditioning,
+    *,
+    sigma_min: SigmaMinOption = None,
+    sigma_max: SigmaMaxOption = None,
+    scaling: ScalingOption = "own",
 ) -> Process:
-    return VE(*span(sigma_min or low, sigma_max or high))
+    """Variance exploding: the noise level grows geometrically with time.
+
+    Formula: ``s = 1``, ``sigma = sigma_min (sigma_max/sigma_min)^t``
+    Paper: Song et al. 2021, arXiv 2011.13456, eq. 30.
+    Use: with networks trained on VE.
+    """
+    return rescale_process(VE(*span(sigma_min or low, sigma_max or high)), scaling)
 
 
 def vp(
@@ -51,36 +103,77 @@ def vp(
     high: float,
     own: Preconditioning,
     *,
-    beta_min: float | None = None,
-    beta_max: float | None = None,
-    start: float | None = None,
+    beta_min: BetaMinOption = None,
+    beta_max: BetaMaxOption = None,
+    start: StartOption = None,
+    scaling: ScalingOption = "own",
 ) -> Process:
-    """Linear betas, or those with which the range of levels lies between the times ``start`` and 1."""
+    """Variance preserving, with linear betas, or those with which the noise levels lie between ``start`` and 1.
+
+    Formula: ``s = exp(-B/2)``, ``sigma = sqrt(e^B - 1)``, ``B = beta_min t + (beta_max - beta_min) t^2/2``
+    Paper: Song et al. 2021, arXiv 2011.13456, eq. 32-33.
+    Use: with networks trained on VP.
+    """
     if start is None:
-        return VP(*_betas(own, beta_min, beta_max))
+        return rescale_process(VP(*_betas(own, beta_min, beta_max)), scaling)
     if beta_min is not None or beta_max is not None:
-        raise UsageError("the betas of vp follow from its start and the range of levels", "give one or the other")
-    if not 0 < start < 1:
-        raise UsageError(f"start of vp is a time between 0 and 1, not {start:g}", "0.001 is usual")
-    return VP.spanning(low, high, start)
+        raise UsageError("the betas of vp follow from its start and the noise levels", "give one or the other")
+    return rescale_process(VP.spanning(low, high, start), scaling)
 
 
 def subvp(
-    low: float, high: float, own: Preconditioning, *, beta_min: float | None = None, beta_max: float | None = None
+    low: float,
+    high: float,
+    own: Preconditioning,
+    *,
+    beta_min: BetaMinOption = None,
+    beta_max: BetaMaxOption = None,
+    scaling: ScalingOption = "own",
 ) -> Process:
-    return SubVP(*_betas(own, beta_min, beta_max))
+    """The scale of VP with less noise.
+
+    Formula: ``s = exp(-B/2)``, ``sigma = 2 sinh(B/2)``, B as of vp
+    Paper: Song et al. 2021, arXiv 2011.13456, eq. 34.
+    Use: with networks trained on sub-VP.
+    """
+    return rescale_process(SubVP(*_betas(own, beta_min, beta_max)), scaling)
 
 
-def sqrt(low: float, high: float, own: Preconditioning) -> Process:
-    return SquareRoot()
+def sqrt(low: float, high: float, own: Preconditioning, *, scaling: ScalingOption = "own") -> Process:
+    """Time is the square of the noise level.
+
+    Formula: ``s = 1``, ``sigma = sqrt(t)``
+    Paper: the VE schedule of Karras et al. 2022, arXiv 2206.00364, table 1.
+    Use: to repeat their ablations.
+    """
+    return rescale_process(SquareRoot(), scaling)
 
 
-def flow(low: float, high: float, own: Preconditioning) -> Process:
-    return FlowMatching()
+def flow(low: float, high: float, own: Preconditioning, *, scaling: ScalingOption = "own") -> Process:
+    """Straight lines from image to noise: flow matching.
+
+    Formula: ``x_t = (1 - t) x_0 + t z``, ``sigma = t/(1 - t)``
+    Paper: Lipman et al. 2023, arXiv 2210.02747.
+    Use: with networks trained by flow matching.
+    """
+    return rescale_process(FlowMatching(), scaling)
 
 
-def trigflow(low: float, high: float, own: Preconditioning, *, sigma_data: float | None = None) -> Process:
-    return TrigFlow(sigma_data or own.sigma_data)
+def trigflow(
+    low: float,
+    high: float,
+    own: Preconditioning,
+    *,
+    sigma_data: Annotated[float | None, Option("deviation of the data, by default the model's", positive())] = None,
+    scaling: ScalingOption = "own",
+) -> Process:
+    """A quarter of a circle from image to noise.
+
+    Formula: ``x_t = cos(t) x_0 + sin(t) sigma_data z``, ``sigma = sigma_data tan t``
+    Paper: Lu and Song 2024, arXiv 2410.11081, section 3.
+    Use: with networks trained on TrigFlow.
+    """
+    return rescale_process(TrigFlow(sigma_data or own.sigma_data), scaling)
 
 
 def ddpm(
@@ -88,11 +181,19 @@ def ddpm(
     high: float,
     own: Preconditioning,
     *,
-    steps: int | None = None,
-    beta_min: float | None = None,
-    beta_max: float | None = None,
+    steps: StepsOption = None,
+    beta_min: BetaMinOption = None,
+    beta_max: BetaMaxOption = None,
+    scaling: ScalingOption = "own",
 ) -> Process:
-    return DDPM.linear(own.steps if steps is None else steps, *_betas(own, beta_min, beta_max))
+    """A chain of discretization steps with linear betas; between them noise comes at a constant rate.
+
+    Formula: ``x_i = sqrt(1 - beta_i) x_{i-1} + sqrt(beta_i) z``, beta_i from beta_min/steps to beta_max/steps
+    Paper: Ho et al. 2020, arXiv 2006.11239, eq. 2 and 4.
+    Use: with networks trained as DDPM.
+    """
+    betas = _betas(own, beta_min, beta_max)
+    return rescale_process(DDPM.linear(own.steps if steps is None else steps, *betas), scaling)
 
 
 def cosine(
@@ -100,15 +201,22 @@ def cosine(
     high: float,
     own: Preconditioning,
     *,
-    steps: int | None = None,
-    shift: float | None = None,
-    most: float | None = None,
+    steps: StepsOption = None,
+    shift: ShiftOption = None,
+    most: BetaLimitOption = None,
+    scaling: ScalingOption = "own",
 ) -> Process:
+    """A chain of discretization steps whose signal falls as a cosine.
+
+    Formula: ``s^2 ~ cos^2(pi/2 (i/steps + shift)/(1 + shift))`` with ``beta_i <= most``
+    Paper: Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17.
+    Use: with networks trained as iDDPM or ADM.
+    """
     steps = own.steps if steps is None else steps
     shift, most = own.cosine_shift if shift is None else shift, own.beta_limit if most is None else most
     if steps < 2 or shift < 0 or not 0 < most < 1:
-        raise UsageError("the cosine ladder has 2 steps or more, a shift of 0 or more and betas below 1")
-    return DDPM.cosine(steps, shift, most)
+        raise UsageError("the process cosine has 2 steps or more, a shift of 0 or more and betas below 1")
+    return rescale_process(DDPM.cosine(steps, shift, most), scaling)
 
 
 def ncsn(
@@ -116,17 +224,21 @@ def ncsn(
     high: float,
     own: Preconditioning,
     *,
-    steps: int = DISCRETE_STEPS,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
+    steps: Annotated[int, Option("noise levels")] = DISCRETE_STEPS,
+    sigma_min: SigmaMinOption = None,
+    sigma_max: SigmaMaxOption = None,
+    scaling: ScalingOption = "own",
 ) -> Process:
-    return NCSN.geometric(max(steps, 2), *span(sigma_min or low, sigma_max or high))
+    """A chain of noise levels in equal ratios.
+
+    Formula: ``x_i = x_{i-1} + sqrt(sigma_i^2 - sigma_{i-1}^2) z``
+    Paper: Song and Ermon 2019, arXiv 1907.05600; as a chain Song et al. 2021, arXiv 2011.13456, eq. 8.
+    Use: with networks trained as NCSN or SMLD.
+    """
+    return rescale_process(NCSN.geometric(max(steps, 2), *span(sigma_min or low, sigma_max or high)), scaling)
 
 
-PROCESSES: dict[str, Make] = {
-    make.__name__: make for make in (edm, ve, vp, subvp, sqrt, flow, trigflow, ddpm, cosine, ncsn)
-}
-# What a network is told of the noise level gives away the process that it was trained with.
+# The conditioning of a network on the noise level gives away the process that it was trained with.
 PROCESS_OF_TIME = {"vp": "vp", "subvp": "subvp", "log-half": "ve", "flow": "flow", "angle": "trigflow", "ddpm": "ddpm"}
 
 
@@ -135,34 +247,19 @@ def build_process(
 ) -> Process:
     """The process that ``spec`` names, ``"vp"`` or ``{"name": "vp", "beta_max": 15, "scaling": "none"}``.
 
-    ``sigma_min`` and ``sigma_max`` are the range of a model's levels and ``own`` is what its network predicts: what
-    the options do not say is taken from them, and without a name the process is the model's. ``scaling`` is "own",
-    "vp", which keeps unit variance, or "none". UsageError for a name or an option that is not there.
+    ``sigma_min`` and ``sigma_max`` are the ends of a model's noise levels and ``own`` is what its network predicts:
+    what the options do not say is taken from them, and without a name the process is the model's. UsageError for a
+    name or an option that is not there.
     """
     own = own or Preconditioning()
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name, scaling = options.pop("name", None) or _parameterization(own), options.pop("scaling", "own")
-    if name not in PROCESSES:
-        raise unknown_name("process", name, PROCESSES)
-    typed = typed_options(f"process '{name}'", PROCESSES[name], options, also=["scaling"])
-    return rescale_process(PROCESSES[name](sigma_min, sigma_max, own, **typed), str(scaling))
-
-
-def typed_options(
-    what: str, make: Callable[..., Any], options: Mapping[str, Any], also: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The options as the types that ``make`` takes; UsageError for one it does not have."""
-    allowed = registry.options(make)
-    for key in options:
-        if key not in allowed:
-            raise unknown_name(f"option of the {what}", key, [*allowed, *also])
-    return {key: registry.typed(make, f"option '{key}' of the {what}", key, value) for key, value in options.items()}
+    chosen = {"name": spec} if isinstance(spec, str) else {"name": _name_of(own), **spec}
+    return registry.build("processes", chosen, sigma_min, sigma_max, own)
 
 
 def process_of(preconditioning: Preconditioning, sigma_min: float, sigma_max: float) -> Process:
     """The process that the network was made for; EDM, where time is the noise level, when it was made for none."""
-    return build_process(_parameterization(preconditioning), sigma_min, sigma_max, preconditioning)
+    return build_process(_name_of(preconditioning), sigma_min, sigma_max, preconditioning)
 
 
-def _parameterization(preconditioning: Preconditioning) -> str:
+def _name_of(preconditioning: Preconditioning) -> str:
     return PROCESS_OF_TIME.get(preconditioning.time, "edm")

@@ -1,11 +1,7 @@
-"""Noise that belongs to samples: row i depends on seeds[i] and the name of the draw, on nothing else.
-
-At the end, the noise of OpenAI's and EDM's samplers. Theirs knows a draw by how many came before it, so it must be
-asked in the order of the published sampler. torch's generators differ between processor and GPU: take the ``device``
-that was used then.
-"""
+"""Noise that belongs to samples: row i depends on seeds[i] and the name of the draw, on nothing else."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,15 +14,24 @@ __all__ = [
     "START",
     "STEP",
     "Noise",
-    "PerSampleNoise",
-    "SharedNoise",
+    "NoiseSource",
     "SlerpNoise",
     "slerp",
 ]
 
 
-# The names of the draws. STEP is the first of many: draw k of a walk is STEP + k.
+# The names of the draws. STEP is the first of many: draw k of a sampler is STEP + k.
 START, LEVEL, LABEL, AUGMENT, STEP = 0, 1, 2, 3, 1 << 16
+
+
+class NoiseSource(Protocol):
+    """Where the noise of a batch comes from; a sampler asks for each of its streams once, in rising order."""
+
+    def __len__(self) -> int: ...
+
+    def normal(self, shape: Sequence[int], stream: int = START) -> Tensor:
+        """N(0, 1), [B, *shape]."""
+        ...
 
 
 class Noise:
@@ -110,52 +115,3 @@ def slerp(z0: Tensor, z1: Tensor, n: int) -> Tensor:
         return z0.expand(n, *z0.shape)
     a = torch.linspace(0, 1, n, dtype=torch.float64).view(-1, *[1] * z0.ndim)
     return ((1 - a) * angle).sin() / angle.sin() * z0 + (a * angle).sin() / angle.sin() * z1
-
-
-class PerSampleNoise:
-    """A generator for each sample: EDM's seeds, and OpenAI's ``--generator determ-indiv``.
-
-    EDM draws in double precision after the start: ``steps=torch.float64``.
-    """
-
-    def __init__(self, seeds: Sequence[int], steps: torch.dtype = torch.float32, device: str | torch.device = "cpu"):
-        self.generators = [torch.Generator(device).manual_seed(seed % (1 << 32)) for seed in seeds]
-        self.steps, self.device = steps, device
-
-    @classmethod
-    def openai(cls, samples: Sequence[int], total: int, seed: int = 42) -> "PerSampleNoise":
-        """The given ones of ``total`` samples: number i has the seed ``i + total * seed``."""
-        return cls([i + total * seed for i in samples])
-
-    def __len__(self) -> int:
-        return len(self.generators)
-
-    def normal(self, shape: Sequence[int], stream: int = START) -> Tensor:
-        """The next N(0, 1), [B, *shape]."""
-        dtype = torch.float32 if stream == START else self.steps
-        draws = [torch.randn(*shape, generator=g, dtype=dtype, device=self.device) for g in self.generators]
-        return torch.stack(draws)
-
-    def integers(self, high: int, shape: Sequence[int] = ()) -> Tensor:
-        """The next whole numbers from 0 to high - 1, int64 [B, *shape]."""
-        draws = [torch.randint(high, tuple(shape), generator=g, device=self.device) for g in self.generators]
-        return torch.stack(draws)
-
-
-class SharedNoise:
-    """OpenAI's ``--generator determ``: at every draw one generator fills all ``total`` samples, and these rows stay."""
-
-    def __init__(self, samples: Sequence[int], total: int, seed: int = 42, device: str | torch.device = "cpu"):
-        self.rows, self.total, self.device = list(samples), total, device
-        self.generator = torch.Generator(device).manual_seed(seed)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def normal(self, shape: Sequence[int], stream: int = START) -> Tensor:
-        """The next N(0, 1), float32 [B, *shape]."""
-        return torch.randn(self.total, *shape, generator=self.generator, device=self.device)[self.rows]
-
-    def integers(self, high: int, shape: Sequence[int] = ()) -> Tensor:
-        """The next whole numbers from 0 to high - 1, int64 [B, *shape]."""
-        return torch.randint(high, (self.total, *shape), generator=self.generator, device=self.device)[self.rows]

@@ -1,4 +1,4 @@
-"""Between files and the model: uint8 [0, 255] at the edges, float32 [-1, 1] inside; never NaN or infinity."""
+"""Between files and the model: uint8 [0, 255] in files, float32 [-1, 1] for the model; never NaN or infinity."""
 
 from collections.abc import Callable
 
@@ -28,8 +28,8 @@ def truncate_to_pixels(x: Tensor) -> Tensor:
 def check_outputs(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same denoiser; Diverged, with the noise level, when an image of it is not finite."""
 
-    def checked(x: Tensor, sigma: Tensor, labels: Tensor | None = None, *told: Tensor) -> Tensor:
-        return check_finite(model(x, sigma, labels, *told), f"at noise level {float(sigma.max()):.4g}")
+    def checked(x: Tensor, sigma: Tensor, labels: Tensor | None = None, *conditioning: Tensor) -> Tensor:
+        return check_finite(model(x, sigma, labels, *conditioning), f"at noise level {float(sigma.max()):.4g}")
 
     return checked
 
@@ -39,6 +39,6 @@ def check_finite(x: Tensor, where: str) -> Tensor:
     if not x.isfinite().all():
         raise Diverged(
             f"what the model makes {where} is not finite (NaN or infinite)",
-            "its weights are finite, so it may not know this level, or its file needs other options",
+            "its weights are finite, so it may not know this noise level, or its file needs other options",
         )
     return x

@@ -1,7 +1,7 @@
 """Gaussian processes ``x_t = s(t) (x_0 + sigma(t) z)``: changes of coordinates from time to noise level and back.
 
-Divided by ``s`` every process is the same one, ``x = x_0 + sigma z``; what remains is which levels are visited, and
-the native drift ``f = s'/s`` and diffusion ``g = s sqrt(2 sigma sigma')`` of ``dx = f x dt + g dw`` for whoever
+Divided by ``s`` every process is the same one, ``x = x_0 + sigma z``; what remains is which noise levels are visited,
+and the native drift ``f = s'/s`` and diffusion ``g = s sqrt(2 sigma sigma')`` of ``dx = f x dt + g dw`` for whoever
 integrates in native time (Song et al. 2021, arXiv 2011.13456; Karras et al. 2022, arXiv 2206.00364, eq. 4).
 """
 
@@ -16,7 +16,7 @@ __all__ = ["EDM", "VE", "VP", "FlowMatching", "Process", "SubVP", "TrigFlow"]
 
 
 class Process(Protocol):
-    """All methods are elementwise; times and levels are tensors of any shape. The last three follow from the others."""
+    """All methods are elementwise, on times or noise levels of any shape; the last three follow from the others."""
 
     def scale(self, t: Tensor) -> Tensor:
         """``s(t)``."""
@@ -49,7 +49,7 @@ class Process(Protocol):
     def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """``a = scale(t)/scale(s)`` and ``b = scale(t) sqrt(level(t)^2 - level(s)^2)`` of ``x_t = a x_s + b z``, s < t.
 
-        On a ladder they are DDPM's ``sqrt(alpha_i), sqrt(beta_i)`` and SMLD's ``1, sqrt(sigma_i^2 - sigma_{i-1}^2)``.
+        In a chain they are DDPM's ``sqrt(alpha_i), sqrt(beta_i)`` and SMLD's ``1, sqrt(sigma_i^2 - sigma_{i-1}^2)``.
         """
         added = (self.level(t) ** 2 - self.level(s) ** 2).clamp(min=0)
         return self.scale(t) / self.scale(s), self.scale(t) * added.sqrt()
@@ -110,7 +110,7 @@ class VP(Process):
 
     @classmethod
     def spanning(cls, sigma_min: float, sigma_max: float, start: float = 1e-3) -> "VP":
-        """The one whose level is ``sigma_min`` at the time ``start`` and ``sigma_max`` at 1.
+        """The one whose noise level is ``sigma_min`` at the time ``start`` and ``sigma_max`` at 1.
 
         Its ``beta_min`` may fall a little below 0, which matters before ``start`` alone. Source: Karras et al. 2022,
         arXiv 2206.00364, appendix B.1 and code.

@@ -1,7 +1,7 @@
 """Noise schedules and scalings that go together freely, as in the ablations of Karras et al. 2022 (arXiv 2206.00364).
 
-The level as a function of time and the scale that multiplies the image are two choices: the paths are the same, the
-steps of a solver in native time are not (ibid., table 1 and appendix B).
+The noise level as a function of time and the scale that multiplies the image are two choices: the trajectories are the
+same, the steps of a solver in native time are not (ibid., table 1 and appendix B).
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from cmtool.core.process import Process
-from cmtool.errors import unknown_name
 
 __all__ = ["SCALINGS", "RescaledProcess", "SquareRoot", "rescale_process"]
 
@@ -39,7 +38,7 @@ class SquareRoot(Process):
 
 @dataclass(frozen=True)
 class RescaledProcess(Process):
-    """The levels of ``schedule`` with ``s = 1 / sqrt(1 + sigma^2)``, which keeps unit variance, or with ``s = 1``."""
+    """The noise levels of ``schedule`` with ``s = 1 / sqrt(1 + sigma^2)``, for unit variance, or with ``s = 1``."""
 
     schedule: Process
     unit: bool
@@ -68,7 +67,5 @@ class RescaledProcess(Process):
 
 
 def rescale_process(process: Process, scaling: str) -> Process:
-    """``process`` under the scaling "vp" or "none", or as it is under "own"; UsageError for another name."""
-    if scaling not in SCALINGS:
-        raise unknown_name("scaling", scaling, SCALINGS)
+    """``process`` under the scaling "vp" or "none", or as it is under "own"."""
     return process if scaling == "own" else RescaledProcess(process, scaling == "vp")

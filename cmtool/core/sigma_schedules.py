@@ -1,4 +1,4 @@
-"""Which noise levels a walk visits, from the highest down; float64."""
+"""Sigma schedules: which noise levels a sampler visits, from the highest down; float64."""
 
 import math
 
@@ -22,7 +22,7 @@ __all__ = [
 def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
     """``sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho``, [n], descending.
 
-    One level alone is ``sigma_max``. Source: Karras et al. 2022, arXiv 2206.00364, eq. 5.
+    With n = 1 it is ``sigma_max``. Source: Karras et al. 2022, arXiv 2206.00364, eq. 5.
     """
     ramp = torch.arange(n, dtype=torch.float64) / max(n - 1, 1)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
@@ -34,41 +34,41 @@ def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float
 
 
 def karras_between(t: Tensor, s: Tensor, n: int, rho: float = 7.0) -> Tensor:
-    """From levels t [...] to s [...] in ``n`` steps even in ``sigma^(1/rho)``, both ends exact: [n + 1, ...]."""
+    """From noise levels t [...] to s [...] in ``n`` steps even in ``sigma^(1/rho)``, both ends exact: [n + 1, ...]."""
     high, low = t ** (1 / rho), s ** (1 / rho)
     inner = [(high + i / n * (low - high)) ** rho for i in range(1, n)]
     return torch.stack([t, *inner, s])
 
 
 def log_uniform(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor:
-    """``n`` levels equally spaced in ln sigma, descending."""
+    """``n`` noise levels equally spaced in ln sigma, descending."""
     ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64).log()
     return torch.linspace(float(ends[0]), float(ends[1]), n, dtype=torch.float64).exp()
 
 
 def linear(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor:
-    """``n`` levels equally spaced in sigma, descending."""
+    """``n`` noise levels equally spaced in sigma, descending."""
     return torch.linspace(sigma_max, sigma_min, n, dtype=torch.float64)
 
 
 def uniform_in_time(process: Process, n: int, first: float = 1.0, last: float = 1e-3) -> Tensor:
-    """The levels at ``n`` times of ``process``, equally spaced from ``first`` down to ``last`` (Song et al. 2021)."""
+    """The noise levels at ``n`` times of ``process``, even from ``first`` down to ``last`` (Song et al. 2021)."""
     return process.level(torch.linspace(first, last, n, dtype=torch.float64))
 
 
-def evenly_spaced_steps(ladder: Tensor, n: int, sigma_min: float = 0.0, sigma_max: float = math.inf) -> Tensor:
-    """``n`` rungs of a descending ladder within the two levels, evenly counted, the ends among them."""
-    known = ladder[(ladder >= sigma_min) & (ladder <= sigma_max)]
+def evenly_spaced_steps(sigmas: Tensor, n: int, sigma_min: float = 0.0, sigma_max: float = math.inf) -> Tensor:
+    """``n`` of the descending ``sigmas`` between the two noise levels, evenly counted, the ends among them."""
+    known = sigmas[(sigmas >= sigma_min) & (sigmas <= sigma_max)]
     return known[torch.linspace(0, len(known) - 1, n, dtype=torch.float64).round().long()]
 
 
-def append_zero(levels: Tensor) -> Tensor:
-    """The levels followed by 0, where the image itself is."""
-    return torch.cat([levels, levels.new_zeros(1)])
+def append_zero(sigmas: Tensor) -> Tensor:
+    """The noise levels followed by 0, that of the image itself."""
+    return torch.cat([sigmas, sigmas.new_zeros(1)])
 
 
 def multistep_schedule(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
-    """Levels for multistep consistency sampling when nothing better is known: ``sigma_max`` and ``steps - 1`` below it.
+    """Noise levels for multistep consistency sampling: ``sigma_max`` and ``steps - 1`` below it.
 
     They lie at 0.4 + 0.4 k/steps of the Karras ramp, k = 1 .. steps - 1: for two steps at 0.6, amid what the published
     models use (0.56 to 0.65: Song et al. 2023; Geng et al. 2024).

@@ -69,9 +69,24 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel[De
     tensors, document = read_sealed(path, KEY)
     header = parse(path, document)
     preconditioning = _preconditioning(path, header.preconditioning)
+    tensors = rename_conditions(header, tensors)
     net = _backbone(path, header, tensors)
     load_weights(path, net, tensors)
     return LoadedModel(Denoiser(net, preconditioning).eval().to(device), header, Path(path))
+
+
+def rename_conditions(header: Header, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under today's names: networks of format 1 had one layer for either condition, which was ``hints``,
+    or that of the augment labels."""
+    target = bool(header.backbone.get("target_dim")) and not header.backbone.get("augment_dim")
+    layers = {"hints": "map_target" if target else "map_augment"}
+    layers |= {"map_augment": "map_target", "mapping_cond": "map_target"} if target else {}
+
+    def rename(name: str) -> str:
+        *place, layer, leaf = ["", *name.split(".")]
+        return ".".join([*place, layers.get(layer, layer), leaf])[1:] if place else name
+
+    return {rename(name): tensor for name, tensor in tensors.items()}
 
 
 def _backbone(path: str | Path, header: Header, tensors: dict[str, Tensor]) -> nn.Module:

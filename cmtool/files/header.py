@@ -94,6 +94,8 @@ def read_header(path: str | Path, whole: bool = False) -> Header:
 NAMES_OF_1 = {"conditional": "num_classes", "levels": "sigmas"}
 BACKBONE_OF_1 = {"width": "model_channels", "mults": "channel_mult", "blocks": "num_blocks"}
 OPTIONS_OF_1 = {"drop_labels": "label_dropout", "clip": "grad_clip", "decay": "lr_schedule", "guide": "guidance_model"}
+# One option stood for two conditions of a network: of a flow map the target noise level, else augmentation.
+CONDITION_OF_1 = {True: {"augment": "target_dim"}, False: {"augment": "augment_dim"}}
 KEPT_WIDTH = {"mlp", "dit"}  # networks whose option is still called ``width``
 
 
@@ -109,6 +111,10 @@ def current(document: dict[str, Any]) -> dict[str, Any]:
         backbone = place.get("backbone") if isinstance(place, dict) else None
         if isinstance(place, dict) and isinstance(backbone, dict) and backbone.get("name") not in KEPT_WIDTH:
             place["backbone"] = {BACKBONE_OF_1.get(key, key): value for key, value in backbone.items()}
+    backbone, preconditioning = found.get("backbone"), found.get("preconditioning")
+    if isinstance(backbone, dict) and isinstance(preconditioning, dict):
+        condition = CONDITION_OF_1[preconditioning.get("jumps") is True]
+        found["backbone"] = {condition.get(key, key): value for key, value in backbone.items()}
     return found
 
 

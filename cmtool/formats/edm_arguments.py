@@ -43,12 +43,12 @@ FAMILIES = {
             "encoder_type": ("encoder", "standard"),
             "decoder_type": ("decoder", "standard"),
             "resample_filter": ("taps", [1, 1]),
-            "augment_dim": ("augment", 0),
+            "augment_dim": ("augment_dim", 0),
             "channel_mult_emb": ("channel_mult_emb", 4),
         },
     ),
     "DhariwalUNet": Family(
-        "dhariwal", {**STACK, "augment_dim": ("augment", 0), "channel_mult_emb": ("channel_mult_emb", 4)}
+        "dhariwal", {**STACK, "augment_dim": ("augment_dim", 0), "channel_mult_emb": ("channel_mult_emb", 4)}
     ),
     "Precond": Family(
         "edm2",

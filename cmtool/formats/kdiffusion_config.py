@@ -101,6 +101,6 @@ def backbone_options(said: ConfigReader) -> dict[str, Any]:
         "attention": [level for level, look in enumerate(looks) if look],
         "patch": said.number("patch_size", 1),
         "dropout": said.share("dropout_rate"),
-        "augment": HINTS if said.model.get("augment_wrapper", True) else 0,
+        "augment_dim": HINTS if said.model.get("augment_wrapper", True) else 0,
         "learn_variance": bool(said.model.get("has_variance", False)),
     }

@@ -1,35 +1,42 @@
 """One loss for a family of papers: CD, CT, ECT and their relatives differ in five choices.
 
-    L = w(t, r) d(f(x_t, t), f^-(x_r, r)),    t > r two levels of one trajectory
+    L = w(t, r) d(f(x_t, t), f^-(x_r, r)),    t > r two noise levels of one trajectory
 
-`pair` chooses the levels, `back` leads from x_t to x_r (along the noise, or along the teacher's ODE), `metric` is d,
-`weight` is w, and the target f^- is the model itself without gradient, or an average of its past.
+`pair` chooses the noise levels, `previous_point` leads from x_t to x_r (along the noise, or along the teacher's ODE),
+`metric` is d, `weight` is w, and the target f^- is the model itself without gradient, or an average of its past.
 """
 
 import copy
 from collections.abc import Callable
-from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoise, broadcast_like
-from cmtool.core.sampling.loops import ode_field
-from cmtool.core.sigma_schedules import karras_between
+from cmtool.core.denoiser import Denoise, broadcast_like, ode_field
+from cmtool.core.sigma_schedules import karras, karras_between
 from cmtool.core.solvers import Solver, integrate
 from cmtool.errors import unknown_name
 from cmtool.objectives.distances import Metric
-from cmtool.objectives.objective import Batch, Objective, ema_update
+from cmtool.objectives.objective import Batch, Objective, Requirements, ema_update, same_dropout
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least, positive
 
 __all__ = [
     "Consistency",
+    "ECTBOption",
+    "ECTKOption",
+    "ECTQOption",
     "Pair",
+    "PairWeight",
+    "PairWeightOption",
     "Point",
     "PreviousPoint",
-    "Weight",
+    "adjacent_pair",
     "along_noise",
     "along_teacher",
     "constant_weight",
+    "ect_ratio",
     "inverse_gap",
     "inverse_output",
     "pair_weight",
@@ -38,12 +45,29 @@ __all__ = [
 
 Pair = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (u [B], progress) -> (t [B], r [B])
 PreviousPoint = Callable[[Tensor, Batch, Tensor, Tensor], Tensor]  # (x_t, batch, t, r) -> x_r
-Weight = Callable[[Tensor, Tensor], Tensor]  # (t, r) -> [B]
-Point = tuple[Tensor, Tensor]  # an image [B, ...] and its level [B]
+PairWeight = Callable[[Tensor, Tensor], Tensor]  # (t, r) -> [B]
+Point = tuple[Tensor, Tensor]  # an image [B, ...] and its noise level [B]
+
+
+def adjacent_pair(u: Tensor, n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> tuple[Tensor, Tensor]:
+    """A uniformly chosen pair of neighbours ``t > r`` on the Karras grid of ``n`` levels (Song et al. 2023, alg. 2)."""
+    grid = karras(n, sigma_min, sigma_max, rho).to(u)
+    i = (u * (n - 1)).long().clamp(max=n - 2)
+    return grid[i], grid[i + 1]
+
+
+ECTQOption = Annotated[float, Option("q of r(t): the gap between r and t shrinks by q each stage", positive())]
+ECTKOption = Annotated[float, Option("k of r(t): how much wider the gap is at low noise levels", at_least(0))]
+ECTBOption = Annotated[float, Option("b of r(t): how fast the gap narrows as t grows", at_least(0))]
+
+
+def ect_ratio(t: Tensor, stage: float, q: float = 2.0, k: float = 8.0, b: float = 1.0) -> Tensor:
+    """``r = max(0, t (1 - (1 + k sigmoid(-b t)) / q^(stage + 1)))`` (Geng et al. 2024, arXiv 2406.14548)."""
+    return (t * (1 - (1 + k * torch.sigmoid(-b * t)) / q ** (stage + 1))).clamp(min=0)
 
 
 def along_noise(x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
-    """``x + r z``: the same image and noise at the lower level, an unbiased step when the data are the teacher."""
+    """``x + r z``: the same image and noise at r, an unbiased step when the data are the teacher."""
     return batch.x + broadcast_like(r, x_t) * batch.z
 
 
@@ -51,11 +75,12 @@ def along_teacher(teacher: Denoise, solver: Solver, substeps: int = 1, rho: floa
     """``substeps`` steps of ``solver`` along the teacher's probability-flow ODE, even in ``sigma^(1/rho)``."""
 
     @torch.no_grad()
-    def back(x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
-        *_, x_r = integrate(ode_field(teacher, batch.labels), x_t, karras_between(t, r, substeps, rho), solver)
+    def previous_point(x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
+        field = ode_field(batch.condition(teacher), batch.labels)
+        *_, x_r = integrate(field, x_t, karras_between(t, r, substeps, rho), solver)
         return x_r
 
-    return back
+    return previous_point
 
 
 def constant_weight(t: Tensor, r: Tensor) -> Tensor:
@@ -73,8 +98,8 @@ def truncated_snr(t: Tensor, r: Tensor) -> Tensor:
     return (t**-2).clamp(min=1)
 
 
-def inverse_output(sigma_data: float, power: float = 1.0) -> Weight:
-    """``w = 1 / c_out^power``: differences of the network's own output count alike at every level."""
+def inverse_output(sigma_data: float, power: float = 1.0) -> PairWeight:
+    """``w = 1 / c_out^power``: differences of the network's own output count alike at every noise level."""
 
     def weight(t: Tensor, r: Tensor) -> Tensor:
         return ((t**2 + sigma_data**2).sqrt() / (t * sigma_data)) ** power
@@ -82,8 +107,22 @@ def inverse_output(sigma_data: float, power: float = 1.0) -> Weight:
     return weight
 
 
-def pair_weight(name: str, sigma_data: float = 0.5) -> Weight:
-    """The weight of a pair of levels called ``name``; UsageError when there is none.
+PAIR_WEIGHTS: dict[str, Callable[[float], PairWeight]] = {  # of sigma_data
+    "uniform": lambda d: constant_weight,
+    "gap": lambda d: inverse_gap,
+    "root-gap": lambda d: lambda t, r: (t - r) ** -0.5,
+    "output": inverse_output,
+    "variance": lambda d: inverse_output(d, 2),
+    "snr": lambda d: lambda t, r: t**-2,
+    "snr+1": lambda d: lambda t, r: t**-2 + 1,
+    "karras": lambda d: lambda t, r: t**-2 + d**-2,
+    "truncated-snr": lambda d: truncated_snr,
+}
+PairWeightOption = Annotated[str, Option("weight of a pair of noise levels in the loss", choices=tuple(PAIR_WEIGHTS))]
+
+
+def pair_weight(name: str, sigma_data: float = 0.5) -> PairWeight:
+    """The weight of a pair of noise levels called ``name``; UsageError when there is none.
 
     | name          | w(t, r)                  | it is                                      |
     |---------------|--------------------------|--------------------------------------------|
@@ -97,46 +136,30 @@ def pair_weight(name: str, sigma_data: float = 0.5) -> Weight:
     | karras        | 1 / t^2 + 1/sigma_data^2 | EDM's                                      |
     | truncated-snr | max(1 / t^2, 1)          | Salimans and Ho 2022                       |
     """
-    weights: dict[str, Weight] = {
-        "uniform": constant_weight,
-        "gap": inverse_gap,
-        "root-gap": lambda t, r: (t - r) ** -0.5,
-        "output": inverse_output(sigma_data),
-        "variance": inverse_output(sigma_data, 2),
-        "snr": lambda t, r: t**-2,
-        "snr+1": lambda t, r: t**-2 + 1,
-        "karras": lambda t, r: t**-2 + sigma_data**-2,
-        "truncated-snr": truncated_snr,
-    }
-    if name not in weights:
-        raise unknown_name("weight", name, weights)
-    return weights[name]
+    if name not in PAIR_WEIGHTS:
+        raise unknown_name("weight", name, PAIR_WEIGHTS)
+    return PAIR_WEIGHTS[name](sigma_data)
 
 
 class Consistency(Objective):
-    """The pairwise loss; ``decay(progress)`` is the EMA decay of a separate target, None to use the model itself."""
+    """The pairwise loss; ``decay(progress)`` is the EMA decay of a separate target, None to use the model itself.
 
-    kind = "consistency"
+    ``requirements`` are, as a rule, ``Requirements("consistency", sigma_min)``.
+    """
 
     def __init__(
         self,
         pair: Pair,
         previous_point: PreviousPoint,
         metric: Metric,
-        weight: Weight = constant_weight,
+        weight: PairWeight = constant_weight,
         decay: Callable[[float], float] | None = None,
-        sigma_min: float = 0.002,
+        requirements: Requirements | None = None,
         teacher: nn.Module | None = None,
     ):
-        super().__init__()
-        self.pair, self.previous_point, self.metric, self.weight, self.decay = (
-            pair,
-            previous_point,
-            metric,
-            weight,
-            decay,
-        )
-        self.sigma_min = sigma_min
+        super().__init__(requirements or Requirements("consistency", 0.002))
+        self.pair, self.previous_point, self.metric = pair, previous_point, metric
+        self.weight, self.decay = weight, decay
         self.target: nn.Module | None = None
         self.teacher = teacher  # held so that it moves to the device with the objective
 
@@ -152,31 +175,21 @@ class Consistency(Objective):
             online = model(x_t, t, batch.labels)
             again()
             with torch.no_grad():
-                target = self.target_output(model, (x_t, t), (x_r, r), batch.labels)
+                target = self.target_output(model, (x_t, t), (x_r, r), batch)
         return self.weight(t, r).to(online) * self.metric(online, target)
 
-    def target_output(self, model: Denoise, above: Point, below: Point, labels: Tensor | None) -> Tensor:
+    def target_output(self, model: Denoise, above: Point, below: Point, batch: Batch) -> Tensor:
         """What ``f(x_t, t)`` is compared with: the target at r.
 
         At or below the boundary that is x_r itself, and ln r need not exist there.
         """
         x_r, r = below
-        inside = r > self.sigma_min
-        # r has no meaning for the others, so they get a level that the network can be asked about.
-        target = (self.target or model)(x_r, torch.where(inside, r, torch.ones_like(r)), labels)
-        return torch.where(broadcast_like(inside, x_r).bool(), target, x_r)
+        network = batch.condition(self.target) if self.target else model
+        is_above = r > self.requirements.sigma_min
+        # r has no meaning for the others, so they get a noise level that the network can be asked about.
+        output = network(x_r, torch.where(is_above, r, torch.ones_like(r)), batch.labels)
+        return torch.where(broadcast_like(is_above, x_r).bool(), output, x_r)
 
     def update(self, model: nn.Module, progress: float) -> None:
         if self.target is not None and self.decay is not None:
             ema_update(self.target, model, self.decay(progress))
-
-
-@contextmanager
-def same_dropout(device: torch.device):
-    """Both passes must drop the same units; ``again()`` rewinds the device's generator to where the block began."""
-    if device.type == "cuda":
-        state = torch.cuda.get_rng_state(device)
-        yield lambda: torch.cuda.set_rng_state(state, device)
-    else:
-        state = torch.get_rng_state()
-        yield lambda: torch.set_rng_state(state)

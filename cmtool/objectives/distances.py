@@ -1,16 +1,21 @@
 """How far two images are apart: functions of (a, b) [B, ...] -> [B]."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from cmtool.errors import UsageError, unknown_name
-from cmtool.objectives.lpips import RECIPES
+from cmtool.options import registry
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
 __all__ = [
     "METRICS",
+    "HuberOption",
     "Metric",
+    "MetricOption",
     "huber_constant",
     "l1",
     "l2",
@@ -18,7 +23,6 @@ __all__ = [
     "metric_called",
     "pseudo_huber",
     "pseudo_huber_of",
-    "squared_distance",
 ]
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -66,16 +70,20 @@ def pseudo_huber(a: Tensor, b: Tensor) -> Tensor:
 
 METRICS: dict[str, Metric] = {"l1": l1, "l2": l2, "l2-32": l2_32, "pseudo-huber": pseudo_huber}
 
+MetricOption = Annotated[
+    str, Option(f"distance of two images: {', '.join(METRICS)}, or a network, such as lpips and lpips-max")
+]
+HuberOption = Annotated[float, Option("constant of the pseudo-Huber distance; 0: the norm itself", at_least(0))]
+
 
 def metric_called(name: str) -> Metric:
-    """The metric called ``name``; UsageError when there is none, MissingAsset when its weights are not there."""
-    if name in RECIPES:
-        return RECIPES[name]()
-    if name not in METRICS:
-        raise unknown_name("metric", name, [*METRICS, *RECIPES])
-    return METRICS[name]
+    """The metric called ``name``, of this file or a network of the plugins; UsageError when there is none.
 
-
-def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """``|a - b|^2``, summed over the image."""
-    return torch.square(a - b).flatten(1).sum(1)
+    MissingAsset when the weights of a network are not there.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    networks = registry.names("distances")
+    if name not in networks:
+        raise unknown_name("metric", name, [*METRICS, *networks])
+    return registry.build("distances", name)

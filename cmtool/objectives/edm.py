@@ -1,30 +1,48 @@
 """EDM's denoising loss (Karras et al. 2022, arXiv 2206.00364) and EDM2's with uncertainty (arXiv 2312.02696)."""
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Preconditioning
 from cmtool.errors import unknown_name
-from cmtool.objectives.denoising import Denoising, LogVariance, UncertainDenoising, weight_called
-from cmtool.objectives.noise_levels import log_normal
+from cmtool.objectives.denoising import Denoising, UncertainDenoising
+from cmtool.objectives.noise_levels import (
+    GammaOption,
+    LogVariance,
+    PMeanOption,
+    PStdOption,
+    WeightOption,
+    log_normal,
+    weight_called,
+)
+from cmtool.objectives.objective import PreconditioningOption, SigmaDataOption
+from cmtool.options.plugin_option import Option
 
 __all__ = ["HEADS", "FourierLogVariance", "edm", "edm2"]
 
 
 def edm(
     *,
-    P_mean: float = -1.2,
-    P_std: float = 1.2,
-    weight: str = "edm",
-    gamma: float = 5.0,
-    preconditioning: str = "edm",
-    sigma_data: float = 0.5,
+    P_mean: PMeanOption = -1.2,
+    P_std: PStdOption = 1.2,
+    weight: WeightOption = "edm",
+    gamma: GammaOption = 5.0,
+    preconditioning: PreconditioningOption = "edm",
+    sigma_data: SigmaDataOption = 0.5,
 ) -> Denoising:
-    """``ln sigma ~ N(mean, std^2)``; with the weight "edm" the network's own error counts alike at every level."""
+    """EDM: denoising at log-normal noise levels.
+
+    Formula: ``loss = w(sigma) |D(x + sigma z, sigma) - x|^2``, ``ln sigma ~ N(P_mean, P_std^2)``
+    Paper: Karras et al. 2022, arXiv 2206.00364, section 5 and table 1.
+    Use: the score model to start with, and the best teacher for every distillation.
+
+    With the weight "edm" the network's own error counts alike at every noise level.
+    """
     return Denoising(
-        levels=lambda u: log_normal(u, P_mean, P_std),
+        noise_levels=lambda u: log_normal(u, P_mean, P_std),
         weight=weight_called(weight, sigma_data, gamma),
         preconditioning=Preconditioning.named(preconditioning, sigma_data),
     )
@@ -84,22 +102,29 @@ HEADS = {"sines": LogVariance, "fourier": FourierLogVariance}
 
 def edm2(
     *,
-    P_mean: float = -0.8,
-    P_std: float = 1.6,
-    weight: str = "edm",
-    gamma: float = 5.0,
-    preconditioning: str = "edm",
-    sigma_data: float = 0.5,
-    head: str = "sines",
+    P_mean: PMeanOption = -0.8,
+    P_std: PStdOption = 1.6,
+    weight: WeightOption = "edm",
+    gamma: GammaOption = 5.0,
+    preconditioning: PreconditioningOption = "edm",
+    sigma_data: SigmaDataOption = 0.5,
+    head: Annotated[
+        str, Option("learned log-variance: 'fourier' is the published one", choices=tuple(HEADS))
+    ] = "sines",
 ) -> UncertainDenoising:
-    """Log-normal levels, wider than EDM's because what a level counts is learned; (-0.4, 1) suits latents.
+    """EDM2: EDM with a learned weight of each noise level.
 
-    ``head``, the learned log-variance: "sines" of low frequency starts as 0, "fourier" is the published one.
+    Formula: ``loss = e^-u(sigma) w(sigma) |D(x + sigma z, sigma) - x|^2 + u(sigma)``
+    Paper: Karras et al. 2024, arXiv 2312.02696.
+    Use: with the network 'edm2', or where noise levels wider than EDM's are wanted.
+
+    Log-normal noise levels, wider than EDM's because what each counts is learned; (-0.4, 1) suits latents. The head
+    "sines", of low frequency, starts as 0.
     """
     if head not in HEADS:
         raise unknown_name("head", head, HEADS)
     return UncertainDenoising(
-        levels=lambda u: log_normal(u, P_mean, P_std),
+        noise_levels=lambda u: log_normal(u, P_mean, P_std),
         weight=weight_called(weight, sigma_data, gamma),
         preconditioning=Preconditioning.named(preconditioning, sigma_data),
         head=HEADS[head](),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,9 @@ from torch.nn import functional as F
 
 from cmtool.assets import Asset, locate
 from cmtool.errors import UsageError
+from cmtool.options.plugin_option import Option
 
-__all__ = ["LINEAR", "LPIPS", "RECIPES", "VGG16", "lpips"]
+__all__ = ["LINEAR", "LPIPS", "VGG16", "lpips", "lpips_max"]
 
 OTHERWISE = "--set method.metric=pseudo-huber needs no file"
 VGG16 = Asset(
@@ -87,8 +89,16 @@ class LPIPS(nn.Module):
         return F.interpolate(colour, size=(224, 224), mode="bilinear") if small else colour
 
 
-def lpips(*, pool: str = "average", resize: bool = True) -> LPIPS:
-    """LPIPS with the published weights; the defaults are how OpenAI train consistency models.
+PoolOption = Annotated[str, Option("what lies between the blocks of the network", choices=tuple(POOLS))]
+ResizeOption = Annotated[bool, Option("bring images whose width is below 256 to 224 x 224 first")]
+
+
+def lpips(*, pool: PoolOption = "average", resize: ResizeOption = True) -> LPIPS:
+    """LPIPS as OpenAI train consistency models: features of VGG16, of images brought to 224 x 224.
+
+    Formula: ``sum_l mean_hw sum_c w_lc (f_l(a) - f_l(b))^2``, f_l the normalized features of five layers
+    Paper: Zhang et al. 2018, arXiv 1801.03924.
+    Use: as the metric of 'cd', 'ct', 'cmt' and their relatives on images of natural scenes, as their authors do.
 
     MissingAsset when a file of weights is nowhere, BadFile when it is not the published one.
     """
@@ -96,5 +106,11 @@ def lpips(*, pool: str = "average", resize: bool = True) -> LPIPS:
     return LPIPS(trunk, linear, pool, resize)
 
 
-# By the name of the metric: as consistency models are trained, and as LPIPS is reported.
-RECIPES = {"lpips": lpips, "lpips-max": partial(lpips, pool="max", resize=False)}
+def lpips_max(*, pool: PoolOption = "max", resize: ResizeOption = False) -> LPIPS:
+    """LPIPS as it is reported: with maxima between the blocks, of images as large as they are.
+
+    Formula: that of 'lpips'
+    Paper: Zhang et al. 2018, arXiv 1801.03924.
+    Use: to compare with numbers of others; images need 16 pixels a side.
+    """
+    return lpips(pool=pool, resize=resize)

@@ -1,30 +1,48 @@
 """Multistep consistency distillation (mcd) and progressive distillation (pd): consistency within segments of sigma.
 
-A network D that predicts x_0 jumps from t to s by DDIM, which is Euler's step in sigma. What it is compared with is
-read backwards: the x_0 that makes the jump from x_t end where the jump from x_r does. One segment is consistency
-distillation; segments without a level between their ends are progressive distillation.
+A network D that predicts x_0 steps from t to s by DDIM, which is Euler's step in sigma. What it is compared with is
+read backwards: the x_0 that makes the step from x_t end where the step from x_r does. One segment is consistency
+distillation; segments without a noise level between their ends are progressive distillation.
 Source: Heek et al. 2024, arXiv 2403.06807, algorithm 1.
 Source of pd: Salimans and Ho 2022, arXiv 2202.00512, algorithm 2, here on a Karras schedule.
 """
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoise, Denoiser, broadcast_like
 from cmtool.core.sigma_schedules import karras
-from cmtool.core.solvers import euler
 from cmtool.errors import UsageError
-from cmtool.objectives.consistency import Consistency, Point, along_teacher, pair_weight, truncated_snr
-from cmtool.objectives.distances import metric_called
-from cmtool.objectives.noise_levels import adjacent_pair, halving_steps
-from cmtool.objectives.objective import Batch
+from cmtool.objectives.consistency import (
+    Consistency,
+    PairWeightOption,
+    Point,
+    adjacent_pair,
+    along_teacher,
+    pair_weight,
+    truncated_snr,
+)
+from cmtool.objectives.distances import MetricOption, metric_called
+from cmtool.objectives.objective import (
+    Batch,
+    DecayOption,
+    Requirements,
+    RhoOption,
+    SigmaDataOption,
+    SigmaMaxOption,
+    SigmaMinOption,
+    SolverOption,
+    StepsOption,
+)
 from cmtool.options import registry
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
-__all__ = ["Progressive", "Segments", "ddim_step", "mcd", "next_below", "pd"]
+__all__ = ["Progressive", "Segments", "ddim_step", "halving_steps", "mcd", "next_below", "pd"]
 
 
 def ddim_step(x: Tensor, t: Tensor, s: Tensor, denoised: Tensor) -> Tensor:
@@ -33,33 +51,31 @@ def ddim_step(x: Tensor, t: Tensor, s: Tensor, denoised: Tensor) -> Tensor:
 
 
 def next_below(t: Tensor, grid: Tensor) -> Tensor:
-    """The next level of a descending ``grid`` below each t, [B]."""
+    """The next noise level of a descending ``grid`` below each t, [B]."""
     rising = grid.to(t).flip(0)
     return rising[(torch.searchsorted(rising, t.contiguous()) - 1).clamp(min=0)]
 
 
 class Segments(Consistency):
-    """The pairwise loss of a denoiser whose jumps from t end where the segment that t lies in ends.
+    """The pairwise loss of a denoiser whose steps from t end where the segment that t lies in ends.
 
-    ``boundaries()`` [K + 1] are the ends of the segments, descending; sampling takes K jumps. The target at or below
+    ``boundaries()`` [K + 1] are the ends of the segments, descending; sampling takes K steps. The target at or below
     the end of a segment is x_r itself.
     """
 
-    kind = "score"
-
     def __init__(self, boundaries: Callable[[], Tensor], **choices: Any):
-        super().__init__(**choices, sigma_min=0.0)
+        super().__init__(**choices, requirements=Requirements("score"))
         self.boundaries = boundaries
 
     @property
-    def sampling(self) -> list[float]:
+    def sampling_sigmas(self) -> list[float]:
         return self.boundaries()[:-1].tolist()
 
-    def target_output(self, model: Denoise, above: Point, below: Point, labels: Tensor | None) -> Tensor:
-        """The x_0 for which ``ddim_step(x_t, t, s, x_0) = jump(x_r, r, s, D(x_r, r))``."""
+    def target_output(self, model: Denoise, above: Point, below: Point, batch: Batch) -> Tensor:
+        """The x_0 for which ``ddim_step(x_t, t, s, x_0) = ddim_step(x_r, r, s, D(x_r, r))``."""
         (x_t, t), (x_r, r) = above, below
         s = next_below(t, self.boundaries())
-        x_s = x_r if bool((r <= s).all()) else ddim_step(x_r, r, s, super().target_output(model, above, below, labels))
+        x_s = x_r if bool((r <= s).all()) else ddim_step(x_r, r, s, super().target_output(model, above, below, batch))
         x_s = torch.where(broadcast_like(r <= s, x_r).bool(), x_r, x_s)
         return x_t + broadcast_like(t / (t - s), x_t) * (x_s - x_t)
 
@@ -67,20 +83,25 @@ class Segments(Consistency):
 def mcd(
     teacher: Denoiser,
     *,
-    segments: int = 2,
-    steps: int = 18,
-    solver: str = "heun",
-    metric: str = "l2",
-    decay: float = 0.95,
-    rho: float = 7.0,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
+    segments: Annotated[int, Option("K, segments of sigma and steps of sampling", at_least(1))] = 2,
+    steps: StepsOption = 18,
+    solver: SolverOption = "heun",
+    metric: MetricOption = "l2",
+    decay: DecayOption = 0.95,
+    rho: RhoOption = 7.0,
+    sigma_min: SigmaMinOption = 0.002,
+    sigma_max: SigmaMaxOption = 80.0,
 ) -> Segments:
-    """Neighbours of a Karras grid of at least ``steps`` steps, compared where their one of K ``segments`` ends.
+    """Multistep consistency distillation: consistency within K segments of sigma, for samples of K steps.
 
-    The network stays one that predicts x_0; K jumps of it make an image, and one segment is consistency distillation.
-    ``decay`` is that of the target, as for 'cd'. The weight is max(1/t^2, 1); the paper's aDDIM teacher, the growth of
-    its number of steps and its cosine times are left out for the solvers and the grid of the other methods.
+    Formula: ``loss = max(1/t^2, 1) d(D(x_t, t), x~)``, ``ddim(x_t, t, s, x~) = ddim(x_r, r, s, D^-(x_r, r))``,
+    s the end of the segment that t and r lie in
+    Paper: Heek et al. 2024, arXiv 2403.06807, algorithm 1.
+    Use: when a few steps may be spent on a sample, of which each has less to learn.
+
+    Neighbours of a Karras schedule of at least ``steps`` steps. The network stays one that predicts x_0; one segment is
+    consistency distillation. The paper's aDDIM teacher, the growth of its number of steps and its cosine times are left
+    out for the solvers and the schedule of the other methods.
     """
     if not 1 <= segments <= steps:
         raise UsageError(f"'mcd' needs a step for each segment, not {steps} for {segments}", "18 for 2 is usual")
@@ -115,11 +136,12 @@ class Progressive(Segments):
             **choices,
         )
         self.first, self.last, self.rho = first, last, grid[2]
+        self.euler = registry.build("solvers", "euler")
         self.register_buffer("steps", torch.tensor(first))
 
     def _two_steps(self, x_t: Tensor, batch: Batch, t: Tensor, r: Tensor) -> Tensor:
         teacher = self.teacher if int(self.steps) == self.first else self.guide
-        return along_teacher(teacher, euler(), 2, self.rho)(x_t, batch, t, r)
+        return along_teacher(teacher, self.euler, 2, self.rho)(x_t, batch, t, r)
 
     def begin(self, model: nn.Module) -> None:
         super().begin(model)
@@ -136,20 +158,23 @@ class Progressive(Segments):
 def pd(
     teacher: Denoiser,
     *,
-    first: int = 16,
-    last: int = 1,
-    metric: str = "l2",
-    weight: str = "truncated-snr",
-    rho: float = 7.0,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
-    sigma_data: float = 0.5,
+    first: Annotated[int, Option("steps of the student at first, a power of 2 times the last", at_least(1))] = 16,
+    last: Annotated[int, Option("steps of the student at last", at_least(1))] = 1,
+    metric: MetricOption = "l2",
+    weight: PairWeightOption = "truncated-snr",
+    rho: RhoOption = 7.0,
+    sigma_min: SigmaMinOption = 0.002,
+    sigma_max: SigmaMaxOption = 80.0,
+    sigma_data: SigmaDataOption = 0.5,
 ) -> Progressive:
-    """A student that takes ``first`` steps, then half as many, down to ``last``: stages of equal length.
+    """Progressive distillation: one step of the student is two of its teacher's, and the steps halve on the way.
 
-    Those of 2 and of 1 step last twice as long. At level t of the grid with N steps the network is compared with the
-    x_0 that a single step would have to know to end where two of the teacher's do (appendix G, in sigma); the weight is
-    max(1/t^2, 1). The middle of a step lies in the middle of the Karras ramp, as OpenAI ran it in 2023.
+    Formula: ``loss = max(1/t^2, 1) |D(x_t, t) - x~|^2``, ``ddim(x_t, t, s, x~)`` where two steps of the teacher end
+    Paper: Salimans and Ho 2022, arXiv 2202.00512, algorithm 2 and appendix G, here on a Karras schedule.
+    Use: as the baseline that consistency models are compared with.
+
+    From ``first`` steps to ``last``, in stages of equal length, of which those of 2 and of 1 step last twice as long.
+    The middle of a step lies in the middle of the Karras ramp, as OpenAI ran it in 2023.
     """
     ratio = first // last if last > 0 else 0
     if ratio & (ratio - 1) or ratio < 1 or ratio * last != first:
@@ -158,3 +183,13 @@ def pd(
     return Progressive(
         first, last, grid, metric=metric_called(metric), weight=pair_weight(weight, sigma_data), teacher=teacher
     )
+
+
+def halving_steps(progress: float, first: int, last: int = 1) -> int:
+    """N at progress p when N halves from ``first`` to ``last`` in equal stages, those of 2 and 1 steps twice as long.
+
+    As in the code of Song et al. 2023.
+    """
+    stages = [first >> k for k in range((first // last).bit_length())]
+    weighted = [n for n in stages for _ in range(2 if n <= 2 else 1)]
+    return weighted[min(int(progress * len(weighted)), len(weighted) - 1)]

@@ -6,34 +6,48 @@ sigma``, that is
 
     g = -cos^2 t (sigma_data F - dx_t/dt) - r (cos t sin t x_t + sigma_data dF/d ln sigma)
 
-with both terms finite at every level. The first is denoising; r, which grows from 0 to 1, brings in the second.
+with both terms finite at every noise level. The first is denoising; r, which grows from 0 to 1, brings in the second.
 Source: Lu and Song 2024, arXiv 2410.11081, section 4 and algorithm 1.
 """
+
+from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from cmtool.core.denoiser import Denoise, Denoiser, Preconditioning, broadcast_like
-from cmtool.errors import UsageError, unknown_name
+from cmtool.core.denoiser import AugmentedDenoiser, Denoise, Denoiser, Preconditioning, broadcast_like
+from cmtool.errors import unknown_name
 from cmtool.objectives.continuous import (
     Continuous,
     Output,
     Tangent,
-    TrajectoryVelocity,
+    TangentOption,
+    TangentRule,
     build_derivative,
     velocity_of_noise,
     velocity_of_teacher,
 )
-from cmtool.objectives.denoising import LogVariance
-from cmtool.objectives.noise_levels import log_normal
+from cmtool.objectives.noise_levels import LogVariance, PMeanOption, PStdOption, log_normal
+from cmtool.objectives.objective import Requirements, SigmaDataOption
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
-__all__ = ["scd", "scm", "scm_tangent", "sct", "velocity"]
+__all__ = ["normalize_tangent", "scd", "scm_error", "scm_tangent", "sct", "velocity_output"]
 
 
 NORMS = ("rms", "l2")
 
+WarmupOption = Annotated[float, Option("share of the run over which r grows from 0 to 1", at_least(0))]
+TangentConstantOption = Annotated[float, Option("c of the tangent normalization g / (|g| + c)", at_least(0))]
+NormOption = Annotated[
+    str, Option("norm of g: 'rms' is 'l2' divided by the root of the number of pixels", choices=NORMS)
+]
+AdaptiveOption = Annotated[bool, Option("learn the weight of each noise level, as the paper does")]
+PriorOption = Annotated[float, Option("p of a further weight 1/sigma^p")]
 
-def velocity(sigma_data: float) -> Output:
+
+def velocity_output(sigma_data: float) -> Output:
     """``F = (cos(t) x_t - f) / (sigma_data sin t)``, the part of a consistency model that no boundary fixes.
 
     With ``f = c_skip x + c_out N`` it is ``((cos^2 t - c_skip) x - c_out N) / (sigma_data sin t)``: the division is one
@@ -43,12 +57,12 @@ def velocity(sigma_data: float) -> Output:
 
     def output(model: Denoise, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         cos, sin = trig_of_sigma(sigma, sigma_data)
-        if isinstance(model, Denoiser):
+        if isinstance(model, Denoiser | AugmentedDenoiser):
             c_skip, c_out, _, _ = model.preconditioning(sigma)
-            inside = model.raw_output(x, sigma, labels)
+            raw = model.raw_output(x, sigma, labels)
         else:
-            c_skip, c_out, inside = torch.zeros_like(sigma), torch.ones_like(sigma), model(x, sigma, labels)
-        return (broadcast_like((cos**2 - c_skip) / sin, x) * x - broadcast_like(c_out / sin, x) * inside) / sigma_data
+            c_skip, c_out, raw = torch.zeros_like(sigma), torch.ones_like(sigma), model(x, sigma, labels)
+        return (broadcast_like((cos**2 - c_skip) / sin, x) * x - broadcast_like(c_out / sin, x) * raw) / sigma_data
 
     return output
 
@@ -75,20 +89,9 @@ def normalize_tangent(g: Tensor, c: float, norm: str) -> Tensor:
     return flat.view_as(g)
 
 
-def scm(
-    slope: TrajectoryVelocity,
-    *,
-    P_mean: float,
-    P_std: float,
-    warmup: float,
-    c: float,
-    norm: str,
-    tangent: str,
-    adaptive: bool,
-    prior: float,
-    sigma_data: float,
-    teacher: Denoiser | None = None,
-) -> Continuous:
+def scm_error(
+    warmup: float, c: float, norm: str, prior: float, sigma_data: float
+) -> Callable[[Tangent, float], Tensor]:
     """``|F - sg(F + g / (|g| + c))|^2 / sigma^prior``, mean over pixels; ``warmup`` is r's share of the run.
 
     An image whose tangent is not finite gets g = 0 and the loss nan; where the network itself is not finite the
@@ -96,88 +99,81 @@ def scm(
     """
     if norm not in NORMS:
         raise unknown_name("norm", norm, NORMS)
-    if warmup < 0 or c < 0:
-        raise UsageError(f"the share of the warm-up ({warmup:g}) and c ({c:g}) cannot be negative", "0.1 suits both")
 
     def error(tangent: Tangent, progress: float) -> Tensor:
         r = min(1.0, progress / warmup) if warmup else 1.0
         g = scm_tangent(tangent, r, sigma_data)
-        aim = tangent.y + normalize_tangent(g, c, norm)
-        return (tangent.here - aim).square().flatten(1).mean(1) * tangent.sigma.to(g) ** -prior
+        target = tangent.y + normalize_tangent(g, c, norm)
+        return (tangent.online - target).square().flatten(1).mean(1) * tangent.sigma.to(g) ** -prior
 
-    objective = Continuous(
-        levels=lambda u: log_normal(u, P_mean, P_std),
-        slope=slope,
-        output=velocity(sigma_data),
-        derivative=build_derivative(tangent),
-        error=error,
-        head=LogVariance() if adaptive else None,
-        teacher=teacher,
-    )
-    objective.preconditioning = Preconditioning.trigflow(sigma_data)
-    return objective
+    return error
 
 
 def sct(
     *,
-    P_mean: float = -1.0,
-    P_std: float = 1.4,
-    warmup: float = 0.1,
-    c: float = 0.1,
-    norm: str = "rms",
-    tangent: str = "jvp",
-    adaptive: bool = False,
-    prior: float = 0.0,
-    sigma_data: float = 0.5,
+    P_mean: PMeanOption = -1.0,
+    P_std: PStdOption = 1.4,
+    warmup: WarmupOption = 0.1,
+    c: TangentConstantOption = 0.1,
+    norm: NormOption = "rms",
+    tangent: TangentOption = "jvp",
+    adaptive: AdaptiveOption = False,
+    prior: PriorOption = 0.0,
+    sigma_data: SigmaDataOption = 0.5,
 ) -> Continuous:
-    """TrigFlow's consistency model from data alone: ``dx_t/dt = cos(t) z - sin(t) x_0``, ``ln sigma`` normal.
+    """Simplified consistency training in continuous time: TrigFlow's consistency model from data alone.
 
-    ``warmup`` is the share of the run over which r grows (10,000 steps in the paper); ``c`` and ``norm`` are those of
-    g / (|g| + c), "rms" or "l2", which differ by the square root of the number of pixels; ``tangent`` is "jvp" or
-    "difference". ``adaptive`` learns the weight of each level, as the paper does: in runs of minutes it is better off,
-    for it makes up for small errors, which the normalisation keeps small. ``prior`` p divides the loss by sigma^p.
+    Formula: ``loss = |F - sg(F + g / (|g| + c))|^2`` with g along ``dx_t/dt = cos(t) z - sin(t) x_0``
+    Paper: Lu and Song 2024, arXiv 2410.11081, section 4 and algorithm 1.
+    Use: with --init and time, for better samples than 'ect' gives. Needs a network that forward mode can pass, or else
+    the tangent by "difference".
+
+    The paper warms up over 10,000 steps and has ``adaptive``: in runs of minutes it is better off, for it makes up for
+    small errors, which the normalization keeps small.
     """
-    return scm(
-        velocity_of_noise,
-        P_mean=P_mean,
-        P_std=P_std,
-        warmup=warmup,
-        c=c,
-        norm=norm,
-        tangent=tangent,
-        adaptive=adaptive,
-        prior=prior,
-        sigma_data=sigma_data,
+    return Continuous(
+        TangentRule(
+            lambda u: log_normal(u, P_mean, P_std),
+            velocity_of_noise,
+            velocity_output(sigma_data),
+            build_derivative(tangent),
+        ),
+        scm_error(warmup, c, norm, prior, sigma_data),
+        Requirements("consistency", preconditioning=Preconditioning.trigflow(sigma_data)),
+        LogVariance() if adaptive else None,
     )
 
 
 def scd(
     teacher: Denoiser,
     *,
-    P_mean: float = -1.0,
-    P_std: float = 1.4,
-    warmup: float = 0.1,
-    c: float = 0.1,
-    norm: str = "rms",
-    tangent: str = "jvp",
-    adaptive: bool = False,
-    prior: float = 0.0,
-    sigma_data: float = 0.5,
+    P_mean: PMeanOption = -1.0,
+    P_std: PStdOption = 1.4,
+    warmup: WarmupOption = 0.1,
+    c: TangentConstantOption = 0.1,
+    norm: NormOption = "rms",
+    tangent: TangentOption = "jvp",
+    adaptive: AdaptiveOption = False,
+    prior: PriorOption = 0.0,
+    sigma_data: SigmaDataOption = 0.5,
 ) -> Continuous:
-    """TrigFlow's consistency model with the teacher's velocity as ``dx_t/dt``; any score model is a teacher.
+    """Simplified consistency distillation in continuous time: 'sct' along the teacher's ODE.
 
-    The options are those of ``sct``.
+    Formula: ``loss = |F - sg(F + g / (|g| + c))|^2`` with g along ``dx_t/dt = sigma_data F_teacher(x_t, t)``
+    Paper: Lu and Song 2024, arXiv 2410.11081, section 4 and algorithm 1.
+    Use: with a good teacher and time; any score model is a teacher, of whatever preconditioning.
+
+    The options are those of 'sct'.
     """
-    return scm(
-        velocity_of_teacher(teacher),
-        P_mean=P_mean,
-        P_std=P_std,
-        warmup=warmup,
-        c=c,
-        norm=norm,
-        tangent=tangent,
-        adaptive=adaptive,
-        prior=prior,
-        sigma_data=sigma_data,
-        teacher=teacher,
+    return Continuous(
+        TangentRule(
+            lambda u: log_normal(u, P_mean, P_std),
+            velocity_of_teacher(teacher),
+            velocity_output(sigma_data),
+            build_derivative(tangent),
+        ),
+        scm_error(warmup, c, norm, prior, sigma_data),
+        Requirements("consistency", preconditioning=Preconditioning.trigflow(sigma_data)),
+        LogVariance() if adaptive else None,
+        teacher,
     )

@@ -5,6 +5,7 @@ eq. 6; Song et al. 2019, arXiv 1905.07088, eq. 8.
 """
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -15,11 +16,34 @@ from cmtool.core.discrete_processes import geometric_sigmas
 from cmtool.core.named_processes import linear_betas, span
 from cmtool.core.process import VE, VP, Process, SubVP
 from cmtool.errors import UsageError, unknown_name
-from cmtool.objectives.denoising import WEIGHTS, Denoising, Weight, weight_called
-from cmtool.objectives.noise_levels import log_normal, uniform_step, uniform_time
-from cmtool.objectives.objective import Batch
+from cmtool.objectives.denoising import Denoising
+from cmtool.objectives.noise_levels import (
+    WEIGHTS,
+    GammaOption,
+    NoiseLevels,
+    PMeanOption,
+    PStdOption,
+    Weight,
+    WeightOption,
+    log_normal,
+    uniform_step,
+    uniform_time,
+    weight_called,
+)
+from cmtool.objectives.objective import (
+    Batch,
+    PreconditioningOption,
+    SigmaDataOption,
+    SigmaMaxOption,
+    SigmaMinOption,
+)
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least, between, positive
 
 __all__ = ["SlicedScoreMatching", "ddpm", "dsm", "likelihood", "ncsn", "ssm"]
+
+BetaMinOption = Annotated[float, Option("beta at time 0 of VP, sub-VP and the linear schedule", positive())]
+BetaMaxOption = Annotated[float, Option("beta at time 1", positive())]
 
 
 def likelihood(process: Process) -> Weight:
@@ -37,21 +61,25 @@ def likelihood(process: Process) -> Weight:
 
 def dsm(
     *,
-    process: str = "vp",
-    weight: str = "noise",
-    gamma: float = 5.0,
-    start: float = 1e-5,
-    preconditioning: str | None = None,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
-    sigma_data: float = 0.5,
-    beta_min: float = 0.1,
-    beta_max: float = 20.0,
+    process: Annotated[str, Option("the SDE", choices=("vp", "subvp", "ve"))] = "vp",
+    weight: Annotated[str, Option("weight of a noise level in the loss", choices=("likelihood", *WEIGHTS))] = "noise",
+    gamma: GammaOption = 5.0,
+    start: Annotated[float, Option("first time that is trained", between(0, 1))] = 1e-5,
+    preconditioning: Annotated[str | None, Option("what the network predicts; by default that of the process")] = None,
+    sigma_min: SigmaMinOption = 0.002,
+    sigma_max: SigmaMaxOption = 80.0,
+    sigma_data: SigmaDataOption = 0.5,
+    beta_min: BetaMinOption = 0.1,
+    beta_max: BetaMaxOption = 20.0,
 ) -> Denoising:
-    """A time uniform on [``start``, 1] of "vp" or "subvp" with linear betas, or of "ve" from sigma_min to sigma_max.
+    """Denoising score matching on the SDEs VP, sub-VP and VE, at uniform times.
 
-    ``weight`` is "noise", lambda = std^2; "likelihood", lambda = g^2; or another of the weights by name. The network
-    predicts what it does for that process, unless ``preconditioning`` names another.
+    Formula: ``loss = lambda(t) |s(x_t, t) + z / std_t|^2``
+    Paper: Song et al. 2021, arXiv 2011.13456, eq. 7.
+    Use: for a score model of one of these processes.
+
+    VP and sub-VP have linear betas, VE goes from sigma_min to sigma_max. The weight "noise" is lambda = std^2,
+    "likelihood" is lambda = g^2.
     """
     betas = linear_betas(beta_min, beta_max)
     processes = {"vp": VP(*betas), "subvp": SubVP(*betas), "ve": VE(*span(sigma_min, sigma_max))}
@@ -61,7 +89,7 @@ def dsm(
         raise unknown_name("weight", weight, ["likelihood", *WEIGHTS])
     chosen = processes[process]
     return Denoising(
-        levels=lambda u: uniform_time(u, chosen, start),
+        noise_levels=lambda u: uniform_time(u, chosen, start),
         weight=likelihood(chosen) if weight == "likelihood" else weight_called(weight, sigma_data, gamma),
         preconditioning=replace(
             Preconditioning.named(preconditioning or process, sigma_data), beta_min=beta_min, beta_max=beta_max
@@ -71,23 +99,27 @@ def dsm(
 
 def ddpm(
     *,
-    steps: int = 1000,
-    schedule: str = "linear",
-    weight: str = "noise",
-    gamma: float = 5.0,
-    preconditioning: str = "ddpm",
-    sigma_data: float = 0.5,
-    beta_min: float = 0.1,
-    beta_max: float = 20.0,
+    steps: Annotated[int, Option("steps of the discrete process", at_least(2))] = 1000,
+    schedule: Annotated[str, Option("schedule of the betas", choices=("linear", "cosine"))] = "linear",
+    weight: WeightOption = "noise",
+    gamma: GammaOption = 5.0,
+    preconditioning: PreconditioningOption = "ddpm",
+    sigma_data: SigmaDataOption = 0.5,
+    beta_min: BetaMinOption = 0.1,
+    beta_max: BetaMaxOption = 20.0,
 ) -> Denoising:
-    """``|eps(x_i, i) - z|^2`` at a uniformly chosen one of ``steps`` steps; ``schedule`` is "linear" or "cosine".
+    """DDPM's simple loss: the noise is predicted at one of the steps of a discrete process.
 
-    The linear one goes from ``beta_min / steps`` to ``beta_max / steps``.
+    Formula: ``loss = |eps(x_i, i) - z|^2``, i uniform
+    Paper: Ho et al. 2020, arXiv 2006.11239, eq. 14.
+    Use: for a score model that DDPM's samplers can use.
+
+    The linear betas go from ``beta_min / steps`` to ``beta_max / steps``.
     """
     betas = dict(zip(("beta_min", "beta_max"), linear_betas(beta_min, beta_max), strict=True))
-    ladder = discrete_processes.ddpm_sigmas(steps, schedule, **(betas if schedule == "linear" else {}))
+    sigmas = discrete_processes.ddpm_sigmas(steps, schedule, **(betas if schedule == "linear" else {}))
     return Denoising(
-        levels=lambda u: uniform_step(u, ladder),
+        noise_levels=lambda u: uniform_step(u, sigmas),
         weight=weight_called(weight, sigma_data, gamma),
         preconditioning=replace(Preconditioning.named(preconditioning, sigma_data), **betas),
     )
@@ -95,18 +127,23 @@ def ddpm(
 
 def ncsn(
     *,
-    steps: int = 232,
-    weight: str = "noise",
-    gamma: float = 5.0,
-    preconditioning: str = "ve",
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
-    sigma_data: float = 0.5,
+    steps: Annotated[int, Option("noise levels", at_least(2))] = 232,
+    weight: WeightOption = "noise",
+    gamma: GammaOption = 5.0,
+    preconditioning: PreconditioningOption = "ve",
+    sigma_min: SigmaMinOption = 0.002,
+    sigma_max: SigmaMaxOption = 80.0,
+    sigma_data: SigmaDataOption = 0.5,
 ) -> Denoising:
-    """Levels of a geometric ladder, each as often as the others, with ``lambda(sigma) = sigma^2``."""
-    ladder = geometric_sigmas(steps, sigma_min, sigma_max)
+    """Noise-conditional score network: score matching at the noise levels of a geometric sequence.
+
+    Formula: ``loss = sigma^2 |s(x + sigma z, sigma) + z / sigma|^2``, sigma one of the sequence, uniformly
+    Paper: Song and Ermon 2019, arXiv 1907.05600, eq. 6.
+    Use: for annealed Langevin dynamics.
+    """
+    sigmas = geometric_sigmas(steps, sigma_min, sigma_max)
     return Denoising(
-        levels=lambda u: uniform_step(u, ladder),
+        noise_levels=lambda u: uniform_step(u, sigmas),
         weight=weight_called(weight, sigma_data, gamma),
         preconditioning=Preconditioning.named(preconditioning, sigma_data),
     )
@@ -124,10 +161,14 @@ class SlicedScoreMatching(Denoising):
     direction v. In expectation it is half the denoising loss of the same weight, less a constant.
     """
 
-    probes = True
-
-    def __init__(self, *choices, directions: str = "rademacher"):
-        super().__init__(*choices)
+    def __init__(
+        self,
+        noise_levels: NoiseLevels,
+        weight: Weight,
+        preconditioning: Preconditioning,
+        directions: str = "rademacher",
+    ):
+        super().__init__(noise_levels, weight, preconditioning, probes=True)
         if directions not in DIRECTIONS:
             raise unknown_name("distribution of directions", directions, DIRECTIONS)
         self.direction = DIRECTIONS[directions]
@@ -135,25 +176,30 @@ class SlicedScoreMatching(Denoising):
     def loss(self, model: Denoise, batch: Batch, progress: float) -> Tensor:
         if batch.v is None:
             raise UsageError("sliced score matching needs random directions, and the batch has none")
-        sigma, v = self.levels(batch.u), self.direction(batch.v)
+        sigma, v = self.noise_levels(batch.u), self.direction(batch.v)
         x = (batch.x + broadcast_like(sigma, batch.x) * batch.z).requires_grad_()
         denoised = model(x, sigma, batch.labels)
-        (slope,) = torch.autograd.grad((denoised * v).sum(), x, create_graph=True)
-        norm, along = (denoised - x.detach()).square() / 2, slope * v - v.square()
+        (gradient,) = torch.autograd.grad((denoised * v).sum(), x, create_graph=True)
+        norm, along = (denoised - x.detach()).square() / 2, gradient * v - v.square()
         return (broadcast_like(self.weight(sigma), x) * (norm + broadcast_like(sigma**2, x) * along)).flatten(1).mean(1)
 
 
 def ssm(
     *,
-    P_mean: float = -1.2,
-    P_std: float = 1.2,
-    weight: str = "edm",
-    gamma: float = 5.0,
-    directions: str = "rademacher",
-    preconditioning: str = "edm",
-    sigma_data: float = 0.5,
+    P_mean: PMeanOption = -1.2,
+    P_std: PStdOption = 1.2,
+    weight: WeightOption = "edm",
+    gamma: GammaOption = 5.0,
+    directions: Annotated[str, Option("distribution of v", choices=tuple(DIRECTIONS))] = "rademacher",
+    preconditioning: PreconditioningOption = "edm",
+    sigma_data: SigmaDataOption = 0.5,
 ) -> SlicedScoreMatching:
-    """Log-normal levels; ``directions`` are "rademacher" or "gaussian"."""
+    """Sliced score matching: the score of noisy images without a look at the clean ones.
+
+    Formula: ``loss = w(sigma) sigma^4 (|s|^2 / 2 + v^T grad(v^T s))``, v a random direction
+    Paper: Song et al. 2019, arXiv 1905.07088, eq. 8.
+    Use: to compare with; 'edm' has less variance and is cheaper.
+    """
     return SlicedScoreMatching(
         lambda u: log_normal(u, P_mean, P_std),
         weight_called(weight, sigma_data, gamma),

@@ -32,6 +32,7 @@ class OptionField:
     yaml_only: bool = False
     key: str = ""
     group: str | None = None
+    listed: bool = False
     section: str = "Input"
     required: tuple[str, str] | None = None
     parse: Callable[[str], Mapping[str, Any]] | None = None
@@ -83,7 +84,8 @@ def long_flag(key: str) -> str:
 def option(default: Any = MISSING, *, help: str, **about: Any) -> Any:
     """Declare a field of an options class; the type is the field's annotation.
 
-    ``flag`` is a short flag, ``check`` a predicate, ``choices`` the words allowed, ``group`` the plugins a Spec names,
+    ``flag`` is a short flag, ``check`` a predicate, ``choices`` the words allowed, ``group`` the plugins a Spec names
+    (``listed`` in the help),
     ``parse`` turns the text of a Spec into its mapping, ``path`` says that a text may name a file or folder,
     ``required`` is (sentence, hint) for when it is not given, ``shown`` says what the default None means, ``key`` is
     what users write where the attribute cannot be called so, ``section`` is its heading in the help.

@@ -23,6 +23,7 @@ from cmtool.options.yaml_files import write_yaml
 __all__ = ["dump_options", "gather", "load_options", "resolve"]
 
 O = TypeVar("O", bound=Options)  # noqa: E741
+MISTAKEN = {"solvers": "samplers", "samplers": "solvers"}  # each for the other
 
 
 def load_options(
@@ -146,8 +147,12 @@ def _merge(layers: Iterable[Spec | None]) -> Spec | None:
 
 
 def _in_registry(d: OptionField, spec: Spec | None) -> Spec | None:
-    if d.group and spec and spec.name not in registry.names(d.group):
-        raise unknown_name(registry.GROUPS[d.group], spec.name, registry.names(d.group))
+    if d.group and spec and spec.name and spec.name not in registry.names(d.group):
+        error = unknown_name(registry.GROUPS[d.group], spec.name, registry.names(d.group))
+        other = MISTAKEN.get(d.group)
+        if other and spec.name in registry.names(other):
+            error.hint = f"it is a {registry.GROUPS[other]}: --{registry.GROUPS[other]} {spec.name}"
+        raise error
     return spec
 
 

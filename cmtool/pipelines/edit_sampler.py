@@ -13,14 +13,15 @@ from torch import Tensor
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.deterministic import worker_pool
-from cmtool.core.editing.constrained import edit
+from cmtool.core.editing.constrained import NOT_CONSTRAINED, edit
 from cmtool.core.editing.operators import Operator
 from cmtool.core.editing.tiles import Corner, TiledNoise, cut_tiles, join_tiles
 from cmtool.core.named_processes import process_of
 from cmtool.core.named_schedules import default_schedule, sigma_schedule
 from cmtool.core.pixels import check_outputs
 from cmtool.core.sampling.loops import last
-from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, ReverseSDESampler
+from cmtool.core.sampling.predictor_corrector import ReverseSDESampler
+from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, SamplerFactory
 from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.errors import Diverged, UsageError
 from cmtool.files.header import Header
@@ -28,76 +29,82 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.options import registry
 from cmtool.options.types import Spec
 from cmtool.pipelines.canvas import Canvas
-from cmtool.pipelines.sampler_setup import ODE_STEPS, check_sigmas
+from cmtool.pipelines.sampler_setup import build_solver, check_sigmas, ode_steps, refuse_two
 from cmtool.pipelines.sampling import chunk_size, num_threads
 from cmtool.settings import EditOptions
 
 __all__ = ["Row", "edit_rows", "edit_sampler", "join_canvas", "make_operator", "multistep_sigmas"]
 
+SAMPLER = "predictor-corrector"  # of a score model where none is asked for
+
 
 def edit_sampler(
     operator: Operator, header: Header, options: EditOptions
 ) -> MultistepSampler | ODESampler | ReverseSDESampler:
-    """Jumps of a consistency model; for a score model, the sampler asked for, held to what is known.
+    """Multistep sampling of a consistency model; of a score model, the sampler asked for, which keeps what is known.
 
-    UsageError for levels the model never saw, and for several variants of what has but one answer.
+    UsageError for noise levels the model never saw, and for several variants of what has but one answer.
     """
     check_sigmas(header, options.steps if options.sigmas else None, options.sigmas)
-    walk = (_score_sampler if header.kind == "score" else _multistep_sampler)(operator, header, options)
-    check_sigmas(header, None, [level for level in walk.sigmas.tolist() if level])
-    if options.variants > 1 and operator.noisy and (walk.nfe == 1 or isinstance(walk, ODESampler)):
+    sampler = (_score_sampler if header.kind == "score" else _multistep_sampler)(operator, header, options)
+    check_sigmas(header, None, [sigma for sigma in sampler.sigmas.tolist() if sigma])
+    if options.variants > 1 and operator.noisy and (sampler.nfe == 1 or isinstance(sampler, ODESampler)):
         raise UsageError(
             f"{options.operator.name} adds no noise here, so that all variants would be the same",
             "leave out --variants" if header.kind == "score" else "leave out --variants, or add --steps 2",
         )
-    return walk
+    return sampler
 
 
 def _multistep_sampler(operator: Operator, header: Header, options: EditOptions) -> MultistepSampler:
-    if options.solver:
+    if options.solver or options.sampler:
         raise UsageError(
-            "--solver is about the walk of a score model, and this is a consistency model",
+            f"{'--solver' if options.solver else '--sampler'} is for score models, and this is a consistency model",
             f"leave it out: cmtool edit {options.operator.name} --steps {options.steps or 2}",
         )
-    levels = multistep_sigmas(operator, header, options.steps, options.sigmas)
-    return MultistepSampler(levels, header.preconditioning["sigma_min"], clip=True)
+    sigmas = multistep_sigmas(operator, header, options.steps, options.sigmas)
+    return MultistepSampler(sigmas, header.preconditioning["sigma_min"], clip=True)
 
 
 def multistep_sigmas(
-    operator: Operator, header: Header, steps: int | None = None, levels: Sequence[float] | None = None
+    operator: Operator, header: Header, steps: int | None = None, sigmas: Sequence[float] | None = None
 ) -> Tensor:
-    """Given levels, else ``steps`` of the Karras grid from where the task starts to where it ends well."""
-    if levels:
-        return torch.tensor(list(levels), dtype=torch.float64)
+    """Given noise levels, else ``steps`` of the Karras schedule from where the task starts to where it ends well."""
+    if sigmas:
+        return torch.tensor(list(sigmas), dtype=torch.float64)
     first = _first(operator, header)
     return karras(steps or operator.steps, max(min(operator.floor, first / 2), header.sigma_min), first)
 
 
 def _first(operator: Operator, header: Header) -> float:
-    """The level that the task asks for, no higher than the model knows where the task has a range to choose from."""
+    """The noise level that the task asks for, but no higher than the model knows where the task may choose."""
     if operator.level is None:
         return header.sigma_max
     return min(operator.level, header.sigma_max) if operator.keeps else operator.level
 
 
 def _score_sampler(operator: Operator, header: Header, options: EditOptions) -> ODESampler | ReverseSDESampler:
+    refuse_two(options.solver, options.sampler)
     first = _first(operator, header)
-    if operator.noisy and not (options.solver or options.steps or options.sigmas):  # the mean of all clean images
-        return ODESampler(append_zero(torch.tensor([first], dtype=torch.float64)), registry.build("solvers", "euler"))
-    chosen = registry.build("solvers", options.solver or "predictor-corrector")
-    downward = hasattr(chosen, "build_sampler")
+    asked = options.solver or options.sampler or options.steps or options.sigmas
+    if operator.noisy and not asked:  # the mean of all clean images
+        return ODESampler(append_zero(torch.tensor([first], dtype=torch.float64)), build_solver(Spec(name="euler")))
     process = process_of(Preconditioning(**header.preconditioning), header.sigma_min, header.sigma_max)
-    spaced = default_schedule(process) if downward else "karras"
-    steps = options.steps or (chosen.default_steps if downward else 2 if chosen.nfe_per_step is None else ODE_STEPS)
-    levels = sigma_schedule(spaced, steps + downward, header.sigma_min, first, process)
-    if options.sigmas:
-        levels = torch.tensor(options.sigmas, dtype=torch.float64)
-    walk = chosen.build_sampler(process, process.time(levels)) if downward else ODESampler(append_zero(levels), chosen)
-    if not isinstance(walk, ODESampler | ReverseSDESampler):
-        raise UsageError(
-            "this sampler cannot be told what is known", "try --solver predictor-corrector or --solver heun"
-        )
-    return walk
+
+    def visited(schedule: str, n: int) -> Tensor:
+        if options.sigmas:
+            return torch.tensor(options.sigmas, dtype=torch.float64)
+        return sigma_schedule(schedule, n, header.sigma_min, first, process)
+
+    if options.solver:
+        solver = build_solver(options.solver)
+        return ODESampler(append_zero(visited("karras", ode_steps(solver, options.steps))), solver)
+    factory: SamplerFactory = registry.build("samplers", {"name": SAMPLER, **(options.sampler or {})})
+    sigmas = visited(default_schedule(process), (options.steps or factory.default_steps) + 1)
+    sampler = factory.build_sampler(process, process.time(sigmas))
+    if not isinstance(sampler, ReverseSDESampler):
+        raise UsageError(NOT_CONSTRAINED[0], "try --sampler predictor-corrector or --solver heun")
+    return sampler
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cmtool.bundled import NAMES
-from cmtool.core.pixels import truncate_to_pixels
+from cmtool.core.pixels import to_pixels, truncate_to_pixels
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.accumulator import Accumulator, Images
 from cmtool.evaluation.metrics import missing
@@ -143,14 +143,15 @@ def of_model(path: Path | None, options: FidOptions, console: Reporter) -> FIDIn
     model = apply_guidance(loaded, options, console.warn)
     walk, klass = set_up_sampler(model.header, options), class_index(model.header, options.klass)
     if walk.grid:
-        console.say(f"levels {walk.told}")
+        console.say(f"levels {walk.description}")
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
-    pixels = {"pixels": truncate_to_pixels} if options.protocol and PROTOCOLS[options.protocol].truncate else {}
+    truncate = options.protocol is not None and PROTOCOLS[options.protocol].truncate
+    pixels = truncate_to_pixels if truncate else to_pixels
 
     def read() -> Iterator[Images]:
         walk.nfe_used = 0
         mine = split_seeds(seeds, in_memory(model, options.batch), *rank_and_world())
-        return (images for _, images, _ in in_batches(model, walk, mine, options.batch, klass, **pixels))
+        return (images for _, images, _ in in_batches(model, walk, mine, options.batch, klass, pixels))
 
     return FIDInput(str(loaded.path), read, len(seeds), plan=walk, header=model.header, seeds=seeds)
 

@@ -77,7 +77,7 @@ def _image(
     if len(header.shape) != 3:
         raise UsageError("this model makes points, which have no image", "give two seeds: cmtool interp 3 7")
     if not isinstance(plan.sampler, ODESampler | MultistepSampler):
-        raise UsageError("images become noise along the ODE, which this solver leaves", "leave out --solver")
+        raise UsageError("images become noise along the ODE, which this sampler leaves", "leave out --sampler")
     picture = torch.from_numpy(fit_to(read_picture(word), word, header.shape, console.say))
     device = model.device
     x, sigma = to_model(picture)[None].to(device), float(plan.sigmas[0])

@@ -1,4 +1,4 @@
-"""From the options of sampling to a walk that suits the model."""
+"""From the options of sampling to a sampler that suits the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,30 +11,40 @@ from cmtool.core.flow_map import GammaSampler
 from cmtool.core.named_processes import build_process, process_of
 from cmtool.core.named_schedules import default_schedule, sigma_schedule
 from cmtool.core.process import Process
-from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, Sampler
+from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, Sampler, SamplerFactory
 from cmtool.core.sigma_schedules import append_zero, karras, multistep_schedule
 from cmtool.core.solvers.runge_kutta import in_native_time
+from cmtool.core.solvers.solver import Solver
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.options import registry
 from cmtool.options.types import Spec
-from cmtool.settings.sampling import WalkOptions
+from cmtool.settings.sampling import GenerationOptions
 
-__all__ = ["SamplerSetup", "check_sigmas", "multistep_sampler", "recommended_sigmas", "set_up_sampler"]
+__all__ = [
+    "SamplerSetup",
+    "build_solver",
+    "check_sigmas",
+    "multistep_sampler",
+    "ode_steps",
+    "recommended_sigmas",
+    "refuse_two",
+    "set_up_sampler",
+]
 
-ODE_STEPS = 18  # Heun, 35 evaluations: the CIFAR-10 setting of Karras et al. 2022
-OPENAI = (40, 151, 201)  # levels of the grids that OpenAI's published commands count on
+ODE_SOLVER, ODE_STEPS = "heun", 18  # 35 NFE: the CIFAR-10 setting of Karras et al. 2022
+OPENAI = (40, 151, 201)  # noise levels of the Karras schedules that OpenAI's published commands count on
 CONSISTENCY_ONLY = ("ts", "convention")
-SCORE_ONLY = ("solver", "schedule", "process")
+SCORE_ONLY = ("solver", "sampler", "schedule", "process")
 
 
 @dataclass
 class SamplerSetup:
-    """The walk that every image takes; ``nfe_used`` counts the network evaluations of all images drawn so far."""
+    """The sampler of every image; ``nfe_used`` counts the NFE of all images drawn so far."""
 
     sampler: Sampler
     nfe_used: int = 0
-    grid: int | None = None  # how many levels has the Karras grid that ``--ts`` counts on
+    grid: int | None = None  # how many noise levels the Karras schedule has that ``--ts`` counts on
 
     @property
     def sigmas(self) -> Tensor:
@@ -42,79 +52,109 @@ class SamplerSetup:
 
     @property
     def nfe(self) -> int | None:
-        """Network evaluations for each image; None where the solver decides as it goes."""
+        """NFE of each image; None where the solver decides as it goes."""
         return self.sampler.nfe
 
     @property
-    def told(self) -> str:
-        """The levels in words, and of which grid they are where they were given by number."""
+    def description(self) -> str:
+        """The noise levels in words, and of which schedule they are where they were given by number."""
         levels = ", ".join(f"{level:.4g}" for level in self.sigmas)
         return f"{levels}, on the Karras grid of {self.grid} levels" if self.grid else levels
 
 
-def set_up_sampler(header: Header, options: WalkOptions | None = None) -> SamplerSetup:
+def set_up_sampler(header: Header, options: GenerationOptions | None = None) -> SamplerSetup:
     """How to sample a model of this kind.
 
-    ``steps`` counts the evaluations of a consistency model and the steps of a score model's solver. UsageError for
-    options of the other kind, and for levels that the model never saw.
+    ``steps`` counts the NFE of a consistency model and the steps of a score model's solver. UsageError for options of
+    the other kind, and for noise levels that the model never saw.
     """
-    options = options or WalkOptions()
+    options = options or GenerationOptions()
     check_sigmas(header, None if options.ts else options.steps, options.sigmas)
     if options.gamma is not None:
         _check_gamma(header, options)
     if header.kind == "score":
-        _refuse(options, CONSISTENCY_ONLY, "jumps of a consistency model", "and this is a score model", "--solver heun")
+        others = ("ts",) if options.convention == "openai" else CONSISTENCY_ONLY
+        _refuse(options, others, "consistency models, and this is a score model", "--solver heun")
         if header.sigmas and not any(getattr(options, key) is not None for key in ("sigmas", *SCORE_ONLY)):
-            return SamplerSetup(_distilled_sampler(header, options.steps))
+            return SamplerSetup(_distilled_sampler(header, options))
         return SamplerSetup(_score_sampler(header, options))
     steps = options.steps or 2
-    _refuse(options, SCORE_ONLY, "the walk of a score model", "and this is a consistency model", f"--steps {steps}")
+    _refuse(options, SCORE_ONLY, "score models, and this is a consistency model", f"--steps {steps}")
     return SamplerSetup(
         _consistency_sampler(header, options), grid=_counted(options.ts, options.steps) if options.ts else None
     )
 
 
-def _refuse(options: WalkOptions, keys: Sequence[str], what: str, but: str, instead: str) -> None:
+def _refuse(options: GenerationOptions, keys: Sequence[str], whose: str, instead: str) -> None:
     given = [f"--{key}" for key in keys if getattr(options, key) is not None]
     if given:
-        raise UsageError(f"{given[0]} is about {what}, {but}", f"leave it out: cmtool {options.command} {instead}")
+        raise UsageError(f"{given[0]} is for {whose}", f"leave it out: cmtool {options.command} {instead}")
 
 
-def _distilled_sampler(header: Header, steps: int | None) -> Sampler:
-    """The few steps of Euler's that a score model was distilled to."""
-    own = len(header.sigmas)
-    if steps not in (None, own):
+def refuse_two(solver: Spec | None, sampler: Spec | None) -> None:
+    """UsageError where both are given."""
+    if solver and sampler:
         raise UsageError(
-            f"this model takes the {own} steps that it was distilled to, not {steps}",
+            f"--solver {solver.name or ODE_SOLVER} follows the ODE, and --sampler {sampler.name} does not",
+            "give one of them",
+        )
+
+
+def build_solver(spec: Spec | None) -> Solver:
+    """The solver of a Spec, whose name may be left out."""
+    return registry.build("solvers", {"name": ODE_SOLVER, **(spec or {})})
+
+
+def ode_steps(solver: Solver, steps: int | None) -> int:
+    """The noise levels above 0; one step is enough for a solver that chooses its own."""
+    return steps or (2 if solver.nfe_per_step is None else ODE_STEPS)
+
+
+def _distilled_sampler(header: Header, options: GenerationOptions) -> Sampler:
+    """The few Euler steps that a score model was distilled to."""
+    own = len(header.sigmas)
+    if options.steps not in (None, own):
+        raise UsageError(
+            f"this model takes the {own} steps that it was distilled to, not {options.steps}",
             "leave out --steps, or name the --sigmas or the --solver to try it with",
         )
-    return ODESampler(append_zero(_tensor(header.sigmas)), registry.build("solvers", "euler"))
+    solver, clip = build_solver(Spec(name="euler")), options.convention == "openai"
+    return ODESampler(append_zero(_tensor(header.sigmas)), solver, clip)
 
 
-def _score_sampler(header: Header, options: WalkOptions) -> Sampler:
-    """Along the ODE, or down the reverse-time equation, of a score model."""
-    chosen = registry.build("solvers", options.solver or "heun")
+def _score_sampler(header: Header, options: GenerationOptions) -> Sampler:
+    """The sampler asked for, or the ODE sampler with its solver, of a score model."""
+    refuse_two(options.solver, options.sampler)
     process = _process(header, options.process)
     own = process or process_of(_preconditioning(header), *_sigma_range(header))
-    if hasattr(chosen, "build_sampler"):
-        levels = _visited_sigmas(
-            header, options, default_schedule(own), own, (options.steps or chosen.default_steps) + 1
-        )
-        return chosen.build_sampler(own, own.time(levels))
-    steps = options.steps or (2 if chosen.nfe_per_step is None else ODE_STEPS)
-    levels = _visited_sigmas(header, options, "karras", own, steps)
-    return ODESampler(append_zero(levels), in_native_time(chosen, process) if process else chosen)
+    if options.sampler:
+        if options.convention:
+            raise UsageError("--convention openai clips what ODE solvers see, and --sampler takes none", "leave it out")
+        factory: SamplerFactory = registry.build("samplers", options.sampler)
+        n = (options.steps or factory.default_steps) + 1
+        return factory.build_sampler(own, own.time(_visited_sigmas(header, options, default_schedule(own), own, n)))
+    solver = build_solver(options.solver)
+    sigmas = _visited_sigmas(header, options, "karras", own, ode_steps(solver, options.steps))
+    solver = _in_native_time(solver, process) if process else solver
+    return ODESampler(append_zero(sigmas), solver, clip=options.convention == "openai")
 
 
-def _visited_sigmas(header: Header, options: WalkOptions, spaced: str, process: Process, n: int) -> Tensor:
-    """The levels asked for, or ``n`` of the spacing asked for, ``spaced`` where none was."""
+def _in_native_time(solver: Solver, process: Process) -> Solver:
+    try:
+        return in_native_time(solver, process)
+    except UsageError as error:
+        raise UsageError(error.message, "leave out --process, or take --solver euler, heun or rk4") from error
+
+
+def _visited_sigmas(header: Header, options: GenerationOptions, usual: str, process: Process, n: int) -> Tensor:
+    """The noise levels asked for, or ``n`` of the schedule asked for, ``usual`` where none was."""
     if options.sigmas:
         return _tensor(options.sigmas)
-    spec = {"name": spaced, **(options.schedule or {})}
-    levels = sigma_schedule(spec, n, *_sigma_range(header), process, _preconditioning(header))
+    spec = {"name": usual, **(options.schedule or {})}
+    sigmas = sigma_schedule(spec, n, *_sigma_range(header), process, _preconditioning(header))
     if {"sigma_min", "sigma_max"} & spec.keys():
-        check_sigmas(header, None, levels.tolist())
-    return levels
+        check_sigmas(header, None, sigmas.tolist())
+    return sigmas
 
 
 def _process(header: Header, spec: Spec | None) -> Process | None:
@@ -129,33 +169,33 @@ def _sigma_range(header: Header) -> tuple[float, float]:
     return header.sigma_min, header.sigma_max
 
 
-def _check_gamma(header: Header, options: WalkOptions) -> None:
-    """UsageError for --gamma with a model that does not jump to any level it is told."""
+def _check_gamma(header: Header, options: GenerationOptions) -> None:
+    """UsageError for --gamma with a model that is no flow map."""
     if not header.preconditioning.get("jumps"):
-        what = "jumps to images alone" if header.kind == "consistency" else "is a score model"
+        what = "steps to images alone" if header.kind == "consistency" else "is a score model"
         raise UsageError(
-            f"--gamma is for a model that jumps to any level, and this one {what}",
-            "leave it out, or train one that does: cmtool distill --method ctm",
+            f"--gamma is for a flow map, which steps to any noise level, and this one {what}",
+            "leave it out, or train one: cmtool distill --method ctm",
         )
     if options.convention:
         raise UsageError("--gamma is a convention of its own and goes with no --convention", "give one of them")
 
 
-def _consistency_sampler(header: Header, options: WalkOptions) -> Sampler:
-    """Jumps of a consistency model, under the convention that was asked for."""
+def _consistency_sampler(header: Header, options: GenerationOptions) -> Sampler:
+    """Multistep consistency sampling, under the convention that was asked for."""
     if options.gamma is not None:
         return GammaSampler(_multistep_sigmas(header, options), options.gamma)
     return multistep_sampler(header, _multistep_sigmas(header, options), options.convention)
 
 
-def multistep_sampler(header: Header, levels: Tensor, convention: str | None = None) -> MultistepSampler:
-    """Jumps of a consistency model over ``levels``, under a convention for new noise and clipping."""
+def multistep_sampler(header: Header, sigmas: Tensor, convention: str | None = None) -> MultistepSampler:
+    """Multistep consistency sampling over ``sigmas``, under a convention for new noise and clipping."""
     floor = 0.0 if convention == "ect" else header.preconditioning["sigma_min"]
-    return MultistepSampler(levels, floor, clip=convention == "openai")
+    return MultistepSampler(sigmas, floor, clip=convention == "openai")
 
 
 def recommended_sigmas(header: Header, steps: int | None = None) -> Tensor:
-    """The levels of ``steps`` jumps: those that the checkpoint was tuned to, where it was, else well-tried ones.
+    """The noise levels of ``steps`` steps: those that the checkpoint was tuned to, where it was, else well-tried ones.
 
     Without ``steps``, as many as it was tuned to; one where it was not.
     """
@@ -165,7 +205,7 @@ def recommended_sigmas(header: Header, steps: int | None = None) -> Tensor:
     return multistep_schedule(steps, *_sigma_range(header))
 
 
-def _multistep_sigmas(header: Header, options: WalkOptions) -> Tensor:
+def _multistep_sigmas(header: Header, options: GenerationOptions) -> Tensor:
     if options.ts:
         return _indexed_sigmas(header, options.ts, options.steps)
     if options.sigmas:
@@ -174,15 +214,15 @@ def _multistep_sigmas(header: Header, options: WalkOptions) -> Tensor:
 
 
 def _indexed_sigmas(header: Header, ts: tuple[int, ...], steps: int | None) -> Tensor:
-    """Levels by their place on the Karras grid; the last place is the image, to which nothing is added."""
+    """Noise levels by their place in the Karras schedule; the last place is the image, to which nothing is added."""
     n = _counted(ts, steps)
     return karras(n, *_sigma_range(header))[[i for i in ts if i < n - 1]]
 
 
 def _counted(ts: tuple[int, ...], steps: int | None) -> int:
-    """How many levels has the grid that ``ts`` count on.
+    """How many noise levels the Karras schedule has that ``ts`` count on.
 
-    OpenAI's end with the last place, so they tell it where that is one of their grids; UsageError for others.
+    OpenAI's end with the last place, which says it where it is one of their schedules; UsageError for others.
     """
     n = steps or ts[-1] + 1
     if ts[-1] >= n:
@@ -197,16 +237,16 @@ def _counted(ts: tuple[int, ...], steps: int | None) -> int:
     return n
 
 
-def check_sigmas(header: Header, steps: int | None, levels: Sequence[float] | None) -> None:
-    """UsageError for levels that the model never saw, or that are not as many as ``steps``."""
-    if not levels:
+def check_sigmas(header: Header, steps: int | None, sigmas: Sequence[float] | None) -> None:
+    """UsageError for noise levels that the model never saw, or that are not as many as ``steps``."""
+    if not sigmas:
         return
-    if steps and len(levels) != steps:
-        raise UsageError(f"--steps {steps} and {len(levels)} --sigmas contradict each other", "give one of them")
-    if levels[0] > header.sigma_max or levels[-1] < header.sigma_min:
+    if steps and len(sigmas) != steps:
+        raise UsageError(f"--steps {steps} and {len(sigmas)} --sigmas contradict each other", "give one of them")
+    if sigmas[0] > header.sigma_max or sigmas[-1] < header.sigma_min:
         known = f"{header.sigma_min:g} to {header.sigma_max:g}"
-        raise UsageError(f"the model knows noise levels from {known}, not {', '.join(f'{x:g}' for x in levels)}")
+        raise UsageError(f"the model knows noise levels from {known}, not {', '.join(f'{x:g}' for x in sigmas)}")
 
 
-def _tensor(levels: Sequence[float]) -> Tensor:
-    return torch.tensor(list(levels), dtype=torch.float64)
+def _tensor(sigmas: Sequence[float]) -> Tensor:
+    return torch.tensor(list(sigmas), dtype=torch.float64)

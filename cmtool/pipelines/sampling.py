@@ -1,4 +1,4 @@
-"""Images of a model: the one walk behind ``sample``, ``fid`` and the pictures drawn during training."""
+"""Images of a model, for ``sample``, ``fid`` and the pictures drawn during training."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.deterministic import in_fixed_batches
 from cmtool.core.guidance import Guided, cost
-from cmtool.core.noise import Noise, SlerpNoise
+from cmtool.core.noise import Noise, NoiseSource
 from cmtool.core.pixels import check_finite, to_pixels
 from cmtool.core.sampling.loops import CountNFE, last
 from cmtool.errors import OutOfMemory, is_out_of_memory
@@ -39,7 +39,7 @@ def labels_of(seeds: Sequence[int], classes: int, klass: Classes = None) -> Tens
 def draw(
     loaded: LoadedModel[Denoiser | Guided],
     plan: SamplerSetup,
-    noise: Noise | SlerpNoise,
+    noise: NoiseSource,
     labels: Tensor | None,
     cores: int | None = None,
     pixels: Pixels = to_pixels,
@@ -54,7 +54,7 @@ def draw(
     labels = None if labels is None else labels.to(device)
     with in_fixed_batches(model, chunk_size(shape, device), num_threads(device, cores)) as steadied:
         counted = CountNFE(steadied, cost(model))
-        x = check_finite(last(plan.sampler(counted, x, noise, labels)).cpu(), "at the end of the walk")
+        x = check_finite(last(plan.sampler(counted, x, noise, labels)).cpu(), "at the end of sampling")
     plan.nfe_used += counted.calls * len(noise)
     return pixels(x) if x.ndim == 4 else x.float()
 
@@ -79,6 +79,7 @@ def in_batches(
     batch: int | str,
     klass: Classes = None,
     pixels: Pixels = to_pixels,
+    make_noise: Callable[[list[int]], NoiseSource] = Noise,
 ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
     """Seeds, images and labels, ``batch`` or a few more at a time; each image depends on its own seed alone.
 
@@ -90,7 +91,7 @@ def in_batches(
     while done < len(seeds):
         some = list(seeds[done : done + room.images])
         labels = labels_of(some, header.num_classes, klass)
-        images = _attempt(partial(draw, loaded, plan, Noise(some), labels, room.cores, pixels), batch)
+        images = _attempt(partial(draw, loaded, plan, make_noise(some), labels, room.cores, pixels), batch)
         if images is None:
             room = room.halved()
             continue

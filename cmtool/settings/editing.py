@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from cmtool.options.fields import option
 from cmtool.options.types import Spec, at_least, between, positive
-from cmtool.settings.sampling import SamplingOptions, WalkOptions, model_option
+from cmtool.settings.sampling import GenerationOptions, SamplingOptions, model_option
 from cmtool.settings.shared import INPUT, OUTPUT, SAMPLING, SEED, TASK, overwrite_option
 
 TASKS = "inpaint, outpaint, colorize, superres, denoise, deblur or stroke"
@@ -101,8 +101,15 @@ class EditOptions(SamplingOptions):
     )
     solver: Spec | None = option(
         None,
-        help="how a score model is walked down, holding what is known; heun and the like project it",
+        help="in place of --sampler: ODE solver of a score model, which projects on what is known",
         group="solvers",
+        section=SAMPLING,
+        shown="none",
+    )
+    sampler: Spec | None = option(
+        None,
+        help="sampler of a score model, which keeps what is known at every noise level",
+        group="samplers",
         section=SAMPLING,
         shown="predictor-corrector",
     )
@@ -126,7 +133,7 @@ class EditOptions(SamplingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpOptions(WalkOptions):
+class InterpOptions(GenerationOptions):
     """Options of ``cmtool interp``."""
 
     command: ClassVar[str] = "interp"

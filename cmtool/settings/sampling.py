@@ -27,7 +27,7 @@ class SamplingOptions(MachineOptions, ForeignOptions):
 
     steps: int | None = option(
         None,
-        help="network evaluations of a consistency model, solver steps of a score model",
+        help="NFE of a consistency model, steps of a score model's solver",
         flag="-k",
         check=at_least(1, 10**5),
         section=SAMPLING,
@@ -50,35 +50,43 @@ class SamplingOptions(MachineOptions, ForeignOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WalkOptions(SamplingOptions, GuidanceOptions):
+class GenerationOptions(SamplingOptions, GuidanceOptions):
     """How images come out of noise, for the commands that start there."""
 
     solver: Spec | None = option(
         None,
-        help="how a score model is walked down",
+        help="ODE solver of a score model's probability flow; its options by --set solver.NAME=",
         group="solvers",
         section=SAMPLING,
         shown="heun",
     )
+    sampler: Spec | None = option(
+        None,
+        help="in place of --solver: sampler of the reverse-time SDE, or Langevin dynamics; --set sampler.NAME=",
+        group="samplers",
+        section=SAMPLING,
+        shown="the probability flow",
+    )
     schedule: Spec | None = option(
         None,
-        help="how the steps of a score model are spaced; time: evenly in the native time of its process; options such "
-        "as --set spacing.rho=5 or spacing.sigma_max=50",
-        choices=("karras", "log", "linear", "cosine", "iddpm", "vp", "time"),
+        help="sigma schedule of a score model, with options such as --set schedule.rho=5 or schedule.sigma_max=50",
+        group="schedules",
+        listed=True,
         section=SAMPLING,
-        shown="karras; time for a reverse-time equation",
+        shown="karras; time with --sampler",
     )
     process: Spec | None = option(
         None,
-        help="diffusion process in whose native time and scale a score model is walked down; sqrt: sigma = sqrt(t); "
-        "options such as --set process.beta_max=15 or process.scaling=none",
-        choices=("edm", "ve", "vp", "subvp", "sqrt", "flow", "trigflow", "ddpm", "cosine", "ncsn"),
+        help="diffusion process in whose native time and scale a score model is sampled, with options such as "
+        "--set process.beta_max=15 or process.scaling=none",
+        group="processes",
+        listed=True,
         section=SAMPLING,
-        shown="the noise level; its own for a reverse-time equation",
+        shown="the noise level; the model's own with --sampler",
     )
     ts: tuple[int, ...] | None = option(
         None,
-        help="levels of a consistency model as OpenAI counts them: 0,22,39 on the Karras grid of 40",
+        help="noise levels of a consistency model as OpenAI counts them: 0,22,39 on the Karras schedule of 40",
         check=ascending_integers(),
         metavar="N,N",
         section=SAMPLING,
@@ -86,14 +94,14 @@ class WalkOptions(SamplingOptions, GuidanceOptions):
     convention: str | None = option(
         None,
         help="new noise and clipping of a consistency model: paper adds sqrt(t^2 - sigma_min^2), "
-        "openai also clips every image, ect adds t",
+        "openai also clips every image, of a score model too, ect adds t",
         choices=("paper", "openai", "ect"),
         section=SAMPLING,
         shown="paper",
     )
     gamma: float | None = option(
         None,
-        help="new noise between the jumps of a model trained by ctm or meanflow, from 0, none, to 1, all",
+        help="new noise between the steps of a model trained by ctm or meanflow, from 0, none, to 1, all",
         check=between(0, 1),
         section=SAMPLING,
         shown="1",
@@ -110,7 +118,7 @@ def seed_option() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions(WalkOptions):
+class SampleOptions(GenerationOptions):
     """Options of ``cmtool sample``."""
 
     command: ClassVar[str] = "sample"
@@ -120,6 +128,13 @@ class SampleOptions(WalkOptions):
     seed: int = seed_option()
     seeds: Seeds | None = option(
         None, help="seeds such as 0-63 or 1,2,5-10", metavar="SEEDS", section=SAMPLING, shown="n from --seed on"
+    )
+    noise: str = option(
+        "cmtool",
+        help="whose random numbers: those of EDM's or OpenAI's program draw published images again, from the published "
+        "model, with its sampler and --device, and for OpenAI's also -n, --batch and --seed of the run",
+        choices=("cmtool", "edm", "openai", "openai-indiv"),
+        section=SAMPLING,
     )
     classes: str | None = option(
         None,

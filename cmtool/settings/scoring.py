@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from cmtool.options.data_spec import data_spec
 from cmtool.options.fields import option
 from cmtool.options.types import Spec, at_least, positive
-from cmtool.settings.sampling import WalkOptions, model_option, seed_option
+from cmtool.settings.sampling import GenerationOptions, model_option, seed_option
 from cmtool.settings.shared import (
     INPUT,
     MACHINE,
@@ -68,7 +68,7 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidOptions(WalkOptions):
+class FidOptions(GenerationOptions):
     """Options of ``cmtool fid``."""
 
     command: ClassVar[str] = "fid"

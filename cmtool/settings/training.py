@@ -9,6 +9,7 @@ from cmtool.errors import UsageError
 from cmtool.options.data_spec import data_spec
 from cmtool.options.ema_spec import EMA_SPECS
 from cmtool.options.fields import option
+from cmtool.options.lr_schedule import LR_SCHEDULES
 from cmtool.options.types import Spec, at_least, between, positive
 from cmtool.settings.shared import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, GuidanceOptions, MachineOptions
 
@@ -37,24 +38,30 @@ class TrainOptions(MachineOptions):
         section=DATA,
     )
     flip: bool = option(False, help="mirror half of the images", section=DATA)
+    augment: float = option(
+        0.0,
+        help="probability of each change to an image; the network takes augment labels; 0.12 suits small sets",
+        check=between(0, 1),
+        section=DATA,
+    )
     sigma_min: float = option(0.002, help="lowest noise level", check=positive(), section=NETWORK)
     sigma_max: float = option(80.0, help="highest noise level", check=positive(), section=NETWORK)
     images: int = option(36_000, help="length, in images", flag="-n", check=at_least(1), section=TRAINING)
     batch: int = option(16, help="images in a step", flag="-b", check=at_least(1, 10**6), section=TRAINING)
     optimizer: Spec = option(
-        Spec(name="adam", betas=[0.9, 0.99]), help="optimizer and its options", yaml_only=True, section=TRAINING
+        Spec(name="adam", betas=[0.9, 0.99]), help="optimizer, such as radam", group="optimizers", section=TRAINING
     )
     lr: float = option(2e-3, help="learning rate", check=positive(), section=TRAINING)
     warmup: int = option(2_000, help="images over which the rate grows from 0", check=at_least(0), section=TRAINING)
     lr_schedule: str = option(
         "cosine",
         help="how the rate falls afterwards",
-        choices=("constant", "cosine", "linear", "sqrt"),
+        choices=tuple(LR_SCHEDULES),
         section=TRAINING,
     )
     hold: int | None = option(
         None,
-        help="images before decay sqrt sets in",
+        help="images before the schedule sqrt sets in",
         yaml_only=True,
         check=at_least(1),
         section=TRAINING,
@@ -120,12 +127,6 @@ class TrainScoreOptions(NetworkOptions):
     }
 
     method: Spec = option(Spec(name="edm"), help="objective", group="train_score", section=TRAINING)
-    augment: float = option(
-        0.0,
-        help="probability of each change to an image, of which the network is told; 0.12 suits small sets",
-        check=between(0, 1),
-        section=DATA,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from cmtool.testing.data import check_dataset, check_features
 from cmtool.testing.metric import check_metric
 from cmtool.testing.objective import check_objective
 from cmtool.testing.operator import check_operator
-from cmtool.testing.solver import check_sampler, check_solver
+from cmtool.testing.solver import check_process, check_sampler, check_schedule, check_solver
 
 __all__ = [
     "check_backbone",
@@ -24,7 +24,9 @@ __all__ = [
     "check_metric",
     "check_objective",
     "check_operator",
+    "check_process",
     "check_sampler",
+    "check_schedule",
     "check_solver",
     "small_model",
     "wake",

@@ -46,6 +46,9 @@ def wake(net: nn.Module) -> nn.Module:
     return net
 
 
-def small_model(shape: tuple[int, ...], classes: int = 0, sigma_min: float = 0.0, hints: int = 0) -> Denoiser:
+def small_model(
+    shape: tuple[int, ...], classes: int = 0, sigma_min: float = 0.0, target_dim: int = 0, augment_dim: int = 0
+) -> Denoiser:
     """A denoiser that is quick to call and is not the identity: a student or a teacher for tests."""
-    return Denoiser(wake(mlp(shape, classes, width=16, depth=1, augment=hints)), Preconditioning(sigma_min=sigma_min))
+    net = mlp(shape, classes, width=16, depth=1, augment_dim=augment_dim, target_dim=target_dim)
+    return Denoiser(wake(net), Preconditioning(sigma_min=sigma_min))

@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from cmtool.core.denoiser import TARGET_DIM
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.testing.common import close, fix_seed, require, small_model
 
@@ -17,14 +18,15 @@ def check_objective(objective: Objective, shape: tuple[int, ...] = (3, 8, 8), cl
     Neither the loss nor ``update`` touches the model's weights, no gradient enters networks that the objective owns but
     does not name in ``trained()``, and an image's loss does not depend on the others of its batch.
     """
-    require(objective.kind in ("score", "consistency"), f"kind is 'score' or 'consistency', and not {objective.kind!r}")
-    model = small_model(shape, classes, objective.sigma_min, objective.hints)
-    model.preconditioning = objective.preconditioning or model.preconditioning
+    needs = objective.requirements
+    require(needs.kind in ("score", "consistency"), f"kind is 'score' or 'consistency', and not {needs.kind!r}")
+    model = small_model(shape, classes, needs.sigma_min, TARGET_DIM if needs.target_sigma else 0)
+    model.preconditioning = needs.preconditioning or model.preconditioning
     u = torch.tensor([0.03, 0.2, 0.4, 0.6, 0.8, 0.97], dtype=torch.float64)
     labels = torch.arange(6) % classes if classes else None
     x, z = torch.rand(6, *shape) * 2 - 1, torch.randn(6, *shape)
-    v = torch.randn(6, *shape) if objective.probes else None
-    batch = Batch(x, z, u, labels, v=v, others=x if objective.others else None, classes=labels)
+    v = torch.randn(6, *shape) if needs.probes else None
+    batch = Batch(x, z, u, labels, v=v, others=x if needs.others else None, classes=labels)
     before = copy.deepcopy(model.state_dict())
     objective.begin(model)
 

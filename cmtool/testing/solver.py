@@ -1,31 +1,34 @@
-"""What an ODE solver and a sampler have to be."""
+"""What an ODE solver, a sampler, a sigma schedule and a process have to be."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cmtool.core.denoiser import broadcast_like
+from cmtool.core.denoiser import Preconditioning, broadcast_like
 from cmtool.core.noise import Noise
-from cmtool.core.process import VE
+from cmtool.core.process import VE, Process
 from cmtool.core.sampling.loops import CountNFE, last
+from cmtool.core.sampling.samplers import SamplerFactory
 from cmtool.core.sigma_schedules import log_uniform
-from cmtool.core.solvers import Solver, integrate
+from cmtool.core.solvers.solver import Churn, Solver, integrate
 from cmtool.testing.common import close, require
 
-__all__ = ["check_sampler", "check_solver"]
+__all__ = ["check_process", "check_sampler", "check_schedule", "check_solver"]
 
 
 def check_solver(solver: Solver) -> None:
     """``solver(field, x, t, s)`` carries x from t to s; its error falls with the power ``.order`` of the step.
 
     The equation is the probability flow of Gaussian data, ``dx/dt = t x / (1 + t^2)``, whose solution is
-    ``x sqrt((1 + s^2) / (1 + t^2))``, walked from 80 to 1/5 in 96 and in 192 steps even in ln t.
+    ``x sqrt((1 + s^2) / (1 + t^2))``, solved from 80 to 1/5 in 96 and in 192 steps even in ln t.
     ``.nfe_per_step`` is how often a step calls the field; where it is None the solver chooses its own steps, and must
-    come within 1/1000 of the solution in one call.
+    come within 1/1000 of the solution in one call. ``.begin()`` gives the steps of one trajectory, and ``.churn`` is
+    a ``Churn``; what remembers nothing has both from ``OneStepMethod``.
     """
+    require(isinstance(solver.churn, Churn), "churn is the noise that is added on the way, NO_CHURN for none")
     calls = 0
 
     def field(x: Tensor, t: Tensor) -> Tensor:
@@ -57,22 +60,58 @@ def check_solver(solver: Solver) -> None:
     )
 
 
-def check_sampler(sampler: Any) -> None:
-    """``sampler.down(process, times) -> Walk`` turns noise into data; ``.usual`` is a number of steps that will do.
+def check_sampler(factory: SamplerFactory) -> None:
+    """``factory.build_sampler(process, times)`` is a sampler; ``.default_steps`` is a number of steps that will do.
 
-    The data are N(0, 1/4) in 64 dimensions, the steps twice the usual of VE from 10 to 1/100: mean and deviation
-    of what comes out are right, ``.nfe_per_step`` is what it costs, and an image depends on its own seed alone.
+    The data are N(0, 1/4) in 64 dimensions, the steps twice the default of VE from 10 to 1/100: mean and deviation
+    of what comes out are right, ``.nfe`` is what it costs, and an image depends on its own seed alone.
     """
     process = VE(0.01, 10.0)
-    walk = sampler.build_sampler(process, torch.linspace(1, 0, 2 * sampler.default_steps + 1, dtype=torch.float64))
+    sampler = factory.build_sampler(process, torch.linspace(1, 0, 2 * factory.default_steps + 1, dtype=torch.float64))
     model = CountNFE(lambda x, sigma, labels=None: broadcast_like(1 / (1 + 4 * sigma**2), x) * x)
 
     def ends(seeds: Sequence[int]) -> Tensor:
         noise = Noise(seeds)
-        return last(walk(model, walk.begin(noise, (64,)), noise, None))
+        return last(sampler(model, sampler.begin(noise, (64,)), noise, None))
 
     x = ends(range(64))
-    require(model.calls == walk.nfe_per_step, f"the walk asks the model {walk.nfe_per_step} times, not {model.calls}")
+    require(model.calls == sampler.nfe, f"the sampler asks the model {sampler.nfe} times, not {model.calls}")
     require(abs(float(x.mean())) < 0.04, f"the mean is 0, not {float(x.mean()):.2g}")
     require(abs(float(x.std()) - 0.5) < 0.05, f"the standard deviation is 1/2, not {float(x.std()):.2g}")
     require(close(ends([7, 3]), x[[7, 3]], 1e-5), "an image depends on its own seed alone")
+
+
+def check_schedule(factory: Callable[..., Tensor], **options: Any) -> None:
+    """``factory(n, process, preconditioning, sigma_min=..., sigma_max=..., **options)`` gives noise levels, descending.
+
+    They are float64 [n], between the two ends, both of which may be left out of a process that has steps of its own.
+    """
+    low, high = 0.02, 40.0
+    for n in (2, 9):
+        sigmas = factory(n, VE(low, high), Preconditioning(), sigma_min=low, sigma_max=high, **options)
+        require(sigmas.shape == (n,) and sigmas.dtype == torch.float64, "n noise levels are float64 [n]")
+        require((sigmas.diff() < 0).all(), "noise levels descend")
+        ends = sigmas[[0, -1]].tolist()
+        require(low * (1 - 1e-9) <= ends[1] and ends[0] <= high * (1 + 1e-9), "noise levels lie between the ends")
+
+
+def check_process(factory: Callable[..., Process], **options: Any) -> None:
+    """``factory(sigma_min, sigma_max, preconditioning, **options)`` gives a process: ``x_t = s (x_0 + sigma z)``.
+
+    ``time`` is the inverse of ``level``, which grows; ``drift`` is ``d ln s / dt`` and ``diffusion`` squared is
+    ``s^2 d sigma^2 / dt``; a ``transition`` keeps ``s`` and adds the noise that lacks.
+    """
+    process = factory(0.01, 50.0, Preconditioning(), **options)
+    sigma = torch.tensor([0.021, 0.3, 1.7, 19.0], dtype=torch.float64)
+    t = process.time(sigma)
+    h = 1e-5 * t
+    require(close(process.level(t), sigma, 1e-6), "level is the inverse of time")
+    require((process.level(t + h) > process.level(t - h)).all(), "the noise level grows with time")
+    growth = ((process.scale(t + h) / process.scale(t - h)).log() / (2 * h), process.drift(t))
+    require(close(*growth, 1e-3), "drift is d ln s / dt")
+    added = process.scale(t) ** 2 * (process.level(t + h) ** 2 - process.level(t - h) ** 2) / (2 * h)
+    require(close(added, process.diffusion(t) ** 2, 1e-3), "diffusion squared is s^2 d sigma^2 / dt")
+    a, b = process.transition(t[1:], t[:-1])
+    require(close(a * process.scale(t[:-1]), process.scale(t[1:]), 1e-6), "a transition keeps the scale")
+    variance = (a * process.deviation(t[:-1])) ** 2 + b**2
+    require(close(variance, process.deviation(t[1:]) ** 2, 1e-6), "a transition adds the noise that lacks")

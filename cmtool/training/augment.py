@@ -1,6 +1,6 @@
-"""Changed images that do not leak into the samples: the network is told how each one was changed.
+"""Augmentation that does not leak into the samples: the network takes augment labels, how each image was augmented.
 
-A model that is told nothing, as when sampling, makes images as they were.
+Without any, as when sampling, a model makes images as they were.
 Source: Karras et al. 2022, arXiv 2206.00364, appendix F.2; the idea is that of Jun et al. 2020.
 """
 
@@ -24,9 +24,9 @@ STREAM = (1 << 32) + 1  # the name of the draw
 class Augment:
     """Each change of ``strengths`` is made with probability ``p`` times its strength, as far as ``spread`` says.
 
-    ``augment(images [B, C, H, W], u [B, draws])`` gives images and hints [B, hints], 0 where nothing was changed; it is
-    a pure function of the uniform numbers ``u``. Changes are made in the order of ``CHANGES``; one of strength 0 takes
-    no number and gives no hint.
+    ``augment(images [B, C, H, W], u [B, draws])`` gives images and augment labels [B, dim], 0 where nothing was
+    changed; it is a pure function of the uniform numbers ``u``. Changes are made in the order of ``CHANGES``; one of
+    strength 0 takes no number and gives no label.
     """
 
     p: float = 0.12
@@ -45,36 +45,37 @@ class Augment:
         return sum(CHANGES[name].draws for name in self._chosen(CHANGES))
 
     @property
-    def hints(self) -> int:
-        return sum(CHANGES[name].hints for name in self._chosen(CHANGES))
+    def dim(self) -> int:
+        """How many augment labels an image gets, EDM's ``augment_dim``."""
+        return sum(CHANGES[name].labels for name in self._chosen(CHANGES))
 
-    def drawn(self, noise: Noise) -> Tensor:
+    def draw(self, noise: Noise) -> Tensor:
         """The uniform numbers of the images whose noise this is, [B, draws] float64."""
         rows = np.stack([noise.at(seed, STREAM).random(self.draws) for seed in noise.seeds])
         return torch.from_numpy(rows).clamp(2.0**-54, 1 - 2.0**-53)
 
     def __call__(self, images: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        draws, hints = Draws(u.double(), self.p, self.spread), []
+        draws, labels = Draws(u.double(), self.p, self.spread), []
         for name in self._chosen(PIXELS):
-            images, said = PIXELS[name].make(draws, self.strengths[name], images)
-            hints += said
+            images, new = PIXELS[name].make(draws, self.strengths[name], images)
+            labels += new
         inverse = torch.eye(3, dtype=torch.float64).expand(len(images), 3, 3)
         for name in self._chosen(PLANE):
-            more, said = PLANE[name].make(draws, self.strengths[name], *images.shape[2:])
-            inverse, hints = inverse @ more, hints + said
+            more, new = PLANE[name].make(draws, self.strengths[name], *images.shape[2:])
+            inverse, labels = inverse @ more, labels + new
         colour = torch.eye(4, dtype=torch.float64).expand(len(images), 4, 4)
         for name in self._chosen(COLOUR):
-            more, said = COLOUR[name].make(draws, self.strengths[name])
-            colour, hints = more @ colour, hints + said
-        return apply_colour(apply_affine(images, inverse), colour.to(images)), columns(hints, len(images))
+            more, new = COLOUR[name].make(draws, self.strengths[name])
+            colour, labels = more @ colour, labels + new
+        return apply_colour(apply_affine(images, inverse), colour.to(images)), columns(labels, len(images))
 
     def _chosen(self, changes: dict) -> list[str]:
         return [name for name in changes if self.strengths.get(name, 0) > 0]
 
 
-def columns(hints: list[Tensor], n: int) -> Tensor:
-    """[n, hints]; none where no change was chosen."""
-    return torch.stack([torch.zeros(n), *hints], 1).float()[:, 1:]
+def columns(labels: list[Tensor], n: int) -> Tensor:
+    """[n, dim]; none where no change was chosen."""
+    return torch.stack([torch.zeros(n), *labels], 1).float()[:, 1:]
 
 
 def apply_affine(images: Tensor, inverse: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Ways to change an image, each drawn at random and described by one or two numbers that are 0 when nothing is done.
 
-A change is a function ``(draws, strength, ...) -> (what is done, hints)``. Those of ``PIXELS`` move whole pixels and
-return images; those of ``PLANE`` return the inverse of a map of the plane, [B, 3, 3], counted in pixels from the
-centre; those of ``COLOUR`` a map of (red, green, blue, 1), [B, 4, 4].
+A change is a function ``(draws, strength, ...) -> (what is done, augment labels)``. Those of ``PIXELS`` move whole
+pixels and return images; those of ``PLANE`` return the inverse of a map of the plane, [B, 3, 3], counted in pixels from
+the centre; those of ``COLOUR`` a map of (red, green, blue, 1), [B, 4, 4].
 Source: Karras et al. 2022, arXiv 2206.00364, appendix F.2; Karras et al. 2020, arXiv 2006.06676, appendix B.
 """
 
@@ -17,7 +17,7 @@ from cmtool.training.affine import matrix, rotation, scaling, translation
 
 __all__ = ["COLOUR", "PIXELS", "PLANE", "Draws", "ImageChange", "Spread"]
 
-Hints = list[Tensor]
+AugmentLabels = list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Draws:
     def whole(self, n: int) -> Tensor:
         return (self.uniform() * n).floor().clamp(max=n - 1)
 
-    def kept(self, strength: float, *values: Tensor) -> Hints:
+    def kept(self, strength: float, *values: Tensor) -> AugmentLabels:
         """The values with probability p times ``strength``, else 0."""
         chosen = self.uniform() < strength * self.p
         return [torch.where(chosen, value, torch.zeros_like(value)) for value in values]
@@ -65,11 +65,11 @@ class Draws:
 
 @dataclass(frozen=True)
 class ImageChange:
-    """How many uniform numbers a change takes, how many hints it gives, and what it does."""
+    """How many uniform numbers a change takes, how many augment labels it gives, and what it does."""
 
     draws: int
-    hints: int
-    make: Callable[..., tuple[Tensor, Hints]]
+    labels: int
+    make: Callable[..., tuple[Tensor, AugmentLabels]]
 
 
 def where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -77,15 +77,15 @@ def where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(chosen[:, None, None, None], a, b)
 
 
-def flip(axis: int) -> Callable[..., tuple[Tensor, Hints]]:
-    def make(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, Hints]:
+def flip(axis: int) -> Callable[..., tuple[Tensor, AugmentLabels]]:
+    def make(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, AugmentLabels]:
         (w,) = draws.kept(strength, draws.whole(2))
         return where(w == 1, images.flip(axis), images), [w]
 
     return make
 
 
-def quarter_turns(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, Hints]:
+def quarter_turns(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, AugmentLabels]:
     (w,) = draws.kept(strength, draws.whole(4))
     across, down = (w == 1) | (w == 2), (w == 2) | (w == 3)
     images = where(across, images.flip(3), images)
@@ -93,7 +93,7 @@ def quarter_turns(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor
     return where((w == 1) | (w == 3), images.transpose(2, 3), images), [across, down]
 
 
-def move_pixels(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, Hints]:
+def move_pixels(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, AugmentLabels]:
     """By whole pixels to the right and up; mirrored at the edges."""
     h, w = images.shape[2:]
     across, along = w * draws.spread.translate_int_max, h * draws.spread.translate_int_max
@@ -106,19 +106,19 @@ def move_pixels(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, 
     return moved, [right / across, up / along]
 
 
-def scale(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
+def scale(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, AugmentLabels]:
     """By ``2^N(0, scale_std^2)``."""
     (by,) = draws.kept(strength, draws.normal())
     factor = (-draws.spread.scale_std * by).exp2()
     return scaling(factor, factor), [by]
 
 
-def rotate(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
+def rotate(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, AugmentLabels]:
     (angle,) = draws.kept(strength, math.pi * draws.spread.rotate_frac_max * draws.signed())
     return rotation(angle), [angle.cos() - 1, angle.sin()]
 
 
-def stretch(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
+def stretch(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, AugmentLabels]:
     """By ``2^N(0, aniso_std^2)`` along one axis and its inverse along the other; some of the axes are turned."""
     by, angle = draws.normal(), math.pi * draws.signed()
     (by,) = draws.kept(strength, by)
@@ -129,20 +129,20 @@ def stretch(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hint
     return rotation(-angle) @ scaling(1 / factor, factor) @ rotation(angle), [by * angle.cos(), by * angle.sin()]
 
 
-def move(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Hints]:
+def move(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, AugmentLabels]:
     """By ``N(0, (translate_frac_std side)^2)``."""
     right, down = draws.kept(strength, draws.normal(), draws.normal())
     std = draws.spread.translate_frac_std
     return translation(-right * w * std, -down * h * std), [right, down]
 
 
-def brightness(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
+def brightness(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
     (by,) = draws.kept(strength, draws.normal())
     b = draws.spread.brightness_std * by
     return matrix((1, 0, 0, b), (0, 1, 0, b), (0, 0, 1, b), (0, 0, 0, 1)), [by]
 
 
-def contrast(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
+def contrast(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
     (by,) = draws.kept(strength, draws.normal())
     c = (draws.spread.contrast_std * by).exp2()
     return matrix((c, 0, 0, 0), (0, c, 0, 0), (0, 0, c, 0), (0, 0, 0, 1)), [by]
@@ -155,13 +155,13 @@ def along_grey(grey: Tensor, rest: Tensor | float) -> Tensor:
     return matrix((on, off, off, 0), (off, on, off, 0), (off, off, on, 0), (0, 0, 0, 1))
 
 
-def negative(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
+def negative(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
     """Light becomes dark while the hue stays."""
     (by,) = draws.kept(strength, draws.whole(2))
     return along_grey(1 - 2 * by, 1.0), [by]
 
 
-def hue(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
+def hue(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
     """A rotation about the greys."""
     (angle,) = draws.kept(strength, math.pi * draws.spread.hue_max * draws.signed())
     c, s = angle.cos(), angle.sin() / math.sqrt(3)
@@ -170,7 +170,7 @@ def hue(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
     return turned, [angle.cos() - 1, angle.sin()]
 
 
-def saturation(draws: Draws, strength: float) -> tuple[Tensor, Hints]:
+def saturation(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
     (by,) = draws.kept(strength, draws.normal())
     return along_grey(torch.ones_like(by), (draws.spread.saturation_std * by).exp2()), [by]
 

@@ -1,8 +1,9 @@
-"""The n-th image of a run, with its noise and level: a function of (run seed, n) alone."""
+"""The n-th image of a run, with its noise and noise level: a function of (run seed, n) alone."""
 
 import atexit
 import threading
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from queue import Queue
 from typing import Any
 
@@ -14,10 +15,10 @@ from cmtool.core.noise import AUGMENT, LABEL, LEVEL, START, Noise
 from cmtool.core.pixels import to_model
 from cmtool.datasets import as_dataset
 from cmtool.errors import UsageError
-from cmtool.objectives.objective import Batch
+from cmtool.objectives.objective import Batch, Requirements
 from cmtool.training.augment import Augment
 
-__all__ = ["Batches", "Cache", "ahead"]
+__all__ = ["BatchConfig", "Batches", "Cache", "ahead"]
 
 CACHE_BYTES = 512 << 20
 ORDER = 1 << 32  # the name of the draw that shuffles an epoch
@@ -37,21 +38,21 @@ class Cache:
         self.images = first.new_empty(kept, *first.shape[1:])
         self.labels = torch.zeros(kept, dtype=torch.long)
         self.known = np.zeros(kept, dtype=bool)
-        self.recent, self.told, self.places = first, label, {0: 0}
+        self.recent, self.recent_labels, self.places = first, label, {0: 0}
         if kept:
             self._keep([0], first, label)
 
     def read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Images [B, ...] and labels [B], or None where the data have none."""
         if not len(self.images):
-            return self._recalled(list(indices))
+            return self._recall(list(indices))
         rows = np.asarray(indices)
         missing = np.unique(rows[~self.known[rows]]).tolist()
         if missing:
             self._keep(missing, *self._fetch(missing))
         return self.images[rows], self.labels[rows] if self.labelled else None
 
-    def _recalled(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
+    def _recall(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
         wanted = dict.fromkeys(indices)
         missing = [i for i in wanted if i not in self.places]
         if missing:
@@ -59,10 +60,11 @@ class Cache:
             rows = [self.places[i] for i in held]
             images, labels = self._fetch(missing)
             self.recent = torch.cat([self.recent[rows], images])
-            self.told = None if labels is None or self.told is None else torch.cat([self.told[rows], labels])
+            ours = self.recent_labels
+            self.recent_labels = None if labels is None or ours is None else torch.cat([ours[rows], labels])
             self.places = {i: row for row, i in enumerate([*held, *missing])}
         rows = [self.places[i] for i in indices]
-        return self.recent[rows], None if self.told is None else self.told[rows]
+        return self.recent[rows], None if self.recent_labels is None else self.recent_labels[rows]
 
     def _keep(self, rows: list[int], images: Tensor, labels: Tensor | None) -> None:
         self.images[rows], self.known[rows] = images, True
@@ -74,89 +76,101 @@ class Cache:
         return torch.as_tensor(images), torch.as_tensor(labels) if self.labelled else None
 
 
-class Batches:
-    """``at(n)`` is the batch of images n .. n + size - 1 of the run: each epoch a new permutation, with its own noise.
+@dataclass(frozen=True)
+class BatchConfig:
+    """``size`` images a batch; ``label_dropout`` is the probability that one comes with label -1, "no class"."""
 
-    The same images whatever the batch size, so a run can be cut anywhere and taken up again. ``drop`` is the
-    probability that an image comes with label -1, "no class". UsageError for mirrored or augmented points, and for
-    labels to be dropped where there are none. ``others`` are seen by all pieces of a batch; ``sharing`` images in a row
-    are one picture with one noise. Both come from the objective.
-    """
+    size: int
+    seed: int = 0
+    flip: bool = False
+    conditional: bool = True
+    label_dropout: float = 0.0
+    augment: Augment | None = None
 
-    def __init__(
-        self,
-        dataset: Any,
-        size: int,
-        seed: int = 0,
-        flip: bool = False,
-        conditional: bool = True,
-        augment: Augment | None = None,
-        probes: bool = False,
-        drop: float = 0.0,
-        others: int = 0,
-        sharing: int = 1,
-    ):
-        if (flip or augment) and len(dataset.shape) != 3:
+    def check(self, dataset: Any, requirements: Requirements) -> None:
+        """UsageError for mirrored or augmented points, and for labels to be dropped where there are none.
+
+        Images that are compared with others of the run (``Requirements.others``) are not augmented: each would have to
+        be compared with all others as it was augmented itself.
+        """
+        if (self.flip or self.augment) and len(dataset.shape) != 3:
             raise UsageError(
-                f"only images can be {'mirrored' if flip else 'augmented'}, and the data are points",
-                f"leave out --{'flip' if flip else 'augment'}",
+                f"only images can be {'mirrored' if self.flip else 'augmented'}, and the data are points",
+                f"leave out --{'flip' if self.flip else 'augment'}",
             )
-        if drop and not (conditional and dataset.classes):
+        if self.augment and requirements.others:
+            raise UsageError(
+                "this method compares each image with others of the run, which are augmented in other ways",
+                "leave out --augment, or use --method ect",
+            )
+        if self.label_dropout and not (self.conditional and dataset.classes):
             raise UsageError(
                 "there are no labels to drop: the network is trained without classes",
                 "leave out --label-dropout, or take data with classes",
             )
-        self.cache, self.size, self.seed, self.flip = Cache(dataset), size, seed, flip
-        self.length, self.conditional = len(dataset), conditional
-        self.augment, self.probes, self.drop = augment, probes, drop
-        self.others, self.sharing = others, sharing
+
+
+class Batches:
+    """``at(n)`` is the batch of images n .. n + size - 1 of the run: each epoch a new permutation, with its own noise.
+
+    The same images whatever the batch size, so a run can be cut anywhere and taken up again. All pieces of a batch see
+    the same ``others``, and ``points_per_trajectory`` images in a row are one image with one noise: both are among the
+    requirements of the objective. UsageError as in ``BatchConfig.check``.
+    """
+
+    def __init__(self, dataset: Any, config: BatchConfig, requirements: Requirements | None = None):
+        self.config, self.requirements = config, requirements or Requirements()
+        config.check(dataset, self.requirements)
+        self.cache, self.length = Cache(dataset), len(dataset)
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def at(self, n: int) -> Batch:
-        numbers = range(n, n + self.size)
-        origins = [number // self.sharing for number in numbers]
+        numbers = range(n, n + self.config.size)
+        origins = [number // self.requirements.points_per_trajectory for number in numbers]
         noise = self._noise(origins)
-        x, labels, hints = self._images(origins)
-        v = noise.normal(x.shape[1:], PROBE) if self.probes else None
+        x, labels, augment_labels = self._images(origins)
+        v = noise.normal(x.shape[1:], PROBE) if self.requirements.probes else None
         u, z = self._noise(numbers).uniform(LEVEL), noise.normal(x.shape[1:], START)
-        return Batch(x, z, u, self._told(labels, noise), hints, v, *self._others(n))
+        return Batch(x, z, u, self._drop(labels, noise), augment_labels, v, *self._others(n))
 
     def _noise(self, numbers: Sequence[int]) -> Noise:
-        return Noise(numbers, domain=self.seed + 1)  # sampling has domain 0
+        return Noise(numbers, domain=self.config.seed + 1)  # sampling has domain 0
 
     def _images(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The images with these numbers, in model units, mirrored or augmented; their labels, and the hints."""
+        """The images with these numbers, in model units, mirrored or augmented; their labels, and augment labels."""
         images, labels = self.cache.read([self._index(number) for number in numbers])
-        x, hints, noise = to_model(images), None, self._noise(numbers)
-        if self.flip:
+        x, augment_labels, noise = to_model(images), None, self._noise(numbers)
+        if self.config.flip:
             mirrored = noise.uniform(AUGMENT).view(-1, 1, 1, 1) < 0.5
             x = torch.where(mirrored, x.flip(-1), x)
-        if self.augment:
-            x, hints = self.augment(x, self.augment.drawn(noise))
-        return x, labels if self.conditional else None, hints
+        if self.config.augment:
+            x, augment_labels = self.config.augment(x, self.config.augment.draw(noise))
+        return x, labels if self.config.conditional else None, augment_labels
 
-    def _told(self, labels: Tensor | None, noise: Noise) -> Tensor | None:
-        return torch.where(noise.uniform(LABEL) < self.drop, -1, labels) if self.drop and labels is not None else labels
+    def _drop(self, labels: Tensor | None, noise: Noise) -> Tensor | None:
+        """The labels, some of them dropped."""
+        p = self.config.label_dropout
+        return torch.where(noise.uniform(LABEL) < p, -1, labels) if p and labels is not None else labels
 
     def _others(self, n: int) -> tuple[Tensor | None, Tensor | None]:
         """The images of the run from the n-th on, at least a batch of them and at most the whole data set."""
-        if not self.others:
+        if not self.requirements.others:
             return None, None
-        x, labels, _ = self._images(range(n, n + max(min(self.others, self.length), self.size)))
+        x, labels, _ = self._images(range(n, n + max(min(self.requirements.others, self.length), self.config.size)))
         return x, labels
 
     def _index(self, n: int) -> int:
         epoch, place = divmod(n, self.length)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = Noise([], domain=self.seed + 1).at(epoch, ORDER).permutation(self.length)
+            self._order = Noise([], domain=self.config.seed + 1).at(epoch, ORDER).permutation(self.length)
         return int(self._order[place])
 
     def since(self, n: int) -> Iterator[Batch]:
         """Batch after batch from image n on, without end."""
         while True:
             yield self.at(n)
-            n += self.size
+            n += self.config.size
 
 
 def ahead(items: Iterator[Batch], depth: int = 2) -> Generator[Batch, None, None]:

@@ -3,19 +3,17 @@
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.denoiser import Denoise
 from cmtool.core.deterministic import worker_pool
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.training.ema import EMA
 
-__all__ = ["Report", "State", "pack", "train", "unpack"]
+__all__ = ["LoopConfig", "Report", "State", "pack", "train", "unpack"]
 
 
 @dataclass
@@ -27,7 +25,7 @@ class State:
 
     model: nn.Module
     objective: Objective
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     average: EMA
     images: int = 0
     skipped: int = field(default=0)
@@ -45,40 +43,53 @@ class Report:
     finite: bool
 
 
+@dataclass(frozen=True)
+class LoopConfig:
+    """How steps are computed.
+
+    ``seed``      of what the network itself draws, as for dropout
+    ``clip``      largest norm of a gradient, 0 for none
+    ``micro``     images at a time, None for the whole batch
+    ``threads``   pieces at a time, on the processor
+    ``autocast``  makes the context of a loss, for its precision
+    """
+
+    seed: int = 0
+    clip: float = 0.0
+    micro: int | None = None
+    threads: int = 1
+    autocast: Callable[[], AbstractContextManager] = nullcontext
+
+
 def train(
     state: State,
     batches: Iterator[Batch],
     total: int,
     rate: Callable[[int], float],
-    seed: int = 0,
-    clip: float = 0.0,
-    micro: int | None = None,
-    threads: int = 1,
-    autocast: Callable[[], AbstractContextManager] = nullcontext,
+    config: LoopConfig | None = None,
 ) -> Generator[Report, None, None]:
-    """Step until ``total`` images have been seen.
+    """Step until ``total`` images have been seen, at the learning rate ``rate(images)``.
 
-    The loss of a step is the mean over its batch. Its gradient is gathered from pieces of ``micro`` images, ``threads``
-    of them at a time on the processor, and added in order: the number of threads changes no bit of the result. A step
-    whose gradient is not finite is left out and counted, never patched.
+    The loss of a step is the mean over its batch. Its gradient is gathered from pieces of a batch, some of them at a
+    time on the processor, and added in order: the number of threads changes no bit of the result. A step whose gradient
+    is not finite is left out and counted, never patched.
     """
-    piece_gradient = MicrobatchGradient(state, seed, autocast)
-    kept = projected_layers(state, piece_gradient.parameters)
+    config = config or LoopConfig()
+    piece_gradient = MicrobatchGradient(state, config)
+    projected = projected_layers(state, piece_gradient.parameters)
     state.model.train()
-    if state.images < total and not piece_gradient.on_accelerator and threads > 1:
+    if state.images < total and not piece_gradient.on_accelerator and config.threads > 1:
         first = next(batches)
         batches = chain([first], batches)
         piece_gradient.uses_rng = uses_rng(state, first.split(1)[0], state.images / total)
-    with worker_pool(1 if piece_gradient.on_accelerator or piece_gradient.uses_rng else threads) as work:
+    with worker_pool(1 if piece_gradient.on_accelerator or piece_gradient.uses_rng else config.threads) as work:
         while state.images < total:
             batch, progress = next(batches), state.images / total
             state.model.train()
-            for layer in kept:
+            for layer in projected:
                 layer.project()
-            loss, gradients = sum_gradients(piece_gradient, work, batch, micro or len(batch), progress)
-            yield step(
-                state, piece_gradient.parameters, loss, gradients, len(batch), rate(state.images), clip, progress
-            )
+            gradient = sum_gradients(piece_gradient, work, batch, config.micro or len(batch), progress)
+            yield step(state, gradient, rate(state.images), config.clip, progress)
 
 
 class MicrobatchGradient:
@@ -88,8 +99,8 @@ class MicrobatchGradient:
     that one. ``on_accelerator``: the device itself spreads the work.
     """
 
-    def __init__(self, state: State, seed: int, autocast: Callable[[], AbstractContextManager]):
-        self.state, self.seed, self.autocast = state, seed, autocast
+    def __init__(self, state: State, config: LoopConfig):
+        self.state, self.config = state, config
         self.parameters = [p for p in state.model.parameters() if p.requires_grad] + state.objective.trained()
         self.device = self.parameters[0].device
         self.on_accelerator, self.uses_rng = self.device.type != "cpu", True
@@ -97,84 +108,84 @@ class MicrobatchGradient:
     def __call__(self, piece: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The share in the mean over ``size`` images, of images of which the first is the n-th of the run."""
         if self.uses_rng:
-            torch.manual_seed((self.seed * 0x9E3779B1 + n) % 2**64)  # dropout, too, is a function of (run seed, n)
-        with self.autocast():
+            # dropout, too, is a function of (run seed, n)
+            torch.manual_seed((self.config.seed * 0x9E3779B1 + n) % 2**64)
+        with self.config.autocast():
             piece = piece.to(self.device)
-            share = (
-                self.state.objective.loss(with_augment_labels(self.state.model, piece), piece, progress).sum() / size
-            )
+            share = self.state.objective.loss(piece.condition(self.state.model), piece, progress).sum() / size
         return share.detach(), torch.autograd.grad(share, self.parameters, materialize_grads=True)
+
+
+@dataclass(frozen=True)
+class BatchGradient:
+    """The mean loss of a batch of ``size`` images, and its gradient in each of ``parameters``."""
+
+    parameters: list[nn.Parameter]
+    loss: Tensor
+    gradients: tuple[Tensor, ...]
+    size: int
 
 
 def sum_gradients(
     piece_gradient: MicrobatchGradient, work: Callable[..., Iterator[Any]], batch: Batch, micro: int, progress: float
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> BatchGradient:
     """Loss and gradient of a batch, of its pieces in their order."""
     size, seen = len(batch), piece_gradient.state.images
     shares = work(piece_gradient, batch.split(micro), range(seen, seen + size, micro), repeat(size), repeat(progress))
     loss, gradients = next(shares)
     for more, others in shares:
         loss, gradients = loss + more, tuple(a + b for a, b in zip(gradients, others, strict=True))
-    return loss, gradients
+    return BatchGradient(piece_gradient.parameters, loss, gradients, size)
 
 
-def step(
-    state: State,
-    parameters: list[nn.Parameter],
-    loss: Tensor,
-    gradients: tuple[Tensor, ...],
-    size: int,
-    rate: float,
-    clip: float,
-    progress: float,
-) -> Report:
+def step(state: State, batch: BatchGradient, rate: float, clip: float, progress: float) -> Report:
     """Change the weights, what the objective keeps and the averages, unless the gradient is not finite."""
-    for parameter, piece_gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = match_layout(piece_gradient, parameter)
-    norm = nn.utils.get_total_norm(gradients)
+    for parameter, gradient in zip(batch.parameters, batch.gradients, strict=True):
+        parameter.grad = match_layout(gradient, parameter)
+    norm = nn.utils.get_total_norm(batch.gradients)
     if clip:
-        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        nn.utils.clip_grads_with_norm_(batch.parameters, clip, norm)
     finite = bool(torch.isfinite(norm))
-    state.images += size
+    state.images += batch.size
     if finite:
-        for group in state.optimiser.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = rate
-        state.optimiser.step()
+        state.optimizer.step()
         state.objective.update(state.model, progress)
         for average in (state.average, *state.others.values()):
-            average.update(state.model, size, state.images)
+            average.update(state.model, batch.size, state.images)
     else:
         state.skipped += 1
-    return Report(state.images, loss, norm, rate, finite)
+    return Report(state.images, batch.loss, norm, rate, finite)
 
 
-def projected_layers(state: State, parameters: list[nn.Parameter]) -> list[Any]:
-    """Trained layers that keep their weights on a sphere; ``project()`` puts them back there before each step."""
-    own = {id(p) for p in parameters}
-    layers = [*state.model.modules(), *state.objective.modules()]
-    return [m for m in layers if hasattr(m, "project") and any(id(p) in own for p in m.parameters(recurse=False))]
+@runtime_checkable
+class Projected(Protocol):
+    """A layer that keeps its weights on a sphere: ``project()`` puts them back there, before each step."""
+
+    def project(self) -> None: ...
 
 
-def match_layout(piece_gradient: Tensor, parameter: Tensor) -> Tensor:
-    """The gradient in the memory layout of its parameter, which fused optimisers take for granted."""
-    return (
-        piece_gradient
-        if piece_gradient.stride() == parameter.stride()
-        else torch.empty_like(parameter).copy_(piece_gradient)
-    )
+def projected_layers(state: State, parameters: list[nn.Parameter]) -> list[Projected]:
+    """The layers of the model and of the objective whose trained weights are to be projected."""
+    own, found = {id(p) for p in parameters}, []
+    for layer in (*state.model.modules(), *state.objective.modules()):
+        if isinstance(layer, Projected) and any(id(p) in own for p in layer.parameters(recurse=False)):
+            found.append(layer)
+    return found
+
+
+def match_layout(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in the memory layout of its parameter, which fused optimizers take for granted."""
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 def uses_rng(state: State, piece: Batch, progress: float) -> bool:
     """Whether the loss draws random numbers of its own, as dropout does in whatever way it is written."""
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
-        state.objective.loss(with_augment_labels(state.model, piece), piece, progress)
+        state.objective.loss(piece.condition(state.model), piece, progress)
         return not torch.equal(before, torch.get_rng_state())
-
-
-def with_augment_labels(model: nn.Module, batch: Batch) -> Denoise:
-    """The model that is told how the images of this batch were changed; objectives see one like any other."""
-    return model if batch.hints is None else partial(model, hints=batch.hints)
 
 
 OTHERS = "averages/"
@@ -187,7 +198,7 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for name, average in state.others.items():
         tensors |= {f"{OTHERS}{name}/{k}": v for k, v in average.model.state_dict().items()}
     tensors |= {f"objective.{k}": v for k, v in _own(state).items()}
-    for i, moments in state.optimiser.state_dict()["state"].items():
+    for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     return {k: v.detach().cpu() for k, v in tensors.items()}, {"images": state.images, "skipped": state.skipped}
 
@@ -204,13 +215,13 @@ def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) ->
         i, _, key = name.partition(".")
         moments.setdefault(int(i), {})[key] = value
     _check(state, moments)
-    state.optimiser.load_state_dict(state.optimiser.state_dict() | {"state": moments})
+    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
     state.images, state.skipped = (_count(scalars[key]) for key in ("images", "skipped"))
 
 
 def _check(state: State, moments: dict[int, dict[str, Tensor]]) -> None:
-    """The optimiser takes moments of any shape, and fails in the next step; ValueError before that."""
-    shapes = [parameter.shape for group in state.optimiser.param_groups for parameter in group["params"]]
+    """The optimizer takes moments of any shape, and fails in the next step; ValueError before that."""
+    shapes = [parameter.shape for group in state.optimizer.param_groups for parameter in group["params"]]
     for i, given in moments.items():
         if not 0 <= i < len(shapes) or any(value.ndim and value.shape != shapes[i] for value in given.values()):
             raise ValueError(f"moments of parameter {i} have another shape")

@@ -105,7 +105,7 @@ class Again:
 @torch.no_grad()
 @pytest.mark.parametrize("widths", [(32, 64), (48, 128), (16, 192)])
 def test_the_whole_network_a_second_time(widths):
-    net = woken(widths=widths, augment=9)
+    net = woken(widths=widths, augment_dim=9)
     hints = torch.randn(2, 9, generator=torch.Generator().manual_seed(1))
     again = Again(net)
     expected = again(X, C, hints)
@@ -146,9 +146,9 @@ def test_the_variance_is_the_last_channel():
 
 @torch.no_grad()
 def test_a_new_network_is_deaf_to_hints_and_returns_nothing():
-    net = image_v1((3, 8, 8), 0, augment=4, **TINY)
+    net = image_v1((3, 8, 8), 0, augment_dim=4, **TINY)
     assert not net(X, C).any()
-    woke = woken(augment=4)
+    woke = woken(augment_dim=4)
     plain, zeros, ones = (woke(X, C, None, hints) for hints in (None, torch.zeros(2, 4), torch.ones(2, 4)))
     assert torch.equal(plain, zeros)
     assert (plain - ones).abs().max() > 1e-4

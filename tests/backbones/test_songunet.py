@@ -31,7 +31,7 @@ def test_a_new_network_is_the_zero_function(factory, options):
 
 @pytest.mark.parametrize(("factory", "options"), BOTH)
 def test_hints_of_zero_are_none_and_others_matter(factory, options):
-    net = wake(factory((1, 8, 8), 0, augment=5, **options)).eval()
+    net = wake(factory((1, 8, 8), 0, augment_dim=5, **options)).eval()
     x, c_noise = torch.randn(2, 1, 8, 8), torch.randn(2)
     with torch.no_grad():
         plain, zeros, ones = (net(x, c_noise, None, hints) for hints in (None, torch.zeros(2, 5), torch.ones(2, 5)))

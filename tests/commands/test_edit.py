@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import listing, pixels, random_model
 
 import cmtool
-from cmtool.core.editing.operators import blur_image
+from cmtool.core.editing.deblur import blur_image
 from cmtool.core.pixels import to_model, to_pixels
 from cmtool.evaluation import psnr_ssim
 
@@ -261,7 +261,7 @@ def test_truth_is_measured_and_shown(edited, photo, tmp_path, picture):
     assert pixels(report).shape[1] > 4 * 112
 
 
-@pytest.mark.parametrize("how", [[], ["--solver", "heun", "--steps", "6"], ["--solver", "sde-ancestral"]])
+@pytest.mark.parametrize("how", [[], ["--solver", "heun", "--steps", "6"], ["--sampler", "sde-ancestral"]])
 def test_a_score_model_edits_by_the_score_sde_way(edited, trained, picture, how):
     digit = np.kron(RNG.integers(0, 256, (4, 4), np.uint8), np.ones((2, 2), np.uint8))
     steps = how if "--steps" in how else [*how, "--steps", "5"]

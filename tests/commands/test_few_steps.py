@@ -8,7 +8,7 @@ from tiny import NETWORK, SHORT
 from cmtool.errors import UsageError
 from cmtool.files.header import Header, read_header
 from cmtool.pipelines.sampler_setup import set_up_sampler
-from cmtool.settings.sampling import WalkOptions
+from cmtool.settings.sampling import GenerationOptions
 
 STAGED = [*SHORT, "--set", "method.first=4", "--micro-batch", "8"]
 
@@ -20,15 +20,15 @@ def header(**fields) -> Header:
 
 def test_a_model_that_was_distilled_to_a_walk_takes_it():
     few = header(sigmas=[80.0, 2.5])
-    for options in (None, WalkOptions(steps=2)):
+    for options in (None, GenerationOptions(steps=2)):
         made = set_up_sampler(few, options)
         assert made.sigmas.tolist() == [80.0, 2.5, 0.0]
         assert (made.sampler.solver.order, made.nfe) == (1, 2)
     with pytest.raises(UsageError, match="takes the 2 steps that it was distilled to, not 3"):
-        set_up_sampler(few, WalkOptions(steps=3))
-    tried = set_up_sampler(few, WalkOptions(solver={"name": "heun"}))
+        set_up_sampler(few, GenerationOptions(steps=3))
+    tried = set_up_sampler(few, GenerationOptions(solver={"name": "heun"}))
     assert (tried.sampler.solver.order, len(tried.sigmas)) == (2, 19)
-    assert set_up_sampler(few, WalkOptions(sigmas=[80.0, 3.0, 0.5])).sigmas.tolist() == [80.0, 3.0, 0.5, 0.0]
+    assert set_up_sampler(few, GenerationOptions(sigmas=[80.0, 3.0, 0.5])).sigmas.tolist() == [80.0, 3.0, 0.5, 0.0]
 
 
 def test_progressive_distillation_goes_on_to_the_bit(cm, stopped, trained, tmp_path):
@@ -65,9 +65,9 @@ def test_truncated_training_goes_on_from_a_consistency_model(cm, well, trained, 
     found = read_header(tmp_path / "tcm" / "model.safetensors")
     assert (found.kind, found.sigma_min, found.sigmas) == ("consistency", 1.0, [1.0])
     assert set_up_sampler(found).sigmas.tolist() == [80.0, 1.0]  # it takes the second step that its file recommends
-    assert set_up_sampler(found, WalkOptions(steps=2)).sigmas.tolist() == [80.0, 1.0]
+    assert set_up_sampler(found, GenerationOptions(steps=2)).sigmas.tolist() == [80.0, 1.0]
     with pytest.raises(UsageError, match=r"the model knows noise levels from 1 to 80, not 80, 0\.5"):
-        set_up_sampler(found, WalkOptions(sigmas=[80.0, 0.5]))
+        set_up_sampler(found, GenerationOptions(sigmas=[80.0, 0.5]))
 
 
 @pytest.mark.parametrize("method", ["stable", "cmt"])

@@ -9,9 +9,8 @@ import torch
 from tiny import NETWORK, SHORT, TINY, random_model
 
 from cmtool.commands.training.build import build_training
-from cmtool.core.denoiser import broadcast_like
+from cmtool.core.denoiser import broadcast_like, ode_field
 from cmtool.core.guidance import Guided, Unlabelled
-from cmtool.core.sampling.loops import ode_field
 from cmtool.core.solvers import euler
 from cmtool.files.checkpoint import load as load_model
 from cmtool.files.header import read_header

@@ -40,8 +40,8 @@ def sick(monkeypatch):
     def install(value, when=lambda x, sigma: torch.ones(len(x), dtype=torch.bool)):
         real = Denoiser.forward
 
-        def forward(self, x, sigma, labels=None, hints=None):
-            out, sick = real(self, x, sigma, labels, hints), when(x, sigma.expand(len(x)))
+        def forward(self, x, sigma, labels=None, target_sigma=None, augment_labels=None):
+            out, sick = real(self, x, sigma, labels, target_sigma, augment_labels), when(x, sigma.expand(len(x)))
             return torch.where(sick.reshape(-1, *[1] * (x.ndim - 1)), value, out)
 
         monkeypatch.setattr(Denoiser, "forward", forward)
@@ -80,7 +80,7 @@ def test_images_that_are_not_finite_are_an_error(cm, sick, tmp_path, value):
     for words in (
         ["sample", "-m", jumps, "-n", "2", "-o", tmp_path / "s"],
         ["sample", "-m", walks, "-n", "2", "-o", tmp_path / "s.npz"],
-        ["sample", "-m", walks, "-n", "2", "--solver", "predictor-corrector", "-o", tmp_path / "s.zip"],
+        ["sample", "-m", walks, "-n", "2", "--sampler", "predictor-corrector", "-o", tmp_path / "s.zip"],
         ["interp", "1", "2", "-m", jumps, "-o", tmp_path / "i.png"],
         ["interp", "1", tmp_path / "x.png", "-m", jumps, "-o", tmp_path / "i.png"],
         ["edit", "denoise", tmp_path / "x.png", "-m", jumps, "-o", tmp_path / "e.png"],

@@ -15,7 +15,7 @@ def test_a_teacher_of_another_process_is_augmented_and_distilled(well, tmp_path)
     well("train-score", *DIGITS, *process, "--run-dir", teacher)
     well("distill", "-t", teacher, "-d", "digits", *TINY[len(NETWORK) :], "--run-dir", student)
     theirs, ours = (read_header(run / "model.safetensors") for run in (teacher, student))
-    assert (theirs.preconditioning["form"], theirs.backbone["augment"]) == ("noise-subvp", 9)
+    assert (theirs.preconditioning["form"], theirs.backbone["augment_dim"]) == ("noise-subvp", 9)
     assert ours.preconditioning == {**theirs.preconditioning, "sigma_min": 0.002}
     assert ours.backbone == theirs.backbone
 

@@ -6,12 +6,10 @@ from clouds import Cloud
 from oracles import AnisotropicGaussian, Gaussian
 
 from cmtool.core.editing.constrained import edit, settle
+from cmtool.core.editing.deblur import blur_image, cosines, deblur
 from cmtool.core.editing.operators import (
     Operator,
-    blur_image,
     colorize,
-    cosines,
-    deblur,
     denoise,
     estimate_sigma,
     inpaint,
@@ -20,9 +18,10 @@ from cmtool.core.editing.operators import (
 )
 from cmtool.core.noise import Noise
 from cmtool.core.process import EDM, VE, VP
+from cmtool.core.sampling.langevin import AnnealedLangevinSampler
 from cmtool.core.sampling.loops import last
-from cmtool.core.sampling.predictor_corrector import ALD
-from cmtool.core.sampling.samplers import AnnealedLangevinSampler, MultistepSampler, ODESampler, ReverseSDESampler
+from cmtool.core.sampling.predictor_corrector import ALD, ReverseSDESampler
+from cmtool.core.sampling.samplers import MultistepSampler, ODESampler
 from cmtool.core.sampling.sde import ReverseDiffusion
 from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.core.solvers.runge_kutta import euler, heun
@@ -104,7 +103,7 @@ def test_denoising_in_one_evaluation_is_the_mean_of_all_clean_images():
 
 
 def test_annealed_langevin_is_refused():
-    with pytest.raises(UsageError, match="cannot be told what is known"):
+    with pytest.raises(UsageError, match="cannot keep what is known"):
         list(edit(AnnealedLangevinSampler(LEVELS, 0.2, 2), colorize(images(1)), Gaussian(), Noise([1, 2])))
 
 

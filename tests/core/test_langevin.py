@@ -7,8 +7,9 @@ from oracles import Gaussian, Mixture
 
 from cmtool.core.discrete_processes import DDPM
 from cmtool.core.process import EDM, VE, VP, SubVP
+from cmtool.core.sampling.langevin import annealed_langevin, langevin_step
 from cmtool.core.sampling.loops import last
-from cmtool.core.sampling.predictor_corrector import ALD, Langevin, annealed_langevin, langevin_step
+from cmtool.core.sampling.predictor_corrector import ALD, Langevin
 from cmtool.core.sampling.sde import ReverseSDE, score_function
 
 WEIGHTS = (0.2, 0.8)
@@ -76,11 +77,11 @@ def test_a_corrector_comes_to_rest_near_the_marginal(process):
 
 
 def test_steps_are_repeated_with_noise_of_their_own():
-    x, motion = torch.ones(2, 1).double(), ReverseSDE(EDM(), score_function(Gaussian(), EDM()), Cloud(2))
-    three, _ = ALD(0.2, steps=3)(motion, x, at(1.0), at(0.9))
-    motion = ReverseSDE(EDM(), score_function(Gaussian(), EDM()), Cloud(2))
+    x, sde = torch.ones(2, 1).double(), ReverseSDE(EDM(), score_function(Gaussian(), EDM()), Cloud(2))
+    three, _ = ALD(0.2, steps=3)(sde, x, at(1.0), at(0.9))
+    sde = ReverseSDE(EDM(), score_function(Gaussian(), EDM()), Cloud(2))
     for _ in range(3):
-        x, _ = ALD(0.2)(motion, x, at(1.0), at(0.9))
+        x, _ = ALD(0.2)(sde, x, at(1.0), at(0.9))
     assert torch.equal(three, x)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from oracles import AnisotropicGaussian, Gaussian, Mixture
 
+from cmtool.core.denoiser import ode_field
 from cmtool.core.likelihood import (
     adaptive,
     axis_probes,
@@ -20,7 +21,7 @@ from cmtool.core.likelihood import (
 )
 from cmtool.core.noise import Noise
 from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
-from cmtool.core.sampling.loops import last, ode_field
+from cmtool.core.sampling.loops import last
 from cmtool.core.sampling.sde import native_ode_field
 from cmtool.core.sigma_schedules import karras
 from cmtool.core.solvers import heun, integrate

@@ -5,16 +5,9 @@ import torch
 from oracles import AnisotropicGaussian, Gaussian, Mixture, golden_line
 from scipy.stats import kstest
 
+from cmtool.core.denoiser import ode_field
 from cmtool.core.noise import STEP, Noise
-from cmtool.core.sampling.loops import (
-    CountNFE,
-    clip_denoised,
-    initial_noise,
-    last,
-    multistep,
-    ode_field,
-    probability_flow,
-)
+from cmtool.core.sampling.loops import CountNFE, clip_denoised, initial_noise, last, multistep, probability_flow
 from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.core.solvers import euler, heun
 

@@ -1,4 +1,4 @@
-"""Processes and spacings by name, with options."""
+"""Processes and sigma schedules by name, with options."""
 
 import pytest
 import torch
@@ -51,14 +51,14 @@ def test_a_network_is_told_the_time_of_its_own_betas():
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [
-        ({"name": "vp", "beta_mx": 15}, "unknown option of the process 'vp' 'beta_mx'"),
-        ({"name": "vp", "beta_max": "much"}, "option 'beta_max' of the process 'vp' must be a number"),
+        ({"name": "vp", "beta_mx": 15}, "unknown option of process 'vp' 'beta_mx'"),
+        ({"name": "vp", "beta_max": "much"}, "option 'beta_max' of process 'vp' must be a number"),
         ({"name": "vp", "beta_min": 20, "beta_max": 5}, "not from 20 to 5"),
         ({"name": "vp", "start": 1e-3, "beta_max": 5}, "follow from its start"),
         ({"name": "vp", "start": 2}, "a time between 0 and 1"),
         ({"name": "ve", "sigma_min": 90}, "not from 90 to 50"),
-        ({"name": "ve", "scaling": "vee"}, "unknown scaling 'vee'"),
-        ({"name": "edm", "beta_max": 15}, "unknown option of the process 'edm' 'beta_max'"),
+        ({"name": "ve", "scaling": "vee"}, "unknown value of option 'scaling' of process 've' 'vee'"),
+        ({"name": "edm", "beta_max": 15}, "unknown option of process 'edm' 'beta_max'"),
     ],
 )
 def test_what_no_process_has_is_refused(spec, complaint):
@@ -83,7 +83,7 @@ def test_options_of_a_spacing():
     found = levels(name="iddpm", steps=200, shift=0.01, most=0.99)
     assert torch.isin(found, ladder).all() and len(found) == 7 and 0.01 <= found[-1] < found[0] <= 50
     for spec, complaint in (
-        ({"name": "karras", "rh": 3}, "unknown option of the spacing"),
+        ({"name": "karras", "rh": 3}, "unknown option of sigma schedule"),
         ({"sigma_min": 90}, "90 to 50"),
     ):
         with pytest.raises(UsageError, match=complaint):

@@ -11,7 +11,7 @@ from cmtool.core.editing.operators import Operator, colorize, inpaint
 from cmtool.core.noise import STEP, Noise
 from cmtool.core.process import VE, VP, SubVP
 from cmtool.core.sampling.loops import CountNFE, last
-from cmtool.core.sampling.predictor_corrector import ALD, Langevin, predictor_corrector
+from cmtool.core.sampling.predictor_corrector import ALD, Langevin, solve_reverse_sde
 from cmtool.core.sampling.sde import (
     Ancestral,
     EulerMaruyama,
@@ -32,18 +32,22 @@ def begin(noise, process=VP(), shape=(2,)):  # noqa: B008 - processes are values
 def test_a_step_corrects_first_and_then_predicts():
     noise, process, model = Noise([3, 4]), VP(), CountNFE(DATA)
     x = begin(noise)
-    walk = list(predictor_corrector(model, x, TIMES, process, noise, EulerMaruyama(), ALD(0.1, steps=2)))
+    walk = list(solve_reverse_sde(ReverseSDE.of(model, process, noise), x, TIMES, EulerMaruyama(), ALD(0.1, steps=2)))
     assert len(walk) == 8
     assert model.calls == 8 * 3
-    motion = ReverseSDE(process, score_function(DATA, process), noise)
-    mended, _ = ALD(0.1, steps=2)(motion, x, TIMES[0], TIMES[1])
-    assert torch.equal(walk[0], EulerMaruyama()(motion, mended, TIMES[0], TIMES[1])[0])
+    sde = ReverseSDE(process, score_function(DATA, process), noise)
+    mended, _ = ALD(0.1, steps=2)(sde, x, TIMES[0], TIMES[1])
+    assert torch.equal(walk[0], EulerMaruyama()(sde, mended, TIMES[0], TIMES[1])[0])
 
 
 def test_the_last_step_leaves_its_noise_away_if_asked():
     noise, process = Noise([3, 4]), VP()
     ends = [
-        last(predictor_corrector(DATA, begin(noise), TIMES, process, noise, ReverseDiffusion(), denoise=denoise))
+        last(
+            solve_reverse_sde(
+                ReverseSDE.of(DATA, process, noise), begin(noise), TIMES, ReverseDiffusion(), denoise=denoise
+            )
+        )
         for denoise in (True, False)
     ]
     _, b = process.transition(TIMES[-2], TIMES[-1])
@@ -56,7 +60,7 @@ def test_a_row_depends_on_its_seed_alone(predictor, corrector):
     def walk(seeds):
         noise = Noise(seeds)
         x = begin(noise, SubVP(), (3, 2, 2))
-        return last(predictor_corrector(DATA, x, TIMES, SubVP(), noise, predictor, corrector))
+        return last(solve_reverse_sde(ReverseSDE.of(DATA, SubVP(), noise), x, TIMES, predictor, corrector))
 
     together = walk([11, 7, 90])
     assert torch.equal(walk([90, 11]), together[[2, 0]])
@@ -71,7 +75,7 @@ def test_labels_reach_the_model():
     noise, times = Noise([1, 2]), torch.arange(20, -1, -1, dtype=torch.float64)
     x = native_initial_noise(noise, (2,), ladder, times[0]).double()
     labels = torch.tensor([3, 5])
-    x = last(predictor_corrector(model, x, times, ladder, noise, Ancestral(), labels=labels))
+    x = last(solve_reverse_sde(ReverseSDE.of(model, ladder, noise, labels), x, times, Ancestral()))
     assert torch.allclose(x, torch.tensor([[3.0, 3.0], [5.0, 5.0]]).double(), atol=1e-12)
 
 
@@ -89,7 +93,7 @@ def test_what_is_known_follows_its_own_noise_and_ends_clean(process):
         ConstrainedUpdate(ALD(0.1), operator, stays=True),
     )
     x = begin(noise, process, (3, 4, 4)).double()
-    walk = list(predictor_corrector(DATA, x, TIMES, process, noise, predictor, corrector))
+    walk = list(solve_reverse_sde(ReverseSDE.of(DATA, process, noise), x, TIMES, predictor, corrector))
     for k, x in enumerate(walk[:-1]):
         z = noise.normal((3, 4, 4), STEP + 4 * k + 3).double()  # of four draws a step the last
         want = process.scale(TIMES[k + 1]) * reference + process.deviation(TIMES[k + 1]) * z
@@ -101,8 +105,8 @@ def test_what_is_known_follows_its_own_noise_and_ends_clean(process):
 def test_a_corrector_holds_what_is_known_at_the_time_it_stays_at():
     process, reference, (t, s) = VP(), images(1), TIMES[3:5]
     operator, noise = inpaint(reference, mask=torch.zeros(1, 1, 4, 4)), Noise([5, 6])
-    motion = ReverseSDE(process, score_function(DATA, process), noise)
-    x, mean = ConstrainedUpdate(ALD(0.1), operator, stays=True)(motion, images(2), t, s)
+    sde = ReverseSDE(process, score_function(DATA, process), noise)
+    x, mean = ConstrainedUpdate(ALD(0.1), operator, stays=True)(sde, images(2), t, s)
     z = noise.normal((3, 4, 4), STEP + 1).double()
     assert torch.allclose(x, process.scale(t) * reference + process.deviation(t) * z, rtol=1e-12)
     assert torch.allclose(mean, process.scale(t) * reference, rtol=1e-12)
@@ -113,7 +117,8 @@ def test_a_colorized_picture_has_the_grey_of_the_reference():
     operator = colorize(reference)
     times = torch.linspace(1, 1e-5, 30, dtype=torch.float64)
     x = begin(noise, VE(), (3, 4, 4)).double()
-    x = last(predictor_corrector(DATA, x, times, VE(), noise, ConstrainedUpdate(ReverseDiffusion(), operator)))
+    held = ConstrainedUpdate(ReverseDiffusion(), operator)
+    x = last(solve_reverse_sde(ReverseSDE.of(DATA, VE(), noise), x, times, held))
     luma = torch.tensor([0.2989, 0.5870, 0.1140]).double().view(1, 3, 1, 1)
     assert torch.allclose((luma * x).sum(1), (luma * reference).sum(1), atol=1e-6)
     assert float((x - reference).abs().mean()) > 0.1
@@ -131,7 +136,7 @@ def test_the_unknown_follows_from_the_known_with_enough_correction():
         ConstrainedUpdate(ALD(0.3, steps=6), operator, stays=True),
     )
     x = native_initial_noise(cloud, (2,), process, times[0])  # type: ignore[arg-type]
-    x = last(predictor_corrector(pair, x, times, process, cloud, predictor, corrector))  # type: ignore[arg-type]
+    x = last(solve_reverse_sde(ReverseSDE.of(pair, process, cloud), x, times, predictor, corrector))  # type: ignore[arg-type]
     assert torch.equal(x[:, 0], known[:, 0])
     mean, variance = -0.2 + 0.18 / 0.25 * (0.6 - 0.1), 0.25 - 0.18**2 / 0.25
     assert float(x[:, 1].mean()) == pytest.approx(mean, abs=4 * (variance / n) ** 0.5 + 0.02)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cmtool.core.noise import STEP, PerSampleNoise, SharedNoise
+from cmtool.core.noise import STEP
+from cmtool.core.published_noise import OrderedNoise, PerSampleNoise, SharedNoise, ode_draw, step_draw
 from cmtool.core.sampling.loops import initial_noise, multistep
 from cmtool.testing import small_model
 
@@ -50,3 +51,30 @@ def test_samples_do_not_depend_on_their_batch(make):
 
     assert torch.allclose(walk([0, 1, 2, 3])[2:], walk([2, 3]), rtol=0, atol=1e-6)
     assert not torch.allclose(walk([2]), walk([3]), atol=1e-2)
+
+
+def test_a_draw_has_its_place_in_the_order_of_the_program():
+    """An ODE program draws once a step; a step that adds nothing is not asked for, and still has had its draw."""
+    noise, hand = OrderedNoise(PerSampleNoise([3], torch.float64), ode_draw, dtype=torch.float64), by_hand(3)
+    start = torch.randn(2, generator=hand)
+    skipped, wanted = (torch.randn(2, generator=hand, dtype=torch.float64) for _ in range(2))
+    assert torch.equal(noise.normal((2,)), start[None].double())
+    assert torch.equal(noise.normal((2,), STEP + 2), wanted[None])  # of the second step, before it
+    assert not torch.equal(skipped, wanted)
+    with pytest.raises(ValueError, match="draw 1 has passed: 3 were made"):
+        noise.normal((2,), STEP)
+
+
+def test_classes_are_drawn_after_the_start():
+    noise, hand = OrderedNoise(PerSampleNoise([3]), step_draw, classes=10), by_hand(3)
+    torch.randn(2, generator=hand), torch.randint(10, (), generator=hand)
+    noise.normal((2,))
+    assert torch.equal(noise.normal((2,), STEP + 1), torch.randn(2, generator=hand)[None])
+
+
+def test_a_batch_begins_where_the_one_before_ended():
+    noise, hand = OrderedNoise(SharedNoise([0, 1], total=4, seed=7), step_draw), by_hand(7)
+    draws = [torch.randn(4, 3, generator=hand)[:2] for _ in range(5)]
+    noise.first = 3
+    assert torch.equal(noise.normal((3,)), draws[3])
+    assert torch.equal(noise.normal((3,), STEP + 1), draws[4])

@@ -5,12 +5,15 @@ import torch
 from oracles import Gaussian
 
 from cmtool.core.denoiser import Preconditioning
-from cmtool.core.named_processes import PROCESSES, build_process, process_of
-from cmtool.core.named_schedules import GRIDS, default_schedule, sigma_schedule
+from cmtool.core.named_processes import build_process, process_of
+from cmtool.core.named_schedules import default_schedule, sigma_schedule
 from cmtool.core.noise import STEP, Noise
 from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
+from cmtool.core.sampling.langevin import AnnealedLangevinSampler
 from cmtool.core.sampling.loops import CountNFE, last
-from cmtool.core.sampling.samplers import AnnealedLangevinSampler, MultistepSampler, ODESampler, ReverseSDESampler
+from cmtool.core.sampling.predictor_corrector import ReverseSDESampler
+from cmtool.core.sampling.samplers import MultistepSampler, ODESampler
+from cmtool.core.sampling.sde import NoPrediction
 from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.core.solvers import heun
 from cmtool.core.solvers.runge_kutta import in_native_time
@@ -18,7 +21,6 @@ from cmtool.errors import UsageError
 from cmtool.options import registry
 
 DATA = Gaussian(torch.tensor([0.3, -0.4]), 0.5)
-STOCHASTIC = [name for name in registry.names("solvers") if hasattr(registry.build("solvers", name), "build_sampler")]
 
 
 def ends(walk, n=4000, model=DATA):
@@ -27,15 +29,21 @@ def ends(walk, n=4000, model=DATA):
 
 
 def test_all_of_them_are_there():
-    assert STOCHASTIC == ["euler-maruyama", "langevin", "predictor-corrector", "reverse-diffusion", "sde-ancestral"]
+    assert registry.names("samplers") == [
+        "euler-maruyama",
+        "langevin",
+        "predictor-corrector",
+        "reverse-diffusion",
+        "sde-ancestral",
+    ]
 
 
-@pytest.mark.parametrize("name", sorted(PROCESSES))
+@pytest.mark.parametrize("name", registry.names("processes"))
 @pytest.mark.parametrize("solver", ["euler-maruyama", "reverse-diffusion", "sde-ancestral", "sde-ancestral wide"])
 def test_every_reverse_walk_of_every_process_ends_at_the_data(name, solver):
     process = build_process(name, 0.01, 50.0)
     spec, *wide = solver.split()
-    sampler = registry.build("solvers", {"name": spec, **({"wide": True} if wide else {})})
+    sampler = registry.build("samplers", {"name": spec, **({"wide": True} if wide else {})})
     levels = sigma_schedule(default_schedule(process), 301, 0.01, 50.0, process)
     walk = sampler.build_sampler(process, process.time(levels))
     model = CountNFE(DATA)
@@ -48,7 +56,7 @@ def test_every_reverse_walk_of_every_process_ends_at_the_data(name, solver):
 @pytest.mark.parametrize("corrector", ["none", "langevin", "ald"])
 def test_corrections_cost_what_they_say(corrector):
     spec = {"name": "reverse-diffusion", "corrector": corrector, "corrections": 3}
-    walk = registry.build("solvers", spec).build_sampler(VE(), torch.linspace(1, 0.1, 6, dtype=torch.float64))
+    walk = registry.build("samplers", spec).build_sampler(VE(), torch.linspace(1, 0.1, 6, dtype=torch.float64))
     model = CountNFE(DATA)
     ends(walk, 4, model)
     assert model.calls == walk.nfe == (5 if corrector == "none" else 20)
@@ -56,7 +64,7 @@ def test_corrections_cost_what_they_say(corrector):
 
 def test_a_corrector_alone_costs_its_corrections_and_moves_to_the_data():
     spec = {"name": "predictor-corrector", "predictor": "none", "corrector": "ald", "snr": 0.3, "corrections": 4}
-    walk = registry.build("solvers", spec).build_sampler(
+    walk = registry.build("samplers", spec).build_sampler(
         VE(0.01, 50.0), torch.linspace(1, 0.01, 61, dtype=torch.float64)
     )
     model = CountNFE(DATA)
@@ -71,9 +79,9 @@ def test_predictors_by_name_are_those_of_their_solvers(predictor):
     names = {"ancestral": "sde-ancestral", "ancestral-wide": "sde-ancestral"}
     spec = {"name": names.get(predictor, predictor), **({"wide": True} if "wide" in predictor else {})}
     times = torch.linspace(1, 0.1, 5, dtype=torch.float64)
-    alone = registry.build("solvers", spec).build_sampler(VE(), times)
+    alone = registry.build("samplers", spec).build_sampler(VE(), times)
     named = {"name": "predictor-corrector", "predictor": predictor, "corrector": "none"}
-    assert torch.equal(ends(registry.build("solvers", named).build_sampler(VE(), times), 5), ends(alone, 5))
+    assert torch.equal(ends(registry.build("samplers", named).build_sampler(VE(), times), 5), ends(alone, 5))
 
 
 def test_langevin_counts_its_last_look():
@@ -119,7 +127,7 @@ def test_jumps_add_noise_above_the_floor_and_clip():
 
 def test_levels_of_a_reverse_walk_are_those_of_its_times():
     times = torch.linspace(1, 0.1, 4, dtype=torch.float64)
-    assert torch.equal(ReverseSDESampler(VP(), times, lambda *a: (a[1], a[1])).sigmas, VP().level(times))
+    assert torch.equal(ReverseSDESampler(VP(), times, NoPrediction()).sigmas, VP().level(times))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +141,9 @@ def test_a_network_tells_its_process(name, kind):
         assert type(process_of(Preconditioning.named(name), 0.002, 80.0)) is kind
 
 
-@pytest.mark.parametrize("name", sorted(GRIDS.keys() - {"iddpm"}))  # which visits the rungs between the ends
+@pytest.mark.parametrize(
+    "name", sorted({*registry.names("schedules")} - {"iddpm"})
+)  # which visits the rungs between the ends
 def test_a_grid_goes_from_end_to_end(name):
     levels = sigma_schedule(name, 9, 0.01, 50.0, VE(0.01, 50.0))
     assert (levels.diff() < 0).all()
@@ -161,8 +171,8 @@ def test_the_cosine_grid_is_even_in_the_angle():
 def test_unknown_names_are_refused():
     with pytest.raises(UsageError, match="unknown process 'vvp'"):
         build_process("vvp", 0.002, 80.0)
-    with pytest.raises(UsageError, match="unknown spacing 'kar'"):
+    with pytest.raises(UsageError, match="unknown sigma schedule 'kar'"):
         sigma_schedule("kar", 9, 0.01, 50.0, EDM())
     for bad in ({"corrector": "mala"}, {"snr": 0.0, "corrector": "ald"}, {"noise": -1.0}):
         with pytest.raises(UsageError):
-            registry.build("solvers", {"name": "euler-maruyama", **bad})
+            registry.build("samplers", {"name": "euler-maruyama", **bad})

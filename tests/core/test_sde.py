@@ -8,13 +8,13 @@ import torch
 from clouds import Cloud, affine
 from oracles import Gaussian, Mixture
 
-from cmtool.core.denoiser import broadcast_like
+from cmtool.core.denoiser import broadcast_like, ode_field
 from cmtool.core.discrete_processes import DDPM, NCSN
 from cmtool.core.likelihood import adaptive
 from cmtool.core.noise import STEP, Noise
 from cmtool.core.process import EDM, VE, VP, FlowMatching, SubVP, TrigFlow
-from cmtool.core.sampling.loops import last, ode_field
-from cmtool.core.sampling.predictor_corrector import ALD, Langevin, predictor_corrector
+from cmtool.core.sampling.loops import last
+from cmtool.core.sampling.predictor_corrector import ALD, Langevin, solve_reverse_sde
 from cmtool.core.sampling.sde import (
     Ancestral,
     EulerMaruyama,
@@ -136,20 +136,20 @@ def test_ancestral_sampling_is_exact_where_its_noise_is_that_of_the_data():
 def test_the_last_ancestral_step_is_the_denoiser(process):
     t, x = process.time(at(0.6))[0], torch.tensor([[0.3, -0.8]], dtype=torch.float64)
     s = process.scale(t)
-    motion = ReverseSDE(process, score_function(PLANE, process), Cloud(1))
-    moved, mean = Ancestral()(motion, s * x, t, process.time(at(0.0))[0])
+    sde = ReverseSDE(process, score_function(PLANE, process), Cloud(1))
+    moved, mean = Ancestral()(sde, s * x, t, process.time(at(0.0))[0])
     assert torch.allclose(mean, PLANE(x, at(0.6)), rtol=1e-10)
     assert torch.equal(moved, mean)
 
 
 def test_without_noise_the_stochastic_steps_are_those_of_the_flow():
     process, x = VP(), PLANE.sample(4, torch.Generator().manual_seed(3))
-    motion = ReverseSDE(process, score_function(PLANE, process), Cloud(4))
+    sde = ReverseSDE(process, score_function(PLANE, process), Cloud(4))
     t, s = at(0.5)[0], at(0.48)[0]
-    moved, mean = EulerMaruyama(0.0)(motion, x, t, s)
+    moved, mean = EulerMaruyama(0.0)(sde, x, t, s)
     assert torch.equal(moved, mean)
     assert torch.allclose(moved, euler()(native_ode_field(PLANE, process), x, t, s), rtol=1e-14)
-    assert torch.allclose(ReverseDiffusion(0.0)(motion, x, t, s)[0], moved, atol=0.02 * 0.02 * 50)
+    assert torch.allclose(ReverseDiffusion(0.0)(sde, x, t, s)[0], moved, atol=0.02 * 0.02 * 50)
 
 
 def by_rungs(ladder) -> torch.Tensor:
@@ -179,7 +179,7 @@ def test_every_sampler_reaches_mean_and_covariance_of_the_data(name):
     process, times, predictor, corrector = WALKS[name]
     n = 4000
     x = native_initial_noise(Cloud(n), (2,), process, times[0])  # type: ignore[arg-type]
-    x = last(predictor_corrector(PLANE, x, times, process, Cloud(n), predictor, corrector))  # type: ignore[arg-type]
+    x = last(solve_reverse_sde(ReverseSDE.of(PLANE, process, Cloud(n)), x, times, predictor, corrector))  # type: ignore[arg-type]
     x = x / process.scale(times[-1])
     spread = torch.diagonal(PLANE.covariance).sqrt()
     assert ((x.mean(0) - PLANE.mean).abs() < 4 * spread / n**0.5 + 0.005).all()
@@ -194,14 +194,14 @@ def test_norms_of_single_images_serve_where_there_are_many_dimensions():
     """A score that is small by chance makes a step too long, which happens in the plane and not in 256 dimensions."""
     data, process, times, cloud = Gaussian(0.4, 0.3), VE(), down((1.0, 1e-5), 100), Cloud(16)
     x = native_initial_noise(cloud, (256,), process, times[0])  # type: ignore[arg-type]
-    walk = predictor_corrector(data, x, times, process, cloud, ReverseDiffusion(), Langevin(0.16))  # type: ignore[arg-type]
+    walk = solve_reverse_sde(ReverseSDE.of(data, process, cloud), x, times, ReverseDiffusion(), Langevin(0.16))  # type: ignore[arg-type]
     x = last(walk)
     assert float(x.mean()) == pytest.approx(0.4, abs=4 * 0.3 / 4096**0.5)
     assert float(x.std()) == pytest.approx(0.3, rel=4 / 8192**0.5 + 0.02)
 
 
 def test_draws_are_streams_of_their_own():
-    motion, x = ReverseSDE(EDM(), score_function(PLANE, EDM()), Noise([5, 6])), torch.zeros(2, 3)
-    first, second = motion.draw(x), motion.draw(x)
+    sde, x = ReverseSDE(EDM(), score_function(PLANE, EDM()), Noise([5, 6])), torch.zeros(2, 3)
+    first, second = sde.draw(x), sde.draw(x)
     assert torch.equal(first, Noise([5, 6]).normal((3,), STEP))
     assert torch.equal(second, Noise([5, 6]).normal((3,), STEP + 1))

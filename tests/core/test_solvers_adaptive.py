@@ -6,7 +6,8 @@ from oracles import Mixture, golden_line
 from scipy.integrate import RK45
 from torch.overrides import TorchFunctionMode
 
-from cmtool.core.sampling.loops import CountNFE, last, ode_field, probability_flow
+from cmtool.core.denoiser import ode_field
+from cmtool.core.sampling.loops import CountNFE, last, probability_flow
 from cmtool.core.sigma_schedules import karras, log_uniform
 from cmtool.core.solvers.adaptive import SCIPY_METHODS, DormandPrince, rk45, scipy
 from cmtool.core.solvers.exponential import dpmpp_3m, dpmpp_3s, unipc

@@ -7,8 +7,8 @@ import pytest
 import torch
 from oracles import golden_line
 
+from cmtool.core.denoiser import ode_field
 from cmtool.core.process import EDM, VE, VP, FlowMatching, TrigFlow
-from cmtool.core.sampling.loops import ode_field
 from cmtool.core.sigma_schedules import karras
 from cmtool.core.solvers import euler, heun, integrate
 from cmtool.core.solvers.exponential import phi

@@ -10,7 +10,7 @@ from cmtool.testing import wake
 
 __all__ = ["configured", "network", "slim", "training"]
 
-OURS = {"wide": 16, "widths": (32, 64), "depths": (1, 1), "attention": (1,), "augment": 9}
+OURS = {"wide": 16, "widths": (32, 64), "depths": (1, 1), "attention": (1,), "augment_dim": 9}
 
 
 def network(**options):

@@ -65,14 +65,14 @@ def test_of_a_training_the_average_is_taken_unless_it_is_not_wanted(tmp_path):
 @pytest.mark.parametrize(
     ("options", "model"),
     [
-        ({"augment": 0}, {"augment_wrapper": False}),
+        ({"augment_dim": 0}, {"augment_wrapper": False}),
         ({"patch": 2}, {"patch_size": 2}),
         ({"learn_variance": True}, {"has_variance": True}),
         ({"depths": (2, 1), "attention": (0, 1)}, {"depths": [2, 1], "self_attn_depths": [True, True]}),
     ],
 )
 def test_the_configuration_tells_the_architecture(tmp_path, options, model):
-    net, wrapped = network(**options), options.get("augment", 9) > 0
+    net, wrapped = network(**options), options.get("augment_dim", 9) > 0
     found = cmtool.load(slim(tmp_path / "a.safetensors", net, configured(**model), wrapped))
     assert torch.equal(found.model.net(X, SIGMA), net(X, SIGMA))
 

@@ -15,10 +15,9 @@ from cmtool.core.solvers import heun
 from cmtool.errors import BadFile
 from cmtool.formats.openai import check_adm
 from cmtool.formats.openai_networks import ARCHITECTURES, ADMShape, read_adm_shape
-from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, pair_weight
+from cmtool.objectives.consistency import Consistency, adjacent_pair, along_noise, along_teacher, pair_weight
 from cmtool.objectives.distances import metric_called
-from cmtool.objectives.noise_levels import adjacent_pair
-from cmtool.objectives.objective import Batch
+from cmtool.objectives.objective import Batch, Requirements
 from cmtool.options import registry
 
 
@@ -54,7 +53,7 @@ def distillation(case: Case) -> None:
         previous_point=along_teacher(adm_model(case, "teacher"), heun()) if "teacher" in case.weights else along_noise,
         metric=metric_called(case.spec["norm"]),
         weight=pair_weight(case.spec["weight"], of["sigma_data"]),
-        sigma_min=of["sigma_min"],
+        requirements=Requirements("consistency", of["sigma_min"]),
     )
     objective.target = target
     batch = Batch(case.inputs["x_start"], case.inputs["noise"], uniform_of(case.tape.next(), n), case.inputs.get("y"))

@@ -6,9 +6,9 @@ import torch
 from harness import Case, claim
 from torch import Tensor, nn
 
+from cmtool.options.lr_schedule import learning_rate
 from cmtool.training import posthoc_ema
 from cmtool.training.ema import EMA, Rule, half_life_decay, power_decay
-from cmtool.training.optimizers import learning_rate
 
 # ``learning_rate_schedule`` by default; the hold in batches.
 SCHEDULE = {"ref_lr": 0.01, "ref_batches": 70_000, "rampup_Mimg": 10}

@@ -10,10 +10,10 @@ from harness import Case, Tape, Watched, claim, openai_model, scalings, tiny_net
 from replay import ByStep
 from torch import Tensor
 
-from cmtool.core.denoiser import Denoiser, Preconditioning, broadcast_like
+from cmtool.core.denoiser import Denoiser, Preconditioning, broadcast_like, ode_field
 from cmtool.core.editing import constrained, operators
 from cmtool.core.editing.operators import Operator
-from cmtool.core.sampling.loops import clip_denoised, multistep, ode_field, probability_flow
+from cmtool.core.sampling.loops import clip_denoised, multistep, probability_flow
 from cmtool.core.sampling.samplers import MultistepSampler
 from cmtool.core.sigma_schedules import append_zero, karras
 from cmtool.core.solvers.runge_kutta import ancestral, euler, heun, midpoint

@@ -18,9 +18,9 @@ from cmtool.core.process import VP, Process
 from cmtool.core.sampling.loops import multistep, probability_flow
 from cmtool.core.sigma_schedules import append_zero
 from cmtool.core.solvers import euler
-from cmtool.core.solvers.runge_kutta import NativeTimeSolver, second_order_rk
-from cmtool.core.solvers.solver import Churn, ChurnedSolver
-from cmtool.objectives.noise_levels import ect_ratio
+from cmtool.core.solvers.runge_kutta import NativeTimeSolver, RungeKutta, second_order_rk
+from cmtool.core.solvers.solver import Churn
+from cmtool.objectives.consistency import ect_ratio
 
 EDM = {  # ``edm_sampler``
     "num_steps": 18,
@@ -60,8 +60,8 @@ def sampler(case: Case) -> None:
     process = schedule(args, low, high)
     levels = nearest(sigma_schedule(spacing(args), args["num_steps"], low, high, process))
     churn = Churn(args["S_churn"], args["S_min"], args["S_max"], args["S_noise"], nearest=nearest)
-    ode = euler() if args["solver"] == "euler" else second_order_rk(args["alpha"])
-    solver = ChurnedSolver(NativeTimeSolver(process, ode), churn)
+    ode = RungeKutta(1, ((),), (1.0,), churn) if args["solver"] == "euler" else second_order_rk(args["alpha"], churn)
+    solver = NativeTimeSolver(process, ode)
     x, labels = case.inputs["latents"].double() * levels[0], classes_of(case.inputs.get("class_labels"))
     last = NativeTimeSolver(process, euler())  # in native time Euler's step to 0 is not the denoiser
     *_, x = probability_flow(model, x, append_zero(levels), solver, labels, ByStep(case.draws), last)

@@ -5,10 +5,9 @@ from functools import partial
 from claims_training import uniform_of
 from harness import Case, claim, gradients, openai_model, scalings
 
-from cmtool.objectives.consistency import Consistency, along_noise
+from cmtool.objectives.consistency import Consistency, adjacent_pair, along_noise
 from cmtool.objectives.lpips import LPIPS
-from cmtool.objectives.noise_levels import adjacent_pair
-from cmtool.objectives.objective import Batch
+from cmtool.objectives.objective import Batch, Requirements
 
 
 @claim("lpips")
@@ -25,7 +24,7 @@ def perceptual(case: Case) -> None:
         lambda u, progress: adjacent_pair(u, n, of["sigma_min"], of["sigma_max"], of["rho"]),
         along_noise,
         metric(resize=True),
-        sigma_min=of["sigma_min"],
+        requirements=Requirements("consistency", of["sigma_min"]),
     )
     objective.target = openai_model(case, "target", boundary=True)
     batch = Batch(case.inputs["a"], case.inputs["noise"], uniform_of(case.tape.next(), n), case.inputs.get("y"))

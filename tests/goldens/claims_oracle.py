@@ -5,9 +5,8 @@ from harness import Case, claim
 from oracles import AnisotropicGaussian, Mixture, Oracle
 from torch import Tensor
 
-from cmtool.core.denoiser import broadcast_like
+from cmtool.core.denoiser import broadcast_like, ode_field
 from cmtool.core.process import VP
-from cmtool.core.sampling.loops import ode_field
 
 # Where the two walks end, and the betas, where a case does not say.
 DEFAULTS = {"eps": 0.002, "eps_vp": 1e-3, "b0": 0.1, "b1": 20.0}

@@ -19,19 +19,13 @@ from cmtool.core.process import TrigFlow
 from cmtool.core.sampling.loops import multistep
 from cmtool.core.sigma_schedules import karras
 from cmtool.core.solvers import euler
-from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, inverse_gap, pair_weight
+from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, ect_ratio, inverse_gap, pair_weight
+from cmtool.objectives.consistency_2023 import adjacent_log_normal, doubling_steps, openai_ema_decay, openai_steps
 from cmtool.objectives.denoising import Denoising
-from cmtool.objectives.distances import huber_constant, pseudo_huber_of, squared_distance
+from cmtool.objectives.distances import huber_constant, pseudo_huber_of
+from cmtool.objectives.easy_consistency import round_pair
 from cmtool.objectives.multistep_distillation import pd
-from cmtool.objectives.noise_levels import (
-    adjacent_log_normal,
-    doubling_steps,
-    ect_ratio,
-    on_grid,
-    openai_ema_decay,
-    openai_steps,
-)
-from cmtool.objectives.objective import Batch
+from cmtool.objectives.objective import Batch, Requirements
 
 
 @claim("cm_progdist_loss")
@@ -112,7 +106,7 @@ def fastgen(case: Case) -> None:
 
     r = held(t, spec["ratio"], lowest)
     t = torch.where(r >= t - APART, r + APART, t)
-    pair = on_grid(t, r, karras(LEVELS, *of.values())) if spec.get("quantize", False) else (t, r)
+    pair = round_pair(t, r, karras(LEVELS, *of.values())) if spec.get("quantize", False) else (t, r)
     back = along_teacher(Tiny(case, "teacher"), euler()) if spec["cd"] else along_noise
     batch = Batch(case.inputs["real"], case.tape.next(), torch.zeros(len(t), dtype=torch.float64))
     for name in spec["weightings"]:
@@ -120,7 +114,9 @@ def fastgen(case: Case) -> None:
             of_pair = f"{name}.c{c}.sq{int(square)}"
             metric = squared_distance if square and not c else pseudo_huber_of(c)  # the constant comes first
             for start, weight in (("loss", FASTGEN[name]), ("unweighted", "uniform")):
-                objective = Consistency(lambda u, p: pair, back, metric, pair_weight(weight, 0.5), sigma_min=0.0)
+                objective = Consistency(
+                    lambda u, p: pair, back, metric, pair_weight(weight, 0.5), requirements=Requirements("consistency")
+                )
                 loss = objective.loss(model, batch, 0.0)
                 case.check(f"{start}.{of_pair}", loss)
                 if start == "loss":
@@ -138,6 +134,11 @@ KINYUGO |= {"tscale": 0.1, "ab_ratio": 0.3}  # the share of the first image, whi
 
 def of_kinyugo(case: Case) -> dict[str, float]:
     return {key: case.spec.get(key, value) for key, value in KINYUGO.items()}
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    """``|a - b|^2``, summed over the image."""
+    return (a - b).square().flatten(1).sum(1)
 
 
 def rising_levels(case: Case, n: int) -> Tensor:
@@ -205,7 +206,7 @@ def grids(case: Case) -> None:
         assert torch.allclose(ours, theirs, rtol=2.0**-21 * n, atol=0)
         case.leave(f"weights.{n}", "compared above to what differences of float32 levels keep")
         if n > 2:
-            t, r = adjacent_log_normal(u, n, of["mean"], of["std"], of["sigma_min"], of["sigma_max"], of["rho"])
+            t, r = adjacent_log_normal(u, rising.flip(0), of["mean"], of["std"])
             index = torch.searchsorted(rising, t) - 1
             assert torch.equal(rising[index], r)
             share = index.bincount(minlength=n - 1).double() / len(u)

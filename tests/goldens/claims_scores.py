@@ -12,27 +12,29 @@ from harness import SDE, Case, claim, classes_of, edm_model, gradients, tiny_net
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.noise import STEP, Noise, PerSampleNoise, SharedNoise
+from cmtool.core.noise import STEP, Noise
 from cmtool.core.process import VE
+from cmtool.core.published_noise import PerSampleNoise, SharedNoise, ode_draw, step_draw
 from cmtool.objectives.denoising import Denoising
 from cmtool.objectives.edm import edm
 from cmtool.objectives.objective import Batch
 from cmtool.objectives.score_matching import ddpm, dsm, ncsn
 from cmtool.options.types import Seeds
+from cmtool.pipelines.noise_setup import OpenAIRun, edm_noise
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, train
+from cmtool.training.loop import LoopConfig, State, train
 
 
 @claim("edm_loss")
 def denoising(case: Case) -> None:
     """Theirs is a sum over pixels, ours a mean; the loss of single pixels is compared through its mean."""
-    first, images, hints = case.tape.next().double().flatten(), case.inputs["images"], None
+    first, images, augment_labels = case.tape.next().double().flatten(), case.inputs["images"], None
     if "augment" in case.spec:
-        images, hints = augmented(case, images, case.settings["noise_calls"][1:-1])
+        images, augment_labels = augmented(case, images, case.settings["noise_calls"][1:-1])
     objective, u = EDM_LOSSES[case.spec["loss"]](case, first)
     model = edm_model(case)
     model.preconditioning = scaled(case, case.spec["precond"], arguments(case))
-    batch = Batch(images, case.tape.next(), u, classes_of(case.inputs.get("labels")), hints)
+    batch = Batch(images, case.tape.next(), u, classes_of(case.inputs.get("labels")), augment_labels)
     loss = objective.loss(model, batch, 0.0)
     case.near("loss", loss, case.outputs["loss"].flatten(1).mean(1))
     case.leave("loss", "compared through its mean over pixels")
@@ -69,9 +71,9 @@ EDM_LOSSES = {"EDMLoss": edm_loss, "VPLoss": vp_loss, "VELoss": ve_loss}
 
 @claim("edm_augment")
 def augmentation(case: Case) -> None:
-    images, hints = augmented(case, case.inputs["images"], case.settings["noise_calls"])
+    images, augment_labels = augmented(case, case.inputs["images"], case.settings["noise_calls"])
     case.check("images", images)
-    case.check("labels", hints)
+    case.check("labels", augment_labels)
 
 
 @claim("edm_seeds")
@@ -80,10 +82,13 @@ def seeds(case: Case) -> None:
     assert list(case.spec["lists"]) == list(case.expected["parse"])
     for text, want in case.expected["parse"].items():
         assert list(Seeds.parse(text)) == want
-    theirs, shape = PerSampleNoise(case.spec["seeds"], torch.float64), case.outputs["latents"].shape[1:]
-    case.check("latents", theirs.normal(shape))
-    case.check("classes", theirs.integers(case.spec.get("label_dim", 1000)))
-    case.check("randn_like64", theirs.normal(shape, STEP))
+    classes, shape = case.spec.get("label_dim", 1000), case.outputs["latents"].shape[1:]
+    theirs = PerSampleNoise(case.spec["seeds"], torch.float64)
+    theirs.normal(shape)
+    case.check("classes", theirs.integers(classes))
+    asked = edm_noise(case.spec["seeds"], ode_draw, classes)  # as ``sample --noise edm`` asks
+    case.check("latents", asked.normal(shape).float())
+    case.check("randn_like64", asked.normal(shape, STEP))
     together, alone = (Noise(list_of).normal(shape) for list_of in (case.spec["seeds"], case.spec["seeds"][-1:]))
     assert torch.equal(together[-1:], alone)
 
@@ -102,6 +107,11 @@ def generators(case: Case) -> None:
             noise, later = make(mine(0), total, seed), make(mine(case.spec["done"]), total, seed)
             for draw in ("randn0", "randn1"):
                 case.check(f"{place}.{draw}", noise.normal(case.outputs[f"{place}.{draw}"].shape[1:], STEP))
+            if ranks == 1:  # as ``sample --noise openai`` asks
+                asked = OpenAIRun(total, batch, seed, 2, step_draw, name == "determ-indiv").noise()
+                for k, draw in enumerate(("randn0", "randn1")):
+                    recorded = case.outputs[f"{place}.{draw}"]
+                    assert torch.equal(asked.normal(recorded.shape[1:], STEP + k), recorded)
             case.check(f"{place}.randint", noise.integers(1000))
             case.check(f"{place}.after_done", later.normal(case.outputs[f"{place}.after_done"].shape[1:]))
 
@@ -215,7 +225,7 @@ def training(case: Case, objective: Denoising) -> None:
         return of["lr"] * (min(n / size / of["warmup"], 1) if of["warmup"] > 0 else 1)
 
     clip = max(of["grad_clip"], 0)  # theirs is switched off by a negative number, ours by 0
-    reports = list(train(state, batches(), case.spec["steps"] * size, rate, clip=clip))
+    reports = list(train(state, batches(), case.spec["steps"] * size, rate, LoopConfig(clip=clip)))
     case.check("train_losses", torch.stack([report.loss for report in reports]))
     for name, averaged in state.average.model.net.state_dict().items():
         theirs = name.removeprefix("net.")

@@ -21,13 +21,13 @@ from cmtool.core.likelihood import Integrator, adaptive, axis_probes, bits_per_d
 from cmtool.core.named_processes import build_process
 from cmtool.core.process import Process
 from cmtool.core.sampling.loops import last
-from cmtool.core.sampling.predictor_corrector import ALD, Langevin, predictor_corrector
+from cmtool.core.sampling.predictor_corrector import ALD, Langevin, solve_reverse_sde
 from cmtool.core.sampling.sde import (
     Ancestral,
     EulerMaruyama,
+    NoPrediction,
     ReverseDiffusion,
     ReverseSDE,
-    Stay,
     Update,
     denoiser_function,
     native_initial_noise,
@@ -116,8 +116,8 @@ def discrete(case: Case, process: Process, t: Tensor, x: Tensor, score: Tensor) 
     case.check("pf_G", torch.zeros(len(t)))
     for name, noise in (("rev_f", 1.0), ("pf_f", 0.0)):
         if ladder:
-            motion = ReverseSDE(ladder, lambda x, t: score, Zeros())
-            _, mean = ReverseDiffusion(noise)(motion, x, at, at - 1)
+            sde = ReverseSDE(ladder, lambda x, t: score, Zeros())
+            _, mean = ReverseDiffusion(noise)(sde, x, at, at - 1)
         else:
             mean = x - reverse_drift(process, score, x, t, noise) / n
         case.check(name, x - mean)
@@ -137,9 +137,9 @@ class OnRungs:
     update: Update
     ladder: DDPM | NCSN
 
-    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         at = rung(t, len(self.ladder))
-        return self.update(replace(motion, process=self.ladder, score=lambda x, _: motion.score(x, t)), x, at, at - 1)
+        return self.update(replace(sde, process=self.ladder, score=lambda x, _: sde.score(x, t)), x, at, at - 1)
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ class OnScale:
     update: Update
     ladder: DDPM
 
-    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         at = rung(t, len(self.ladder))
-        return self.update(replace(motion, process=Borrowed(motion.process, self.ladder, at)), x, t, s)
+        return self.update(replace(sde, process=Borrowed(sde.process, self.ladder, at)), x, t, s)
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ class Short:
     update: Update
     n: int
 
-    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        return self.update(motion, x, t, t - 1 / self.n)
+    def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        return self.update(sde, x, t, t - 1 / self.n)
 
 
 def predictor_of(case: Case) -> Update:
@@ -188,7 +188,7 @@ def predictor_of(case: Case) -> Update:
     of, name = sde_of(case), case.spec["predictor"]
     noise = 0.0 if case.spec.get("pf", case.spec.get("probability_flow", False)) else 1.0
     if name == "none":
-        return Stay()
+        return NoPrediction()
     if name == "euler_maruyama":
         return Short(EulerMaruyama(noise), of["N"])
     ladder = ladder_of(case)
@@ -248,15 +248,20 @@ def walk(case: Case) -> None:
     predictor, corrector, denoise = predictor_of(case), corrector_of(case), spec.get("denoise", True)
     if "task" not in spec:
         case.check(
-            "x", last(predictor_corrector(model, x, below, process, case.tape, predictor, corrector, denoise=denoise))
+            "x",
+            last(
+                solve_reverse_sde(
+                    ReverseSDE.of(model, process, case.tape), x, below, predictor, corrector, denoise=denoise
+                )
+            ),
         )
         return
     operator, x = task(case, x)
     held = ConstrainedUpdate(predictor, operator, stays=True)
     # theirs holds what is known after a corrector that does nothing, too, and draws for it
-    mended = ConstrainedUpdate(corrector or Stay(), operator, stays=True)
+    mended = ConstrainedUpdate(corrector or NoPrediction(), operator, stays=True)
     tape = Tape(in_task(case, operator, spec["n_steps"] if corrector else 0))
-    walked = predictor_corrector(model, x, below, process, tape, held, mended, denoise=False)
+    walked = solve_reverse_sde(ReverseSDE.of(model, process, tape), x, below, held, mended, denoise=False)
     x = last(walked)
     if denoise:  # theirs is the known part of this time without its noise, beside an unknown part with all of its own
         known = broadcast_like(process.scale(times[-1]), x) * operator.reference

@@ -48,7 +48,7 @@ def objective_of(case: Case) -> Continuous:
     given |= {"prior": of(case, "prior_weighting_enabled")}
     given |= {"warmup": of(case, "tangent_warmup_steps") / RUN, "sigma_data": of(case, "sigma_data")}
     objective = scd(network(case, "teacher"), **given) if case.spec["cd"] else sct(**given)
-    objective.levels = lambda u: case.inputs["t"]
+    objective.noise_levels = lambda u: case.inputs["t"]
     objective.head = Head(case.weights["net"])
     return objective
 
@@ -85,10 +85,10 @@ def coordinates(case: Case, objective: Continuous, model: Denoiser, batch: Batch
     case.check("net_x_t", tangent.x)
     case.check("net_t", sigma)
     case.check("dxt_dt", data / cos * tangent.dx - sin * tangent.x)
-    case.check("F_theta", tangent.here)
+    case.check("F_theta", tangent.online)
     case.check("F_jvp", tangent.dy)
     case.check("x0_pred", model(tangent.x, sigma))
-    objective.slope = velocity_of_noise  # along which the reference checks itself, with a teacher too
+    objective.velocity = velocity_of_noise  # along which the reference checks itself, with a teacher too
     secant = case.outputs["F_jvp_finite_diff"]
     apart = (objective.tangent(model, batch).dy.double() - secant).abs().flatten(1).amax(1)
     assert (apart <= 2e-3 + 2.0**-20 / (1e-3 * (sigma / data).atan())).all()  # what rounding does to steps of t/1000

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.solvers import heun
-from cmtool.objectives.consistency import Consistency, along_noise, along_teacher, pair_weight
-from cmtool.objectives.consistency_2023 import cd, ct
+from cmtool.objectives.consistency import Consistency, adjacent_pair, along_noise, along_teacher, pair_weight
+from cmtool.objectives.consistency_2023 import cd, ct, openai_ema_decay, openai_steps
 from cmtool.objectives.distances import metric_called
 from cmtool.objectives.easy_consistency import ect
-from cmtool.objectives.noise_levels import adjacent_pair, halving_steps, openai_ema_decay, openai_steps
-from cmtool.objectives.objective import Batch
+from cmtool.objectives.multistep_distillation import halving_steps
+from cmtool.objectives.objective import Batch, Requirements
 from cmtool.training.ema import EMA
 
 
@@ -38,7 +38,7 @@ def consistency(case: Case) -> None:
             previous_point=BACK[spec["mode"]](case),
             metric=metric_called(spec["norm"]),
             weight=pair_weight(name, of["sigma_data"]),
-            sigma_min=of["sigma_min"],
+            requirements=Requirements("consistency", of["sigma_min"]),
         )
         objective.target = target
         loss = objective.loss(model, batch, 0.0)
@@ -72,10 +72,10 @@ def tuning(case: Case) -> None:
     objective = ect(**levels, c=float(given["c"]), **choices(given), stages=stage + 1, sigma_min=0.0)
     u = torch.special.ndtr(case.tape.next().double().flatten())
     assert len(u) == case.spec["batch"]
-    model, images, hints = edm_model(case), case.inputs["images"], None
+    model, images, augment_labels = edm_model(case), case.inputs["images"], None
     if "augment" in case.spec:
-        images, hints = augmented(case, images, case.settings["noise_calls"][1:-1])
-    batch = Batch(images, case.tape.next(), u, classes_of(case.inputs.get("labels")), hints)
+        images, augment_labels = augmented(case, images, case.settings["noise_calls"][1:-1])
+    batch = Batch(images, case.tape.next(), u, classes_of(case.inputs.get("labels")), augment_labels)
     loss = objective.loss(model, batch, progress=1.0)  # the last of stage + 1 stages
     case.check("loss", loss)
     loss.mean().backward()

@@ -15,6 +15,7 @@ from cmtool.core.sigma_schedules import log_uniform
 from cmtool.errors import UsageError
 from cmtool.objectives.cmt import cmt, distinct
 from cmtool.objectives.objective import Batch
+from cmtool.options import registry
 
 
 class Counting:
@@ -54,7 +55,7 @@ def test_each_image_is_a_point_of_its_walk():
     objective, model = cmt(data, steps=8, metric="l2"), scaled(0.7)
     grid = log_uniform(9, EPS, 80.0)
     k = (b.u * 8).long()
-    x_t, x_end = objective.walk(b, k)
+    x_t, x_end = objective.trajectory(b, k)
     start = b.x + 80 * b.z
     assert torch.allclose(x_t[k == 0], start[k == 0])
     # of the walk itself nothing is exact but its order: it follows the trajectory through its own start
@@ -75,7 +76,7 @@ def test_images_of_one_noise_share_a_walk():
     assert torch.allclose(whole, singly, rtol=1e-12)
     assert (together.rows, apart.rows) == (5 * 16, 80 * 16)
     assert together.labels[0].tolist() == [0, 1, 2, 3, 4]
-    assert cmt(together, steps=12).sharing == 12
+    assert cmt(together, steps=12).requirements.points_per_trajectory == 12
 
 
 def test_runs_of_equal_rows():
@@ -85,5 +86,5 @@ def test_runs_of_equal_rows():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UsageError, match="1 step or more, not 0"):
-        cmt(Gaussian(), steps=0)
+    with pytest.raises(UsageError, match="must be at least 1, not 0"):
+        registry.build("distill", {"name": "cmt", "steps": 0}, Gaussian())

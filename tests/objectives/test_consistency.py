@@ -11,7 +11,7 @@ from cmtool.errors import UsageError
 from cmtool.objectives.consistency import Consistency, along_noise, inverse_gap, pair_weight
 from cmtool.objectives.consistency_2023 import cd, ct
 from cmtool.objectives.distances import l2, l2_32
-from cmtool.objectives.objective import Batch, Objective
+from cmtool.objectives.objective import Batch, Objective, Requirements
 from cmtool.options import registry
 from cmtool.testing import small_model
 
@@ -63,7 +63,9 @@ def test_the_loss_is_the_formula():
 def test_at_and_below_the_boundary_the_target_is_the_noisy_image_itself():
     """There the network is asked about another level, where it has an answer, and the answer is not used."""
     b, r = batch(4), torch.tensor([0.0, EPS / 2, EPS, 0.5], dtype=torch.float64)
-    objective = Consistency(lambda u, progress: (0 * u + 3.0, r), along_noise, l2, sigma_min=EPS)
+    objective = Consistency(
+        lambda u, progress: (0 * u + 3.0, r), along_noise, l2, requirements=Requirements("consistency", EPS)
+    )
     model = scaled(0.7)
     x_r = b.x + r[:, None].float() * b.z
     there = torch.cat([x_r[:3], 0.7 * x_r[3:]])
@@ -186,8 +188,8 @@ def test_distillation_steps_along_the_teacher_without_a_gradient():
     assert torch.allclose(loss, expected, rtol=1e-5)
     loss.sum().backward()
     assert all(p.grad is None for p in teacher.parameters())
-    with pytest.raises(UsageError, match="2 levels or more, not 1"):
-        cd(teacher, steps=1)
+    with pytest.raises(UsageError, match="must be at least 2, not 1"):
+        registry.build("distill", {"name": "cd", "steps": 1}, teacher)
 
 
 @pytest.mark.parametrize(
@@ -215,5 +217,5 @@ def test_weight_and_metric_of_the_first_methods_by_name(group):
     objective = registry.build(group, {"name": name, "metric": "l2-32", "weight": "snr+1"}, *teacher)
     assert objective.metric is l2_32
     assert objective.weight(torch.tensor([2.0]), torch.tensor([1.0])).tolist() == [1.25]
-    with pytest.raises(UsageError, match="unknown weight 'snr-1'"):
+    with pytest.raises(UsageError, match=r"unknown value of option 'weight' .* 'snr-1'"):
         registry.build(group, {"name": name, "weight": "snr-1"}, *teacher)

@@ -16,10 +16,11 @@ from cmtool.errors import UsageError
 from cmtool.objectives.consistency import Consistency
 from cmtool.objectives.continuous_2023 import ccd, cct
 from cmtool.objectives.distances import l1, l2
-from cmtool.objectives.objective import Batch
-from cmtool.objectives.scm import normalize_tangent, scd, scm_tangent, sct, trig_of_sigma, velocity
+from cmtool.objectives.objective import Batch, Requirements
+from cmtool.objectives.scm import normalize_tangent, scd, scm_tangent, sct, trig_of_sigma, velocity_output
+from cmtool.options import registry
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, train
+from cmtool.training.loop import LoopConfig, State, train
 
 ROUND = Gaussian(torch.tensor([0.3, -0.2], dtype=torch.float64), 0.4)
 TILTED = AnisotropicGaussian([0.3, -0.2, 0.5], [[0.3, 0.1, 0.0], [0.1, 0.2, -0.05], [0.0, -0.05, 0.4]])
@@ -83,7 +84,7 @@ def test_the_velocity_of_an_exact_denoiser_is_that_of_the_exact_circle():
         return ROUND.mean * t.cos()[:, None] + a[:, None] * w
 
     jacobian = torch.func.jvp(circle, (t,), (torch.ones_like(t),))
-    F = velocity(0.5)(ROUND, jacobian[0] / t.cos()[:, None], 0.5 * t.tan(), None)
+    F = velocity_output(0.5)(ROUND, jacobian[0] / t.cos()[:, None], 0.5 * t.tan(), None)
     assert (0.5 * F - jacobian[1]).abs().max() < 1e-10
 
 
@@ -91,8 +92,9 @@ def test_the_velocity_of_an_exact_denoiser_is_that_of_the_exact_circle():
 def test_the_velocity_is_found_without_dividing_what_the_network_says(name):
     model, sigma = network(name=name), torch.logspace(-2, 1.5, 12, dtype=torch.float64)
     x = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * (1 + sigma[:, None])
-    through = velocity(0.5)(model, x, sigma, None)
-    assert torch.allclose(through, velocity(0.5)(lambda *given: model(*given), x, sigma, None), rtol=1e-8, atol=1e-8)
+    through = velocity_output(0.5)(model, x, sigma, None)
+    divided = velocity_output(0.5)(lambda *given: model(*given), x, sigma, None)
+    assert torch.allclose(through, divided, rtol=1e-8, atol=1e-8)
     if name in ("edm", "trigflow"):
         sign = -model.preconditioning.sign
         assert torch.allclose(through, sign * model.raw_output(x, sigma), rtol=1e-12, atol=1e-12)
@@ -102,9 +104,10 @@ def test_the_algebra_keeps_its_digits_at_the_lowest_levels():
     """In float32 the wrapper divides rounding by sin t; the network's own output does not."""
     model, sigma = network().float(), torch.full((40,), 1e-4, dtype=torch.float64)
     x = spread(TILTED).x.float()
-    exact = velocity(0.5)(network(), x.double(), sigma, None)
+    exact = velocity_output(0.5)(network(), x.double(), sigma, None)
     errors = [
-        (velocity(0.5)(m, x, sigma, None) - exact).abs().max().item() for m in (model, lambda *given: model(*given))
+        (velocity_output(0.5)(m, x, sigma, None) - exact).abs().max().item()
+        for m in (model, lambda *given: model(*given))
     ]
     assert errors[0] < 1e-5 < 1e-4 < errors[1]
 
@@ -134,7 +137,7 @@ def test_the_gradient_of_the_simplified_loss_is_minus_the_pull(norm, c, prior):
     tangent = objective.tangent(model, batch)
     g = scm_tangent(tangent, 1.0, 0.5)
     length = g.norm(dim=1, keepdim=True) / (3**0.5 if norm == "rms" else 1)
-    product = -2 / 3 * (tangent.here * g / (length + c) / broadcast_like(tangent.sigma, g) ** prior).sum()
+    product = -2 / 3 * (tangent.online * g / (length + c) / broadcast_like(tangent.sigma, g) ** prior).sum()
     slope = gradient(objective.loss(model, batch, 1.0).sum(), model)
     assert torch.allclose(slope, gradient(product, model), rtol=1e-9, atol=1e-12)
 
@@ -198,8 +201,8 @@ def test_the_weight_is_learned_beside_the_model():
 def test_the_passes_drop_the_same_units(method, tangent):
     """With the pull scaled to nothing, y is compared with itself."""
     objective = method(tangent=tangent)
-    objective.error = lambda tangent, progress: l2(tangent.here, tangent.y)
-    model = network(sigma_min=objective.sigma_min, dropout=0.5).train()
+    objective.error = lambda tangent, progress: l2(tangent.online, tangent.y)
+    model = network(sigma_min=objective.requirements.sigma_min, dropout=0.5).train()
     assert objective.loss(model, spread(TILTED), 0.5).max() < 1e-25
     loose = model(spread(TILTED).x, EVEN) - model(spread(TILTED).x, EVEN)
     assert loose.abs().max() > 0.01
@@ -212,7 +215,7 @@ def test_threads_change_no_bit_of_training(method):
         learner = torch.optim.Adam([*model.parameters(), *objective.trained()], 1e-3)
         state, batch = State(model, objective, learner, EMA(model, 0)), spread(ROUND)
         batch = Batch(batch.x.float(), batch.z.float(), batch.u)
-        for report in train(state, itertools.repeat(batch), 160, lambda n: 1e-3, micro=5, threads=threads):
+        for report in train(state, itertools.repeat(batch), 160, lambda n: 1e-3, LoopConfig(micro=5, threads=threads)):
             assert report.finite
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -233,7 +236,7 @@ def test_full_losses_are_the_limit_of_distillation_on_finer_grids(metric, power)
         pair=lambda u, progress: (level(u + 0.5 / (n - 1)), level(u - 0.5 / (n - 1))),
         previous_point=lambda x_t, batch, t, r: TILTED.flow(x_t, t, r),
         metric={"l1": l1, "l2": l2}[metric],
-        sigma_min=0.0,
+        requirements=Requirements("consistency"),
     )
     above = level(EVEN + 0.5 / (n - 1))
     x = TILTED.flow(batch.x + broadcast_like(level(EVEN), batch.x) * batch.z, level(EVEN), above)
@@ -251,7 +254,7 @@ def test_stopped_losses_have_the_gradient_of_the_product(metric, clock):
     tangent = objective.tangent(model, batch)
     pace = 1 / tangent.sigma if clock == "time" else derivative(level, batch.u)[1] / tangent.sigma
     df = tangent.dy * pace[:, None]
-    product = (tangent.here * (2 * df if metric == "l2" else df.sign())).mean(1).sum()
+    product = (tangent.online * (2 * df if metric == "l2" else df.sign())).mean(1).sum()
     slope = gradient(objective.loss(model, batch, 0.0).sum(), model)
     assert torch.allclose(slope, gradient(product, model), rtol=1e-9, atol=1e-12)
 
@@ -268,9 +271,10 @@ def test_without_a_teacher_the_stopped_gradient_is_that_of_distillation_on_avera
 
 
 def test_boundaries_and_what_the_network_predicts():
-    assert (sct().sigma_min, scd(ROUND).sigma_min, cct().sigma_min, ccd(ROUND).sigma_min) == (0.0, 0.0, EPS, EPS)
-    assert sct(sigma_data=0.3).preconditioning == Preconditioning.trigflow(0.3)
-    assert {sct().kind, cct().kind} == {"consistency"}
+    needs = [method.requirements for method in (sct(), scd(ROUND), cct(), ccd(ROUND))]
+    assert [need.sigma_min for need in needs] == [0.0, 0.0, EPS, EPS]
+    assert sct(sigma_data=0.3).requirements.preconditioning == Preconditioning.trigflow(0.3)
+    assert {need.kind for need in needs} == {"consistency"}
     cos, sin = trig_of_sigma(torch.tensor([0.0, 0.5, 80.0], dtype=torch.float64), 0.5)
     assert cos.tolist() == pytest.approx([1, math.sqrt(0.5), math.cos(math.atan(160))], rel=1e-12)
     assert (cos**2 + sin**2).tolist() == pytest.approx([1, 1, 1], rel=1e-14)
@@ -281,7 +285,7 @@ def test_boundaries_and_what_the_network_predicts():
     [
         (lambda: sct(norm="max"), "norm"),
         (lambda: sct(tangent="forward"), "tangent"),
-        (lambda: sct(warmup=-1.0), "warm-up"),
+        (lambda: registry.build("train_ct", {"name": "sct", "warmup": -1.0}), "warmup"),
         (lambda: cct(metric="lpips"), "metric"),
         (lambda: cct(clock="sun"), "clock"),
     ],

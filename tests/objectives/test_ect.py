@@ -12,6 +12,7 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.errors import UsageError
 from cmtool.objectives.easy_consistency import ect
 from cmtool.objectives.objective import Batch
+from cmtool.options import registry
 
 DATA = 0.5
 
@@ -107,5 +108,5 @@ def test_mistakes_are_named():
     with pytest.raises(UsageError, match="unknown weight 'gab'") as caught:
         ect(weight="gab")
     assert caught.value.hint == "did you mean 'gap'?"
-    with pytest.raises(UsageError, match="1 stage or more, not 0"):
-        ect(stages=0)
+    with pytest.raises(UsageError, match="must be at least 1, not 0"):
+        registry.build("train_ct", {"name": "ect", "stages": 0})

@@ -9,10 +9,9 @@ from expectations import EPS, gentle, quadrature
 from oracles import AnisotropicGaussian, Gaussian, Mixture, Oracle, golden_line
 from torch import Tensor
 
-from cmtool.objectives.consistency import Consistency, along_noise
+from cmtool.objectives.consistency import Consistency, adjacent_pair, along_noise
 from cmtool.objectives.consistency_2023 import cd
 from cmtool.objectives.distances import METRICS, l2
-from cmtool.objectives.noise_levels import adjacent_pair
 from cmtool.objectives.objective import Batch
 
 ROUND = Gaussian(torch.tensor([0.3, -0.2]), 0.4)

@@ -9,16 +9,17 @@ from expectations import quadrature
 from oracles import AnisotropicGaussian, Gaussian, Mixture, golden_line
 from torch import Tensor
 
-from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.core.flow_map import TARGET_DIM, flow_map_step
+from cmtool.core.denoiser import TARGET_DIM, Denoiser, Preconditioning
+from cmtool.core.flow_map import flow_map_step
 from cmtool.core.jvp import forward_mode
 from cmtool.core.sigma_schedules import karras
 from cmtool.errors import UsageError
-from cmtool.objectives.ctm import Trajectory, ctm, steps_and_ends
+from cmtool.objectives.ctm import DenoisingTerm, Trajectory, choose_steps, ctm
 from cmtool.objectives.distances import METRICS
 from cmtool.objectives.meanflow import average_velocity, meanflow
 from cmtool.objectives.noise_levels import split_uniform
 from cmtool.objectives.objective import Batch
+from cmtool.options import registry
 from cmtool.testing import small_model
 
 ROUND = Gaussian(torch.tensor([0.3, -0.2]), 0.4)
@@ -41,8 +42,8 @@ class Held(torch.nn.Module):
         super().__init__()
         self.call = call
 
-    def forward(self, *given):
-        return self.call(*given)
+    def forward(self, *given, **more):
+        return self.call(*given, **more)
 
 
 def trajectory(data, metric: str, balance: float = 0.0) -> Trajectory:
@@ -51,12 +52,10 @@ def trajectory(data, metric: str, balance: float = 0.0) -> Trajectory:
         data,
         lambda field, x, t, s: data.flow(x, t, s),
         karras(18).double(),
-        steps_and_ends(18, 17),
+        choose_steps(18, 17),
         METRICS[metric],
         0.9,
-        levels=lambda u: 0.1 + 3 * u,
-        weight=lambda sigma: 1 / sigma**2,
-        balance=balance,
+        DenoisingTerm(lambda u: 0.1 + 3 * u, lambda sigma: 1 / sigma**2, balance),
     )
 
 
@@ -67,7 +66,7 @@ def test_two_ways_to_one_image_agree_for_the_exact_map(name, metric):
     objective, batch = trajectory(data, metric), spread(data, 40)
     objective.begin(Held(data.flow_map))
     assert objective.loss(data.flow_map, batch, 0.0).abs().max() < 1e-12
-    wrong = objective.loss(lambda x, t, labels, hints: data(x, t), batch, 0.0)
+    wrong = objective.loss(lambda x, t, labels, target_sigma: data(x, t), batch, 0.0)
     assert wrong.max() > 1e-4, "Euler steps with the denoiser are not the flow"
 
 
@@ -98,15 +97,15 @@ def test_a_coarse_solver_leaves_its_own_error():
 @pytest.mark.parametrize("most", [1, 4, 17])
 def test_ends_come_after_steps_and_all_are_visited(most):
     u = split_uniform((torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000 * 0.999983 + 1e-9, 3)
-    i, h, j = steps_and_ends(18, most)(*u)
+    i, h, j = choose_steps(18, most)(*u)
     assert (i.min(), i.max(), h.min(), h.max(), j.max()) == (0, 16, 1, most, 17)
     assert bool(((i + h <= j) & (i + h <= 17)).all())
 
 
 @pytest.mark.parametrize("options", [{"steps": 1}, {"substeps": 0}])
 def test_what_cannot_be_walked_is_refused(options):
-    with pytest.raises(UsageError, match="'ctm' needs"):
-        ctm(small_model((2,)), **options)
+    with pytest.raises(UsageError, match="must be at least"):
+        registry.build("distill", {"name": "ctm", **options}, small_model((2,)))
 
 
 def mean_batch(data, t: Tensor, z_t: Tensor, u: Tensor) -> Batch:
@@ -124,7 +123,7 @@ def test_the_exact_average_velocity_satisfies_the_identity(name):
     batch = mean_batch(data, t, z_t, u)
     assert bool((r < t).any()) and bool((r == t).any())
     assert objective.loss(data.flow_map, batch, 0.0).max() < 1e-16
-    assert objective.loss(lambda x, s, labels, hints: data(x, s), batch, 0.0).max() > 0.1
+    assert objective.loss(lambda x, s, labels, target_sigma: data(x, s), batch, 0.0).max() > 0.1
 
 
 def test_the_closed_form_of_a_gaussian():
@@ -141,7 +140,7 @@ def test_the_closed_form_of_a_gaussian():
 
 
 def test_with_the_flow_preconditioning_the_network_is_the_velocity():
-    model = small_model((2,), hints=TARGET_DIM)
+    model = small_model((2,), target_dim=TARGET_DIM)
     model.preconditioning = Preconditioning.named("flow")
     t, r, z = torch.tensor([0.9, 0.2]), torch.tensor([0.3, 0.1]), torch.randn(2, 2)
     seen = []
@@ -155,7 +154,7 @@ def test_with_the_flow_preconditioning_the_network_is_the_velocity():
 
 
 def test_the_derivative_is_that_along_the_path_at_fixed_r():
-    model = Denoiser(small_model((2,), hints=TARGET_DIM).net.double(), Preconditioning.named("flow"))
+    model = Denoiser(small_model((2,), target_dim=TARGET_DIM).net.double(), Preconditioning.named("flow"))
     z, v = torch.randn(2, 4, 2, dtype=torch.float64)
     t, r = torch.tensor([0.9, 0.5, 0.3, 0.2]).double(), torch.tensor([0.1, 0.5, 0.2, 0.01]).double()
     _, slope = forward_mode(lambda z, t: average_velocity(model, z, t, r), (z, t), (v, torch.ones_like(t)))
@@ -170,8 +169,9 @@ def test_single_velocities_are_right_in_the_mean():
     batch, weights = quadrature(Mixture.line((1.0,), (0.0,), (0.5,)), 8)
     objective = meanflow(power=0.0)
 
-    def bent(x: Tensor, sigma: Tensor, labels: Tensor | None, hints: Tensor) -> Tensor:
-        return data.flow_map(x, sigma, labels, hints) + theta * hints[:, 1:2] * x
+    def bent(x: Tensor, sigma: Tensor, labels: Tensor | None, target_sigma: Tensor) -> Tensor:
+        place = (target_sigma / (1 + target_sigma))[:, None]
+        return data.flow_map(x, sigma, labels, target_sigma) + theta * place * x
 
     for t, r in ((0.8, 0.1), (0.5, 0.45), (0.3, 0.3)):
         objective.times = lambda u, t=t, r=r: (0 * u + t, 0 * u + r)

@@ -7,16 +7,15 @@ from test_consistency import batch, scaled
 
 from cmtool.core.sigma_schedules import karras
 from cmtool.errors import UsageError
-from cmtool.objectives.consistency_2023 import ict
+from cmtool.objectives.consistency_2023 import adjacent_log_normal, ict
 from cmtool.objectives.distances import pseudo_huber, pseudo_huber_of
-from cmtool.objectives.noise_levels import adjacent_log_normal
 
 
 def test_pairs_are_neighbours_of_a_grid_that_doubles():
     u = batch().u
     for progress, n in ((0.0, 11), (0.124, 11), (0.126, 21), (0.51, 161), (1.0, 1281)):
         t, r = ict().pair(u, progress)
-        expected = adjacent_log_normal(u, n, -1.1, 2.0, EPS, 80.0)
+        expected = adjacent_log_normal(u, karras(n, EPS, 80.0), -1.1, 2.0)
         assert torch.equal(t, expected[0])
         assert torch.equal(r, expected[1])
         grid = karras(n)

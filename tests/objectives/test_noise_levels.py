@@ -9,19 +9,12 @@ from scipy.stats import t as student
 
 from cmtool.core.noise import LEVEL, Noise
 from cmtool.core.sigma_schedules import karras
-from cmtool.objectives.noise_levels import (
-    adjacent_log_normal,
-    adjacent_pair,
-    doubling_steps,
-    ect_ratio,
-    ect_stage,
-    halving_steps,
-    log_normal,
-    log_student,
-    on_grid,
-    openai_ema_decay,
-    openai_steps,
-)
+from cmtool.objectives.consistency import adjacent_pair, ect_ratio
+from cmtool.objectives.consistency_2023 import adjacent_log_normal, doubling_steps, openai_ema_decay, openai_steps
+from cmtool.objectives.easy_consistency import ect_stage, round_pair
+from cmtool.objectives.multistep_distillation import halving_steps
+from cmtool.objectives.noise_levels import log_normal
+from cmtool.objectives.tcm import log_student
 
 
 def tensor(*values: float) -> torch.Tensor:
@@ -112,7 +105,7 @@ def test_the_ends_of_the_uniform_numbers_are_the_ends_of_the_grid():
 def test_neighbours_are_drawn_as_often_as_the_logarithm_is_normal():
     """The masses of the sheet for N = 11, each the share of the normal distribution that lies between two levels."""
     u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
-    t, r = adjacent_log_normal(u, 11, -1.1, 2.0, 0.002, 80.0)
+    t, r = adjacent_log_normal(u, karras(11, 0.002, 80.0), -1.1, 2.0)
     rising = karras(11).flip(0)
     index = torch.searchsorted(rising, t)
     assert torch.equal(rising[index - 1], r)
@@ -145,5 +138,5 @@ def test_steps_halve_and_the_last_stages_are_longer():
 def test_a_pair_is_rounded_to_a_grid_and_kept_apart():
     grid = torch.tensor([8.0, 4.0, 2.0, 1.0], dtype=torch.float64)
     t, r = torch.tensor([3.5, 2.2, 9.0, 1.1]).double(), torch.tensor([1.6, 1.9, 7.9, 0.0]).double()
-    above, below = on_grid(t, r, grid)
+    above, below = round_pair(t, r, grid)
     assert above.tolist() == [4, 4, 8, 2] and below.tolist() == [2, 2, 4, 1]

@@ -12,13 +12,13 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.discrete_processes import ddpm_sigmas as ddpm_ladder
 from cmtool.core.process import VE, VP, SubVP
 from cmtool.errors import UsageError
-from cmtool.objectives.denoising import weight_called
 from cmtool.objectives.edm import FourierLogVariance, edm2
+from cmtool.objectives.noise_levels import weight_called
 from cmtool.objectives.objective import Batch
 from cmtool.options import registry
+from cmtool.options.lr_schedule import learning_rate
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, train
-from cmtool.training.optimizers import learning_rate
+from cmtool.training.loop import LoopConfig, State, train
 
 METHODS = [
     {"name": "edm"},
@@ -75,7 +75,7 @@ def test_the_exact_denoiser_is_the_minimum(spec, u):
     with torch.no_grad():
         a += 0.01
     higher = expectation(objective, data, beside, u) - at_it
-    sigma = objective.levels(torch.tensor([u], dtype=torch.float64))
+    sigma = objective.noise_levels(torch.tensor([u], dtype=torch.float64))
     expected = float(objective.weight(sigma) * 0.01**2 * (0.7**2 + sigma**2)) / (2 if spec["name"] == "ssm" else 1)
     assert abs(float(slope)) < 1e-6 * expected / 0.01
     assert higher.item() == pytest.approx(expected, rel=1e-6)
@@ -102,8 +102,8 @@ def paper_noise(process):
     """``|F(x_t, t) - z|^2`` at ``x_t = s x_0 + std z``; what it is told comes with the preconditioning."""
 
     def loss(batch, objective):
-        sigma = objective.levels(batch.u)
-        t, c = time_of(process, sigma), objective.preconditioning(sigma)[3]
+        sigma = objective.noise_levels(batch.u)
+        t, c = time_of(process, sigma), objective.requirements.preconditioning(sigma)[3]
         s, std = process.scale(t), process.scale(t) * process.level(t)
         return (Net()(s * batch.x + std * batch.z, c) - batch.z).square().mean(1)
 
@@ -114,8 +114,8 @@ def paper_score(process):
     """``g^2 |score + z / std|^2`` with ``score = -F / std``, or ``F / std`` for VE."""
 
     def loss(batch, objective):
-        sigma = objective.levels(batch.u)
-        t, c = time_of(process, sigma), objective.preconditioning(sigma)[3]
+        sigma = objective.noise_levels(batch.u)
+        t, c = time_of(process, sigma), objective.requirements.preconditioning(sigma)[3]
         s, std, sign = process.scale(t), process.scale(t) * process.level(t), 1 if isinstance(process, VE) else -1
         score = sign * Net()(s * batch.x + std * batch.z, c) / std
         return (process.diffusion(t) ** 2 * (score + batch.z / std).square()).mean(1)
@@ -124,19 +124,19 @@ def paper_score(process):
 
 
 def paper_flow(batch, objective):
-    t = (objective.levels(batch.u) / (1 + objective.levels(batch.u)))[:, None]
+    t = (objective.noise_levels(batch.u) / (1 + objective.noise_levels(batch.u)))[:, None]
     return (Net()((1 - t) * batch.x + t * batch.z, 4 * t[:, 0]) - (batch.z - batch.x)).square().mean(1)
 
 
 def paper_trigflow(batch, objective):
-    t = (objective.levels(batch.u) / 0.5).atan()[:, None]
+    t = (objective.noise_levels(batch.u) / 0.5).atan()[:, None]
     x_t = t.cos() * batch.x + t.sin() * 0.5 * batch.z
     return (0.5 * Net()(x_t / 0.5, t[:, 0]) - (t.cos() * 0.5 * batch.z - t.sin() * batch.x)).square().mean(1) / 0.5**2
 
 
 def paper_ncsn(batch, objective):
     """``sigma^2 |score - (x_0 - x) / sigma^2|^2`` with ``score = F / sigma``."""
-    sigma = objective.levels(batch.u)[:, None]
+    sigma = objective.noise_levels(batch.u)[:, None]
     score = Net()(batch.x + sigma * batch.z, (sigma[:, 0] / 2).log() / 4) / sigma
     return (sigma * (score + batch.z / sigma)).square().mean(1)
 
@@ -160,14 +160,14 @@ def paper_ncsn(batch, objective):
 )
 def test_the_loss_is_the_one_of_the_paper(spec, paper):
     batch, objective = rows(), build(spec)
-    model = Denoiser(Net(), objective.preconditioning)
+    model = Denoiser(Net(), objective.requirements.preconditioning)
     assert torch.allclose(objective.loss(model, batch, 0.0), paper(batch, objective), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("directions", ["rademacher", "gaussian"])
 def test_slices_are_those_of_the_whole_jacobian(directions):
     batch, objective = rows(6), build({"name": "ssm", "directions": directions, "weight": "noise"})
-    model, sigma = Denoiser(Net(), objective.preconditioning), objective.levels(batch.u)
+    model, sigma = Denoiser(Net(), objective.requirements.preconditioning), objective.noise_levels(batch.u)
     v = batch.v.sign() if directions == "rademacher" else batch.v
     loss = objective.loss(model, batch, 0.0)
     for i in range(6):
@@ -241,7 +241,7 @@ def fitted(spec, steps=300, size=256):
     data, g = golden_line(), torch.Generator().manual_seed(1)
     objective = build(spec, sigma_data=0.78)
     torch.manual_seed(0)
-    model = Denoiser(mlp((1,), 0, width=64, depth=2), objective.preconditioning)
+    model = Denoiser(mlp((1,), 0, width=64, depth=2), objective.requirements.preconditioning)
 
     def batches():
         while True:
@@ -252,7 +252,7 @@ def fitted(spec, steps=300, size=256):
     learner = torch.optim.Adam([*model.parameters(), *objective.trained()], 4e-3, betas=(0.9, 0.99))
     state, total = State(model, objective, learner, EMA(model, 20 * size)), steps * size
     rate = lambda n: learning_rate(4e-3, n, total, 10 * size, "cosine")  # noqa: E731
-    for _ in train(state, batches(), total, rate, clip=10.0):
+    for _ in train(state, batches(), total, rate, LoopConfig(clip=10.0)):
         pass
     assert state.skipped == 0
     return state.average.model
@@ -283,9 +283,9 @@ def test_a_small_network_learns_the_denoiser_of_a_mixture(spec):
         ({"name": "edm", "weight": "likelihood"}, "weight"),
         ({"name": "ddpm", "schedule": "linea"}, "schedule"),
         ({"name": "ddpm", "steps": 10}, "more than 20 steps"),
-        ({"name": "ncsn", "steps": 1}, "2 or more"),
-        ({"name": "flow", "times": "normal"}, "distribution of times"),
-        ({"name": "ssm", "directions": "x"}, "distribution of directions"),
+        ({"name": "ncsn", "steps": 1}, "at least 2"),
+        ({"name": "flow", "times": "normal"}, "option 'times'"),
+        ({"name": "ssm", "directions": "x"}, "option 'directions'"),
         ({"name": "edm", "preconditioning": "vpp"}, "preconditioning"),
     ],
     ids=lambda given: called(given) if isinstance(given, dict) else "",

@@ -116,10 +116,10 @@ def test_the_student_becomes_the_teacher_when_the_steps_halve():
     assert [steps for steps, _ in seen] == [4, 2, 2, 1, 1]
     assert values[1] == values[2] == pytest.approx(values[0] + 0.2, rel=1e-5)
     assert values[3] == values[4] == pytest.approx(values[0] + 0.4, rel=1e-5)
-    assert objective.sampling == [80.0]
+    assert objective.sampling_sigmas == [80.0]
     again.load_state_dict(objective.state_dict())
     assert torch.equal(again.loss(model, batch(), 0.9), objective.loss(model, batch(), 0.9))
-    assert again.sampling == [80.0]
+    assert again.sampling_sigmas == [80.0]
 
 
 def test_the_walk_of_the_levels_ends_where_the_jumps_do():
@@ -127,7 +127,7 @@ def test_the_walk_of_the_levels_ends_where_the_jumps_do():
     data = golden_line()
     objective = mcd(data, segments=3, steps=12)
     perfect = Jumper(data, objective.boundaries())
-    levels = append_zero(torch.tensor(objective.sampling, dtype=torch.float64))
+    levels = append_zero(torch.tensor(objective.sampling_sigmas, dtype=torch.float64))
     x = 80 * torch.tensor([[-1.3], [-0.2], [0.1], [0.9], [2.0]], dtype=torch.float64)
     end = last(probability_flow(perfect, x, levels, euler()))
     assert torch.allclose(end, data.consistency(x, 80.0, EPS), rtol=0, atol=EPS)

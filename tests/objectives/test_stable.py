@@ -12,6 +12,7 @@ from cmtool.objectives.consistency import along_teacher
 from cmtool.objectives.distances import l2
 from cmtool.objectives.easy_consistency import ecd, ect, posterior_mean, stable
 from cmtool.objectives.objective import Batch
+from cmtool.options import registry
 
 POINTS = torch.tensor([[0.3, -0.2], [-0.8, 0.5], [0.1, 0.9], [0.6, 0.4], [-0.3, -0.7]], dtype=torch.float64)
 
@@ -88,7 +89,7 @@ def test_neither_the_cut_of_a_batch_nor_the_order_of_the_others_matters():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UsageError, match="1 image or more, not 0"):
-        stable(others=0)
+    with pytest.raises(UsageError, match="must be at least 1, not 0"):
+        registry.build("train_ct", {"name": "stable", "others": 0})
     with pytest.raises(UsageError, match="unknown weight 'gab'"):
         stable(weight="gab")

@@ -6,10 +6,10 @@ from test_consistency import scaled
 from torch import Tensor
 
 from cmtool.errors import UsageError
+from cmtool.objectives.consistency import ect_ratio
 from cmtool.objectives.distances import l2
-from cmtool.objectives.noise_levels import ect_ratio, log_student
 from cmtool.objectives.objective import Batch
-from cmtool.objectives.tcm import tcm
+from cmtool.objectives.tcm import log_student, tcm
 
 
 def batch(n: int = 40) -> Batch:
@@ -73,8 +73,8 @@ def test_classes_reach_both_networks():
 
 def test_what_its_checkpoints_say():
     objective = tcm(start=2.0)
-    assert (objective.kind, objective.starts_from) == ("consistency", "consistency")
-    assert (objective.lowest, objective.sampling) == (2.0, [2.0])
+    assert (objective.requirements.kind, objective.requirements.starts_from) == ("consistency", "consistency")
+    assert (objective.requirements.lowest_sigma, objective.sampling_sigmas) == (2.0, [2.0])
     objective.begin(scaled(0.7))
     assert all(key.startswith("teacher.") for key in objective.state_dict()), "it comes from --init, not the snapshot"
     with pytest.raises(UsageError, match="unknown weight 'gab'"):

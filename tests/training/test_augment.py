@@ -1,4 +1,4 @@
-"""Augmentation: what is known exactly of the changes, of their hints, and of who is told."""
+"""Augmentation: what is known exactly of the changes, of their labels, and of who takes them."""
 
 import pytest
 import torch
@@ -6,10 +6,11 @@ import torch
 from cmtool.backbones.unet import unet
 from cmtool.core.noise import Noise
 from cmtool.errors import UsageError
+from cmtool.objectives.objective import Requirements
 from cmtool.training.affine import rotation, scaling, translation, warp_images
 from cmtool.training.augment import CHANGES, Augment
 from cmtool.training.augmentations import Spread
-from cmtool.training.batches import Batches
+from cmtool.training.batches import BatchConfig, Batches
 
 IMAGES = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -29,18 +30,18 @@ def test_maps_from_pixel_to_pixel_move_pixels():
 
 def test_an_image_without_hints_is_as_it_was():
     augment = Augment(0.3, dict.fromkeys(CHANGES, 1.0))
-    images, hints = augment(IMAGES, augment.drawn(Noise(range(6))))
-    nothing = (hints == 0).all(1)
+    images, labels = augment(IMAGES, augment.draw(Noise(range(6))))
+    nothing = (labels == 0).all(1)
     assert torch.equal(images[nothing], IMAGES[nothing])
-    assert hints.shape == (6, augment.hints) == (6, 19)
-    off, none = Augment(0.0, dict.fromkeys(CHANGES, 1.0))(IMAGES, augment.drawn(Noise(range(6))))
+    assert labels.shape == (6, augment.dim) == (6, 19)
+    off, none = Augment(0.0, dict.fromkeys(CHANGES, 1.0))(IMAGES, augment.draw(Noise(range(6))))
     assert torch.equal(off, IMAGES)
     assert not none.any()
 
 
 def test_each_change_happens_as_often_as_asked():
     augment = Augment.edm(0.25)
-    flips = augment(torch.zeros(4000, 1, 2, 2), augment.drawn(Noise(range(4000))))[1].ne(0).float().mean(0)
+    flips = augment(torch.zeros(4000, 1, 2, 2), augment.draw(Noise(range(4000))))[1].ne(0).float().mean(0)
     expected = torch.tensor(
         [0.5, 0.125, *[0.25] * 4, 0.125, 0.25, 0.25]
     )  # a coin decides between two flips, and about turned axes
@@ -55,19 +56,19 @@ def column(*values: float) -> torch.Tensor:
 def test_changes_go_as_far_as_asked():
     grey = torch.full((1, 3, 8, 8), 0.5)
     one = float(torch.special.ndtr(torch.tensor(1.0, dtype=torch.float64)))  # of which the normal number is 1
-    brighter, hints = Augment(1.0, {"brightness": 1.0}, Spread(brightness_std=0.3))(grey, column(one, 0.0))
+    brighter, labels = Augment(1.0, {"brightness": 1.0}, Spread(brightness_std=0.3))(grey, column(one, 0.0))
     assert torch.allclose(brighter, torch.tensor(0.8))
-    assert torch.allclose(hints, torch.ones(1, 1))
+    assert torch.allclose(labels, torch.ones(1, 1))
     louder, _ = Augment(1.0, {"contrast": 1.0}, Spread(contrast_std=2.0))(grey, column(one, 0.0))
     assert torch.allclose(louder, torch.tensor(2.0))
-    quarter, hints = Augment(1.0, {"hue": 1.0}, Spread(hue_max=0.5))(grey, column(1.0, 0.0))
+    quarter, labels = Augment(1.0, {"hue": 1.0}, Spread(hue_max=0.5))(grey, column(1.0, 0.0))
     assert torch.allclose(quarter, grey, atol=1e-6)  # greys have no hue
-    assert torch.allclose(hints, torch.tensor([[-1.0, 1.0]]), atol=1e-6)
-    moved, hints = Augment(1.0, {"translate_int": 1.0}, Spread(translate_int_max=0.5))(
+    assert torch.allclose(labels, torch.tensor([[-1.0, 1.0]]), atol=1e-6)
+    moved, labels = Augment(1.0, {"translate_int": 1.0}, Spread(translate_int_max=0.5))(
         IMAGES[:1], column(1.0, 0.5, 0.0)
     )
     assert torch.equal(moved[..., 6:], IMAGES[:1, ..., :-6])
-    assert torch.equal(hints, torch.tensor([[1.0, 0.0]]))
+    assert torch.equal(labels, torch.tensor([[1.0, 0.0]]))
 
 
 def test_axes_are_turned_as_often_as_asked():
@@ -82,12 +83,12 @@ def test_a_change_of_strength_0_is_none():
     without, zero = (
         Augment(1.0, strengths) for strengths in ({"yflip": 1.0}, {"xflip": 0.0, "yflip": 1.0, "hue": 0.0})
     )
-    u = zero.drawn(Noise(range(6)))
-    assert (zero.draws, zero.hints) == (without.draws, without.hints) == (2, 1)
+    u = zero.draw(Noise(range(6)))
+    assert (zero.draws, zero.dim) == (without.draws, without.dim) == (2, 1)
     assert torch.equal(zero(IMAGES, u)[0], without(IMAGES, u)[0])
-    images, hints = Augment(1.0, {})(IMAGES, u)
+    images, labels = Augment(1.0, {})(IMAGES, u)
     assert torch.equal(images, IMAGES)
-    assert hints.shape == (6, 0)
+    assert labels.shape == (6, 0)
 
 
 class Data:
@@ -101,10 +102,13 @@ class Data:
 
 
 def test_an_augmented_image_depends_on_its_number_alone():
-    by_six, by_two = (Batches(Data(), size, augment=Augment.edm(0.5), probes=True) for size in (6, 2))
+    by_six, by_two = (
+        Batches(Data(), BatchConfig(size, augment=Augment.edm(0.5)), Requirements(probes=True)) for size in (6, 2)
+    )
     whole, part = by_six.at(0), by_two.at(2)
-    assert whole.hints is not None and whole.v is not None and part.hints is not None and part.v is not None
-    assert torch.equal(whole.hints[2:4], part.hints)
+    for batch in (whole, part):
+        assert batch.augment_labels is not None and batch.v is not None
+    assert torch.equal(whole.augment_labels[2:4], part.augment_labels)
     assert torch.allclose(whole.x[2:4], part.x, atol=1e-6)
     assert torch.equal(whole.v[2:4], part.v)
     assert not torch.equal(whole.v, whole.z)
@@ -115,12 +119,12 @@ def test_points_are_not_augmented():
         shape = (2,)
 
     with pytest.raises(UsageError, match="points"):
-        Batches(Points(), 2, augment=Augment.edm())
+        Batches(Points(), BatchConfig(2, augment=Augment.edm()))
 
 
-def test_the_network_hears_hints_and_takes_silence_for_none():
+def test_the_network_takes_augment_labels_and_none_are_zeros():
     torch.manual_seed(0)
-    net = unet((3, 8, 8), 0, model_channels=16, channel_mult=(1,), num_blocks=1, augment=9)
+    net = unet((3, 8, 8), 0, model_channels=16, channel_mult=(1,), num_blocks=1, augment_dim=9)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     x, c = torch.randn(2, 3, 8, 8), torch.zeros(2)

@@ -9,9 +9,9 @@ from torch import Tensor
 from cmtool.core.noise import Noise
 from cmtool.datasets.toy import gaussians
 from cmtool.errors import UsageError
-from cmtool.objectives.objective import Batch
+from cmtool.objectives.objective import Batch, Requirements
 from cmtool.training import batches
-from cmtool.training.batches import Batches, Cache
+from cmtool.training.batches import BatchConfig, Batches, Cache
 
 KEYS = ("x", "z", "u", "labels")
 
@@ -42,9 +42,10 @@ class Stacked(Numbered):
         return torch.stack(images).numpy(), np.array(labels) if self.classes else None
 
 
-def images(total: int, size: int, start: int = 0, dataset: object = None, **options) -> Batch:
+def images(total: int, size: int, start: int = 0, dataset: object = None, points: int = 1, **options) -> Batch:
     """Images ``start .. total - 1`` of a run, made ``size`` at a time."""
-    source = Batches(dataset or Numbered(), size, seed=5, **{"flip": True, **options})
+    config = BatchConfig(size, seed=5, **{"flip": True, **options})
+    source = Batches(dataset or Numbered(), config, Requirements(points_per_trajectory=points))
     made, walk = [], source.since(start)
     while sum(len(batch) for batch in made) < total - start:
         made.append(next(walk))
@@ -80,7 +81,7 @@ def test_a_run_taken_up_again_sees_what_it_would_have_seen(start):
 
 
 def test_one_source_can_go_back():
-    source = Batches(Numbered(), 8, seed=5)
+    source = Batches(Numbered(), BatchConfig(8, seed=5))
     first = source.at(0)
     source.at(1000)
     assert_same(source.at(0), first)
@@ -94,7 +95,7 @@ def test_each_epoch_is_a_new_order_of_all_images():
 
 
 def test_every_epoch_begins_with_any_image():
-    starts = [numbers(Batches(Numbered(8), 1, seed).at(0))[0] for seed in range(200)]
+    starts = [numbers(Batches(Numbered(8), BatchConfig(1, seed)).at(0))[0] for seed in range(200)]
     counts = np.bincount(starts, minlength=8)
     assert ((counts - 25) ** 2 / 25).sum() < 24.3, "chi squared of 7 degrees of freedom at 0.1 %"
 
@@ -117,7 +118,7 @@ def test_pixels_are_in_model_units():
 
 
 def test_noise_and_level_belong_to_n_and_seed_and_never_meet_those_of_sampling():
-    first, second = Batches(Numbered(), 64, seed=0), Batches(Numbered(), 64, seed=1)
+    first, second = Batches(Numbered(), BatchConfig(64, seed=0)), Batches(Numbered(), BatchConfig(64, seed=1))
     mine = [first.at(0).z, second.at(0).z, first.at(64).z]
     z = torch.cat([*mine, Noise(range(64)).normal(Numbered.shape)])
     assert len(z.flatten(1).unique(dim=0)) == len(z)
@@ -125,7 +126,7 @@ def test_noise_and_level_belong_to_n_and_seed_and_never_meet_those_of_sampling()
     assert u.dtype == torch.float64
     assert kstest(u.numpy(), "uniform").pvalue > 0.01
     assert kstest(z.flatten().numpy(), "norm").pvalue > 0.01
-    assert Batches(Numbered(), 64, seed=2**63 - 1).at(2**40).z.isfinite().all()
+    assert Batches(Numbered(), BatchConfig(64, seed=2**63 - 1)).at(2**40).z.isfinite().all()
 
 
 def test_level_noise_mirror_and_image_are_unrelated():
@@ -135,19 +136,19 @@ def test_level_noise_mirror_and_image_are_unrelated():
 
 
 def test_labels_are_left_out_on_request_and_where_there_are_none():
-    assert Batches(Numbered(), 4, conditional=False).at(0).labels is None
-    assert Batches(Numbered(classes=()), 4).at(0).labels is None
-    assert Batches(Stacked(classes=()), 4).at(0).labels is None
+    assert Batches(Numbered(), BatchConfig(4, conditional=False)).at(0).labels is None
+    assert Batches(Numbered(classes=()), BatchConfig(4)).at(0).labels is None
+    assert Batches(Stacked(classes=()), BatchConfig(4)).at(0).labels is None
 
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_dropped_labels_belong_to_the_image_and_not_to_its_batch(size):
-    assert_same(images(128, size, drop=0.3), images(128, 64, drop=0.3))
+    assert_same(images(128, size, label_dropout=0.3), images(128, 64, label_dropout=0.3))
 
 
 def test_labels_are_dropped_as_often_as_asked_and_without_regard_to_anything_else():
     n, p = 23 * 200, 0.3
-    kept, seen = images(n, 100), images(n, 100, drop=p)
+    kept, seen = images(n, 100), images(n, 100, label_dropout=p)
     dropped = seen.labels == -1
     assert abs(dropped.double().mean() - p) < 4 * (p * (1 - p) / n) ** 0.5
     assert torch.equal(seen.labels[~dropped], kept.labels[~dropped])
@@ -158,51 +159,51 @@ def test_labels_are_dropped_as_often_as_asked_and_without_regard_to_anything_els
 
 
 def test_the_ends_of_dropping():
-    assert (images(64, 64, drop=1.0).labels == -1).all()
-    assert (images(64, 64, drop=0.0).labels >= 0).all()
+    assert (images(64, 64, label_dropout=1.0).labels == -1).all()
+    assert (images(64, 64, label_dropout=0.0).labels >= 0).all()
 
 
 @pytest.mark.parametrize(("classes", "conditional"), [((), True), (("even", "odd"), False)])
 def test_where_there_are_no_labels_none_can_be_dropped(classes, conditional):
     with pytest.raises(UsageError, match="no labels to drop"):
-        Batches(Numbered(classes=classes), 4, conditional=conditional, drop=0.1)
+        Batches(Numbered(classes=classes), BatchConfig(4, conditional=conditional, label_dropout=0.1))
 
 
 def test_points_pass_as_they_are_and_cannot_be_mirrored():
     data = gaussians(count=50)
-    batch = Batches(data, 50, seed=0).at(0)
+    batch = Batches(data, BatchConfig(50, seed=0)).at(0)
     assert torch.equal(batch.x.sort(0).values, data.points.sort(0).values)
     assert torch.equal(batch.labels.bincount(), torch.arange(50).remainder(8).bincount())
     with pytest.raises(UsageError, match="only images can be mirrored"):
-        Batches(data, 50, flip=True)
+        Batches(data, BatchConfig(50, flip=True))
 
 
 def test_others_are_the_images_of_the_run_from_the_batch_on():
     """Mirrored as they are there, with their classes, at least a batch of them and at most the data set."""
     run = images(40, 8)
     for others, found in ((12, 12), (3, 8), (1000, 23)):
-        batch = Batches(Numbered(), 8, seed=5, flip=True, others=others).at(8)
+        batch = Batches(Numbered(), BatchConfig(8, seed=5, flip=True), Requirements(others=others)).at(8)
         assert torch.equal(batch.others, run.x[8 : 8 + found])
         assert torch.equal(batch.classes, run.labels[8 : 8 + found])
         assert_same(Batch(batch.x, batch.z, batch.u, batch.labels), Batch(**{k: vars(run)[k][8:16] for k in KEYS}))
         assert all(piece.others is batch.others and piece.classes is batch.classes for piece in batch.split(3))
-    assert Batches(Numbered(), 8, conditional=False, others=5).at(0).classes is None
-    assert Batches(Numbered(), 8).at(0).others is None
+    assert Batches(Numbered(), BatchConfig(8, conditional=False), Requirements(others=5)).at(0).classes is None
+    assert Batches(Numbered(), BatchConfig(8)).at(0).others is None
 
 
 def test_images_in_a_row_share_picture_and_noise_but_not_the_level():
-    one, four = images(12, 4), images(48, 6, sharing=4)
+    one, four = images(12, 4), images(48, 6, points=4)
     assert torch.equal(four.x, one.x.repeat_interleave(4, 0))
     assert torch.equal(four.z, one.z.repeat_interleave(4, 0))
     assert torch.equal(four.labels, one.labels.repeat_interleave(4))
     assert torch.equal(four.u, images(48, 48).u)
-    assert_same(images(48, 48, sharing=4), four)
+    assert_same(images(48, 48, points=4), four)
 
 
 @pytest.mark.parametrize("make", [Numbered, Stacked])
 def test_each_image_is_read_once(make):
     data = make()
-    source = Batches(data, 10)
+    source = Batches(data, BatchConfig(10))
     for n in range(0, 230, 10):
         source.at(n)
     assert data.read.tolist() == [1] * 23
@@ -220,9 +221,9 @@ def test_the_cache_gives_the_images_that_were_asked_for(make):
 
 def test_windows_that_overlap_are_read_once(monkeypatch):
     """Of 10 of 230 images a step, with a window of 50, each is read once in an epoch."""
-    data, small = Numbered(230), Batches(Numbered(230), 10, others=50)
+    data, small = Numbered(230), Batches(Numbered(230), BatchConfig(10), Requirements(others=50))
     monkeypatch.setattr(batches, "CACHE_BYTES", 0)
-    large = Batches(data, 10, others=50)
+    large = Batches(data, BatchConfig(10), Requirements(others=50))
     for n in range(0, 180, 10):
         batch = large.at(n)
         assert_same(batch, small.at(n))

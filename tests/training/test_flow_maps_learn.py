@@ -7,15 +7,16 @@ from test_learning import DATA, STD, Points, consistency_errors, noisy, one_step
 from torch import Tensor
 
 from cmtool.backbones.mlp import mlp
-from cmtool.core.denoiser import Denoise, Denoiser, Preconditioning
+from cmtool.core.denoiser import TARGET_DIM, Denoise, Denoiser, Preconditioning
 from cmtool.core.flow_map import flow_map_step
 from cmtool.objectives.ctm import ctm
 from cmtool.objectives.meanflow import meanflow
 from cmtool.objectives.objective import Objective
-from cmtool.training.batches import Batches, ahead
+from cmtool.options.lr_schedule import learning_rate
+from cmtool.training.batches import BatchConfig, Batches, ahead
 from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
-from cmtool.training.optimizers import build_optimizer, learning_rate
+from cmtool.training.optimizers import build_optimizer
 
 PAIRS = [
     (80.0, 0.0),
@@ -33,12 +34,12 @@ assert isinstance(DATA, Mixture)
 
 def trained(objective: Objective, images: int, lr: float, batch: int) -> Denoiser:
     torch.manual_seed(0)
-    net = mlp((1,), 0, width=64, depth=2, augment=objective.hints)
-    model = Denoiser(net, objective.preconditioning or Preconditioning(STD))
+    net = mlp((1,), 0, width=64, depth=2, target_dim=TARGET_DIM)
+    model = Denoiser(net, objective.requirements.preconditioning or Preconditioning(STD))
     objective.begin(model)
     steps = build_optimizer({"betas": [0.9, 0.99]}, model.parameters(), lr)
     state = State(model, objective, steps, EMA(model, images / 20))
-    batches = ahead(Batches(Points(), batch, seed=1).since(0))
+    batches = ahead(Batches(Points(), BatchConfig(batch, seed=1)).since(0))
     for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
         assert report.finite
     batches.close()
@@ -69,8 +70,8 @@ def ending(model: Denoiser) -> Denoise:
     return ends
 
 
-def euler(x, t, labels=None, hints=None):
-    """What a network that heeds no hint would do: jump along the tangent."""
+def euler(x, t, labels=None, target_sigma=None):
+    """What a network that heeds no target would do: step along the tangent."""
     return DATA(x, t).float()
 
 

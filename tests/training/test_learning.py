@@ -20,10 +20,11 @@ from cmtool.objectives.consistency_2023 import cd
 from cmtool.objectives.easy_consistency import ect
 from cmtool.objectives.edm import edm
 from cmtool.objectives.objective import Objective
-from cmtool.training.batches import Batches, ahead
+from cmtool.options.lr_schedule import learning_rate
+from cmtool.training.batches import BatchConfig, Batches, ahead
 from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
-from cmtool.training.optimizers import build_optimizer, learning_rate
+from cmtool.training.optimizers import build_optimizer
 
 EPS = 0.002
 DATA = Mixture.line((0.4, 0.6), (-0.5, 0.4), (0.15, 0.25))
@@ -51,14 +52,13 @@ class Points:
 
 def trained(objective: Objective, images: int, lr: float, parent: Denoiser | None = None) -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(mlp((1,), 0, width=64, depth=2), Preconditioning(STD, objective.sigma_min))
+    model = Denoiser(mlp((1,), 0, width=64, depth=2), Preconditioning(STD, objective.requirements.sigma_min))
     if parent:
         model.net.load_state_dict(parent.net.state_dict())
     objective.begin(model)
     steps = build_optimizer({"betas": [0.9, 0.99]}, [*model.parameters(), *objective.trained()], lr)
     state = State(model, objective, steps, EMA(model, images / 20))
-    wanted = {"others": objective.others, "sharing": objective.sharing}
-    batches = ahead(Batches(Points(), 256, seed=1, **wanted).since(0))
+    batches = ahead(Batches(Points(), BatchConfig(256, seed=1), objective.requirements).since(0))
     for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
         assert report.finite
     batches.close()

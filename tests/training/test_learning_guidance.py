@@ -16,10 +16,11 @@ from cmtool.core.guidance import Guided
 from cmtool.objectives.consistency_2023 import cd
 from cmtool.objectives.edm import edm
 from cmtool.objectives.objective import Objective
-from cmtool.training.batches import Batches, ahead
+from cmtool.options.lr_schedule import learning_rate
+from cmtool.training.batches import BatchConfig, Batches, ahead
 from cmtool.training.ema import EMA
 from cmtool.training.loop import State, train
-from cmtool.training.optimizers import build_optimizer, learning_rate
+from cmtool.training.optimizers import build_optimizer
 
 MEANS, WIDTH, SHARE = (-0.5, 0.5), 0.25, 0.3  # a label in three is dropped
 CLASSES = [Gaussian(mean, WIDTH) for mean in MEANS]
@@ -49,11 +50,11 @@ class Points:
 
 def trained(objective: Objective, images: int, lr: float, drop: float = 0.0) -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(mlp((1,), 2, width=64, depth=2), Preconditioning(STD, objective.sigma_min))
+    model = Denoiser(mlp((1,), 2, width=64, depth=2), Preconditioning(STD, objective.requirements.sigma_min))
     objective.begin(model)
     steps = build_optimizer({"betas": [0.9, 0.99]}, model.parameters(), lr)
     state = State(model, objective, steps, EMA(model, images / 20))
-    batches = ahead(Batches(Points(), 256, seed=1, drop=drop).since(0))
+    batches = ahead(Batches(Points(), BatchConfig(256, seed=1, label_dropout=drop)).since(0))
     for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
         assert report.finite
     batches.close()

@@ -70,9 +70,9 @@ def error_of_the_walk(model: Denoiser, levels: list[float]) -> float:
 def test_a_walk_of_few_steps_is_learnt(teacher, name, recipe, jumps, worst):
     objective = recipe(teacher)
     student = trained(objective, IMAGES, 4e-3, parent=teacher)
-    assert len(objective.sampling) == jumps
-    assert error_of_the_walk(student, objective.sampling) < worst
-    assert error_of_the_walk(teacher, objective.sampling) > 3 * worst
-    samples = jumped(student, objective.sampling, initial_noise(Noise(range(4000)), (1,), torch.tensor(80.0)))
-    tell(f"{name}, {jumps} steps from 80", [error_of_the_walk(student, objective.sampling)], transport(samples))
+    assert len(objective.sampling_sigmas) == jumps
+    assert error_of_the_walk(student, objective.sampling_sigmas) < worst
+    assert error_of_the_walk(teacher, objective.sampling_sigmas) > 3 * worst
+    samples = jumped(student, objective.sampling_sigmas, initial_noise(Noise(range(4000)), (1,), torch.tensor(80.0)))
+    tell(f"{name}, {jumps} steps from 80", [error_of_the_walk(student, objective.sampling_sigmas)], transport(samples))
     assert transport(samples) < 0.1

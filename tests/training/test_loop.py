@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.testing import small_model
 from cmtool.training.ema import EMA
-from cmtool.training.loop import Report, State, train
+from cmtool.training.loop import LoopConfig, Report, State, train
 from cmtool.training.optimizers import build_optimizer
 
 
@@ -58,7 +58,7 @@ def gradients(module: nn.Module) -> Tensor:
 
 
 def run(this: State, batches: Iterator[Batch], total: int, **options) -> list[Report]:
-    return list(train(this, batches, total, lambda images: 0.1, **options))
+    return list(train(this, batches, total, lambda images: 0.1, LoopConfig(**options)))
 
 
 def gradient_of(this: State, b: Batch) -> Tensor:
@@ -113,15 +113,15 @@ def test_clipping_bounds_the_step_and_reports_the_whole_gradient():
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_a_gradient_that_is_not_finite_changes_nothing_but_the_count(make, clip):
     this = state(Squares(poison=(2,)), make)
-    steps = train(this, repeat(batch()), 48, lambda images: 0.01, clip=clip)
+    steps = train(this, repeat(batch()), 48, lambda images: 0.01, LoopConfig(clip=clip))
     next(steps), next(steps)
-    before = [weights(this.model), weights(this.average.model), copy.deepcopy(this.optimiser.state_dict()["state"])]
+    before = [weights(this.model), weights(this.average.model), copy.deepcopy(this.optimizer.state_dict()["state"])]
     report = next(steps)
     assert (report.finite, report.images, this.skipped, this.images) == (False, 36, 1, 36)
     assert report.loss.isnan() and report.gradient.isnan()
     assert torch.equal(weights(this.model), before[0])
     assert torch.equal(weights(this.average.model), before[1])
-    for i, moments in this.optimiser.state_dict()["state"].items():
+    for i, moments in this.optimizer.state_dict()["state"].items():
         assert all(torch.equal(value, before[2][i][key]) for key, value in moments.items())
     assert this.objective.told == [0.0, 0.25], "the target does not follow a step that was not made"
     assert next(steps).finite
@@ -157,7 +157,7 @@ def test_images_are_the_clock():
 def test_the_learning_rate_reaches_every_group_of_the_optimiser():
     this = state()
     first, *rest = this.model.parameters()
-    this.optimiser = torch.optim.SGD([{"params": [first]}, {"params": rest, "lr": 7.0}], lr=1.0)
+    this.optimizer = torch.optim.SGD([{"params": [first]}, {"params": rest, "lr": 7.0}], lr=1.0)
     before, slope = weights(this.model), gradient_of(this, batch())
     run(this, repeat(batch()), 12)
     assert torch.allclose(weights(this.model), before - 0.1 * slope, rtol=0, atol=1e-7)

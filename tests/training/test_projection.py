@@ -10,7 +10,7 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.objectives.edm import edm2
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, pack, projected_layers, train, unpack
+from cmtool.training.loop import LoopConfig, State, pack, projected_layers, train, unpack
 from cmtool.training.optimizers import build_optimizer
 
 
@@ -31,7 +31,7 @@ def fresh() -> State:
 
 
 def run(state: State, total: int, **options) -> State:
-    for _ in train(state, batches(state.images), total, lambda images: 0.02, **options):
+    for _ in train(state, batches(state.images), total, lambda images: 0.02, LoopConfig(**options)):
         pass
     return state
 

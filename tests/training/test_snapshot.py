@@ -14,11 +14,12 @@ from cmtool.files.sealed import load_state, save_state
 from cmtool.objectives.consistency_2023 import cd, ct
 from cmtool.objectives.easy_consistency import ect
 from cmtool.objectives.edm import edm
+from cmtool.options.lr_schedule import learning_rate
 from cmtool.testing import small_model
-from cmtool.training.batches import Batches, ahead
+from cmtool.training.batches import BatchConfig, Batches, ahead
 from cmtool.training.ema import EMA, constant_decay, power_decay
-from cmtool.training.loop import State, pack, train, unpack
-from cmtool.training.optimizers import build_optimizer, learning_rate
+from cmtool.training.loop import LoopConfig, State, pack, train, unpack
+from cmtool.training.optimizers import build_optimizer
 
 SIZE, STEPS = 16, 10
 RECIPES = {
@@ -37,7 +38,7 @@ def fresh(recipe: str, name: str = "adam", dropout: float = 0.3, seed: int = 0) 
     torch.manual_seed(seed)
     net = mlp((2,), 8, width=16, depth=1, dropout=dropout)
     objective = RECIPES[recipe](teacher)
-    model = Denoiser(net, Preconditioning(sigma_min=objective.sigma_min))
+    model = Denoiser(net, Preconditioning(sigma_min=objective.requirements.sigma_min))
     objective.begin(model)
     return State(model, objective, build_optimizer({"name": name}, model.parameters(), 1.0), EMA(model, 100))
 
@@ -45,10 +46,9 @@ def fresh(recipe: str, name: str = "adam", dropout: float = 0.3, seed: int = 0) 
 def walk(state: State, until: int, **options) -> list[float]:
     """Train to the step ``until`` of a run of STEPS; the losses, as the log has them."""
     total = SIZE * STEPS
-    batches = ahead(Batches(gaussians(count=100), SIZE, seed=4).since(state.images))
-    steps = train(
-        state, batches, total, lambda n: learning_rate(0.01, n, total, 40, "cosine"), seed=4, clip=1.0, **options
-    )
+    batches = ahead(Batches(gaussians(count=100), BatchConfig(SIZE, seed=4)).since(state.images))
+    config = LoopConfig(seed=4, clip=1.0, **options)
+    steps = train(state, batches, total, lambda n: learning_rate(0.01, n, total, 40, "cosine"), config)
     losses = []
     for report in steps:
         losses.append(report.loss.item())
@@ -68,7 +68,7 @@ def everything(state: State) -> dict[str, Tensor]:
     moments = {
         f"moments.{name}.{key}": torch.as_tensor(value)
         for name, parameter in state.model.named_parameters()
-        for key, value in state.optimiser.state[parameter].items()
+        for key, value in state.optimizer.state[parameter].items()
     }
     counts = {"images": torch.tensor(state.images), "skipped": torch.tensor(state.skipped)}
     return {k: v.detach().clone() for k, v in (*named, *moments.items(), *counts.items())}
@@ -193,7 +193,7 @@ def test_a_network_with_statistics_of_its_own_keeps_them():
 
     state, again = made(0), made(1)
     state.model(torch.randn(8, 2)).sum().backward()
-    state.optimiser.step()
+    state.optimizer.step()
     state.average.update(state.model, 8, 8)
     unpack(again, *pack(state))
     assert_same(again, state)

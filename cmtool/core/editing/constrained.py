@@ -8,13 +8,14 @@ from torch import Tensor
 
 from cmtool.core.denoiser import Denoise, broadcast_like
 from cmtool.core.editing.operators import Operator
-from cmtool.core.noise import START, Noise, SlerpNoise
+from cmtool.core.noise import START, NoiseSource
 from cmtool.core.sampling.loops import clip_denoised, multistep, probability_flow
-from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, ReverseSDESampler, Sampler
+from cmtool.core.sampling.predictor_corrector import ReverseSDESampler
+from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, Sampler
 from cmtool.core.sampling.sde import ReverseSDE, Update
 from cmtool.errors import UsageError
 
-__all__ = ["ConstrainedUpdate", "edit", "impose_known", "initial_edit", "settle"]
+__all__ = ["NOT_CONSTRAINED", "ConstrainedUpdate", "edit", "impose_known", "initial_edit", "settle"]
 
 
 @dataclass(frozen=True)
@@ -29,46 +30,54 @@ class ConstrainedUpdate:
     operator: Operator
     stays: bool = False
 
-    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        x, mean = self.update(motion, x, t, s)
+    @property
+    def nfe(self) -> int:
+        return self.update.nfe
+
+    def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        x, mean = self.update(sde, x, t, s)
         at = t if self.stays else s
-        known = broadcast_like(motion.process.scale(at), x) * self.operator.reference
-        noisy = known + broadcast_like(motion.process.deviation(at), x) * motion.draw(x)
+        known = broadcast_like(sde.process.scale(at), x) * self.operator.reference
+        noisy = known + broadcast_like(sde.process.deviation(at), x) * sde.draw(x)
         return replace(self.operator, reference=noisy).impose(x), replace(self.operator, reference=known).impose(mean)
 
 
+NOT_CONSTRAINED = ("this sampler cannot keep what is known", "try the sampler predictor-corrector or the solver heun")
 FAR = 1.9  # of a projection; from 2 on it need not converge
 TURNS = 200  # what a lone blue channel near black needs to come within half a grey level
 
 
 def edit(
-    walk: Sampler, operator: Operator, model: Denoise, noise: Noise | SlerpNoise, labels: Tensor | None = None
+    sampler: Sampler, operator: Operator, model: Denoise, noise: NoiseSource, labels: Tensor | None = None
 ) -> Iterator[Tensor]:
     """The images [B, ...] along an edit, the last of them with the known part of the operator, in [-1, 1]."""
-    x = initial_edit(walk, operator, noise)
-    for here in _steps(walk, operator, model, x, noise, labels):
-        yield (x := here)
+    x = initial_edit(sampler, operator, noise)
+    steps = _steps(sampler, operator, model, x, noise, labels)
+    for x in steps:
+        yield x
     yield settle(x, operator)
 
 
-def initial_edit(walk: Sampler, operator: Operator, noise: Noise | SlerpNoise) -> Tensor:
-    """What is known, with the noise of the first level; in the native coordinates of a reverse-time equation."""
-    x, sigma = operator.start, walk.sigmas[0]
+def initial_edit(sampler: Sampler, operator: Operator, noise: NoiseSource) -> Tensor:
+    """What is known, with noise of the first noise level; in the native coordinates of a reverse-time SDE."""
+    x, sigma = operator.start, sampler.sigmas[0]
     if not operator.noisy:
         x = x + broadcast_like(sigma, x) * noise.normal(x.shape[1:], START).to(x)
-    return broadcast_like(walk.process.scale(walk.times[0]), x) * x if isinstance(walk, ReverseSDESampler) else x
+    if isinstance(sampler, ReverseSDESampler):
+        return broadcast_like(sampler.process.scale(sampler.times[0]), x) * x
+    return x
 
 
 def _steps(
-    walk: Sampler, operator: Operator, model: Denoise, x: Tensor, noise: Noise | SlerpNoise, labels: Tensor | None
+    sampler: Sampler, operator: Operator, model: Denoise, x: Tensor, noise: NoiseSource, labels: Tensor | None
 ) -> Iterator[Tensor]:
-    if isinstance(walk, MultistepSampler):  # algorithm 4 of Song et al. 2023
-        return multistep(clip_denoised(model), x, walk.sigmas, noise, labels, operator.impose, walk.floor)
-    if isinstance(walk, ODESampler):
-        return probability_flow(impose_known(model, operator), x, walk.sigmas, walk.solver, labels, noise)
-    if isinstance(walk, ReverseSDESampler):
-        return constrain(walk, operator)(model, x, noise, labels)
-    raise UsageError("this sampler cannot be told what is known", "try --solver predictor-corrector or --solver heun")
+    if isinstance(sampler, MultistepSampler):  # algorithm 4 of Song et al. 2023
+        return multistep(clip_denoised(model), x, sampler.sigmas, noise, labels, operator.impose, sampler.floor)
+    if isinstance(sampler, ODESampler):
+        return probability_flow(impose_known(model, operator), x, sampler.sigmas, sampler.solver, labels, noise)
+    if isinstance(sampler, ReverseSDESampler):
+        return constrain(sampler, operator)(model, x, noise, labels)
+    raise UsageError(*NOT_CONSTRAINED)
 
 
 def impose_known(model: Denoise, operator: Operator) -> Denoise:
@@ -80,10 +89,10 @@ def impose_known(model: Denoise, operator: Operator) -> Denoise:
     return lambda x, sigma, labels=None: operator.impose(model(x, sigma, labels))
 
 
-def constrain(walk: ReverseSDESampler, operator: Operator) -> ReverseSDESampler:
-    """The walk whose every update is followed by the known part at its level of noise; see ``ConstrainedUpdate``."""
-    corrector = walk.corrector and ConstrainedUpdate(walk.corrector, operator, stays=True)
-    return replace(walk, predictor=ConstrainedUpdate(walk.predictor, operator), corrector=corrector)
+def constrain(sampler: ReverseSDESampler, operator: Operator) -> ReverseSDESampler:
+    """The sampler whose every update is followed by the known part with its noise; see ``ConstrainedUpdate``."""
+    corrector = sampler.corrector and ConstrainedUpdate(sampler.corrector, operator, stays=True)
+    return replace(sampler, predictor=ConstrainedUpdate(sampler.predictor, operator), corrector=corrector)
 
 
 def settle(x: Tensor, operator: Operator) -> Tensor:

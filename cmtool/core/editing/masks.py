@@ -35,7 +35,7 @@ MASK = 4  # the name of the draw; beside START, LEVEL, LABEL and AUGMENT
 def feather(mask: Tensor, width: int) -> Tensor:
     """The mask with a rim: around what is to be filled in it falls evenly from 1 to 0 over ``width`` pixels.
 
-    Rings are counted as a chess king walks; nothing that was 1 becomes less.
+    Rings are counted with diagonal neighbours; nothing that was 1 becomes less.
     """
     out, grown = mask, mask
     for ring in range(1, width + 1):

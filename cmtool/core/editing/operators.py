@@ -1,15 +1,14 @@
 """Editing operators: an invertible linear map ``A`` and which coordinates of ``A x`` are unknown.
 
-Everything a walk needs: where it starts, from which level, how the known part is put back after each jump,
+Everything a sampler needs: where it starts, from which noise level, how the known part is put back after each step,
 ``impose(x) = A^-1 [(A y)(1 - Omega) + (A x) Omega]`` with Omega = 1 on what is unknown, and how the result becomes
 whole grey levels without losing the known part again.
 Source: Song et al. 2023, arXiv 2303.01469, algorithm 4 and appendix D.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -17,15 +16,17 @@ from torch import Tensor
 from cmtool.core.editing.masks import border
 from cmtool.core.pixels import to_pixels
 from cmtool.errors import UsageError
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least, positive
 
 __all__ = [
+    "HIGH",
+    "LUMA",
     "Operator",
-    "blur_image",
     "colorize",
-    "cosines",
-    "deblur",
     "denoise",
     "estimate_sigma",
+    "identity",
     "inpaint",
     "orthogonal",
     "outpaint",
@@ -54,12 +55,13 @@ Map = Callable[[Tensor], Tensor]
 # What a grey value is made of (ITU-R BT.601 luma), as in the paper's colorization.
 LUMA = (0.2989, 0.5870, 0.1140)
 
-# Ten times the deviation of images: noise in which what is not known is drowned, whatever stands in its place, and what
+# A noise level ten times the deviation of images: what is not known is drowned, whatever stands in its place, and what
 # is known in the large can still be seen. Colours have to be invented in the large, and start from all noise there is.
 HIGH = 5.0
 
 
-def _identity(x: Tensor) -> Tensor:
+def identity(x: Tensor) -> Tensor:
+    """x itself."""
     return x
 
 
@@ -68,9 +70,9 @@ class Operator:
     """A task on ``reference`` y [B, C, H, W] in [-1, 1].
 
     ``unknown`` is Omega, broadcast over ``forward(x)``: bool, or in [0, 1] where what is known fades into what is not.
-    ``start`` is the image that the first noise is added to, ``level`` the noise level there (None: the
-    model's highest); ``noisy`` says that ``start`` has that noise already. ``floor`` is a good level to jump from last,
-    ``steps`` a good number of jumps. ``pixels`` turns the result into uint8.
+    ``start`` is the image that the first noise is added to, ``level`` the noise level of that (None: the model's
+    highest); ``noisy`` says that ``start`` has that noise already. ``floor`` is a good last noise level, ``steps`` a
+    good number of consistency steps. ``pixels`` turns the result into uint8.
     """
 
     reference: Tensor
@@ -117,8 +119,17 @@ def orthogonal(first: Tensor) -> Tensor:
     return q * torch.sign(torch.diagonal(r))
 
 
-def inpaint(reference: Tensor, *, mask: Tensor | None = None) -> Operator:
-    """Fill in the pixels where ``mask`` [B or 1, 1, H, W] is 1 and keep those where it is 0; in between is blended."""
+def inpaint(
+    reference: Tensor,
+    *,
+    mask: Annotated[Tensor | None, Option("[B or 1, 1, H, W]: 1 where pixels are filled in, 0 where kept")] = None,
+) -> Operator:
+    """Fill in the pixels where ``mask`` is 1 and keep those where it is 0; in between is blended.
+
+    Formula: ``A = 1``, ``Omega = mask``
+    Paper: Song et al. 2023, arXiv 2303.01469, algorithm 4 and appendix D.
+    Use: to remove something from a picture, or to repair it.
+    """
     if mask is None:
         raise UsageError(
             "inpaint needs a mask",
@@ -126,11 +137,19 @@ def inpaint(reference: Tensor, *, mask: Tensor | None = None) -> Operator:
         )
     mask = mask.to(reference)
     hard = bool(((mask == 0) | (mask == 1)).all())
-    return _measured_operator(reference, _identity, _identity, mask > 0.5 if hard else mask)
+    return _measured_operator(reference, identity, identity, mask > 0.5 if hard else mask)
 
 
-def outpaint(reference: Tensor, *, margin: tuple[int, ...] = (4,)) -> Operator:
-    """Keep the middle and invent ``margin`` pixels around it: one number, or those of top, left, bottom and right."""
+def outpaint(
+    reference: Tensor,
+    *,
+    margin: Annotated[tuple[int, ...], Option("pixels on each side, or top, left, bottom, right", at_least(0))] = (4,),
+) -> Operator:
+    """Keep the middle and invent ``margin`` pixels around it.
+
+    Formula: ``A = 1``, ``Omega = 1`` in the margin
+    Use: to continue a picture beyond its edges.
+    """
     sides = margin * 4 if len(margin) == 1 else margin
     height, width = reference.shape[-2:]
     if len(sides) != 4 or sides[0] + sides[2] >= height or sides[1] + sides[3] >= width or min(sides) < 0:
@@ -142,7 +161,13 @@ def outpaint(reference: Tensor, *, margin: tuple[int, ...] = (4,)) -> Operator:
 
 
 def colorize(reference: Tensor) -> Operator:
-    """Keep the grey value of each pixel, ``(0.2989, 0.5870, 0.1140) . rgb``, and invent the two other coordinates."""
+    """Keep the grey value of each pixel and invent the two other coordinates of its colour.
+
+    Formula: ``A = Q^T`` for an orthogonal Q whose first column is parallel to (0.2989, 0.5870, 0.1140);
+        ``Omega = (0, 1, 1)``
+    Paper: Song et al. 2023, arXiv 2303.01469, algorithm 4 and appendix D.
+    Use: to colour a grey picture.
+    """
     if reference.shape[1] != 3:
         raise UsageError("colorize needs a model of colour images, and this one is grey")
     q = orthogonal(torch.tensor(LUMA, dtype=torch.float64)).to(reference)
@@ -166,8 +191,15 @@ def _same_grey(x: Tensor) -> Tensor:
     return rounded[..., [1, 0, 2]].movedim(-1, 1).to(torch.uint8)
 
 
-def superres(reference: Tensor, *, factor: int = 4) -> Operator:
-    """Keep the mean of each ``factor`` x ``factor`` patch and invent the rest of it."""
+def superres(
+    reference: Tensor, *, factor: Annotated[int, Option("side of a patch in pixels; it divides the image")] = 4
+) -> Operator:
+    """Keep the mean of each ``factor`` x ``factor`` patch and invent the rest of it.
+
+    Formula: ``A = Q^T`` on each patch for an orthogonal Q whose first column is constant; ``Omega = (0, 1, ..., 1)``
+    Paper: Song et al. 2023, arXiv 2303.01469, algorithm 4 and appendix D.
+    Use: to enlarge a small picture.
+    """
     height, width = reference.shape[-2:]
     if factor < 2 or height % factor or width % factor:
         fit = [n for n in range(2, min(height, width) + 1) if height % n == 0 == width % n]
@@ -189,19 +221,29 @@ def superres(reference: Tensor, *, factor: int = 4) -> Operator:
     return _measured_operator(reference, lambda x: patches(x) @ q, lambda y: image(y @ q.T), unknown, same_means)
 
 
-def _free(reference: Tensor, level: float, **about: Any) -> Operator:
-    """A task that keeps nothing by force and starts part of the way, from the reference itself."""
+def _from_noise(reference: Tensor, level: float, floor: float, steps: int, noisy: bool = False) -> Operator:
+    """A task that keeps nothing by force and starts at a noise level below the highest, from the reference itself."""
     everything = torch.ones(1, dtype=torch.bool, device=reference.device)
-    return Operator(reference, _identity, _identity, everything, start=reference, level=level, **about)
+    return Operator(reference, identity, identity, everything, reference, level, noisy, floor, steps)
 
 
-def denoise(reference: Tensor, *, level: float | None = None) -> Operator:
-    """Remove white noise of standard deviation ``level`` (pixel values in [-1, 1]): ``f(y, level)``.
+def denoise(
+    reference: Tensor,
+    *,
+    level: Annotated[
+        float | None, Option("deviation of the noise, pixel values in [-1, 1]; estimated when not given", positive())
+    ] = None,
+) -> Operator:
+    """Remove white noise of standard deviation ``level``.
 
     Without ``level`` it is estimated from all the images of the reference.
+
+    Formula: ``f(y, level)``
+    Paper: Song et al. 2023, arXiv 2303.01469, appendix D.
+    Use: with a noisy picture.
     """
     level = estimate_sigma(reference) if level is None else level
-    return _free(reference, level, noisy=True, floor=level / 3, steps=1)
+    return _from_noise(reference, level, floor=level / 3, steps=1, noisy=True)
 
 
 def estimate_sigma(x: Tensor) -> float:
@@ -218,54 +260,15 @@ def estimate_sigma(x: Tensor) -> float:
     return float(details.abs().median()) / 0.6745
 
 
-def stroke(reference: Tensor, *, level: float = 5.38) -> Operator:
-    """Turn a rough painting into an image: noise it to ``level``, jump, and again from 0.42 of that level.
+def stroke(
+    reference: Tensor,
+    *,
+    level: Annotated[float, Option("noise level to start from; higher is freer", positive())] = 5.38,
+) -> Operator:
+    """Turn a rough painting into an image: consistency steps from ``level`` and from 0.42 of it.
 
-    Source: SDEdit, Meng et al. 2022, arXiv 2108.01073.
+    Formula: ``f(y + level z, level)``
+    Paper: SDEdit, Meng et al. 2022, arXiv 2108.01073; Song et al. 2023, arXiv 2303.01469, appendix D.
+    Use: with a painting of a few strokes.
     """
-    return _free(reference, level, floor=level * 2.24 / 5.38, steps=2)
-
-
-LEAST = 0.1  # of an amplitude; below it the rounding to grey levels would be multiplied by more than 10
-
-
-def deblur(reference: Tensor, *, blur: float = 1.0) -> Operator:
-    """Undo a Gaussian blur of standard deviation ``blur`` pixels, mirrored at the edges.
-
-    In the orthogonal cosine transform the blur multiplies frequency (i, j) by ``h_i h_j``; where that is at least 0.1
-    the coordinate of the sharp image is known, ``(A y) / (h_i h_j)``, and elsewhere it is not.
-    """
-    if blur <= 0:
-        raise UsageError(f"a blur has a width above 0, not {blur:g}", "give --blur 1")
-    down, across, passed = _spectrum(reference, blur)
-
-    def forward(x: Tensor) -> Tensor:
-        return down @ x @ across.T
-
-    def inverse(y: Tensor) -> Tensor:
-        return down.T @ y @ across
-
-    unknown = passed < LEAST
-    sharp = inverse(torch.where(unknown, 0.0, forward(reference) / passed.clamp(min=LEAST)))
-    return Operator(sharp, forward, inverse, unknown, start=sharp, level=HIGH)
-
-
-def blur_image(x: Tensor, blur: float) -> Tensor:
-    """Images [B, C, H, W] after that blur."""
-    down, across, passed = _spectrum(x, blur)
-    return down.T @ ((down @ x @ across.T) * passed) @ across
-
-
-def cosines(n: int) -> Tensor:
-    """The orthogonal cosine transform (DCT-II), float64 [n, n]: row i has frequency i pi / n."""
-    k = torch.arange(n, dtype=torch.float64)
-    rows = (math.pi / n * k[:, None] * (k + 0.5)).cos() * math.sqrt(2 / n)
-    rows[0] /= math.sqrt(2)
-    return rows
-
-
-def _spectrum(x: Tensor, blur: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The transforms of columns and of rows, and what of each frequency passes [H, W]."""
-    height, width = x.shape[-2:]
-    h, w = (torch.exp(-((blur * math.pi / n * torch.arange(n, dtype=torch.float64)) ** 2) / 2) for n in (height, width))
-    return cosines(height).to(x), cosines(width).to(x), torch.outer(h, w).to(x)
+    return _from_noise(reference, level, floor=level * 2.24 / 5.38, steps=2)

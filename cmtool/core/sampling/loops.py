@@ -1,4 +1,4 @@
-"""From noise to images: along the probability-flow ODE, or by jumps of a consistency model."""
+"""From noise to images: along the probability-flow ODE, or by the steps of a consistency model."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -6,23 +6,22 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from cmtool.core.denoiser import Denoise, broadcast_like
-from cmtool.core.noise import START, STEP, Noise, SlerpNoise
-from cmtool.core.solvers import Field, Solver, start_solver
-from cmtool.core.solvers.solver import NO_CHURN
+from cmtool.core.denoiser import Denoise, broadcast_like, ode_field
+from cmtool.core.noise import START, STEP, NoiseSource
+from cmtool.core.solvers.solver import NO_CHURN, Solver
 
-__all__ = ["CountNFE", "clip_denoised", "initial_noise", "last", "multistep", "ode_field", "probability_flow"]
+__all__ = ["CountNFE", "clip_denoised", "initial_noise", "last", "multistep", "probability_flow"]
 
 
 class CountNFE:
-    """A denoiser that counts its network evaluations, of which a call is one, or as many as ``cost(sigma)`` says."""
+    """A denoiser that counts its NFE, of which a call is one, or as many as ``cost(sigma)`` says."""
 
     def __init__(self, model: Callable[..., Tensor], cost: Callable[[Tensor], int] = lambda sigma: 1):
         self.model, self.cost, self.calls = model, cost, 0
 
-    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, *told: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, *conditioning: Tensor) -> Tensor:
         self.calls += self.cost(sigma)
-        return self.model(x, sigma, labels, *told)
+        return self.model(x, sigma, labels, *conditioning)
 
 
 def clip_denoised(model: Denoise) -> Denoise:
@@ -30,42 +29,33 @@ def clip_denoised(model: Denoise) -> Denoise:
     return lambda x, sigma, labels=None: model(x, sigma, labels).clamp(-1, 1)
 
 
-def initial_noise(noise: Noise | SlerpNoise, shape: tuple[int, ...], sigma: Tensor) -> Tensor:
-    """``sigma z``, [B, *shape]: where every walk from noise begins."""
+def initial_noise(noise: NoiseSource, shape: tuple[int, ...], sigma: Tensor) -> Tensor:
+    """``sigma z``, [B, *shape]: where sampling begins; ``sigma`` is [] or [B]."""
     z = noise.normal(shape, START)
     return broadcast_like(sigma, z) * z
-
-
-def ode_field(model: Denoise, labels: Tensor | None = None) -> Field:
-    """The probability-flow ODE: ``dx/dsigma = (x - D(x, sigma)) / sigma`` (Karras et al. 2022, eq. 1 and 3)."""
-
-    def field(x: Tensor, sigma: Tensor) -> Tensor:
-        return (x - model(x, sigma.expand(len(x)), labels)) / broadcast_like(sigma, x)
-
-    return field
 
 
 def probability_flow(
     model: Denoise,
     x: Tensor,
-    levels: Tensor,
+    sigmas: Tensor,
     solver: Solver,
     labels: Tensor | None = None,
-    noise: Noise | SlerpNoise | None = None,
+    noise: NoiseSource | None = None,
     to_zero: Solver | None = None,
 ) -> Iterator[Tensor]:
-    """Walk x from ``levels[0]`` along the ODE, up or down, yielding x at each further level.
+    """Solve the ODE from x [B, ...] at ``sigmas[0]``, up or down, yielding x at each further noise level.
 
-    A last level of 0 is reached by Euler, whose step to 0 is the denoiser itself, or by the solver ``to_zero``. A
-    solver that stirs takes in ``noise`` before each step or after it; without noise its walk is the ODE's.
-    Source: Karras et al. 2022, arXiv 2206.00364, algorithms 1 and 2.
+    A last noise level of 0 is reached by Euler, whose step to 0 is the denoiser itself, or by the solver ``to_zero``.
+    The solver's churn takes ``noise`` before step k (stream STEP + 2k) or after it (STEP + 2k + 1); without ``noise``
+    there is none. Source: Karras et al. 2022, arXiv 2206.00364, algorithms 1 and 2.
     """
-    field, step = ode_field(model, labels), start_solver(solver)
-    stir, n = getattr(solver, "churn_options", NO_CHURN) if noise is not None else NO_CHURN, len(levels) - 1
-    for k, (t, s) in enumerate(pairwise(levels)):
-        high = stir.raised(t, n)
-        x = _add_noise(x, stir.scale * (high**2 - t**2).clamp(min=0).sqrt(), noise, STEP + 2 * k)
-        down, up = stir.split(high, s)
+    field, step = ode_field(model, labels), solver.begin()
+    churn, n = NO_CHURN if noise is None else solver.churn, len(sigmas) - 1
+    for k, (t, s) in enumerate(pairwise(sigmas)):
+        high = churn.raised(t, n)
+        x = _add_noise(x, churn.scale * (high**2 - t**2).clamp(min=0).sqrt(), noise, STEP + 2 * k)
+        down, up = churn.split(high, s)
         if s > 0:
             x = step(field, x, high, down)
         else:
@@ -74,35 +64,33 @@ def probability_flow(
         yield x
 
 
-def _add_noise(x: Tensor, amount: Tensor, noise: Noise | SlerpNoise | None, stream: int) -> Tensor:
-    """``x + amount z``."""
-    return (
-        x + broadcast_like(amount, x) * noise.normal(x.shape[1:], stream).to(x)
-        if noise is not None and amount > 0
-        else x
-    )
+def _add_noise(x: Tensor, amount: Tensor, noise: NoiseSource | None, stream: int) -> Tensor:
+    """``x + amount z``; nothing is drawn where the amount is 0."""
+    if noise is not None and amount > 0:
+        return x + broadcast_like(amount, x) * noise.normal(x.shape[1:], stream).to(x)
+    return x
 
 
 def multistep(
     model: Denoise,
     x: Tensor,
-    levels: Tensor,
-    noise: Noise | SlerpNoise,
+    sigmas: Tensor,
+    noise: NoiseSource,
     labels: Tensor | None = None,
     impose: Callable[[Tensor], Tensor] | None = None,
     sigma_min: float = 0.0,
 ) -> Iterator[Tensor]:
-    """Jump to the image, add noise of the next level, jump again; yields the image after each jump.
+    """Multistep consistency sampling: denoise, add noise of the next noise level, denoise again; yields each image.
 
         x <- x + sqrt(sigma_k^2 - sigma_min^2) z_k   (k >= 1)
         x <- f(x, sigma_k)
         x <- impose(x)
 
-    ``x`` [B, ...] is at ``levels[0]``; ``levels`` [K] descend; ``impose`` puts back what is known when editing.
-    ``sigma_min`` is the level of the model's own output: 0.002 in the paper, 0 in ECT.
+    ``x`` [B, ...] is at ``sigmas[0]``; ``sigmas`` [K] descend; ``impose`` puts back what is known when editing.
+    ``sigma_min`` is the noise level of the model's own output: 0.002 in the paper, 0 in ECT. z_k is stream STEP + k.
     Source: Song et al. 2023, arXiv 2303.01469, algorithms 1 and 4.
     """
-    for k, sigma in enumerate(levels):
+    for k, sigma in enumerate(sigmas):
         if k:
             x = _add_noise(x, (sigma**2 - sigma_min**2).clamp(min=0).sqrt(), noise, STEP + k)
         x = model(x, sigma.expand(len(x)), labels)
@@ -112,7 +100,7 @@ def multistep(
 
 
 @torch.no_grad()
-def last(walk: Iterator[Tensor]) -> Tensor:
-    """The end of a walk, without gradients."""
-    *_, x = walk
+def last(steps: Iterator[Tensor]) -> Tensor:
+    """The last of what a sampler yields, without gradients."""
+    *_, x = steps
     return x

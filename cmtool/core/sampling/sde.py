@@ -1,4 +1,4 @@
-"""Reverse-time stochastic walks in the native coordinates ``x_t`` of a process, one step at a time.
+"""The reverse-time SDE in the native coordinates ``x_t`` of a process, and the predictors that take a step of it.
 
 The probability flow and the reverse equation are two members of one family with the same marginals,
 ``dx = [f x - (1 + lambda^2)/2 g^2 score] dt + lambda g dw``: lambda 0 is the ordinary, 1 the reverse equation
@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoise, broadcast_like
-from cmtool.core.noise import STEP, Noise, SlerpNoise
+from cmtool.core.noise import STEP, NoiseSource
 from cmtool.core.process import Process
-from cmtool.core.solvers import Field
+from cmtool.core.solvers.solver import Field
 
 __all__ = [
     "Ancestral",
     "EulerMaruyama",
+    "NoPrediction",
     "ReverseDiffusion",
     "ReverseSDE",
     "Score",
-    "Stay",
     "Update",
     "denoiser_function",
     "native_initial_noise",
@@ -41,8 +41,8 @@ def score_function(model: Denoise, process: Process, labels: Tensor | None = Non
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         s, sigma = process.scale(t), process.level(t)
-        inside = x / broadcast_like(s, x)
-        return (model(inside, sigma.expand(len(x)), labels) - inside) / broadcast_like(s * sigma**2, x)
+        scaled = x / broadcast_like(s, x)
+        return (model(scaled, sigma.expand(len(x)), labels) - scaled) / broadcast_like(s * sigma**2, x)
 
     return score
 
@@ -75,7 +75,7 @@ def native_ode_field(model: Denoise, process: Process, labels: Tensor | None = N
     return lambda x, t: reverse_drift(process, score(x, t), x, t, noise=0.0)
 
 
-def native_initial_noise(noise: Noise | SlerpNoise, shape: tuple[int, ...], process: Process, t: Tensor) -> Tensor:
+def native_initial_noise(noise: NoiseSource, shape: tuple[int, ...], process: Process, t: Tensor) -> Tensor:
     """A draw of the prior of the process at its last time, [B, *shape]."""
     z = noise.normal(shape)
     return broadcast_like(process.prior(t), z) * z
@@ -87,62 +87,86 @@ class ReverseSDE:
 
     process: Process
     score: Score
-    noise: Noise | SlerpNoise
+    noise: NoiseSource
     streams: Iterator[int] = field(default_factory=lambda: count(STEP))
 
+    @classmethod
+    def of(cls, model: Denoise, process: Process, noise: NoiseSource, labels: Tensor | None = None) -> "ReverseSDE":
+        """The reverse equation of a denoiser."""
+        return cls(process, score_function(model, process, labels), noise)
+
     def draw(self, x: Tensor) -> Tensor:
-        """N(0, 1), shaped and typed as ``x``."""
+        """N(0, 1), shaped and typed as ``x``; draw k is stream STEP + k."""
         return self.noise.normal(x.shape[1:], next(self.streams)).to(x)
 
 
 class Update(Protocol):
-    """``update(motion, x, t, s)`` takes x [B, ...] from time t towards s < t; times are [].
+    """``update(sde, x, t, s)`` takes x [B, ...] from time t towards s < t; times are [].
 
-    Returns x with its noise and without: where it is, and where it was expected to be. A predictor arrives at s,
-    a corrector stays at t.
+    Returns x with its noise and without: a draw, and its mean. A predictor arrives at s, a corrector stays at t.
     """
 
-    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]: ...
+    @property
+    def nfe(self) -> int:
+        """How often it asks the score."""
+        ...
+
+    def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
-class Stay:
-    """No prediction: x is taken as it is at the next time, and the corrector does all the work."""
+class NoPrediction:
+    """x is taken as it is at the next time, and the corrector does all the work."""
 
-    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def nfe(self) -> int:
+        return 0
+
+    def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         return x, x
 
 
+class Predictor:
+    """What the predictors below share: they ask the score once."""
+
+    @property
+    def nfe(self) -> int:
+        return 1
+
+
 @dataclass(frozen=True)
-class EulerMaruyama:
-    """``x + [f x - (1 + lambda^2)/2 g^2 score] dt + lambda g sqrt|dt| z``; ``noise`` is lambda."""
+class EulerMaruyama(Predictor):
+    """``x + [f x - (1 + lambda^2)/2 g^2 score] dt + lambda g sqrt|dt| z``; ``noise`` is lambda.
+
+    Source: Song et al. 2021, arXiv 2011.13456, eq. 6.
+    """
 
     noise: float = 1.0
 
-    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        mean = x + broadcast_like(s - t, x) * reverse_drift(motion.process, motion.score(x, t), x, t, self.noise)
-        deviation = self.noise * motion.process.diffusion(t) * (t - s).sqrt()
-        return mean + broadcast_like(deviation, x) * motion.draw(x), mean
+    def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x + broadcast_like(s - t, x) * reverse_drift(sde.process, sde.score(x, t), x, t, self.noise)
+        deviation = self.noise * sde.process.diffusion(t) * (t - s).sqrt()
+        return mean + broadcast_like(deviation, x) * sde.draw(x), mean
 
 
 @dataclass(frozen=True)
-class ReverseDiffusion:
-    """The forward step ``x_t = a x_s + b z`` turned round: ``(2 - a) x + (1 + lambda^2)/2 b^2 score + lambda b z``.
+class ReverseDiffusion(Predictor):
+    """The forward step ``x_t = a x_s + b z`` reversed: ``(2 - a) x + (1 + lambda^2)/2 b^2 score + lambda b z``.
 
     Source: Song et al. 2021, arXiv 2011.13456, appendix E; lambda 0 is its discretisation of the probability flow.
     """
 
     noise: float = 1.0
 
-    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = motion.process.transition(t, s)
-        mean = broadcast_like(2 - a, x) * x + (1 + self.noise**2) / 2 * broadcast_like(b**2, x) * motion.score(x, t)
-        return mean + broadcast_like(self.noise * b, x) * motion.draw(x), mean
+    def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = sde.process.transition(t, s)
+        mean = broadcast_like(2 - a, x) * x + (1 + self.noise**2) / 2 * broadcast_like(b**2, x) * sde.score(x, t)
+        return mean + broadcast_like(self.noise * b, x) * sde.draw(x), mean
 
 
 @dataclass(frozen=True)
-class Ancestral:
-    """``(x + b^2 score)/a + std z``, the mean of ``x_s`` given ``x_t``; the last step to level 0 is the denoiser.
+class Ancestral(Predictor):
+    """``(x + b^2 score)/a + std z``, the mean of ``x_s`` given ``x_t``; the last step to noise level 0 is the denoiser.
 
     ``std`` is that of ``x_s`` given ``x_t`` and the image, ``b (s sigma)_s / (s sigma)_t``, or if ``wide`` all of
     ``b``: the lower and upper bound for data of unit variance (Ho et al. 2020, arXiv 2006.11239, section 3.2).
@@ -151,8 +175,8 @@ class Ancestral:
 
     wide: bool = False
 
-    def __call__(self, motion: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = motion.process.transition(t, s)
-        mean = (x + broadcast_like(b**2, x) * motion.score(x, t)) / broadcast_like(a, x)
-        ratio = torch.ones_like(t) if self.wide else motion.process.deviation(s) / motion.process.deviation(t)
-        return mean + broadcast_like(b * ratio, x) * motion.draw(x), mean
+    def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = sde.process.transition(t, s)
+        mean = (x + broadcast_like(b**2, x) * sde.score(x, t)) / broadcast_like(a, x)
+        ratio = torch.ones_like(t) if self.wide else sde.process.deviation(s) / sde.process.deviation(t)
+        return mean + broadcast_like(b * ratio, x) * sde.draw(x), mean

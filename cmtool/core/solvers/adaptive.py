@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 from cmtool.core.denoiser import broadcast_like
 from cmtool.core.process import VE
 from cmtool.core.solvers.runge_kutta import NativeTimeSolver, weighted_step
-from cmtool.core.solvers.solver import Field, Solver
-from cmtool.errors import Diverged, UsageError, unknown_name
+from cmtool.core.solvers.solver import Field, OneStepMethod, Solver
+from cmtool.errors import Diverged
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import positive
 
 __all__ = ["DormandPrince", "Scipy", "rk45", "scipy"]
 
@@ -29,14 +32,17 @@ A = (
 ERROR_WEIGHTS = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
 
+RtolOption = Annotated[float, Option("error of a step that is allowed, relative to x", positive())]
+AtolOption = Annotated[float, Option("error of a step that is allowed beside that, absolute", positive())]
+
 
 @dataclass(frozen=True)
-class DormandPrince:
+class DormandPrince(OneStepMethod):
     """RK45 with steps of its own for every row of the batch, so that none depends on the others.
 
     A step is taken when the root mean square of ``error / (atol + rtol max(|x|, |x_new|))`` is at most 1. The slope at
-    its end begins the next one, so a step is six evaluations, taken or not. All arithmetic stays on the device; the
-    host reads once a step whether any row is still on its way. Raises Diverged where no step is small enough.
+    its end begins the next one, so a step is 6 NFE, taken or not. All arithmetic stays on the device; the
+    host reads once a step whether any row has not arrived. Raises Diverged where no step is small enough.
     """
 
     rtol: float = 1e-4
@@ -48,8 +54,8 @@ class DormandPrince:
         t, s = (v.to(x.device, torch.float64).expand(len(x)) for v in (t, s))
         slope, span = field(x, t), (s - t).abs()
         h = (s - t).sign() * (0.01 * _rms(x) / _rms(slope).clamp(min=1e-30)).clamp(max=span)
-        way, lost = [True], [False]
-        while any(way):
+        moving, lost = [True], [False]
+        while any(moving):
             if any(lost):
                 raise Diverged("no step of rk45 is small enough for the model's answers", "raise rtol and atol")
             arrives = h.abs() >= (s - t).abs()
@@ -60,7 +66,7 @@ class DormandPrince:
             x, slope = (torch.where(broadcast_like(taken, x).bool(), a, b) for a, b in ((new, x), (last, slope)))
             h = (end - t) * (SAFETY * ratio**-0.2).clamp(SHRINK, GROW)
             t = torch.where(taken, end, t)
-            way, lost = torch.stack([t != s, ~taken & ~(h.abs() > 1e-12 * span)]).tolist()
+            moving, lost = torch.stack([t != s, ~taken & ~(h.abs() > 1e-12 * span)]).tolist()
         return x
 
     @staticmethod
@@ -81,8 +87,21 @@ def _rms(x: Tensor) -> Tensor:
     return x.double().flatten(1).square().mean(1).sqrt()
 
 
+def rk45(*, rtol: RtolOption = 1e-4, atol: AtolOption = 1e-4) -> Solver:
+    """Runge-Kutta of order 5 by Dormand and Prince, with steps that keep the error below ``atol + rtol |x|``.
+
+    They are steps in ln sigma, the time of a variance-exploding process: in sigma itself the slope blows up towards the
+    image, where an estimate of the error that crosses 0 lets a wrong step pass.
+
+    Formula: the tableau of the paper; order 5, 6 NFE a step, and as many steps as each image needs
+    Paper: Dormand and Prince 1980, A family of embedded Runge-Kutta formulae.
+    Use: for a given accuracy rather than a given cost.
+    """
+    return NativeTimeSolver(VE(1.0, math.e), DormandPrince(rtol, atol))
+
+
 @dataclass(frozen=True)
-class Scipy:
+class Scipy(OneStepMethod):
     """Any method of ``scipy.integrate.solve_ivp``, for small problems and checks.
 
     Every row is a system of its own, and the whole batch is evaluated for each: no row depends on the others.
@@ -119,24 +138,14 @@ def _flat(row: Tensor) -> np.ndarray:
 SCIPY_METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 
 
-def rk45(*, rtol: float = 1e-4, atol: float = 1e-4) -> Solver:
-    """Runge-Kutta of order 5 by Dormand and Prince, with steps that keep the error below ``atol + rtol |x|``.
+def scipy(
+    *,
+    method: Annotated[str, Option("method of scipy.integrate.solve_ivp", choices=SCIPY_METHODS)] = "DOP853",
+    rtol: RtolOption = 1e-5,
+    atol: AtolOption = 1e-5,
+) -> Solver:
+    """``scipy.integrate.solve_ivp`` with any of its methods.
 
-    They are steps in ln sigma, the time of a variance-exploding process: in sigma itself the slope blows up towards the
-    image, where an estimate of the error that crosses 0 lets a wrong step pass.
+    Use: for small problems and checks; every image is solved by itself on the processor.
     """
-    return NativeTimeSolver(VE(1.0, math.e), DormandPrince(*_tolerances("rk45", rtol, atol)))
-
-
-def scipy(*, method: str = "DOP853", rtol: float = 1e-5, atol: float = 1e-5) -> Solver:
-    """``scipy.integrate.solve_ivp`` with any of its methods, for small problems and checks."""
-    if method not in SCIPY_METHODS:
-        raise unknown_name("method of the solver scipy", method, SCIPY_METHODS)
-    return Scipy(method, *_tolerances("scipy", rtol, atol))
-
-
-def _tolerances(name: str, rtol: float, atol: float) -> tuple[float, float]:
-    for option, value in (("rtol", rtol), ("atol", atol)):
-        if value <= 0:
-            raise UsageError(f"{option} of the solver {name} must be greater than 0, not {value:g}")
-    return rtol, atol
+    return Scipy(method, rtol, atol)

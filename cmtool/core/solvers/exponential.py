@@ -1,24 +1,26 @@
 """DPM-Solver++ and UniPC: exponential integrators of the probability-flow ODE, exact in its linear part.
 
 With ``lambda = -ln sigma`` the equation is ``dx/dlambda = D - x``. Where D is the polynomial through D_0 at t and
-further D_k at levels u_k, the step to s of length ``h = ln(t/s)`` has the closed form
+further D_k at noise levels u_k, the step to s of length ``h = ln(t/s)`` has the closed form
 
     x_s = x + (s - t) dx/dsigma + sum_k w_k (D_k - D_0),    sum_k r_k^j w_k = j! h phi_{j+1}(-h),  r_k = ln(t/u_k) / h
 
-Times are noise levels here, and ``D = x - sigma dx/dsigma`` is read off the slope.
+The times of a solver are noise levels here, and ``D = x - sigma dx/dsigma`` follows from the slope.
 Sources: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++); Zhao et al. 2023, arXiv 2302.04867 (UniPC).
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from cmtool.core.denoiser import broadcast_like
-from cmtool.core.solvers.solver import Field, Solver
-from cmtool.errors import UsageError, unknown_name
+from cmtool.core.solvers.solver import NO_CHURN, Churn, Field, OneStepMethod, Solver
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import Check
 
 __all__ = [
     "Multistep",
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 
-Node = tuple[Tensor, Tensor]  # (level, the denoised image there)
+Node = tuple[Tensor, Tensor]  # (noise level, the denoised image at it)
 Rule = Callable[[Tensor, Tensor], Tensor]  # (h [...], r [K, ...]) -> the weights w [K, ...]
 
 
@@ -49,7 +51,10 @@ def phi(k: int, z: Tensor) -> Tensor:
 
 
 def exact(h: Tensor, r: Tensor, second: float = 1.0) -> Tensor:
-    """The weights that integrate the polynomial; ``second`` multiplies its second derivative."""
+    """The weights that integrate the polynomial; ``second`` multiplies its second derivative.
+
+    ``h`` [...] and ``r`` [K, ...] as above; [K, ...].
+    """
     powers = range(1, len(r) + 1)
     moments = [math.factorial(j) * h * phi(j + 1, -h) * (second if j == 2 else 1) for j in powers]
     rows = torch.stack([torch.stack([r_k**j for r_k in r], -1) for j in powers], -2)
@@ -71,9 +76,9 @@ def uncorrected(h: Tensor, r: Tensor) -> Tensor:
     return bh2(h, r, second=0.5)
 
 
-def advance(x: Tensor, here: Node, s: Tensor, nodes: list[Node], rule: Rule) -> Tensor:
-    """x at s from x at ``here``, with D the polynomial through ``here`` and ``nodes``."""
-    t, denoised = here
+def advance(x: Tensor, start: Node, s: Tensor, nodes: list[Node], rule: Rule) -> Tensor:
+    """x at s from x at ``start``, with D the polynomial through ``start`` and ``nodes``."""
+    t, denoised = start
     out = denoised + broadcast_like(s / t, x) * (x - denoised)
     if nodes:
         h = (t / s).log()
@@ -88,8 +93,8 @@ def denoise(field: Field, x: Tensor, sigma: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Singlestep:
-    """Looks at levels ``t^(1-r) s^r`` on the way, each reached with the help of the one before."""
+class Singlestep(OneStepMethod):
+    """A step with further denoised images at noise levels ``t^(1-r) s^r``, each reached with the one before."""
 
     parts: tuple[float, ...]
     rule: Rule = exact
@@ -103,19 +108,40 @@ class Singlestep:
         return len(self.parts) + 1
 
     def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        here, nodes = (t, denoise(field, x, t)), []
+        start, nodes = (t, denoise(field, x, t)), []
         for part in self.parts:
             u = t * (s / t) ** part
-            nodes = [(u, denoise(field, advance(x, here, u, nodes, self.rule), u))]
-        return advance(x, here, s, nodes, self.rule)
+            nodes = [(u, denoise(field, advance(x, start, u, nodes, self.rule), u))]
+        return advance(x, start, s, nodes, self.rule)
+
+
+def dpmpp_2s() -> Solver:
+    """DPM-Solver++ 2S: a second denoised image at the middle of the step in ln sigma.
+
+    Formula: ``x_s = D + (s/t)(x - D) + (1 - e^-h)(D_u - D)``, ``u = sqrt(t s)``, ``h = ln(t/s)``; order 2, 2 NFE a step
+    Paper: Lu et al. 2022, arXiv 2211.01095, algorithm 1.
+    Use: with fewer than 10 NFE, where methods of higher order are no better.
+    """
+    return Singlestep((1 / 2,), bh2)
+
+
+def dpmpp_3s() -> Solver:
+    """DPM-Solver++ 3S: further denoised images at one and two thirds of the step in ln sigma.
+
+    Formula: ``x_s = D + (s/t)(x - D) + 3/2 h phi_2(-h)(D_v - D)``, ``v = t^(1/3) s^(2/3)``, reached by the same step
+        from ``u = t^(2/3) s^(1/3)``, ``h = ln(t/s)``; order 3, 3 NFE a step
+    Paper: Lu et al. 2022, arXiv 2211.01095.
+    Use: with 13 to 20 NFE.
+    """
+    return Singlestep((1 / 3, 2 / 3), exact)
 
 
 @dataclass(frozen=True)
 class Multistep:
-    """Remembers ``past`` earlier denoised images; one evaluation a step.
+    """A method that remembers ``past`` earlier denoised images; one evaluation a step.
 
     A solver that ``corrects`` takes each step again once it knows D at its end: the evaluation that the next step
-    begins with. So the last step of a walk stays as predicted, which costs no order.
+    begins with. So the last step of a trajectory stays as predicted, which costs no order.
     """
 
     order: int
@@ -123,6 +149,7 @@ class Multistep:
     corrects: bool = False
     rule: Rule = bh2
     nfe_per_step: int = 1
+    churn: Churn = NO_CHURN
 
     def begin(self) -> "_History":
         return _History(self)
@@ -132,6 +159,8 @@ class Multistep:
 
 
 class _History:
+    """The steps of one trajectory, with the denoised images of those before."""
+
     def __init__(self, method: Multistep):
         self.method = method
         self.known: list[Node] = []  # the latest first
@@ -144,39 +173,52 @@ class _History:
         return self._advance(x, s)
 
     def _advance(self, x: Tensor, s: Tensor, *more: Node) -> Tensor:
-        here, *before = self.known
-        return advance(x, here, s, [*before, *more], self.method.rule)
-
-
-def dpmpp_2s() -> Solver:
-    """DPM-Solver++ 2S, a look at the middle in ln sigma (Lu et al. 2022, arXiv 2211.01095, algorithm 1)."""
-    return Singlestep((1 / 2,), bh2)
-
-
-def dpmpp_3s() -> Solver:
-    """DPM-Solver++ 3S, looks at one and two thirds in ln sigma (Lu et al. 2022, arXiv 2211.01095)."""
-    return Singlestep((1 / 3, 2 / 3), exact)
+        latest, *before = self.known
+        return advance(x, latest, s, [*before, *more], self.method.rule)
 
 
 def dpmpp_2m() -> Solver:
-    """DPM-Solver++ 2M (Lu et al. 2022, arXiv 2211.01095, algorithm 2)."""
+    """DPM-Solver++ 2M: the polynomial through this denoised image and the one before.
+
+    Formula: ``x_s = D + (s/t)(x - D) + (1 - e^-h)(D_u - D)/(2 r)``, ``h = ln(t/s)``, ``r = ln(t/u)/h`` with u the noise
+        level before t; order 2, 1 NFE a step
+    Paper: Lu et al. 2022, arXiv 2211.01095, algorithm 2.
+    Use: with 5 to 20 NFE; the first to try when heun is too slow.
+    """
     return Multistep(order=2, past=1)
 
 
-def dpmpp_3m(*, corrected: bool = True) -> Solver:
-    """DPM-Solver++ 3M (Lu et al. 2022, arXiv 2211.01095).
+def dpmpp_3m(
+    *, corrected: Annotated[bool, Option("false: the form of its authors' code, of order 2")] = True
+) -> Solver:
+    """DPM-Solver++ 3M: the polynomial through this denoised image and the two before.
 
     The code of its authors, and what was copied from it, halves the second derivative by mistake and is of order 2;
     ``corrected=False`` repeats that for the sake of published images.
+
+    Formula: ``x_s = D + (s/t)(x - D) + w_1 (D_u - D) + w_2 (D_v - D)`` with weights that integrate the parabola through
+        D at t and the two noise levels before; order 3, 1 NFE a step
+    Paper: Lu et al. 2022, arXiv 2211.01095.
+    Use: with about 20 NFE or more.
     """
     return Multistep(order=3, past=2) if corrected else Multistep(order=2, past=2, rule=uncorrected)
 
 
-def unipc(*, order: int = 3, variant: str = "bh2") -> Solver:
-    """UniPC-p with p = ``order`` 1, 2 or 3, whose corrector makes it of order p + 1 (Zhao et al. 2023, 2302.04867)."""
-    rules: dict[str, Rule] = {"bh1": bh1, "bh2": bh2}
-    if variant not in rules:
-        raise unknown_name("variant of the solver unipc", variant, rules)
-    if order not in (1, 2, 3):
-        raise UsageError(f"order of the solver unipc is 1, 2 or 3, not {order}")
-    return Multistep(order + 1, past=order - 1, corrects=True, rule=rules[variant])
+VARIANTS: dict[str, Rule] = {"bh1": bh1, "bh2": bh2}
+
+
+def unipc(
+    *,
+    order: Annotated[
+        int, Option("p, how many denoised images the prediction uses", Check(lambda p: p in (1, 2, 3), "1, 2 or 3"))
+    ] = 3,
+    variant: Annotated[str, Option("B(h): h (bh1) or 1 - e^-h (bh2)", choices=tuple(VARIANTS))] = "bh2",
+) -> Solver:
+    """UniPC-p: a prediction of order p = ``order``, corrected with the next denoised image to order p + 1.
+
+    Formula: ``x_s = D + (s/t)(x - D) + sum_k w_k (D_k - D)`` over the p - 1 noise levels before, taken again with that
+        at s among them once its D is known; order p + 1, 1 NFE a step
+    Paper: Zhao et al. 2023, arXiv 2302.04867.
+    Use: with about 20 NFE or more.
+    """
+    return Multistep(order + 1, past=order - 1, corrects=True, rule=VARIANTS[variant])

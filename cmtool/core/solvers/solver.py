@@ -4,61 +4,45 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Annotated, Protocol, Self
 
 from torch import Tensor
 
-__all__ = ["NO_CHURN", "Churn", "ChurnedSolver", "Field", "Solver", "Step", "integrate", "start_solver"]
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
+
+__all__ = [
+    "NO_CHURN",
+    "Churn",
+    "ChurnMaxOption",
+    "ChurnMinOption",
+    "ChurnNoiseOption",
+    "ChurnOption",
+    "Field",
+    "OneStepMethod",
+    "Solver",
+    "Step",
+    "integrate",
+]
 
 
 Field = Callable[[Tensor, Tensor], Tensor]  # (x [B, ...], t [B] or []) -> dx/dt
 Step = Callable[[Field, Tensor, Tensor, Tensor], Tensor]  # (field, x at t, t, s) -> x at s
 
 
-class Solver(Protocol):
-    """``solver(field, x, t, s)`` carries x [B, ...] from time t to time s; times are [B] or [].
-
-    ``order`` is the power of the step with which the error of a walk falls. ``nfe_per_step`` is how often a step calls
-    the field, None where the solver decides as it goes. A solver that remembers earlier steps has ``begin()``,
-    which returns a fresh one for a walk; called by itself it takes a first step.
-    """
-
-    @property
-    def order(self) -> int: ...
-
-    @property
-    def nfe_per_step(self) -> int | None: ...
-
-    def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
-
-
-def start_solver(solver: Solver) -> Step:
-    """The solver for one walk: with an empty memory where it has one, else as it is."""
-    fresh = getattr(solver, "begin", None)
-    return fresh() if fresh else solver
-
-
-def integrate(field: Field, x: Tensor, grid: Tensor, solver: Solver) -> Iterator[Tensor]:
-    """Walk along ``grid`` [n + 1], up or down, yielding x after each of the n steps."""
-    step = start_solver(solver)
-    for t, s in pairwise(grid):
-        x = step(field, x, t, s)
-        yield x
-
-
 @dataclass(frozen=True)
 class Churn:
-    """How much noise a walk of n steps takes in.
+    """How much noise sampling in n steps adds.
 
-    Before a step from t within [low, high] the level is raised, with noise of ``scale`` times the right size:
+    Before a step from t within [low, high] the noise level is raised, with noise of ``scale`` times the right size:
 
         t_hat = t (1 + min(churn / n, sqrt(2) - 1)),    x_hat = x + scale sqrt(t_hat^2 - t^2) z
 
-    After a step, which goes down to ``sqrt(s^2 - up^2)`` only, comes noise of level ``up``:
+    After a step, which goes down to ``sqrt(s^2 - up^2)`` only, comes noise of standard deviation ``up``:
 
         up = eta s sqrt(1 - s^2 / t^2)
 
-    ``nearest`` gives the level to use instead of t_hat, for a model that knows only some.
+    ``nearest`` gives the noise level to use instead of t_hat, for a model that knows only some.
     Sources: Karras et al. 2022, arXiv 2206.00364, algorithm 2; Song et al. 2021, arXiv 2010.02502, eq. 16.
     """
 
@@ -82,21 +66,50 @@ class Churn:
 
 NO_CHURN = Churn()
 
+# S_churn, S_min, S_max and S_noise of Karras et al. 2022, algorithm 2, for the solvers that take them.
+ChurnOption = Annotated[
+    float, Option("S_churn: noise added on the way, spread over the steps; 0 is the ODE", at_least(0))
+]
+ChurnMinOption = Annotated[float, Option("S_min: lowest noise level at which noise is added", at_least(0))]
+ChurnMaxOption = Annotated[float, Option("S_max: highest noise level at which noise is added")]
+ChurnNoiseOption = Annotated[float, Option("S_noise: factor on the noise that is added", at_least(0))]
 
-@dataclass(frozen=True)
-class ChurnedSolver:
-    """A solver whose walks take in noise; a step by itself is the ODE's."""
 
-    ode: Solver
-    churn_options: Churn
+class Solver(Protocol):
+    """``solver(field, x, t, s)`` carries x [B, ...] from time t to time s; times are [B] or [].
+
+    ``order`` is the power of the step size with which the error at the end falls. ``nfe_per_step`` is how often a step
+    calls the field, None where the solver decides as it goes. ``churn`` is the noise that sampling adds between the
+    steps, ``NO_CHURN`` for none; a step itself is always the ODE's. ``begin()`` gives the step function for one
+    trajectory: a multistep method remembers earlier steps in it; called by itself it takes a first step.
+    """
 
     @property
-    def order(self) -> int:
-        return self.ode.order
+    def order(self) -> int: ...
 
     @property
-    def nfe_per_step(self) -> int | None:
-        return self.ode.nfe_per_step
+    def nfe_per_step(self) -> int | None: ...
 
-    def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        return self.ode(field, x, t, s)
+    @property
+    def churn(self) -> Churn: ...
+
+    def begin(self) -> Step: ...
+
+    def __call__(self, field: Field, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
+
+
+class OneStepMethod:
+    """What solvers have that remember nothing: each is its own step, and adds no noise unless it says so."""
+
+    churn: Churn = NO_CHURN
+
+    def begin(self) -> Self:
+        return self
+
+
+def integrate(field: Field, x: Tensor, grid: Tensor, solver: Solver) -> Iterator[Tensor]:
+    """Solve along ``grid`` [n + 1], up or down, yielding x [B, ...] after each of the n steps."""
+    step = solver.begin()
+    for t, s in pairwise(grid):
+        x = step(field, x, t, s)
+        yield x
