@@ -41,7 +41,7 @@ __all__ = [
 
 
 T = TypeVar("T", bound=TrainOptions)
-PATHS = ("teacher", "init", "guide")
+PATHS = ("teacher", "init", "guidance_model")
 
 
 def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> Dataset:

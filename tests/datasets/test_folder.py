@@ -10,6 +10,7 @@ from PIL import Image
 from cmtool.datasets.folder import folder, square
 from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.options import registry
+from cmtool.options.hint_words import word_hint
 
 RNG = np.random.default_rng(0)
 RED = (255, 0, 0)
@@ -178,7 +179,7 @@ def test_a_label_that_is_not_there(tree):
     assert folder(tree, labels="none").classes == ()
     with pytest.raises(UsageError, match=r"alone.png lies beside the folders of 2 classes \(cat, dog\)") as caught:
         folder(tree)
-    assert "data.labels=none" in caught.value.hint
+    assert "--set data.labels=none" in word_hint(caught.value.hint)
     with pytest.raises(UsageError, match=r"alone.png has no label: it lies in no folder"):
         folder(tree, labels="folder")
     with pytest.raises(UsageError, match="no '_'"):
