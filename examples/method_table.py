@@ -47,7 +47,9 @@ def chosen(words: list[str]) -> list[str]:
 # How close the pairs come, and how soon, is a matter of the size of the images and the length of a run.
 FAR = ["P_mean=-0.4", "P_std=1.6", "k=40", "stages=4", "weight=output"]  # the defaults of distill and train-ct
 NEAR = ["P_mean=-1.1", "P_std=2", "k=8", "stages=8", "weight=gap"]  # as published
-SETTINGS = {  # the digits-presets are those of the first table of docs/benchmarks.md; tcm goes on with the gap of ect
+SETTINGS: dict[
+    str, dict[str, list[str]]
+] = {  # the digits-presets are those of the first table of docs/benchmarks.md; tcm goes on with the gap of ect
     "digits": {
         "ect": ["--preset", "digits-ect"],
         "ecd": ["--preset", "digits-ecd"],
@@ -103,7 +105,7 @@ def main() -> None:
         if ONLY and title not in ONLY:
             continue
         slug = "".join(c if c.isalnum() else "-" for c in title)
-        preset: list[str] = SETTINGS[data].get(name, PRESET[data])
+        preset = SETTINGS[data].get(name, PRESET[data])
         if not started and name in ("ect", "stable"):  # random weights have to learn denoising first
             preset = [*PRESET[data], *chosen(FAR)]
         parent = ["--teacher" if command == "distill" else "--init", teacher["checkpoint"]] if started else NARROW

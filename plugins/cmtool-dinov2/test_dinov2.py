@@ -108,7 +108,7 @@ def test_the_features_keep_their_contract_and_their_weights_are_proven(tmp_path,
         monkeypatch.setenv(name, str(tmp_path / "nothing"))
     with pytest.raises(MissingAsset) as caught:
         dinov2()
-    assert "cmtool fetch dinov2" in word_hint(caught.value.hint)
+    assert "cmtool fetch dinov2" in word_hint(caught.value.hint or "")
     sha256 = hashlib.sha256((tmp_path / "mine.pth").read_bytes()).hexdigest()
     monkeypatch.setattr(dino_module, "WEIGHTS", dataclasses.replace(dino_module.WEIGHTS, sha256=sha256))
     features = dinov2(weights=str(tmp_path / "mine.pth"))

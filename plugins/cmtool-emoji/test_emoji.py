@@ -130,7 +130,7 @@ def test_no_font_is_one_sentence_that_names_the_package(monkeypatch):
     monkeypatch.setattr(cmtool_emoji, "folders", lambda: iter(()))
     with pytest.raises(MissingAsset, match="Noto Color Emoji") as caught:
         emoji()
-    hint = word_hint(caught.value.hint)
+    hint = word_hint(caught.value.hint or "")
     assert "fonts-noto-color-emoji" in hint and "data.source=PATH" in hint
 
 

@@ -109,6 +109,7 @@ def fastgen(case: Case) -> None:
     pair = round_pair(t, r, karras(LEVELS, *of.values())) if spec.get("quantize", False) else (t, r)
     back = along_teacher(Tiny(case, "teacher"), euler()) if spec["cd"] else along_noise
     batch = Batch(case.inputs["real"], case.tape.next(), torch.zeros(len(t), dtype=torch.float64))
+    last = torch.empty(0)
     for name in spec["weightings"]:
         for c, square in spec["hubers"]:
             of_pair = f"{name}.c{c}.sq{int(square)}"

@@ -130,9 +130,12 @@ def test_recipes_take_it_by_name_and_keep_it_out_of_their_state(files):
         assert isinstance(objective.metric, LPIPS)
         assert not [key for key in objective.state_dict() if key.startswith("metric")]
         assert not list(objective.metric.parameters())
-        assert objective.double().metric.weight0.dtype == torch.float64  # it moves with the objective
-    assert metric_called("lpips").resize and metric_called("lpips").pool is nn.functional.avg_pool2d
-    assert not metric_called("lpips-max").resize and metric_called("lpips-max").pool is nn.functional.max_pool2d
+        metric = objective.double().metric
+        assert isinstance(metric, LPIPS) and metric.weight0.dtype == torch.float64  # it moves with the objective
+    average, largest = metric_called("lpips"), metric_called("lpips-max")
+    assert isinstance(average, LPIPS) and isinstance(largest, LPIPS)
+    assert average.resize and average.pool is nn.functional.avg_pool2d
+    assert not largest.resize and largest.pool is nn.functional.max_pool2d
 
 
 def test_the_files_are_the_published_ones_or_none(files):
