@@ -126,16 +126,17 @@ def test_flow_maps_are_trained_on_augmented_images(well, tmp_path):
     well("distill", "-t", teacher, *augmented, "--method", "ctm", *LENGTH, "--run-dir", tmp_path / "ctm")
     well("train-ct", *augmented, "--method", "meanflow", *TINY, "--run-dir", tmp_path / "meanflow")
     for run in ("ctm", "meanflow"):
-        model = load(tmp_path / run / "model.safetensors")
-        assert (model.header.backbone["augment_dim"], model.header.backbone["target_dim"]) == (9, 8)
-        assert model.net.embedding.map_augment.weight.any() and model.net.embedding.map_target.weight.any()
+        loaded = load(tmp_path / run / "model.safetensors")
+        assert (loaded.header.backbone["augment_dim"], loaded.header.backbone["target_dim"]) == (9, 8)
+        embedding = loaded.model.net.embedding
+        assert embedding.map_augment.weight.any() and embedding.map_target.weight.any()
 
 
 def test_a_consistency_model_goes_on_with_augmentation_that_it_did_not_know(trained):
     options = TrainCtOptions(init=trained["tuned"], data=Spec(name="digits"), method=Spec(name="ect"), augment=0.1)
     job, origin = build_training(options, CPU), load(trained["tuned"] / "model.safetensors")
     assert not job.state.model.net.embedding.map_augment.weight.any()
-    assert torch.equal(job.state.model.net.enter.weight, origin.net.enter.weight)
+    assert torch.equal(job.state.model.net.enter.weight, origin.model.net.enter.weight)
 
 
 @pytest.mark.parametrize(
