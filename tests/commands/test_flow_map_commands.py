@@ -5,11 +5,11 @@ import pytest
 import torch
 from tiny import NETWORK, TINY, pixels, random_model
 
-from cmtool.commands.training.build import build_training
 from cmtool.files.checkpoint import load
 from cmtool.files.header import read_header
 from cmtool.options import registry
 from cmtool.options.types import Spec
+from cmtool.pipelines.training_job import build_training
 from cmtool.settings import DistillOptions, TrainCtOptions
 
 LENGTH = TINY[len(NETWORK) :]

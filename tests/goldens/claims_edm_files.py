@@ -107,9 +107,9 @@ def levels(case: Case) -> None:
     if precond == "VPPrecond":
         process = VP(told.beta_min, told.beta_max)
         start = net.get("epsilon_t", 1e-5)
-        ends = process.level(torch.tensor([start, 1.0], dtype=torch.float64)).tolist()
+        ends = process.sigma(torch.tensor([start, 1.0], dtype=torch.float64)).tolist()
         case.check("sigma_inv", process.time(sigma))
-        case.check("sigma_of_t", process.level(torch.linspace(start, 1, 9)))
+        case.check("sigma_of_t", process.sigma(torch.linspace(start, 1, 9)))
     recorded = case.outputs["sigma_min_max"]  # where theirs is without end, 1e30
     case.check("sigma_min_max", torch.tensor(ends).clamp(max=1e30))
     if precond != "VPPrecond":  # theirs loses digits of the lower one in float32
