@@ -105,13 +105,16 @@ Advice: TypeAlias = str | Setting | Run | Hint  # what the hint of an error may 
 
 
 class CmtoolError(Exception):
-    """A message for a person; ``hint`` says what to do instead."""
+    """A sentence for a person; ``hint`` says what to do instead.
+
+    ``message`` is the sentence as programs read it; where it names options, ``sentence`` is for the command line.
+    """
 
     code = 1
 
-    def __init__(self, message: str, hint: Advice | None = None):
-        super().__init__(message)
-        self.message, self.hint = message, hint
+    def __init__(self, sentence: Advice, hint: Advice | None = None):
+        super().__init__(str(sentence))
+        self.sentence, self.message, self.hint = sentence, str(sentence), hint
 
 
 class UsageError(CmtoolError):

@@ -73,9 +73,10 @@ def _report(error: BaseException, argv: Sequence[str]) -> int:
     failure = _explain(error)
     hint = word_hint(failure.hint) if failure.hint else None
     hints = [f"  hint: {printable(hint)}"] if hint else []
-    lines = [f"cmtool: error: {printable(failure.message)}", *hints]
+    message = word_hint(failure.sentence)
+    lines = [f"cmtool: error: {printable(message)}", *hints]
     if "--json" in argv:
-        document = {"code": failure.code, "message": failure.message, "hint": hint}
+        document = {"code": failure.code, "message": message, "hint": hint}
         lines.append(dump_json({"error": document}))
     if "--debug" in argv or os.environ.get("CMTOOL_DEBUG"):
         import traceback

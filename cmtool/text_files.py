@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cmtool.errors import MissingInput, UsageError, check_regular
+from cmtool.errors import Advice, MissingInput, UsageError, check_regular
 
 __all__ = ["dump_json", "read_text"]
 
 
-def read_text(path: Path, most: int, hint: str) -> str:
+def read_text(path: Path, most: int, hint: Advice) -> str:
     """The text of a file of at most ``most`` bytes: UTF-8, or what Windows writes, with or without its mark.
 
     MissingInput when there is no such file, UsageError when it is larger or no text; ``hint`` says what is wanted.

@@ -68,3 +68,9 @@ def test_a_hint_is_worded_for_programs_and_for_the_command_line():
 def test_settings_that_the_command_line_has_no_value_for():
     assert [word_hint(Setting(key)) for key in ("n", "format.kind")] == ["-n", "--set format.kind"]
     assert word_hint(Setting("data.labels", None)) == "--set data.labels=null"
+
+
+def test_a_sentence_may_name_options_too():
+    error = UsageError(Hint("{} does nothing at weight 1", Setting("guidance_interval")))
+    assert error.message == str(error) == "guidance_interval does nothing at weight 1"
+    assert word_hint(error.sentence) == "--guidance-interval does nothing at weight 1"

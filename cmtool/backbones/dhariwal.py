@@ -79,7 +79,11 @@ class DhariwalUNet(nn.Module):
         return self.out_conv(F.silu(self.out_norm(x)))
 
     def embed(
-        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+        self,
+        c_noise: Tensor,
+        labels: Tensor | None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
     ) -> Tensor:
         """Noise level, class and what else there is, [B, 4 width]; "no class" adds nothing."""
         embedding = sinusoidal_embedding(c_noise, self.width)

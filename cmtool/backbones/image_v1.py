@@ -121,7 +121,11 @@ class ImageV1(nn.Module):
         return self.proj_out(h)
 
     def embed(
-        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+        self,
+        c_noise: Tensor,
+        labels: Tensor | None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
     ) -> Tensor:
         """Noise level, class and what else there is, [B, wide]; what is None adds nothing."""
         told = self.timestep_embed(c_noise)

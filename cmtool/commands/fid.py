@@ -13,10 +13,10 @@ from cmtool.class_names import match_classes
 from cmtool.commands.console import Console
 from cmtool.commands.scoring import curve
 from cmtool.errors import CmtoolError, UsageError, check_regular
-from cmtool.evaluation.metric import NEAREST, SPATIAL, Comparison, Metric, Score
-from cmtool.evaluation.metrics import build_metrics, check_features, compute, needs, reference_needs
-from cmtool.evaluation.reference_statistics import check_comparable, write_statistics
-from cmtool.evaluation.statistics import NearestPair, Statistics
+from cmtool.evaluation.metric import NEAREST, Score
+from cmtool.evaluation.metrics import build_metrics, needs
+from cmtool.evaluation.reference_statistics import write_statistics
+from cmtool.evaluation.statistics import NearestPair
 from cmtool.features import Features
 from cmtool.files.atomic import replace_folder, write_file
 from cmtool.files.output_check import check_place, made_by
@@ -28,21 +28,12 @@ from cmtool.options.fields import option_fields
 from cmtool.pictures import with_channels
 from cmtool.pipelines.canvas import SMOOTH, resize
 from cmtool.pipelines.distributed import has_stray_rank, is_main_rank
-from cmtool.pipelines.image_sets import (
-    FIDInput,
-    expected_statistics,
-    find_input,
-    is_model,
-    observe,
-    of_dataset,
-    pick,
-    warn_of_few,
-)
-from cmtool.pipelines.protocols import features_of
+from cmtool.pipelines.image_sets import ImageSet, dataset_images, find_images, is_model, read_images
+from cmtool.pipelines.scoring import Scores, ScoringPipeline
 from cmtool.settings import FidOptions
 from cmtool.settings.sampling import GenerationOptions
 from cmtool.settings.shared import MachineOptions
-from cmtool.training.devices import choose_device, use_threads
+from cmtool.training.devices import use_threads
 
 __all__ = ["run"]
 
@@ -52,96 +43,102 @@ EXAMPLE = "cmtool fid samples --ref digits --features small"
 
 def run(options: FidOptions, console: Console) -> None:
     """Measure both sides and print one number, called what it is; or several, or a curve; or write a reference."""
+    check_inputs(options)
+    if remark := has_stray_rank():
+        console.warn(remark)
+    use_threads(options.threads)
+    pipeline, began = ScoringPipeline(options, console), time.monotonic()
+    if options.make_ref:
+        make_reference(options, pipeline, console)
+        return
+    _check(options)
+    _check_places(options)
+    sources = curve.sides(options, pipeline.features.name, console)
+    reference = _reference(options, sources[0], pipeline.features, console)
+    pipeline.check(reference, *sources)
+    _compare_classes(sources[0], reference, options, console)
+    known = pipeline.reference(reference)
+    found = [pipeline(side, known) for side in sources]
+    for scores in found:
+        _warn(scores, pipeline.features, console)
+    documents = [
+        _document(options, pipeline, side, reference, scores) for side, scores in zip(sources, found, strict=True)
+    ]
+    document = {**documents[0], "seconds": round(time.monotonic() - began, 3)}
+    if is_main_rank():
+        tell(options, sources, documents, document, console)
+        nearest = found[0].samples.nearest
+        if options.sheet and nearest and nearest.pairs:
+            write_picture(options.sheet, _pairs(nearest.pairs, reference), "fid")
+
+
+def check_inputs(options: FidOptions) -> None:
+    """UsageError for standard input on both sides, BadFile for a pipe by its path."""
     if options.source == options.ref == "-":
         raise UsageError("standard input can be one side only", "write one of them to a file first")
     for target in filter(None, (options.source, options.ref)):
         if target != STREAM:
             check_regular(target)
-    if remark := has_stray_rank():
-        console.warn(remark)
-    use_threads(options.threads)
-    spec = features_of(options, console)
-    features = registry.build("features", spec, device=str(choose_device(options.device)))
-    metrics = build_metrics(options.metrics)
-    check_features(features, needs(metrics) | reference_needs(metrics))
-    began = time.monotonic()
-    if options.make_ref:
-        make_reference(options, features, console)
-        return
-    _check(options)
-    _check_places(options)
-    sources = curve.sides(options, features.name, console)
-    reference = _reference(options, sources[0], features, console)
-    for side in (reference, *sources):
-        if side.statistics:
-            check_comparable(side.statistics, expected_statistics(features))
-    _compare_classes(sources[0], reference, options, console)
-    known = observe(reference, features, None, console, reference_needs(metrics))
-    warn_of_few(known.data, known.n, features.dim, console)
-    judged = [_score(options, metrics, side, reference, known, features, console) for side in sources]
-    documents = [document for document, _ in judged]
-    document = {**documents[0], "seconds": round(time.monotonic() - began, 3)}
+
+
+def tell(
+    options: FidOptions,
+    sources: Sequence[ImageSet],
+    documents: Sequence[dict[str, Any]],
+    document: dict[str, Any],
+    console: Console,
+) -> None:
+    """What was measured; of several checkpoints a table, and then the curve."""
     text = "\n".join(_line(row) for row in document["metrics"])
-    if not is_main_rank():
-        return
     if len(sources) > 1:
         document |= {"checkpoints": curve.table(sources, documents), "chart": str(curve.place(options))}
         text = "\n".join(curve.lines(document["checkpoints"], text, curve.place(options)))
     console.result(document, text)  # first of all: what was measured is told, whether or not it can be drawn
     if len(sources) > 1:
         curve.draw(options, sources, documents)
-    if options.sheet and judged[0][1]:
-        write_picture(options.sheet, _pairs(judged[0][1], reference), "fid")
 
 
-def make_reference(options: FidOptions, features: Features, console: Console) -> None:
+def make_reference(options: FidOptions, pipeline: ScoringPipeline, console: Console) -> None:
     """Write mean and covariance of the source to a file."""
     if options.source is None:
         raise UsageError("--make-ref needs images or a data set", "cmtool fid --make-ref digits -o ref.npz")
     if options.output.suffix != ".npz":
         raise UsageError(f"cannot write statistics to {options.output}", "statistics are written as .npz")
     check_place(options.output, [options.source], overwrite=options.overwrite, ours=_is_reference)
-    side = find_input(options.source, features.name, options, console)
-    found = observe(side, features, options.n, console, frozenset({SPATIAL} & set(features.further)))
-    warn_of_few(found.data, found.n, features.dim, console)
+    side = find_images(options.source, pipeline.features.name, options, console)
+    found = pipeline.moments(side)
     if not is_main_rank():
         return
     with replace_folder(options.output) as file, write_file(options.output):
         write_statistics(file, found)
-    document = {"output": str(options.output), "features": _features(features), "source": side.facts(found)}
+    document = {"output": str(options.output), "features": _features(pipeline.features), "source": side.facts(found)}
     console.result(document, str(options.output))
 
 
-def _score(
-    options: FidOptions,
-    metrics: Sequence[Metric],
-    side: FIDInput,
-    reference: FIDInput,
-    known: Statistics,
-    features: Features,
-    console: Console,
-) -> tuple[dict[str, Any], list[NearestPair]]:
-    """The document of one source, and what the metric ``memorization`` found."""
-    training = known.rows if NEAREST in needs(metrics) else None
-    made = observe(side, features, options.n, console, needs(metrics), training)
-    warn_of_few(made.data, made.n, features.dim, console)
-    check_comparable(made, known)
-    scores = compute(metrics, Comparison(made, known, features.label, options.seed))
-    rows = [_label(score, made.n) for score in scores]
-    if features.label == "FID" and min(made.n or 0, FEW) < FEW:
-        console.warn(f"{made.n} images: this is no FID-50k, and it is biased upwards")
-    if known.fingerprint is None:
-        console.warn(f"{known.data} does not say with which network and resizing it was made: taken on trust")
-    document = {
+def _warn(scores: Scores, features: Features, console: Console) -> None:
+    """What must be known beside the number."""
+    n = scores.samples.n
+    if features.label == "FID" and min(n or 0, FEW) < FEW:
+        console.warn(f"{n} images: this is no FID-50k, and it is biased upwards")
+    if scores.reference.fingerprint is None:
+        name = scores.reference.data
+        console.warn(f"{name} does not say with which network and resizing it was made: taken on trust")
+
+
+def _document(
+    options: FidOptions, pipeline: ScoringPipeline, side: ImageSet, reference: ImageSet, scores: Scores
+) -> dict[str, Any]:
+    """The document of one source."""
+    rows = [_label(score, scores.samples.n) for score in scores.scores]
+    return {
         "metric": rows[0]["metric"],
         "value": rows[0]["value"],
         "metrics": rows,
-        "features": _features(features),
+        "features": _features(pipeline.features),
         "protocol": options.protocol,
-        "source": side.facts(made),
-        "reference": reference.facts(known),
+        "source": side.facts(scores.samples),
+        "reference": reference.facts(scores.reference),
     }
-    return document, made.nearest.pairs if made.nearest else []
 
 
 def _check(options: FidOptions) -> None:
@@ -166,7 +163,7 @@ def _check_places(options: FidOptions) -> None:
         check_place(place, [options.source, options.ref], overwrite=options.overwrite, ours=made_by("fid"))
 
 
-def _compare_classes(source: FIDInput, reference: FIDInput, options: FidOptions, console: Console) -> None:
+def _compare_classes(source: ImageSet, reference: ImageSet, options: FidOptions, console: Console) -> None:
     """Say that a model knows other classes than its images are compared with."""
     if options.klass is None and source.header and source.header.classes and reference.classes:
         try:
@@ -183,17 +180,17 @@ def _is_reference(path: Path) -> bool:
         return False
 
 
-def _reference(options: FidOptions, source: FIDInput, features: Features, console: Console) -> FIDInput:
+def _reference(options: FidOptions, source: ImageSet, features: Features, console: Console) -> ImageSet:
     """What was named, else the data that the model learned from."""
     if options.ref:
-        return find_input(options.ref, features.name, options, console)
+        return find_images(options.ref, features.name, options, console)
     header = source.header
     if header is None:
         raise UsageError("fid needs --ref, the images to compare with", EXAMPLE)
     spec = header.options.get("data") or {"name": header.data["name"]}
     if spec["name"] not in registry.names("datasets"):
         raise UsageError("fid needs --ref: the model does not say what it learned from", EXAMPLE)
-    return of_dataset(spec, options.batch)
+    return dataset_images(spec, options.batch)
 
 
 def _label(score: Score, n: int | None) -> dict[str, Any]:
@@ -214,9 +211,9 @@ def _features(features: Features) -> dict[str, Any]:
     return {"name": features.name, "fingerprint": features.fingerprint, "dim": features.dim}
 
 
-def _pairs(pairs: Sequence[NearestPair], reference: FIDInput) -> np.ndarray:
+def _pairs(pairs: Sequence[NearestPair], reference: ImageSet) -> np.ndarray:
     """The closest images in the upper row of each two, their nearest training images in the lower."""
-    training = pick(reference, [pair.training for pair in pairs])
+    training = read_images(reference, [pair.training for pair in pairs])
     half = len(pairs) // 2 or 1
     rows = []
     for start in range(0, len(training), half):

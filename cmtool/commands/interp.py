@@ -9,23 +9,18 @@ import torch
 from torch import Tensor
 
 from cmtool.commands.console import Console
-from cmtool.commands.preview import sheet
-from cmtool.commands.sample import facts
-from cmtool.core.denoiser import Denoiser
-from cmtool.core.guidance import Guided
+from cmtool.commands.shared.manifest import image_facts
+from cmtool.commands.shared.preview import sheet
 from cmtool.core.noise import SlerpNoise
 from cmtool.errors import UsageError
 from cmtool.evaluation.psnr_ssim import psnr
 from cmtool.files.images import STREAM, check_output, check_stream, resuming_writer
-from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import MOVING, moved_by, write_animation, write_picture
 from cmtool.files.streams.manifest import ImageSettings
-from cmtool.pipelines.guidance import apply_guidance, nfe
 from cmtool.pipelines.inputs import class_index, describe_model, open_model
 from cmtool.pipelines.interpolation import Endpoint, find_endpoints
-from cmtool.pipelines.sampler_setup import SamplerSetup, set_up_sampler
-from cmtool.pipelines.sampling import draw
+from cmtool.pipelines.sampling_pipeline import SamplingPipeline, draw
 from cmtool.settings import InterpOptions
 from cmtool.training.devices import choose_device, use_threads
 
@@ -41,8 +36,8 @@ def run(options: InterpOptions, console: Console) -> None:
     loaded = open_model(options.model, choose_device(options.device), console, options.format, options.backbone)
     header = loaded.header
     check_suffix(options, header.shape)
-    model = apply_guidance(loaded, options, console.warn)
-    walk = set_up_sampler(header, options)
+    pipeline = SamplingPipeline.of(loaded, options, console)
+    model, walk = pipeline.model, pipeline.sampler
     if walk.grid:
         console.say(f"levels {walk.description}")
     ends = find_endpoints(words, model, walk, options, class_index(header, options.klass), console)
@@ -50,7 +45,7 @@ def run(options: InterpOptions, console: Console) -> None:
     blend = SlerpNoise([end.seed for end in ends], options.frames, rows, [end.noise for end in ends])
     labels = labels_between(ends, options.frames, rows) if header.num_classes else None
     told = None if labels is None else labels.tolist()
-    wanted = ImageSettings(range(len(blend)), told, header.shape, frame_facts(model, walk, options, ends, rows))
+    wanted = ImageSettings(range(len(blend)), told, header.shape, frame_facts(pipeline, options, ends, rows))
     if is_stream(options.output):
         for remark in check_output(options.output, wanted, options.overwrite):
             console.warn(remark)
@@ -61,7 +56,7 @@ def run(options: InterpOptions, console: Console) -> None:
         "ends": words,
         "frames": options.frames,
         "rows": rows,
-        "nfe": nfe(walk, model.model),
+        "nfe": pipeline.nfe,
         "returned": measure_inversion(ends, images, options.frames, console) or None,
         "output": options.output,
     }
@@ -94,11 +89,9 @@ def check_place_of(options: InterpOptions, words: list[str]) -> None:
     check_place(options.output, [*inputs, options.model], overwrite=options.overwrite, ours=ours)
 
 
-def frame_facts(
-    model: LoadedModel[Denoiser | Guided], walk: SamplerSetup, options: InterpOptions, ends: list[Endpoint], rows: int
-) -> dict[str, Any]:
+def frame_facts(pipeline: SamplingPipeline, options: InterpOptions, ends: list[Endpoint], rows: int) -> dict[str, Any]:
     """What a manifest says of the frames, as of images of ``sample``; with a digest of what they go between."""
-    found, digest = facts(model, walk, options), hashlib.sha256(json.dumps([options.frames, rows]).encode())
+    found, digest = image_facts(pipeline, options), hashlib.sha256(json.dumps([options.frames, rows]).encode())
     for end in ends:
         digest.update(str(end.seed).encode() if end.noise is None else end.noise.numpy().tobytes())
     return {**found, "ends": digest.hexdigest()[:16]}

@@ -30,8 +30,8 @@ from cmtool.core.solvers.runge_kutta import rk4
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
 from cmtool.files.model_format import LoadedModel
+from cmtool.pipelines.batching import chunk_size, num_threads
 from cmtool.pipelines.inputs import class_name, describe_model, open_dataset, open_model
-from cmtool.pipelines.sampling import chunk_size, num_threads
 from cmtool.settings import LikelihoodOptions
 from cmtool.training.batches import Cache
 from cmtool.training.devices import choose_device, use_threads

@@ -1,40 +1,34 @@
 """``sample``: images of a model, each a function of its own seed."""
 
-import hashlib
-import json
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import cmtool
 from cmtool.commands.console import Console
-from cmtool.commands.preview import Gallery, render, sheet
+from cmtool.commands.shared.manifest import image_facts
+from cmtool.commands.shared.preview import Gallery, render, sheet
 from cmtool.commands.signals import STOP_SIGNALS, Stop
-from cmtool.core.denoiser import Denoiser
-from cmtool.core.guidance import Guided
 from cmtool.errors import Preempted, UsageError, WriteFailed
 from cmtool.files.atomic import end_of
 from cmtool.files.header import Header
 from cmtool.files.images import check_output, is_folder, resumable, resuming_writer
-from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import check_target, write_picture
 from cmtool.files.streams.archive_writer import piece
 from cmtool.files.streams.manifest import ImageSettings
-from cmtool.pipelines.classes import class_rule
 from cmtool.pipelines.distributed import has_stray_rank, launched_by, local_device, shard_of
-from cmtool.pipelines.guidance import GuidedModel, apply_guidance, describe_guidance, nfe
+from cmtool.pipelines.guidance import describe_guidance
 from cmtool.pipelines.inputs import class_name, describe_model, open_model
-from cmtool.pipelines.noise_setup import Drawn, edm_class, image_source, seeds_of
-from cmtool.pipelines.sampler_setup import SamplerSetup, set_up_sampler
-from cmtool.pipelines.sampling import labels_of
+from cmtool.pipelines.noise_setup import seeds_of
+from cmtool.pipelines.sampling import sampling_pipeline
+from cmtool.pipelines.sampling_pipeline import SamplingPipeline
 from cmtool.settings import SampleOptions
-from cmtool.settings.sampling import SAMPLES, GenerationOptions
+from cmtool.settings.sampling import SAMPLES
 from cmtool.training.devices import choose_device, use_threads
 
 __all__ = ["run"]
@@ -49,64 +43,49 @@ def run(options: SampleOptions, console: Console) -> None:
     use_threads(options.threads)
     where = choose_device(local_device(options.device))
     loaded = open_model(options.model, where, console, options.format, options.backbone)
-    header, model = loaded.header, apply_guidance(loaded, options, console.warn)
-    walk = set_up_sampler(header, options)
+    pipeline = sampling_pipeline(loaded, options, console)
     options = grid_path(options)
     check(options)
-    seeds = seeds_of(options)
-    rule = edm_class(model, options) or class_rule(header, options.klass, options.classes)
-    shard, draw_images = shard_of(options.shard), image_source(model, walk, options, rule)
-    labels = labels_of(seeds, header.num_classes, rule)
-    names = header.classes if len(header.classes) == header.num_classes else ()
-    listed = labels if labels is None else labels.tolist()
-    wanted = ImageSettings(seeds, listed, header.shape, facts(model, walk, options), names)
+    wanted = image_settings(pipeline, options)
     for remark in check_output(options.output, wanted, options.overwrite):
         console.warn(remark)
-    mine = wanted.cut(*shard)
+    mine = wanted.cut(*shard_of(options.shard))
     gallery = Gallery(
-        mine.seeds[: SHEET if len(header.shape) == 3 else len(mine)],
-        lambda some: torch.cat([images for _, images, _ in draw_images(some)]),
+        mine.seeds[: SHEET if len(wanted.shape) == 3 else len(mine)],
+        lambda some: torch.cat([batch.images for batch in pipeline(some)]),
     )
-    began = time.monotonic()
-
-    each = nfe(walk, model.model)
-    ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
-    of = f" of class {class_name(header, rule)}" if isinstance(rule, int) else ""
-    console.say(f"{len(mine):,} images{of}{parse_shard(shard)}{ranks()}, {ahead}, levels {walk.description}")
-    done = fill(options, wanted, draw_images, gallery, console)
-    seconds, made = time.monotonic() - began, round(walk.nfe_used / done, 1) if done else float(each or 0)
+    began, each = time.monotonic(), pipeline.nfe
+    console.say(announce(pipeline, options, len(mine)))
+    done = fill(options, wanted, pipeline, gallery, console)
     if each is None and done:
-        console.say(f"{made:g} network evaluations each")
-    document = {
-        "model": describe_model(model),
-        "images": len(mine),
-        "made": done,
-        "seeds": str(seeds),
-        "class": rule if isinstance(rule, int) else None,
-        "shard": parse_shard(shard).removeprefix(", part ") or None,
-        "nfe": int(made) if made.is_integer() else made,
-        "sigmas": walk.sigmas.tolist(),
-        "guidance": describe_guidance(options),
-        "output": (output := count_written(options.output, shard)),
-        "grid": options.grid and str(options.grid),
-        "seconds": round(seconds, 3),
-        "images_per_second": round(done / seconds, 2),
-    }
-    unwritten = None
-    try:
-        if len(mine):
-            make_gallery(gallery, options, header, console, rule)
-    except WriteFailed as error:  # of the sheet alone: the images are there
-        unwritten = error
-    if options.output != "-":
-        if output != options.output:
-            console.say(f"the process that ends last makes {options.output} of this and the other parts")
-        console.result(document, output)
-    if unwritten:
-        raise unwritten
+        console.say(f"{nfe_of(pipeline, done):g} network evaluations each")
+    document = describe(pipeline, options, wanted, done, time.monotonic() - began)
+    finish(options, pipeline, gallery, document, console)
 
 
-def fill(options: SampleOptions, wanted: ImageSettings, drawn: Drawn, gallery: Gallery, console: Console) -> int:
+def image_settings(pipeline: SamplingPipeline, options: SampleOptions) -> ImageSettings:
+    """What all images of all parts are: their seeds, classes and what they depend on."""
+    header = pipeline.model.header
+    seeds = seeds_of(options)
+    names = header.classes if len(header.classes) == header.num_classes else ()
+    labels = pipeline.labels(seeds)
+    listed = labels if labels is None else labels.tolist()
+    return ImageSettings(seeds, listed, header.shape, image_facts(pipeline, options), names)
+
+
+def announce(pipeline: SamplingPipeline, options: SampleOptions, n: int) -> str:
+    """What is about to be drawn, in one line."""
+    each = pipeline.nfe
+    ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
+    rule = pipeline.classes
+    of = f" of class {class_name(pipeline.model.header, rule)}" if isinstance(rule, int) else ""
+    part = parse_shard(shard_of(options.shard))
+    return f"{n:,} images{of}{part}{ranks()}, {ahead}, levels {pipeline.sampler.description}"
+
+
+def fill(
+    options: SampleOptions, wanted: ImageSettings, pipeline: SamplingPipeline, gallery: Gallery, console: Console
+) -> int:
     """Draw and write what is missing of this shard; how many images that were. Preempted when a scheduler asks."""
     shard, done = shard_of(options.shard), 0
     mine = wanted.cut(*shard)
@@ -115,16 +94,61 @@ def fill(options: SampleOptions, wanted: ImageSettings, drawn: Drawn, gallery: G
         if len(places) < len(mine):
             console.say(f"{len(mine) - len(places):,} of them are there already")
         with console.progress(len(places), "images", "sample") as progress:
-            for some, images, labels in drawn([mine.seeds[i] for i in places]):
+            for batch in pipeline([mine.seeds[i] for i in places]):
                 assert writer
-                writer.write(some, images, labels)
-                gallery.add(some, images)
-                done += len(some)
+                writer.write(batch.seeds, batch.images, batch.labels)
+                gallery.add(batch.seeds, batch.images)
+                done += len(batch.seeds)
                 progress.update(done)
                 if stop.asked and done < len(places):
                     left = f"stopped with {len(places) - done:,} images to go; what was made is kept"
                     raise Preempted(left, "the same command makes the rest")
     return done
+
+
+def nfe_of(pipeline: SamplingPipeline, done: int) -> float:
+    """Network evaluations of an image, as they were counted where any was made."""
+    return round(pipeline.sampler.nfe_used / done, 1) if done else float(pipeline.nfe or 0)
+
+
+def describe(
+    pipeline: SamplingPipeline, options: SampleOptions, wanted: ImageSettings, done: int, seconds: float
+) -> dict[str, Any]:
+    """The document of the result."""
+    shard, rule, made = shard_of(options.shard), pipeline.classes, nfe_of(pipeline, done)
+    return {
+        "model": describe_model(pipeline.model),
+        "images": len(wanted.cut(*shard)),
+        "made": done,
+        "seeds": str(wanted.seeds),
+        "class": rule if isinstance(rule, int) else None,
+        "shard": parse_shard(shard).removeprefix(", part ") or None,
+        "nfe": int(made) if made.is_integer() else made,
+        "sigmas": pipeline.sampler.sigmas.tolist(),
+        "guidance": describe_guidance(options),
+        "output": count_written(options.output, shard),
+        "grid": options.grid and str(options.grid),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(done / seconds, 2),
+    }
+
+
+def finish(
+    options: SampleOptions, pipeline: SamplingPipeline, gallery: Gallery, document: dict[str, Any], console: Console
+) -> None:
+    """Draw the sheet and say what was made; WriteFailed, after that, where the sheet alone could not be written."""
+    unwritten = None
+    try:
+        if gallery.seeds:
+            make_gallery(gallery, options, pipeline, console)
+    except WriteFailed as error:  # of the sheet alone: the images are there
+        unwritten = error
+    if options.output != "-":
+        if document["output"] != options.output:
+            console.say(f"the process that ends last makes {options.output} of this and the other parts")
+        console.result(document, document["output"])
+    if unwritten:
+        raise unwritten
 
 
 def grid_path(options: SampleOptions) -> SampleOptions:
@@ -141,22 +165,6 @@ def check(options: SampleOptions) -> None:
             place = "standard output" if options.output == "-" else options.output
             raise UsageError(f"{place} takes the images or the grid", "write one of them to a file")
         check_place(options.grid, overwrite=options.overwrite, ours=made_by("sample"))
-
-
-def facts(loaded: LoadedModel[Denoiser | Guided], walk: SamplerSetup, options: GenerationOptions) -> dict[str, Any]:
-    """What the manifest says of every image beside its seed and class; ``recipe`` is a digest of all that is left."""
-    keys = ("solver", "sampler", "schedule", "process", "convention", "gamma", "guidance", "guidance_interval")
-    recipe = {key: value for key, value in asdict(options).items() if key in keys}
-    recipe |= {"cmtool": cmtool.__version__}
-    if isinstance(options, SampleOptions) and options.noise != "cmtool":
-        device = next(loaded.model.parameters()).device.type
-        recipe |= {"noise": options.noise, "device": device}
-        if options.noise != "edm":
-            recipe |= {"seed": options.seed, "n": options.n, "batch": options.batch}
-    if isinstance(loaded, GuidedModel):
-        recipe["guide"] = loaded.guide.sha256
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return {"sigmas": walk.sigmas.tolist(), "model": loaded.header.sha256, "recipe": digest[:16]}
 
 
 def parse_shard(shard: tuple[int, int]) -> str:
@@ -178,10 +186,11 @@ def count_written(output: str, shard: tuple[int, int]) -> str:
     return str(piece(end_of(output), *shard))
 
 
-def make_gallery(gallery: Gallery, options: SampleOptions, header: Header, console: Console, rule: Any) -> None:
+def make_gallery(gallery: Gallery, options: SampleOptions, pipeline: SamplingPipeline, console: Console) -> None:
     """The sheet of the first images, and the picture in the terminal."""
+    header = pipeline.model.header
     if options.grid:
-        labels = labels_of(gallery.seeds, header.num_classes, rule)
+        labels = pipeline.labels(gallery.seeds)
         names = None if labels is None else [name(header, label) for label in labels.tolist()]
         wide = columns(len(gallery.seeds), header.num_classes)
         write_picture(options.grid, sheet(gallery.images(), wide, names), "sample")

@@ -28,10 +28,10 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place
 from cmtool.files.streams.reader import STREAM
 from cmtool.options import registry
-from cmtool.pipelines.image_sets import expected_statistics, given, observe, warn_of_few
+from cmtool.pipelines.image_sets import expected_statistics, open_images, statistics_of, warn_of_few
 from cmtool.pipelines.inputs import describe_model, open_model
 from cmtool.pipelines.sampler_setup import SamplerSetup, multistep_sampler, recommended_sigmas
-from cmtool.pipelines.sampling import in_batches
+from cmtool.pipelines.sampling_pipeline import SamplingPipeline
 from cmtool.settings import SearchSigmasOptions
 from cmtool.text_files import dump_json
 from cmtool.training.devices import choose_device, use_threads
@@ -125,8 +125,8 @@ def origin(path: Path) -> tuple[str, int, list[str | None]] | None:
 
 def reference(options: SearchSigmasOptions, features: Features, console: Console) -> Statistics:
     """What the images are compared with, measured once."""
-    side = given(options.ref, options.batch, features.name)
-    found = observe(side, features, None, console)
+    side = open_images(options.ref, options.batch, features.name)
+    found = statistics_of(side, features, None, console)
     check_comparable(found, expected_statistics(features))
     warn_of_few(found.data, found.n, len(found.mean), console)
     return found
@@ -154,10 +154,9 @@ class Judge:
         options, header, moments = self.options, self.model.header, Moments()
         visited = torch.tensor([header.sigma_max, *levels], dtype=torch.float64)
         first = options.seed if seed is None else seed
-        for _, images, _ in in_batches(
-            self.model, SamplerSetup(multistep_sampler(header, visited)), range(first, first + options.n), options.batch
-        ):
-            moments.update(self.features(images))
+        setup = SamplerSetup(multistep_sampler(header, visited))
+        for batch in SamplingPipeline(self.model, setup, batch=options.batch)(range(first, first + options.n)):
+            moments.update(self.features(batch.images))
             self.update(len(self.trace) * options.n + moments.n)
         value = frechet_distance(moments, self.target)
         self._note({"sigmas": visited.tolist(), "seed": first, "value": value})

@@ -128,12 +128,13 @@ def name_sources(cls: type[Options], given: Mapping[str, Sequence[Given]]) -> It
 
 
 def _is_about(error: CmtoolError, d: OptionField, item: Given) -> bool:
-    if item.source == FLAGS or item.place in error.message:
+    message = word_hint(error.sentence)
+    if item.source == FLAGS or item.place in message:
         return False
-    if _says(f"{error.message} {word_hint(error.hint or '')}", d.long):
+    if _says(f"{message} {word_hint(error.hint or '')}", d.long):
         return True
     is_path = d.path or Path in (d.kind, *get_args(d.kind))
-    return any(_says(error.message, word if is_path else f"'{word}'") for word in _words(item.value))
+    return any(_says(message, word if is_path else f"'{word}'") for word in _words(item.value))
 
 
 def _words(value: Any) -> list[str]:

@@ -13,7 +13,7 @@ from cmtool.core.editing import masks
 from cmtool.core.editing.operators import estimate_sigma
 from cmtool.core.editing.tiles import Corner, tile_corners
 from cmtool.core.pixels import to_model
-from cmtool.errors import UsageError
+from cmtool.errors import Advice, Hint, Setting, UsageError
 from cmtool.files.header import Header
 from cmtool.files.streams.item import Item, pixels, size_of
 from cmtool.pictures import with_channels
@@ -21,7 +21,7 @@ from cmtool.settings import EditOptions
 
 __all__ = ["Canvas", "fit_to", "make_canvas", "resize"]
 
-Say = Callable[[str], None]
+Say = Callable[[Advice], None]
 HALF = 127  # a pixel that is marked more strongly than this is to be filled in
 SMOOTH, SHARP = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
 
@@ -96,9 +96,10 @@ def fit(picture: np.ndarray, name: str, options: EditOptions, header: Header, sa
         return picture
     wanted = f"{size[1]}x{size[0]}"
     if options.fit == "refuse":
-        hint = "leave out --fit refuse, or edit it in tiles: --fit tile"
+        hint = Hint("leave out {}, or edit it in tiles: {}", Setting("fit", "refuse"), Setting("fit", "tile"))
         raise UsageError(f"{name} is {size_of(picture)}, and the model makes {wanted}", hint)
-    say(f"{name} is {size_of(picture)}: its middle was resized to the model's {wanted} (--fit tile keeps its size)")
+    said = f"{name} is {size_of(picture)}: its middle was resized to the model's {wanted}"
+    say(Hint("{} ({} keeps its size)", said, Setting("fit", "tile")))
     return resize(picture, size, SMOOTH)
 
 
@@ -116,7 +117,7 @@ def upscale_factor(options: EditOptions, picture: np.ndarray, header: Header, na
     if high % height or wide % width or high // height != wide // width:
         raise UsageError(
             f"the model's {wide}x{high} is no multiple of {width}x{height}, the size of {name}",
-            "enlarge it in tiles, whatever its size: --fit tile --factor 2",
+            Hint("enlarge it in tiles, whatever its size: {} {}", Setting("fit", "tile"), Setting("factor", 2)),
         )
     if options.factor not in (None, high // height):
         raise UsageError(f"{name} grows {high // height} times to the model's {high} pixels, not {options.factor}")
@@ -127,7 +128,9 @@ def frame(picture: np.ndarray, options: EditOptions, header: Header) -> tuple[np
     """The picture in the middle of an empty one of the model's size, and the four margins around it."""
     _, high, wide = header.shape
     if options.fit == "tile":
-        raise UsageError("outpaint works at the size of the model, not in tiles", "leave out --fit tile")
+        raise UsageError(
+            "outpaint works at the size of the model, not in tiles", Hint("leave out {}", Setting("fit", "tile"))
+        )
     height, width = picture.shape[1:]
     if options.margin is None and height <= high and width <= wide and (height, width) != (high, wide):
         top, left = (high - height) // 2, (wide - width) // 2
@@ -138,7 +141,7 @@ def frame(picture: np.ndarray, options: EditOptions, header: Header) -> tuple[np
         if len(sides) != 4 or sides[0] + sides[2] >= high or sides[1] + sides[3] >= wide:
             raise UsageError(
                 f"a margin of {','.join(map(str, margin))} leaves nothing of {wide}x{high} pixels",
-                "give one number, or those of top, left, bottom and right: --margin 4",
+                Hint("give one number, or those of top, left, bottom and right: {}", Setting("margin", 4)),
             )
         picture = resize(picture, (high - sides[0] - sides[2], wide - sides[1] - sides[3]), SMOOTH)
     return np.pad(picture, ((0, 0), (sides[0], sides[2]), (sides[1], sides[3])), constant_values=128), sides
@@ -175,25 +178,24 @@ def marked_of(whole: np.ndarray | None, mask: Tensor | None, kept: tuple[int, in
 
 def picture_mask(picture: np.ndarray, name: str, options: EditOptions, painted: np.ndarray | None) -> np.ndarray | None:
     """uint8 [1, H, W] of the picture's size, 255 where pixels are to be filled in."""
-    ways = [way for way in ("mask", "box", "random") if getattr(options, way) is not None]
+    given = {"mask": painted, "box": options.box, "random": options.random}
+    ways = [Setting(way) for way, value in given.items() if value is not None]
     if len(ways) > 1:
-        raise UsageError(f"--{ways[0]} and --{ways[1]} both say what to fill in", "give one of them")
+        raise UsageError(Hint("{} and {} both say what to fill in", *ways[:2]), "give one of them")
     if options.box is not None:
         height, width = picture.shape[1:]
         left, top, wide, high = options.box if len(options.box) == 4 else (0, 0, 0, 0)
         if min(left, top) < 0 or min(wide, high) < 1 or left + wide > width or top + high > height:
             raise UsageError(
                 f"the box {','.join(map(str, options.box))} does not lie within {name}, which is {width}x{height}",
-                "a box is left, top, width, height in pixels: --box 8,8,16,16",
+                Hint("a box is left, top, width, height in pixels: {}", Setting("box", "8,8,16,16")),
             )
         return (masks.box(height, width, left, top, wide, high)[0] * 255).to(torch.uint8).numpy()
     if painted is None:
         return None
     if painted.shape[1:] != picture.shape[1:]:
-        raise UsageError(
-            f"the mask {options.mask} is {size_of(painted)}, and {name} is {size_of(picture)}",
-            "make them the same size",
-        )
+        mask = "the mask" if options.mask is None else f"the mask {options.mask}"
+        raise UsageError(f"{mask} is {size_of(painted)}, and {name} is {size_of(picture)}", "make them the same size")
     return 255 - painted if options.white == "keep" else painted
 
 

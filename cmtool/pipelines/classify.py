@@ -10,7 +10,7 @@ from cmtool.core.guidance import Guided
 from cmtool.core.noise import START, STEP, Noise
 from cmtool.errors import UsageError
 from cmtool.files.model_format import LoadedModel
-from cmtool.pipelines.sampling import chunk_size, num_threads
+from cmtool.pipelines.batching import chunk_size, num_threads
 
 __all__ = ["classify"]
 

@@ -28,9 +28,9 @@ from cmtool.files.header import Header
 from cmtool.files.model_format import LoadedModel
 from cmtool.options import registry
 from cmtool.options.types import Spec
+from cmtool.pipelines.batching import chunk_size, num_threads
 from cmtool.pipelines.canvas import Canvas
 from cmtool.pipelines.sampler_setup import build_solver, check_sigmas, ode_steps, refuse_two
-from cmtool.pipelines.sampling import chunk_size, num_threads
 from cmtool.settings import EditOptions
 
 __all__ = ["Row", "edit_rows", "edit_sampler", "join_canvas", "make_operator", "multistep_sigmas"]

@@ -1,15 +1,17 @@
-"""What is judged, and what it is compared with: from what a user wrote to images, or to statistics of some."""
+"""What is measured and what it is compared with: images or statistics, by the name of a file, data set or model."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cmtool.bundled import NAMES
-from cmtool.core.pixels import to_pixels, truncate_to_pixels
+from cmtool.core.denoiser import Denoiser
+from cmtool.core.pixels import truncate_to_pixels
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.accumulator import Accumulator, Images
 from cmtool.evaluation.metrics import missing
@@ -19,6 +21,7 @@ from cmtool.evaluation.statistics import Statistics
 from cmtool.features import Features
 from cmtool.files.header import Header
 from cmtool.files.model_files import format_of
+from cmtool.files.model_format import LoadedModel
 from cmtool.files.runs import CHECKPOINT
 from cmtool.files.streams.item import decode_items
 from cmtool.files.streams.names import SkippedFiles, describe_skipped
@@ -27,26 +30,26 @@ from cmtool.files.streams.reader import items_of
 from cmtool.options import registry
 from cmtool.options.data_spec import data_spec
 from cmtool.pipelines.distributed import gather_in_turn, rank_and_world, sum_over_ranks
-from cmtool.pipelines.guidance import apply_guidance
 from cmtool.pipelines.inputs import class_index, open_dataset, open_model
 from cmtool.pipelines.reporter import Reporter
-from cmtool.pipelines.sampler_setup import SamplerSetup, set_up_sampler
-from cmtool.pipelines.sampling import in_batches, in_memory
+from cmtool.pipelines.sampler_setup import SamplerSetup
+from cmtool.pipelines.sampling_pipeline import SampleBatch, SamplingPipeline
 from cmtool.settings import FidOptions
 from cmtool.settings.scoring import PROTOCOLS
 from cmtool.training.batches import Cache
 from cmtool.training.devices import choose_device
 
 __all__ = [
-    "FIDInput",
+    "ImageSet",
+    "array_images",
+    "dataset_images",
     "expected_statistics",
-    "find_input",
-    "given",
+    "find_images",
     "is_model",
-    "observe",
-    "of_dataset",
-    "of_model",
-    "pick",
+    "model_images",
+    "open_images",
+    "read_images",
+    "statistics_of",
     "warn_of_few",
 ]
 
@@ -54,32 +57,32 @@ OF_A_MODEL = 10_000
 
 
 @dataclass(frozen=True)
-class FIDInput:
-    """What a name stands for: batches of images [B, ...], statistics of some, or both, as in a reference batch of ADM.
+class ImageSet:
+    """One side of a comparison: images in batches, statistics of some, or both, as in a reference batch of ADM.
 
-    ``total`` is how many images there are, where that is known, ``passed`` counts those of kinds that are not read. Of
-    a model, ``set_up_sampler`` is its walk, ``header`` says what it is and ``seeds`` what it draws. ``classes`` are the
-    names of those of a data set.
+    ``target`` is what it is called, ``total`` how many images there are, where that is known, ``skipped`` counts the
+    files of kinds that are not read. Of a model there are its ``sampler``, its ``header`` and the ``seeds`` it draws.
+    ``classes`` are the names of those of a data set.
     """
 
     target: str
     read: Callable[[], Iterator[Images]] | None = None
     total: int | None = None
     statistics: Statistics | None = None
-    plan: SamplerSetup | None = None
+    sampler: SamplerSetup | None = None
     header: Header | None = None
     seeds: range | None = None
-    passed: SkippedFiles = field(default_factory=SkippedFiles)
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
     classes: tuple[str, ...] = ()
 
     def facts(self, found: Statistics) -> dict[str, Any]:
         """What a document says of this side, once it has been measured."""
         made = {}
-        if self.plan and self.seeds and self.header and found.n:
+        if self.sampler and self.seeds and self.header and found.n:
             seeds = f"{self.seeds[0]}-{self.seeds[found.n - 1]}"
             model = {"kind": self.header.kind, "sha256": self.header.sha256, "images": self.header.images}
-            made = {"nfe": round(self.plan.nfe_used / found.n, 1), "seeds": seeds, "model": model}
-        left = {"left_out": dict(sorted(self.passed.items()))} if self.passed else {}
+            made = {"nfe": round(self.sampler.nfe_used / found.n, 1), "seeds": seeds, "model": model}
+        left = {"left_out": dict(sorted(self.skipped.items()))} if self.skipped else {}
         return {"data": found.data or self.target, "images": found.n, "sha256": found.sha256, **left, **made}
 
 
@@ -93,14 +96,23 @@ def is_model(target: str) -> bool:
     )
 
 
-def find_input(target: str, features: str, options: FidOptions, console: Reporter) -> FIDInput:
+def array_images(images: Tensor | np.ndarray | Iterable[Any], target: str, batch: int) -> ImageSet:
+    """Images of a program: uint8 [N, C, H, W], points float32 [N, D], or batches of them, once through."""
+    if isinstance(images, Tensor | np.ndarray):
+        every = torch.as_tensor(images)
+        return ImageSet(target, lambda: iter(every.split(batch)), len(every))
+    batches = (some.images if isinstance(some, SampleBatch) else torch.as_tensor(some) for some in images)
+    return ImageSet(target, lambda: batches)
+
+
+def find_images(target: str, features: str, options: FidOptions, reporter: Reporter) -> ImageSet:
     """What ``target`` names: statistics, or the images of a stream, a checkpoint or a data set."""
     if is_model(target):
-        return of_model(Path(target), options, console)
-    return given(target, options.batch, features)
+        return model_images(Path(target), options, reporter)
+    return open_images(target, options.batch, features)
 
 
-def given(target: str, batch: int, features: str = "inception") -> FIDInput:
+def open_images(target: str, batch: int, features: str = "inception") -> ImageSet:
     """The same, of what needs no model."""
     names = registry.names("datasets")
     if holds_statistics(target):
@@ -111,49 +123,54 @@ def given(target: str, batch: int, features: str = "inception") -> FIDInput:
     if target == "-" or (target not in names and Path(target).exists()):
         return _stream(target, batch)
     if data_spec(target)["name"] in names:
-        return of_dataset(data_spec(target), batch, target)
+        return dataset_images(data_spec(target), batch, target)
     near = closest(target, [*names, *NAMES])
     hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
     raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
 
 
-def _stream(target: str, batch: int) -> FIDInput:
-    passed = SkippedFiles()
+def _stream(target: str, batch: int) -> ImageSet:
+    skipped = SkippedFiles()
 
     def read() -> Iterator[Images]:
-        passed.clear()
-        for some in decode_items(items_of(target, passed), batch):
+        skipped.clear()
+        for some in decode_items(items_of(target, skipped), batch):
             images = [torch.as_tensor(image) for _, image in some]
             yield torch.stack(images) if len({image.shape for image in images}) == 1 else images
 
-    return FIDInput(target, read, passed=passed)
+    return ImageSet(target, read, skipped=skipped)
 
 
-def _known(statistics: Statistics) -> FIDInput:
-    return FIDInput(statistics.data or "", statistics=statistics)
+def _known(statistics: Statistics) -> ImageSet:
+    return ImageSet(statistics.data or "", statistics=statistics)
 
 
 def _has_images(target: str) -> bool:
     return target.endswith(".npz") and "arr_0" in keys(Path(target))
 
 
-def of_model(path: Path | None, options: FidOptions, console: Reporter) -> FIDInput:
+def model_images(path: Path | None, options: FidOptions, reporter: Reporter) -> ImageSet:
     """Images of a model, drawn as they are looked at; none of them touches the disk."""
-    loaded = open_model(path, choose_device(options.device), console, options.format, options.backbone)
-    model = apply_guidance(loaded, options, console.warn)
-    walk, klass = set_up_sampler(model.header, options), class_index(model.header, options.klass)
-    if walk.grid:
-        console.say(f"levels {walk.description}")
+    loaded = open_model(path, choose_device(options.device), reporter, options.format, options.backbone)
+    return loaded_images(loaded, options, reporter)
+
+
+def loaded_images(loaded: LoadedModel[Denoiser], options: FidOptions, reporter: Reporter) -> ImageSet:
+    """Images of a model that is open."""
+    pipeline = SamplingPipeline.of(loaded, options, reporter, class_index(loaded.header, options.klass))
+    setup = pipeline.sampler
+    if setup.grid:
+        reporter.say(f"levels {setup.description}")
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
-    truncate = options.protocol is not None and PROTOCOLS[options.protocol].truncate
-    pixels = truncate_to_pixels if truncate else to_pixels
+    if options.protocol and PROTOCOLS[options.protocol].truncate:
+        pipeline.pixels = truncate_to_pixels
 
     def read() -> Iterator[Images]:
-        walk.nfe_used = 0
-        mine = split_seeds(seeds, in_memory(model, options.batch), *rank_and_world())
-        return (images for _, images, _ in in_batches(model, walk, mine, options.batch, klass, pixels))
+        setup.nfe_used = 0
+        mine = split_seeds(seeds, pipeline.batch_size, *rank_and_world())
+        return (batch.images for batch in pipeline(mine))
 
-    return FIDInput(str(loaded.path), read, len(seeds), plan=walk, header=model.header, seeds=seeds)
+    return ImageSet(str(loaded.path), read, len(seeds), sampler=setup, header=loaded.header, seeds=seeds)
 
 
 def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Sequence[int]:
@@ -163,7 +180,7 @@ def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Seque
     return [seed for first in range(rank * size, len(seeds), world * size) for seed in seeds[first : first + size]]
 
 
-def of_dataset(spec: Mapping[str, Any], batch: int, target: str | None = None) -> FIDInput:
+def dataset_images(spec: Mapping[str, Any], batch: int, target: str | None = None) -> ImageSet:
     """Every image of a data set, under the name that the user gave it or its own."""
     dataset = open_dataset(spec)
     cache, n = Cache(dataset), len(dataset)
@@ -171,14 +188,14 @@ def of_dataset(spec: Mapping[str, Any], batch: int, target: str | None = None) -
     def read() -> Iterator[Images]:
         return (cache.read(range(i, min(i + batch, n)))[0] for i in range(0, n, batch))
 
-    return FIDInput(target or spec["name"], read, n, classes=tuple(dataset.classes))
+    return ImageSet(target or spec["name"], read, n, classes=tuple(dataset.classes))
 
 
-def observe(
-    side: FIDInput,
+def statistics_of(
+    side: ImageSet,
     features: Features,
     n: int | None,
-    console: Reporter,
+    reporter: Reporter,
     needs: frozenset[str] = frozenset(),
     training: Tensor | None = None,
 ) -> Statistics:
@@ -195,7 +212,7 @@ def observe(
             f"'{side.target}' has a mean and a covariance, and these metrics need its images",
             "name the images or the data set they were measured on, or leave the metrics out",
         )
-    measured = measure(side, features, n, console, needs, training)
+    measured = measure(side, features, n, reporter, needs, training)
     if known is None:
         return measured
     rest = {key: getattr(measured, key) for key in ("rows", "scores", "nearest")}
@@ -203,10 +220,10 @@ def observe(
 
 
 def measure(
-    side: FIDInput,
+    side: ImageSet,
     features: Features,
     n: int | None,
-    console: Reporter,
+    reporter: Reporter,
     needs: frozenset[str] = frozenset(),
     training: Tensor | None = None,
 ) -> Statistics:
@@ -215,16 +232,16 @@ def measure(
     seen, target = Accumulator(features, needs, training), side.target
     total = min(filter(None, (side.total, n)), default=None)
     batches = ((batch, seen.look(batch)) for batch in limit(side.read(), n))
-    with console.progress(total, "images", f"fid {target}") as progress:
-        for batch, look in gather_in_turn(batches) if side.plan else batches:
+    with reporter.progress(total, "images", f"fid {target}") as progress:
+        for batch, look in gather_in_turn(batches) if side.sampler else batches:
             seen.add(batch, look)
             progress.update(seen.n)
-    if side.passed:
-        console.warn(f"{target}: {describe_skipped(side.passed)}")
-    for note in side.passed.notes:
-        console.warn(note)
-    if side.plan:
-        side.plan.nfe_used = round(sum_over_ranks(side.plan.nfe_used))
+    if side.skipped:
+        reporter.warn(f"{target}: {describe_skipped(side.skipped)}")
+    for note in side.skipped.notes:
+        reporter.warn(note)
+    if side.sampler:
+        side.sampler.nfe_used = round(sum_over_ranks(side.sampler.nfe_used))
     if seen.n < 2:
         raise UsageError(f"'{target}' has {seen.n} images, and a covariance needs 2 at least")
     return seen.statistics(target)
@@ -240,7 +257,7 @@ def limit(batches: Iterator[Images], n: int | None) -> Iterator[Images]:
         n = None if n is None else n - len(images)
 
 
-def pick(side: FIDInput, numbers: list[int]) -> list[Tensor]:
+def read_images(side: ImageSet, numbers: list[int]) -> list[Tensor]:
     """The images with these numbers, in that order, read once more."""
     assert side.read
     found, first = {}, 0
@@ -252,10 +269,10 @@ def pick(side: FIDInput, numbers: list[int]) -> list[Tensor]:
     return [found[i] for i in numbers]
 
 
-def warn_of_few(data: str | None, n: int | None, dim: int, console: Reporter) -> None:
+def warn_of_few(data: str | None, n: int | None, dim: int, reporter: Reporter) -> None:
     """Warn of fewer images than a covariance needs."""
     if n is not None and n <= dim:
-        console.warn(f"{data}: {n} images are too few for {dim} features; the distance is unreliable")
+        reporter.warn(f"{data}: {n} images are too few for {dim} features; the distance is unreliable")
 
 
 def expected_statistics(features: Features) -> Statistics:

@@ -33,6 +33,7 @@ __all__ = [
     "class_index",
     "class_name",
     "dataset_facts",
+    "load",
     "open_dataset",
     "open_model",
 ]
@@ -87,6 +88,23 @@ def _whole(path: Path) -> Path:
 
 
 MOST = 40  # names of classes on a line
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    format: Mapping[str, Any] | None = None,
+    backbone: Mapping[str, Any] | None = None,
+) -> LoadedModel[Denoiser]:
+    """Read a model, ours, bundled or of another program; it is called as ``loaded(x, sigma, labels) -> x_0``.
+
+    ``x`` is [B, C, H, W] in [-1, 1] plus noise of standard deviation ``sigma`` [B]; ``labels`` is [B] (int64) or None.
+    ``path`` is a file, a run directory, a folder of diffusers or the name of a bundled model.
+    ``format`` and ``backbone`` are mappings of what the file of another program leaves open, such as
+    ``format={"kind": "consistency"}, backbone={"head_width": 64}``. Raises MissingInput when there is no such file,
+    BadFile when it is damaged or is no model, UsageError when something must be said.
+    """
+    return open_any(checkpoint_path(Path(path)), device, format, backbone)
 
 
 def open_model(

@@ -18,12 +18,13 @@ from cmtool.files.model_files import open_any
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.picture_files import read_picture
 from cmtool.options.types import LARGEST_SEED
+from cmtool.pipelines.batching import chunk_size, num_threads
 from cmtool.pipelines.canvas import fit_to
+from cmtool.pipelines.classes import labels_of
 from cmtool.pipelines.classify import classify
 from cmtool.pipelines.inputs import checkpoint_path, class_name
 from cmtool.pipelines.reporter import Reporter
 from cmtool.pipelines.sampler_setup import SamplerSetup
-from cmtool.pipelines.sampling import chunk_size, labels_of, num_threads
 from cmtool.settings import InterpOptions
 
 __all__ = ["Endpoint", "find_endpoints"]

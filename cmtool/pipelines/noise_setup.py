@@ -6,29 +6,22 @@ the batch; its run is repeated here from its beginning, but the network sees no 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
-from torch import Tensor
 
 from cmtool.core.denoiser import Denoiser
-from cmtool.core.guidance import Guided
 from cmtool.core.pixels import truncate_to_pixels
 from cmtool.core.published_noise import OrderedNoise, PerSampleNoise, SharedNoise, ode_draw, step_draw
 from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, Sampler
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.files.model_format import LoadedModel
 from cmtool.options.types import Seeds
-from cmtool.pipelines.sampler_setup import SamplerSetup
-from cmtool.pipelines.sampling import Classes, draw, in_batches, labels_of
+from cmtool.pipelines.sampling_pipeline import SampleBatch, SamplingPipeline, draw
 from cmtool.settings import SampleOptions
 
-__all__ = ["Drawn", "OpenAIRun", "edm_class", "edm_noise", "image_source", "openai_run", "seeds_of"]
-
-Batch = tuple[list[int], Tensor, Tensor | None]  # seeds, images, labels
-Drawn = Callable[[Sequence[int]], Iterator[Batch]]
+__all__ = ["OpenAIRun", "edm_class", "edm_noise", "openai_run", "seeds_of", "with_noise"]
 
 # Of OpenAI's samplers: whether it draws once a step, by our name of the solver.
 OPENAI_SOLVERS = {"heun": True, "ancestral": True, "euler": False}
@@ -43,26 +36,24 @@ def seeds_of(options: SampleOptions) -> Seeds:
         return options.seeds or Seeds([range(options.seed, options.seed + options.n)])
     if options.seeds:
         raise UsageError(
-            f"--noise {options.noise} draws a whole run from one seed, and --seeds names single images",
-            "give the -n and the --seed of their run",
+            Hint("{} draws a whole run from one seed, and {} names single images", _flag(options), Setting("seeds")),
+            Hint("give the {} and the {} of their run", Setting("n"), Setting("seed")),
         )
     return Seeds([range(options.n)])
 
 
-def image_source(
-    loaded: LoadedModel[Denoiser | Guided], plan: SamplerSetup, options: SampleOptions, rule: Classes
-) -> Drawn:
-    """What makes the images of some seeds. UsageError where the program in question never sampled so."""
+def with_noise(pipeline: SamplingPipeline, options: SampleOptions) -> SamplingPipeline:
+    """The pipeline with the noise asked for. UsageError where the program in question never sampled so."""
     if _is_openai(options):
-        return openai_run(loaded, plan, options).source(loaded, plan, rule)
-    source = partial(in_batches, loaded, plan, batch=options.batch, klass=rule)
+        return replace(pipeline, run=openai_run(pipeline, options))
     if options.noise == "edm":
-        device = loaded.device
+        device = pipeline.model.device
         if device.type == "mps":
-            raise UsageError("EDM samples in double precision, which mps does not have", "add --device cpu")
-        place, classes = _place(plan.sampler, options), loaded.header.num_classes
-        return partial(source, make_noise=lambda seeds: edm_noise(seeds, place, classes, device))
-    return source
+            hint = Hint("add {}", Setting("device", "cpu"))
+            raise UsageError("EDM samples in double precision, which mps does not have", hint)
+        place, classes = _place(pipeline.sampler.sampler, options), pipeline.model.header.num_classes
+        return replace(pipeline, make_noise=lambda seeds: edm_noise(seeds, place, classes, device))
+    return pipeline
 
 
 def edm_noise(
@@ -73,7 +64,7 @@ def edm_noise(
     return OrderedNoise(generators, place, classes, torch.float64)
 
 
-def edm_class(loaded: LoadedModel[Denoiser | Guided], options: SampleOptions) -> Callable[[int], int] | None:
+def edm_class(loaded: LoadedModel[Denoiser], options: SampleOptions) -> Callable[[int], int] | None:
     """The class that EDM's program draws for a seed, after its start; None where it is given, or there are none."""
     header, device = loaded.header, loaded.device
     if options.noise != "edm" or not header.num_classes or options.klass is not None or options.classes is not None:
@@ -87,18 +78,20 @@ def edm_class(loaded: LoadedModel[Denoiser | Guided], options: SampleOptions) ->
     return draw_class
 
 
-def openai_run(loaded: LoadedModel[Denoiser | Guided], plan: SamplerSetup, options: SampleOptions) -> "OpenAIRun":
+def openai_run(pipeline: SamplingPipeline, options: SampleOptions) -> "OpenAIRun":
     """The run of OpenAI's program that the options describe. UsageError where they cannot."""
-    batch, sampler = options.batch, plan.sampler
+    batch, sampler = options.batch, pipeline.sampler.sampler
     if isinstance(batch, str):
         raise UsageError(
-            "the images of OpenAI's program depend on its batch, so --noise needs --batch",
-            "say how many it drew at a time: --batch 16",
+            Hint(
+                "the images of OpenAI's program depend on its batch, so {} needs {}", Setting("noise"), Setting("batch")
+            ),
+            Hint("say how many it drew at a time: {}", Setting("batch", 16)),
         )
     if batch > options.n:
         raise UsageError(
             f"OpenAI's program drew {options.n} images in batches of that many or fewer, not of {batch}",
-            f"say --batch {options.n}, or the -n of their run",
+            Hint("say {}, or the {} of their run", Setting("batch", options.n), Setting("n")),
         )
     place, steps = _place(sampler, options), len(sampler.sigmas)
     if isinstance(sampler, ODESampler):
@@ -111,7 +104,7 @@ def openai_run(loaded: LoadedModel[Denoiser | Guided], plan: SamplerSetup, optio
     else:  # a single step is the sampler onestep there, which draws nothing after the start
         draws = 1 if steps == 1 and not options.ts else 1 + steps
     individual = options.noise == "openai-indiv"
-    return OpenAIRun(options.n, batch, options.seed, draws, place, individual, loaded.device)
+    return OpenAIRun(options.n, batch, options.seed, draws, place, individual, pipeline.model.device)
 
 
 @dataclass(frozen=True)
@@ -134,26 +127,26 @@ class OpenAIRun:
         rows, kind = range(self.batch), PerSampleNoise.openai if self.individual else SharedNoise
         return OrderedNoise(kind(rows, self.total, self.seed, self.device), self.place)
 
-    def source(self, loaded: LoadedModel[Denoiser | Guided], plan: SamplerSetup, rule: Classes) -> Drawn:
-        """What makes images by their numbers, which ascend."""
-
-        def images(numbers: Sequence[int]) -> Iterator[Batch]:
-            noise = self.noise()
-            for number, group in groupby(numbers, lambda i: i // self.batch):
-                wanted, start = list(group), number * self.batch
-                noise.first = number * self.draws
-                labels = labels_of(range(start, start + self.batch), loaded.header.num_classes, rule)
-                spent = plan.nfe_used
-                made = draw(loaded, plan, noise, labels, pixels=truncate_to_pixels)
-                plan.nfe_used = spent + (plan.nfe_used - spent) // self.batch * len(wanted)
-                rows = torch.tensor([i - start for i in wanted])
-                yield wanted, made[rows], None if labels is None else labels[rows]
-
-        return images
+    def __call__(self, pipeline: SamplingPipeline, numbers: Sequence[int]) -> Iterator[SampleBatch]:
+        """The images with these numbers, which ascend, a batch of the program's at a time."""
+        noise, setup = self.noise(), pipeline.sampler
+        for number, group in groupby(numbers, lambda i: i // self.batch):
+            wanted, start = list(group), number * self.batch
+            noise.first = number * self.draws
+            labels = pipeline.labels(range(start, start + self.batch))
+            spent = setup.nfe_used
+            made = draw(pipeline.model, setup, noise, labels, pixels=truncate_to_pixels)
+            setup.nfe_used = spent + (setup.nfe_used - spent) // self.batch * len(wanted)
+            rows = torch.tensor([i - start for i in wanted])
+            yield SampleBatch(wanted, made[rows], None if labels is None else labels[rows])
 
 
 def _is_openai(options: SampleOptions) -> bool:
     return options.noise.startswith("openai")
+
+
+def _flag(options: SampleOptions) -> Setting:
+    return Setting("noise", options.noise)
 
 
 def _place(sampler: Sampler, options: SampleOptions) -> Callable[[int], int]:
@@ -163,6 +156,6 @@ def _place(sampler: Sampler, options: SampleOptions) -> Callable[[int], int]:
     if isinstance(sampler, MultistepSampler):
         return step_draw
     raise UsageError(
-        f"--noise {options.noise} is for ODE solvers and consistency models: nothing else was published with it",
+        Hint("{} is for ODE solvers and consistency models: nothing else was published with it", _flag(options)),
         "leave it out",
     )

@@ -1,144 +1,72 @@
-"""Images of a model, for ``sample``, ``fid`` and the pictures drawn during training."""
+"""Images of a model: ``cmtool.sample`` and the command ``sample``."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-
-import torch
-from torch import Tensor
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from cmtool.core.denoiser import Denoiser
-from cmtool.core.deterministic import in_fixed_batches
-from cmtool.core.guidance import Guided, cost
-from cmtool.core.noise import Noise, NoiseSource
-from cmtool.core.pixels import check_finite, to_pixels
-from cmtool.core.sampling.loops import CountNFE, last
-from cmtool.errors import OutOfMemory, is_out_of_memory
 from cmtool.files.model_format import LoadedModel
-from cmtool.pipelines.sampler_setup import SamplerSetup
+from cmtool.options.call import options_of_call
+from cmtool.pipelines.classes import class_rule
+from cmtool.pipelines.inputs import open_model
+from cmtool.pipelines.noise_setup import edm_class, seeds_of, with_noise
+from cmtool.pipelines.reporter import Reporter, Silence
+from cmtool.pipelines.sampling_pipeline import SampleBatch, SamplingPipeline
+from cmtool.settings import SampleOptions
+from cmtool.training.devices import choose_device
 
-__all__ = ["Classes", "draw", "in_batches", "in_memory", "labels_of"]
-
-Pixels = Callable[[Tensor], Tensor]
-DEFAULT_BATCH = 64  # images at a time where nothing is said
-Classes = int | Callable[[int], int] | None
+__all__ = ["sample", "sampling_pipeline"]
 
 
-def labels_of(seeds: Sequence[int], classes: int, klass: Classes = None) -> Tensor | None:
-    """A label for every seed: the class asked for, or what a rule makes of the seed.
+def sampling_pipeline(loaded: LoadedModel[Denoiser], options: SampleOptions, reporter: Reporter) -> SamplingPipeline:
+    """What draws the images that the options ask for; UsageError for options that do not go with the model."""
+    rule = edm_class(loaded, options) or class_rule(loaded.header, options.klass, options.classes)
+    return with_noise(SamplingPipeline.of(loaded, options, reporter, rule), options)
 
-    Without either it is ``seed mod classes``, so that any run of seeds is balanced.
+
+def sample(
+    model: LoadedModel[Denoiser] | str | Path | None = None,
+    *,
+    n: int | None = None,
+    seed: int | None = None,
+    seeds: Sequence[int] | str | None = None,
+    noise: str | None = None,
+    steps: int | None = None,
+    sigmas: Sequence[float] | None = None,
+    ts: Sequence[int] | None = None,
+    class_: int | str | None = None,
+    classes: str | Path | None = None,
+    solver: str | Mapping[str, Any] | None = None,
+    sampler: str | Mapping[str, Any] | None = None,
+    schedule: str | Mapping[str, Any] | None = None,
+    process: str | Mapping[str, Any] | None = None,
+    convention: str | None = None,
+    gamma: float | None = None,
+    guidance: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    guidance_model: str | Path | None = None,
+    batch: int | str | None = None,
+    device: str | None = None,
+) -> Iterator[SampleBatch]:
+    """Images of a model, some at a time, each a function of its own seed alone: those of ``cmtool sample``.
+
+        for batch in cmtool.sample("student.safetensors", n=64, steps=2):
+            batch.seeds, batch.images, batch.labels
+
+    ``model`` is what ``cmtool.load`` gave, a file, a run directory or the name of a bundled model; None is the newest
+    run, else the bundled one. Every other argument is the option of that name of ``cmtool sample``, with its default;
+    a solver with options is ``{"name": "heun", "churn": 8}``. What is wrong is raised at once, and not at the first
+    batch: UsageError for arguments that do not go with the model, MissingInput and BadFile as of ``cmtool.load``;
+    while images are drawn Diverged and OutOfMemory.
     """
-    if not classes:
-        return None
-    rule = klass if callable(klass) else lambda seed: seed % classes if klass is None else klass
-    return torch.tensor([rule(seed) for seed in seeds], dtype=torch.long)
+    arguments = dict(locals())  # every keyword, called like its option
+    arguments.pop("model")
+    options = options_of_call(SampleOptions, arguments)
+    reporter = Silence()
+    loaded = model if isinstance(model, LoadedModel) else open_any_model(model, options, reporter)
+    return sampling_pipeline(loaded, options, reporter)(seeds_of(options))
 
 
-def draw(
-    loaded: LoadedModel[Denoiser | Guided],
-    plan: SamplerSetup,
-    noise: NoiseSource,
-    labels: Tensor | None,
-    cores: int | None = None,
-    pixels: Pixels = to_pixels,
-) -> Tensor:
-    """The images of some noise, uint8 [B, C, H, W] on the CPU as ``pixels`` rounds them; points stay float32 [B, D].
-
-    Diverged when one is not finite, be it on the way.
-    ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
-    """
-    model, device, shape = loaded.model, loaded.device, loaded.header.shape
-    x = plan.sampler.begin(noise, shape).to(device)
-    labels = None if labels is None else labels.to(device)
-    with in_fixed_batches(model, chunk_size(shape, device), num_threads(device, cores)) as steadied:
-        counted = CountNFE(steadied, cost(model))
-        x = check_finite(last(plan.sampler(counted, x, noise, labels)).cpu(), "at the end of sampling")
-    plan.nfe_used += counted.calls * len(noise)
-    return pixels(x) if x.ndim == 4 else x.float()
-
-
-def chunk_size(shape: tuple[int, ...], device: torch.device) -> int:
-    """Images that one call of the network sees, whatever the batch: few enough for a core's cache, or to fill a GPU."""
-    if len(shape) == 1:
-        return 1024
-    pixels, most = (1 << 13, 64) if device.type == "cpu" else (1 << 18, 256)
-    return max(1, min(pixels // math.prod(shape[1:]), most))
-
-
-def num_threads(device: torch.device, cores: int | None = None) -> int:
-    """Pieces at a time."""
-    return cores or torch.get_num_threads() if device.type == "cpu" else 1
-
-
-def in_batches(
-    loaded: LoadedModel[Denoiser | Guided],
-    plan: SamplerSetup,
-    seeds: Sequence[int],
-    batch: int | str,
-    klass: Classes = None,
-    pixels: Pixels = to_pixels,
-    make_noise: Callable[[list[int]], NoiseSource] = Noise,
-) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
-    """Seeds, images and labels, ``batch`` or a few more at a time; each image depends on its own seed alone.
-
-    ``auto`` begins with 64 and halves it whenever memory runs out, down to the piece that the network always sees, so
-    that no pixel changes. OutOfMemory when not even that fits.
-    """
-    header, done = loaded.header, 0
-    room = MemoryPlan.of(header.shape, loaded.device, batch)
-    while done < len(seeds):
-        some = list(seeds[done : done + room.images])
-        labels = labels_of(some, header.num_classes, klass)
-        images = _attempt(partial(draw, loaded, plan, make_noise(some), labels, room.cores, pixels), batch)
-        if images is None:
-            room = room.halved()
-            continue
-        yield some, images, labels
-        done += len(some)
-
-
-def in_memory(loaded: LoadedModel[Denoiser | Guided], batch: int | str) -> int:
-    """Images that ``in_batches`` makes at once, as long as memory lasts."""
-    return MemoryPlan.of(loaded.header.shape, loaded.device, batch).images
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """How many images are in memory: ``rounds`` of a piece on each of ``cores``; less would leave cores idle."""
-
-    piece: int
-    rounds: int
-    cores: int
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], device: torch.device, batch: int | str) -> "MemoryPlan":
-        one, cores = chunk_size(shape, device), num_threads(device)
-        return cls(one, math.ceil((DEFAULT_BATCH if isinstance(batch, str) else batch) / (one * cores)), cores)
-
-    @property
-    def images(self) -> int:
-        return self.piece * self.rounds * self.cores
-
-    def halved(self) -> "MemoryPlan":
-        """OutOfMemory where there is nothing to halve."""
-        if self.rounds > 1:
-            return replace(self, rounds=self.rounds // 2)
-        if self.cores > 1:
-            return replace(self, cores=self.cores // 2)
-        raise OutOfMemory(
-            f"not even {self.piece} images at a time fit into memory", "use a larger device: --device cpu"
-        )
-
-
-def _attempt(work: Callable[[], Tensor], batch: int | str) -> Tensor | None:
-    """What ``work`` makes; None where memory ran out and the batch may shrink."""
-    try:
-        return work()
-    except Exception as error:
-        if isinstance(batch, int) or not is_out_of_memory(error):
-            raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # here the failed attempt is no longer held by its traceback
-    return None
+def open_any_model(model: str | Path | None, options: SampleOptions, reporter: Reporter) -> LoadedModel[Denoiser]:
+    """The model that a path or None means, on the device that was asked for."""
+    return open_model(Path(model) if model is not None else None, choose_device(options.device), reporter)

@@ -101,6 +101,7 @@ class FidOptions(GenerationOptions):
         (Spec(name="fid"),),
         help="what to measure, with commas between",
         group="metrics",
+        listed=True,
         metavar="NAME,NAME",
         section=INPUT,
         shown="fid",

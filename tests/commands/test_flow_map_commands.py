@@ -5,11 +5,11 @@ import pytest
 import torch
 from tiny import NETWORK, TINY, pixels, random_model
 
-from cmtool.commands.training.build import build_training
 from cmtool.files.checkpoint import load
 from cmtool.files.header import read_header
 from cmtool.options import registry
 from cmtool.options.types import Spec
+from cmtool.pipelines.training_job import build_training
 from cmtool.settings import DistillOptions, TrainCtOptions
 
 LENGTH = TINY[len(NETWORK) :]
@@ -97,7 +97,7 @@ def test_meanflow_trains_from_random_weights(well, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [("consistency", "this one jumps to images alone"), ("score", "this one is a score model")]
+    ("kind", "reason"), [("consistency", "this one steps to images alone"), ("score", "this one is a score model")]
 )
 def test_gamma_is_refused_by_other_models(cm, tmp_path, kind, reason):
     told = cm("sample", "-m", random_model(tmp_path / "m.safetensors", kind=kind), "--gamma", "0.5")
@@ -135,7 +135,7 @@ def test_a_consistency_model_goes_on_with_augmentation_that_it_did_not_know(trai
     options = TrainCtOptions(init=trained["tuned"], data=Spec(name="digits"), method=Spec(name="ect"), augment=0.1)
     job, origin = build_training(options, CPU), load(trained["tuned"] / "model.safetensors")
     assert not job.state.model.net.embedding.map_augment.weight.any()
-    assert torch.equal(job.state.model.net.enter.weight, origin.net.enter.weight)
+    assert torch.equal(job.state.model.net.enter.weight, origin.model.net.enter.weight)
 
 
 @pytest.mark.parametrize(

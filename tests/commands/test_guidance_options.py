@@ -8,14 +8,14 @@ import pytest
 import torch
 from tiny import NETWORK, SHORT, TINY, random_model
 
-from cmtool.commands.training.build import build_training
 from cmtool.core.denoiser import broadcast_like, ode_field
 from cmtool.core.guidance import Guided, Unlabelled
 from cmtool.core.solvers import euler
 from cmtool.files.checkpoint import load as load_model
 from cmtool.files.header import read_header
 from cmtool.options.load import load_options
-from cmtool.pipelines import sampling
+from cmtool.pipelines import sampling_pipeline
+from cmtool.pipelines.training_job import build_training
 from cmtool.settings import DistillOptions
 
 DIGITS = ["-d", "digits"]
@@ -82,13 +82,13 @@ def test_at_weight_one_nothing_changes(drawn, models):
 @pytest.mark.parametrize(("interval", "made"), [(None, 10), ("1,10", 7), ("0.001,10", 9), ("10,80", 6)])
 def test_the_evaluations_that_are_told_are_those_of_the_network(cm, models, monkeypatch, tmp_path, interval, made):
     """Counted on the network itself, which sees its images in pieces of one size."""
-    seen, size, load = [], 64, sampling.in_fixed_batches
+    seen, size, load = [], 64, sampling_pipeline.in_fixed_batches
 
     def watched(model, *rest):
         model.model.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
         return load(model, *rest)
 
-    monkeypatch.setattr(sampling, "in_fixed_batches", watched)
+    monkeypatch.setattr(sampling_pipeline, "in_fixed_batches", watched)
     argv = ["sample", *DRAW, "-m", models / "classes.safetensors", "--guidance", "2", "-o", tmp_path / "o.npz"]
     told = cm(*argv, *(["--guidance-interval", interval] if interval else []), "--json")
     assert f"3 images, {made} network evaluations each" in told.err

@@ -13,12 +13,12 @@ import pytest
 import torch
 from tiny import listing, pixels, random_model
 
-from cmtool.commands.preview import draw_picture
+from cmtool.commands.shared.preview import draw_picture
 from cmtool.core.noise import LABEL, Noise
 from cmtool.files.header import read_header
 from cmtool.files.images import resumable
 from cmtool.files.streams.reader import images_of
-from cmtool.pipelines import sampling
+from cmtool.pipelines import sampling_pipeline
 from cmtool.pipelines.distributed import local_device
 
 KILLING = Path(__file__).with_name("killing.py")
@@ -70,7 +70,7 @@ def test_two_hundred_kills(four, tmp_path, target):
 def test_a_scheduler_stops_it_and_starts_it_again(cm, well, four, tmp_path, monkeypatch, target, which):
     words = ["sample", "-m", four, "-n", "200", "--batch", "64", "--threads", "1", "-o"]
     well(*words, tmp_path / "whole" / target)
-    real, drawn = sampling.draw, []
+    real, drawn = sampling_pipeline.draw, []
 
     def asked(*inputs):
         drawn.append(len(inputs[2]))
@@ -78,7 +78,7 @@ def test_a_scheduler_stops_it_and_starts_it_again(cm, well, four, tmp_path, monk
             signal.raise_signal(getattr(signal, which))
         return real(*inputs)
 
-    monkeypatch.setattr(sampling, "draw", asked)
+    monkeypatch.setattr(sampling_pipeline, "draw", asked)
     told = cm(*words, tmp_path / "cut" / target)
     sentence = "stopped with 72 images to go; what was made is kept"
     assert (told.code, told.error) == (75, (sentence, "the same command makes the rest"))
@@ -161,7 +161,7 @@ def test_other_levels_are_other_images(files):
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_fewer_at_a_time_when_memory_runs_out(files, monkeypatch, threads):
     whole = files("whole", "", "-n", "600", "--threads", threads)
-    real, seen = sampling.draw, []
+    real, seen = sampling_pipeline.draw, []
 
     def short(model, plan, noise, labels, cores, pixels):
         seen.append((len(noise), cores))
@@ -169,8 +169,8 @@ def test_fewer_at_a_time_when_memory_runs_out(files, monkeypatch, threads):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(model, plan, noise, labels, cores, pixels)
 
-    monkeypatch.setattr(sampling, "draw", short)
-    monkeypatch.setattr(sampling, "DEFAULT_BATCH", 256)
+    monkeypatch.setattr(sampling_pipeline, "draw", short)
+    monkeypatch.setattr(sampling_pipeline, "DEFAULT_BATCH", 256)
     assert files("short", "", "-n", "600", "--threads", threads) == whole
     assert [count for count, _ in seen[:4]] == [256, 256, 128, 64]
 
@@ -179,7 +179,7 @@ def test_when_not_even_a_piece_fits(cm, four, tmp_path, monkeypatch):
     def never(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr(sampling, "draw", never)
+    monkeypatch.setattr(sampling_pipeline, "draw", never)
     told = cm("sample", "-m", four, "-o", tmp_path / "s")
     assert (told.code, told.error[0]) == (71, "not even 64 images at a time fit into memory")
     told = cm("sample", "-m", four, "-o", tmp_path / "s", "--batch", "16")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny import NETWORK, SHORT, TINY
 
-from cmtool.commands.training.build import build_training
 from cmtool.datasets.digits import digits
 from cmtool.files.header import read_header
 from cmtool.options.types import Spec
+from cmtool.pipelines.training_job import build_training
 from cmtool.settings import TrainCtOptions
 from cmtool.testing import check_dataset
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from cmtool.core.editing.operators import Operator
 from cmtool.core.editing.tiles import join_tiles
 from cmtool.core.pixels import to_pixels
 from cmtool.errors import UsageError
@@ -19,7 +18,7 @@ from cmtool.files.streams.formats import FORMATS
 from cmtool.files.streams.names import without_suffix
 from cmtool.files.streams.reader import keys_of
 from cmtool.pictures import SUFFIXES
-from cmtool.pipelines.canvas import Canvas
+from cmtool.pipelines.editing import Edited
 from cmtool.settings import EditOptions
 
 __all__ = ["Report", "Take", "check_results", "is_single", "writing_results"]
@@ -173,19 +172,13 @@ class Report:
     def __init__(self, options: EditOptions):
         self.options, self.rows, self.truths = options, list[list[Cell]](), False
 
-    def add(
-        self,
-        canvas: Canvas,
-        operator: Operator,
-        images: Sequence[Tensor],
-        truth: Tensor | None,
-        scores: Sequence[tuple[float, float]],
-    ) -> None:
+    def add(self, edited: Edited, truth: Tensor | None, scores: Sequence[tuple[float, float]]) -> None:
         """A row: the picture, its known part, the results with PSNR and SSIM below them, and the truth."""
         if self.options.report is None or len(self.rows) >= ROWS:
             return
+        canvas, images = edited.canvas, edited.images
         high, wide = canvas.kept
-        known = join_tiles(operator.start.cpu(), canvas.tiles, canvas.size, canvas.step)
+        known = join_tiles(edited.operator.start.cpu(), canvas.tiles, canvas.size, canvas.step)
         words = [[f"{p:.1f} dB", f"SSIM {s:.3f}"] for p, s in scores] or [[]] * len(images)
         row: list[Cell] = [(to_pixels(part)[:, :high, :wide].numpy(), []) for part in (canvas.image, known)]
         row += [(image.numpy(), lines) for image, lines in zip(images[:VARIANTS], words, strict=False)]

@@ -10,22 +10,22 @@ from cmtool.files.charts import curves
 from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import check_target, write_picture
 from cmtool.files.runs import CHECKPOINT
-from cmtool.pipelines.image_sets import FIDInput, find_input, of_model
+from cmtool.pipelines.image_sets import ImageSet, find_images, model_images
 from cmtool.settings import FidOptions
 
 __all__ = ["draw", "lines", "place", "sides", "table"]
 
 
-def sides(options: FidOptions, features: str, console: Console) -> list[FIDInput]:
+def sides(options: FidOptions, features: str, console: Console) -> list[ImageSet]:
     """What is to be judged: of a run all that it kept, its own checkpoint first; else the one source."""
     if options.source is None:
-        return [of_model(None, options, console)]
+        return [model_images(None, options, console)]
     kept = _kept(Path(options.source), options.every)
     if len(kept) < 2:
-        return [find_input(options.source, features, options, console)]
+        return [find_images(options.source, features, options, console)]
     check_target(place(options))
     check_place(place(options), overwrite=options.overwrite, ours=made_by("fid"))
-    return [of_model(path, options, console) for path in kept]
+    return [model_images(path, options, console) for path in kept]
 
 
 def _kept(run: Path, every: int) -> list[Path]:
@@ -44,7 +44,7 @@ def place(options: FidOptions) -> Path:
     return options.chart or Path(str(options.source)) / "fid.png"
 
 
-def table(sources: Sequence[FIDInput], documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def table(sources: Sequence[ImageSet], documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each checkpoint: the file, how it was averaged, after how many images, and what was measured."""
     return [
         {
@@ -58,7 +58,7 @@ def table(sources: Sequence[FIDInput], documents: Sequence[dict[str, Any]]) -> l
     ]
 
 
-def draw(options: FidOptions, sources: Sequence[FIDInput], documents: Sequence[dict[str, Any]]) -> None:
+def draw(options: FidOptions, sources: Sequence[ImageSet], documents: Sequence[dict[str, Any]]) -> None:
     """The first metric over the images seen, a line for each average."""
     rows, metric = table(sources, documents), documents[0]["metric"]
     tracks: dict[str, list[tuple[float, float]]] = {}

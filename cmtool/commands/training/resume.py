@@ -7,7 +7,6 @@ from shlex import quote
 from typing import Any, TypeVar
 
 from cmtool.class_names import some_names
-from cmtool.commands.training.build import TrainingJob
 from cmtool.errors import MissingInput, UsageError, report_damage
 from cmtool.files import runs
 from cmtool.files.data_fingerprint import Inventory, read_inventory
@@ -18,6 +17,7 @@ from cmtool.files.sealed import load_state
 from cmtool.options.load import load_options
 from cmtool.options.types import Spec
 from cmtool.pipelines.inputs import PATHS
+from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
 from cmtool.training.loop import unpack
 

@@ -1,0 +1,1 @@
+"""What several commands share: the console, signals, pictures of the first images, and what a manifest says."""
