@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "cmtool"
 FREE = {
     "text_files.py",
     "files/container.py",
-    "files/safe_pickle/sandbox_process.py",
+    "files/safe_pickle/sandbox.py",
     "commands/sample.py",
     "commands/interp.py",
 }

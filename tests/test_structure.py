@@ -21,7 +21,7 @@ TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items(
 
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "PIL", "cleanfid", "safetensors"}
 L0 = {"errors", "options", "settings", "presets", "help_pages", "catalogue", "failures", "startup"}
-L0 |= {"class_names", "text_files", "user_paths"}
+L0 |= {"class_names", "completion", "plugin_pages", "plugin_reference", "plugin_usage", "text_files", "user_paths"}
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 SCRIPTS = {"cmtool.features.train_small"}  # run by hand, once, to make a file that ships
 PLUGIN = {"errors", "options.plugin_option", "options.types"}  # what any room of plugins may use

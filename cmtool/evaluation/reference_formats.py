@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from cmtool.errors import BadFile, report_damage
-from cmtool.files.safe_pickle.array_files import read_arrays
-from cmtool.files.safe_pickle.zip_reader import directory
+from cmtool.files.safe_pickle.torch_files import read_arrays
+from cmtool.files.safe_pickle.zip_reader import open_zip
 
 __all__ = ["WIDEST", "FoundStatistics", "find_statistics", "holds_statistics"]
 
@@ -60,7 +60,7 @@ def holds_statistics(path: str | Path) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            names = {name.removesuffix(".npy") for name in directory(file).namelist()}
+            names = {name.removesuffix(".npy") for name in open_zip(file).namelist()}
     except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
         return False
     return any(keys <= names for keys in SETS)
@@ -137,7 +137,7 @@ def _word(path: Path, key: str, value: Any) -> str:
 def _arrays(path: Path) -> Mapping[str, Any]:
     """The arrays of an ``.npz`` that say something here, without the images of a reference batch, and all names."""
     with report_damage(path, "is not a readable .npz file", HINT), open(path, "rb") as file:
-        entries = directory(file).infolist()
+        entries = open_zip(file).infolist()
         for entry in entries:
             if entry.filename.removesuffix(".npy") in KEYS and entry.file_size > max(
                 LARGEST, RATIO * entry.compress_size

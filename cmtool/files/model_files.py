@@ -68,7 +68,7 @@ def open_any(
         check_weights(loaded.model, path)
         return loaded
     with report_damage(path, f"cannot be read as a model of '{name}'", "get it again from whoever made it"):
-        loaded: LoadedModel[Denoiser] = registry.build("formats", {**format, "name": name}, path, backbone=backbone)
+        loaded: LoadedModel[Denoiser] = registry.build("formats", {**format, "name": name}, path, backbone)
         model = loaded.model.eval().to(device)
     check_weights(model, path)
     header = replace(complete_header(loaded.header, model), sha256=loaded.header.sha256)

@@ -51,7 +51,7 @@ class LoadedModel(Generic[M]):
 class Format:
     """A checkpoint format of another program.
 
-    ``read``     ``(path, *, backbone, **options) -> LoadedModel``, on the CPU. Its keyword-only arguments are the
+    ``read``     ``(path, backbone, *, **options) -> LoadedModel``, on the CPU. Its keyword-only arguments are the
                  options ``format.*``, its docstring the help of the format; ``backbone`` holds what the user says of
                  the network. BadFile for what is damaged, MissingInput for what is not whole, UsageError for what must
                  be said or contradicts the file.

@@ -9,15 +9,26 @@ are (Song et al. 2023, arXiv 2303.01469).
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.errors import BadFile, CmtoolError, UsageError, unknown_name
-from cmtool.files.checkpoint import load_weights, without_memory
-from cmtool.files.header import KINDS, Header
+from cmtool.errors import BadFile
+from cmtool.files.checkpoint import load_weights
+from cmtool.files.header import Header
 from cmtool.files.model_format import Format, LoadedModel
+from cmtool.formats.common import (
+    KindOption,
+    SideOption,
+    SigmaMaxOption,
+    SigmaMinOption,
+    build_described,
+    check_agreement,
+    check_backbone,
+    require,
+    unknown_data,
+)
 from cmtool.formats.diffusers_config import UNetConfig, parse_config
 from cmtool.formats.diffusers_files import (
     CONFIG,
@@ -25,16 +36,17 @@ from cmtool.formats.diffusers_files import (
     SCHEDULER,
     UNET,
     class_of,
+    digest_folder,
     document,
     folder_of,
-    seal,
     tensors,
     weights_of,
 )
-from cmtool.formats.diffusers_names import inwards, table
-from cmtool.formats.diffusers_schedulers import CONSISTENCY, SCHEDULES, SchedulerSteps, beside, steps_of
-from cmtool.formats.diffusers_writer import write
-from cmtool.options import registry
+from cmtool.formats.diffusers_names import from_diffusers, layer_names
+from cmtool.formats.diffusers_schedulers import CONSISTENCY, SCHEDULES, SchedulerSteps, scheduler_beside, steps_of
+from cmtool.formats.diffusers_writer import write_diffusers
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import positive
 
 __all__ = ["diffusers"]
 
@@ -42,10 +54,11 @@ PIPELINE, NETWORK = "ConsistencyModelPipeline", "UNet2DModel"
 NUMBERED = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
 ASSUMED = "nothing says what the network predicts: it is taken to be as OpenAI's are; of DDPM's say format.schedule"
 PUBLISHED = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}  # also diffusers' own, where it says nothing
+USUAL = {"kind": "consistency", "side": 64}
 FREE = {"dropout", "half"}  # options of the network that may be chosen
 
 
-def recognize(path: Path) -> bool:
+def is_diffusers(path: Path) -> bool:
     """A folder whose index or configuration names a class, or a file in it; of those not read, the reader says so."""
     folder = folder_of(path)
     return folder.is_dir() and bool(class_of(folder / INDEX) or class_of(folder / CONFIG))
@@ -53,26 +66,32 @@ def recognize(path: Path) -> bool:
 
 def read_diffusers(
     path: Path,
+    backbone: Mapping[str, Any],
     *,
-    backbone: Mapping[str, Any] | None = None,
-    kind: str | None = None,
-    side: int | None = None,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
-    sigma_data: float | None = None,
-    schedule: str | None = None,
+    kind: KindOption = None,
+    side: SideOption = None,
+    sigma_min: SigmaMinOption = None,
+    sigma_max: SigmaMaxOption = None,
+    sigma_data: Annotated[
+        float | None, Option("standard deviation of the data in the preconditioning", positive())
+    ] = None,
+    schedule: Annotated[
+        str | None, Option("the beta schedule of a network alone that predicts noise", choices=tuple(SCHEDULES))
+    ] = None,
 ) -> LoadedModel[Denoiser]:
-    """A pipeline or a network of diffusers as a denoiser, with a header.
+    """Folders of diffusers: ConsistencyModelPipeline, DDPM, DDIM and PNDM pipelines, or a UNet2DModel alone.
 
-    ``kind`` is "score" or "consistency" and ``side`` that of the images, where the folder does not say; so are the
-    range of noise levels and ``sigma_data``, by default 0.002, 80 and 0.5; ``schedule``, "linear" or "cosine", says
-    that a network alone predicts the noise of DDPM's 1000 steps. ``backbone`` may only repeat what the folder says,
-    except for ``dropout`` and ``half``. BadFile for a folder that is damaged, or has a network that is not OpenAI's;
-    MissingInput for one that is not whole; UsageError for what must be said or contradicts it.
+    Formula: ``D(x, sigma)`` under EDM's preconditioning of a network that is told ``250 ln sigma``; of numbered steps
+    ``D(x, sigma) = x - sigma eps``, or v-prediction, as the scheduler says
+    Paper: Song et al. 2023, arXiv 2303.01469; Salimans and Ho 2022, arXiv 2202.00512, of v-prediction.
+    Use: for folders of ``save_pretrained`` whose network is ADM's; cmtool also writes them (``convert``). A
+    pipeline says all that is needed. Of a network alone ``kind`` and ``side`` must be said; its noise levels and
+    ``sigma_data`` are 0.002 to 80 and 0.5 unless they are given, and ``schedule`` says that it predicts the noise
+    of DDPM's 1000 steps. Of ``backbone`` only ``dropout`` and ``half`` may differ from the folder.
+
+    BadFile for a folder that is damaged or has another network; MissingInput for one that is not whole; UsageError for
+    what must be said or contradicts it.
     """
-    for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, SCHEDULES)):
-        if word is not None and word not in words:
-            raise unknown_name(what, word, words)
     place, known, steps = open_folder(folder_of(path))
     shown, weights = parse_config(place / CONFIG, document(place / CONFIG)), weights_of(path)
     state, before = tensors(weights)
@@ -82,12 +101,12 @@ def read_diffusers(
     given = {"kind": kind, "side": side, "sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
     said = {key: value for key, value in (given | {"schedule": schedule}).items() if value is not None}
     meant: dict[str, Any] = {**PUBLISHED, **known, **said}
-    chosen = dict(backbone or {})
-    contradicts(path, "format", said, known)
-    contradicts(path, "backbone", chosen, dict.fromkeys(chosen) | shown.backbone | {k: chosen.get(k) for k in FREE})
-    require(path, meant)
+    check_agreement(path, "format", said, known)
+    check_backbone(path, dict.fromkeys(backbone) | shown.backbone, backbone, FREE)
+    require(path, {f"format.{key}": value for key, value in USUAL.items() if key not in meant})
+    check_levels(path, meant)
 
-    shown = replace(shown, backbone=shown.backbone | chosen)
+    shown = replace(shown, backbone=shown.backbone | dict(backbone))
     shape = (shown.channels, meant["side"], meant["side"])
     net = fill_backbone(weights, state, shown, shape)
     boundary = meant["sigma_min"] if meant["kind"] == "consistency" else 0.0
@@ -98,7 +117,7 @@ def read_diffusers(
         remarks = (what if schedule else f"{what}, as its scheduler says",)
     else:
         remarks = (ASSUMED,) if before is None and meant["kind"] == "score" else ()
-    return LoadedModel(model, header(meant, shown, shape, model, seal(path), before), path, remarks)
+    return LoadedModel(model, diffusers_header(meant, shown, shape, model, digest_folder(path), before), path, remarks)
 
 
 def open_folder(path: Path) -> tuple[Path, dict[str, Any], SchedulerSteps | None]:
@@ -107,14 +126,14 @@ def open_folder(path: Path) -> tuple[Path, dict[str, Any], SchedulerSteps | None
     BadFile for classes that are not read.
     """
     if not (path / INDEX).exists():
-        check(path / CONFIG, NETWORK)
-        scheduler = beside(path)
+        check_class(path / CONFIG, NETWORK)
+        scheduler = scheduler_beside(path)
         said, steps = scheduled(scheduler) if scheduler else ({}, None)
         return path, said, steps
-    check(path / INDEX, PIPELINE, *NUMBERED)
-    check(path / UNET / CONFIG, NETWORK)
+    check_class(path / INDEX, PIPELINE, *NUMBERED)
+    check_class(path / UNET / CONFIG, NETWORK)
     if class_of(path / INDEX) == PIPELINE:
-        check(path / SCHEDULER, CONSISTENCY)
+        check_class(path / SCHEDULER, CONSISTENCY)
     said, steps = scheduled(path / SCHEDULER)
     return path / UNET, said, steps
 
@@ -141,27 +160,15 @@ def noted(header: Header | None) -> dict[str, Any]:
     return {**levels, "sigma_data": header.preconditioning.get("sigma_data", 0.5)}
 
 
-def check(path: Path, *wanted: str) -> None:
+def check_class(path: Path, *wanted: str) -> None:
+    """BadFile unless a document describes one of these classes."""
     found = document(path).get("_class_name")
     if found not in wanted:
         raise BadFile(f"{path} is of a {str(found)[:60]}, and cmtool reads there only {', '.join(wanted)}")
 
 
-def contradicts(path: Path, what: str, said: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    for key, value in said.items():
-        if key in known and (list(value) if isinstance(value, tuple) else value) != known[key]:
-            raise UsageError(f"{what}.{key}={value} contradicts {path}, whose is {known[key]}", "leave it out")
-
-
-def require(path: Path, meant: Mapping[str, Any]) -> None:
-    """UsageError that names what is missing, with usual values; BadFile for noise levels that cannot be."""
-    usual = {"kind": "consistency", "side": "64"}
-    missing = [key for key in usual if key not in meant]
-    if missing:
-        keys, flags = ", ".join(f"format.{key}" for key in missing), [f"--set format.{k}={usual[k]}" for k in missing]
-        raise UsageError(
-            f"{path} does not say {keys}", f"write it into {path}.yaml, or give it: such as {' '.join(flags)}"
-        )
+def check_levels(path: Path, meant: Mapping[str, Any]) -> None:
+    """BadFile for noise levels that cannot be."""
     numbers = [meant[key] for key in PUBLISHED]
     if any(type(number) not in (int, float) for number in numbers) or not (
         0 < meant["sigma_min"] < meant["sigma_max"] < 1e6 and 0 < meant["sigma_data"] < 1e6
@@ -173,23 +180,17 @@ def fill_backbone(weights: Path, state: Mapping[str, Tensor], shown: UNetConfig,
     """The network with its weights; BadFile when there is none such, or they are not its."""
     if f"down_blocks.0.resnets.{shown.stack.blocks - 1}.norm1.weight" not in state:  # before a billion are made
         raise BadFile(f"{weights} has not the {shown.stack.blocks} blocks in a level that {CONFIG} says")
-    try:
-        with without_memory():
-            net = registry.build("backbones", shown.backbone, shape, shown.classes)
-    except CmtoolError as error:
-        raise BadFile(f"{weights} cannot be used: {error.message}", error.hint) from error
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BadFile(f"{weights} has beside it a {CONFIG} of a network that cannot be") from error
-    load_weights(weights, net, inwards(weights, state, table(shown.stack)))
+    net = build_described(weights, shown.backbone, shape, shown.classes)
+    load_weights(weights, net, from_diffusers(weights, state, layer_names(shown.stack)))
     return net
 
 
-def header(
+def diffusers_header(
     meant: Mapping[str, Any],
     shown: UNetConfig,
     shape: tuple[int, ...],
     model: Denoiser,
-    seal: str,
+    sha256: str,
     before: Header | None,
 ) -> Header:
     """What the folder says; the rest, such as names of classes and parents, from the header that we wrote into it."""
@@ -200,12 +201,11 @@ def header(
         "num_classes": shown.classes,
         "sigma_min": float(meant["sigma_min"]),
         "sigma_max": float(meant["sigma_max"]),
-        "sha256": seal,
+        "sha256": sha256,
     }
     if before and before.shape == shape and before.num_classes == shown.classes:
         return replace(before, **facts)
-    data = {"name": "unknown", "shape": list(shape), "classes": [], "notice": ""}
-    return Header(**facts, data=data, method="diffusers")
+    return Header(**facts, data=unknown_data(shape), method="diffusers")
 
 
-diffusers = Format(read_diffusers, recognize, seal, write)
+diffusers = Format(read_diffusers, is_diffusers, digest_folder, write_diffusers)

@@ -68,34 +68,34 @@ def parse_config(path: Path, config: Mapping[str, Any]) -> UNetConfig:
     said = {key: config.get(key, default) for key, default in DEFAULTS.items()}
     for key, meant in FIXED.items():
         if config.get(key, meant[0]) not in meant:
-            raise strange(path, key, config[key])
-    widths = [positive(path, "block_out_channels", width) for width in listed(path, said, "block_out_channels")]
-    attention, updown = levels(path, said, len(widths))
+            raise no_counterpart(path, key, config[key])
+    widths = [positive_integer(path, "block_out_channels", width) for width in listed(path, said, "block_out_channels")]
+    attention, updown = stack_levels(path, said, len(widths))
     backbone = {
         "name": "adm",
         "model_channels": widths[0],
         "channel_mult": [width // widths[0] if width % widths[0] == 0 else width / widths[0] for width in widths],
-        "num_blocks": positive(path, "layers_per_block", said["layers_per_block"]),
+        "num_blocks": positive_integer(path, "layers_per_block", said["layers_per_block"]),
         "attention": attention,
-        **heads(path, said),
+        **attention_heads(path, said),
         "qkv": "flash",
         "scale_shift": scale_shift(path, said),
         "updown": updown,
         **({"dropout": fraction(path, "dropout", said["dropout"])} if said["dropout"] else {}),
     }
-    channels, classes = positive(path, "in_channels", said["in_channels"]), said["num_class_embeds"]
+    channels, classes = positive_integer(path, "in_channels", said["in_channels"]), said["num_class_embeds"]
     if said["out_channels"] != channels:
-        raise strange(path, "out_channels", said["out_channels"])
-    classes = 0 if classes is None else positive(path, "num_class_embeds", classes)
+        raise no_counterpart(path, "out_channels", said["out_channels"])
+    classes = 0 if classes is None else positive_integer(path, "num_class_embeds", classes)
     return UNetConfig(backbone, channels, classes, side(path, said))
 
 
-def levels(path: Path, said: Mapping[str, Any], n: int) -> tuple[list[int], bool]:
+def stack_levels(path: Path, said: Mapping[str, Any], n: int) -> tuple[list[int], bool]:
     """The levels with attention, the same on both ways, and whether residual blocks resize, everywhere or nowhere."""
     down, up = listed(path, said, "down_block_types"), listed(path, said, "up_block_types")[::-1]
     for key in ("downsample_type", "upsample_type"):
         if said[key] not in list(DOWN):
-            raise strange(path, key, said[key])
+            raise no_counterpart(path, key, said[key])
     ways = {"AttnDownBlock2D": str(said["downsample_type"]), "AttnUpBlock2D": str(said["upsample_type"])}
     ways |= {name: way for names in (DOWN, UP) for way, name in names.items()}
     attention = [i for i, name in enumerate(down) if name == "AttnDownBlock2D"]
@@ -103,25 +103,25 @@ def levels(path: Path, said: Mapping[str, Any], n: int) -> tuple[list[int], bool
     names = {"AttnDownBlock2D", *DOWN.values()}, {"AttnUpBlock2D", *UP.values()}
     for key, found, known in zip(("down_block_types", "up_block_types"), (down, up), names, strict=True):
         if len(found) != n or {str(name) for name in found} - known:
-            raise strange(path, key, said[key])
+            raise no_counterpart(path, key, said[key])
     if attention != [i for i, name in enumerate(up) if name == "AttnUpBlock2D"] or len(resize - {None}) > 1:
-        raise strange(path, "up_block_types", said["up_block_types"])
+        raise no_counterpart(path, "up_block_types", said["up_block_types"])
     return attention, resize != {"conv"}
 
 
-def heads(path: Path, said: Mapping[str, Any]) -> dict[str, int]:
+def attention_heads(path: Path, said: Mapping[str, Any]) -> dict[str, int]:
     if said["attention_head_dim"] is None:
         return {"heads": 1}
-    return {"head_width": positive(path, "attention_head_dim", said["attention_head_dim"])}
+    return {"head_width": positive_integer(path, "attention_head_dim", said["attention_head_dim"])}
 
 
 def scale_shift(path: Path, said: Mapping[str, Any]) -> bool:
     """With it, the attention in the middle is normalised only where the number of groups is given."""
     key, groups = said["resnet_time_scale_shift"], said["attn_norm_num_groups"]
     if key not in list(SHIFT):
-        raise strange(path, "resnet_time_scale_shift", key)
+        raise no_counterpart(path, "resnet_time_scale_shift", key)
     if groups not in ((32,) if SHIFT[key] else (32, None)):
-        raise strange(path, "attn_norm_num_groups", groups)
+        raise no_counterpart(path, "attn_norm_num_groups", groups)
     return SHIFT[key]
 
 
@@ -129,28 +129,28 @@ def side(path: Path, said: Mapping[str, Any]) -> int | None:
     size = said["sample_size"]
     if isinstance(size, list) and len(size) == 2 and size[0] == size[1]:
         size = size[0]
-    return None if size is None else positive(path, "sample_size", size)
+    return None if size is None else positive_integer(path, "sample_size", size)
 
 
 def listed(path: Path, said: Mapping[str, Any], key: str) -> list[Any]:
     if not isinstance(said[key], list) or not said[key]:
-        raise strange(path, key, said[key])
+        raise no_counterpart(path, key, said[key])
     return said[key]
 
 
-def positive(path: Path, key: str, value: Any) -> int:
+def positive_integer(path: Path, key: str, value: Any) -> int:
     if type(value) is not int or not 0 < value < 2**31:
-        raise strange(path, key, value)
+        raise no_counterpart(path, key, value)
     return value
 
 
 def fraction(path: Path, key: str, value: Any) -> float:
     if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise strange(path, key, value)
+        raise no_counterpart(path, key, value)
     return float(value)
 
 
-def strange(path: Path, key: str, value: Any) -> BadFile:
+def no_counterpart(path: Path, key: str, value: Any) -> BadFile:
     return BadFile(
         f"{path} has {key}={str(value)[:60]}, for which the network 'adm' has no counterpart",
         "cmtool reads UNet2DModel as it was converted from OpenAI's networks",

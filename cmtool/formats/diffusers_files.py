@@ -9,10 +9,9 @@ from cmtool.errors import BadFile, MissingInput
 from cmtool.files.container import holds
 from cmtool.files.file_kinds import refuse_other_kinds
 from cmtool.files.header import Header, parse
-from cmtool.files.safe_pickle.torch_archive import state_dict
+from cmtool.files.safe_pickle.torch_files import state_dict
 from cmtool.files.sealed import read_sealed
-from cmtool.formats.weight_files import json_object, read_weights, shards
-from cmtool.formats.weight_files import seal as sealed
+from cmtool.formats.weight_files import digest_shards, json_object, read_weights, shards
 from cmtool.formats.wrappers import strip_prefixes, unwrap
 
 __all__ = [
@@ -23,9 +22,9 @@ __all__ = [
     "UNET",
     "WEIGHTS",
     "class_of",
+    "digest_folder",
     "document",
     "folder_of",
-    "seal",
     "tensors",
     "weights_of",
 ]
@@ -81,9 +80,9 @@ def weights_of(path: Path) -> Path:
     return max(sorted(found), key=lambda file: sum(one.stat().st_size for one in shards(file)))
 
 
-def seal(path: Path) -> str:
+def digest_folder(path: Path) -> str:
     """The SHA-256 of all weights in a folder, or of those that were named."""
-    return sealed(weights_of(path))
+    return digest_shards(weights_of(path))
 
 
 def tensors(path: Path) -> tuple[dict[str, Tensor], Header | None]:

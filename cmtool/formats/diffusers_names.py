@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cmtool.errors import BadFile
 
-__all__ = ["Stack", "inwards", "outwards", "table"]
+__all__ = ["Stack", "from_diffusers", "layer_names", "to_diffusers"]
 
 Names = Mapping[str, tuple[str, ...]]
 
@@ -45,10 +45,10 @@ class Stack(NamedTuple):
     updown: bool
 
 
-def table(stack: Stack) -> dict[str, tuple[str, ...]]:
+def layer_names(stack: Stack) -> dict[str, tuple[str, ...]]:
     """Every layer that may be there under its name in ADM, and the one or three that it is in diffusers."""
     found = dict(ENDS)
-    for ours, theirs, layers in (*down(stack), *MIDDLE, *up(stack)):
+    for ours, theirs, layers in (*down_names(stack), *MIDDLE, *up_names(stack)):
         found |= {f"{ours}.{layer}": tuple(f"{theirs}.{name}" for name in names) for layer, names in layers.items()}
     return found
 
@@ -60,35 +60,37 @@ MIDDLE = (
 )
 
 
-def down(stack: Stack) -> Iterator[tuple[str, str, Names]]:
+def down_names(stack: Stack) -> Iterator[tuple[str, str, Names]]:
     """ADM counts through all levels, and its first entry is the convolution that begins."""
     for level in range(stack.levels):
         first, there = 1 + level * (stack.blocks + 1), f"down_blocks.{level}"
-        yield from stage(stack, "input_blocks", first, there, level, stack.blocks)
+        yield from stage_names(stack, "input_blocks", first, there, level, stack.blocks)
         if level < stack.levels - 1:
             resize = BLOCK if stack.updown else DOWN
             yield f"input_blocks.{first + stack.blocks}.0", f"{there}.downsamplers.0", resize
 
 
-def up(stack: Stack) -> Iterator[tuple[str, str, Names]]:
+def up_names(stack: Stack) -> Iterator[tuple[str, str, Names]]:
     """From the lowest level; ADM's resizing is the last part of a level's last entry."""
     for i, level in enumerate(reversed(range(stack.levels))):
         first, there = i * (stack.blocks + 1), f"up_blocks.{i}"
-        yield from stage(stack, "output_blocks", first, there, level, stack.blocks + 1)
+        yield from stage_names(stack, "output_blocks", first, there, level, stack.blocks + 1)
         if level:
             part = 2 if level in stack.attention else 1
             resize = BLOCK if stack.updown else UP
             yield f"output_blocks.{first + stack.blocks}.{part}", f"{there}.upsamplers.0", resize
 
 
-def stage(stack: Stack, here: str, first: int, there: str, level: int, n: int) -> Iterator[tuple[str, str, Names]]:
+def stage_names(
+    stack: Stack, here: str, first: int, there: str, level: int, n: int
+) -> Iterator[tuple[str, str, Names]]:
     for j in range(n):
         yield f"{here}.{first + j}.0", f"{there}.resnets.{j}", BLOCK
         if level in stack.attention:
             yield f"{here}.{first + j}.1", f"{there}.attentions.{j}", ATTENTION
 
 
-def outwards(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+def to_diffusers(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
     """ADM's tensors as diffusers keeps them."""
     found = {}
     for name, tensor in state.items():
@@ -99,14 +101,14 @@ def outwards(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
     return found
 
 
-def inwards(path: Path, tensors: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+def from_diffusers(path: Path, tensors: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
     """The inverse, in memory of its own; BadFile for a tensor that has no place, or fits no other of its layer."""
     found, used = {}, set()
     for layer, theirs in names.items():
         for what in ("weight", "bias"):
             parts = [f"{name}.{what}" for name in theirs]
             if all(part in tensors for part in parts):
-                found[f"{layer}.{what}"] = joined(path, [tensors[part] for part in parts], flat(theirs))
+                found[f"{layer}.{what}"] = join_parts(path, [tensors[part] for part in parts], flat(theirs))
                 used.update(parts)
     left = tensors.keys() - used
     if left:
@@ -118,7 +120,7 @@ def flat(theirs: tuple[str, ...]) -> bool:
     return ".attentions." in theirs[0]
 
 
-def joined(path: Path, parts: list[Tensor], flat: bool) -> Tensor:
+def join_parts(path: Path, parts: list[Tensor], flat: bool) -> Tensor:
     try:
         whole = torch.cat(parts) if len(parts) > 1 else parts[0].clone()
     except RuntimeError as error:

@@ -14,7 +14,7 @@ from cmtool.core.discrete_processes import ddpm_sigmas
 from cmtool.errors import BadFile
 from cmtool.formats.diffusers_files import CONFIG, INDEX, SCHEDULER, UNET, document
 
-__all__ = ["CONSISTENCY", "SCHEDULES", "SchedulerSteps", "beside", "steps_of"]
+__all__ = ["CONSISTENCY", "SCHEDULES", "SchedulerSteps", "scheduler_beside", "steps_of"]
 
 CONSISTENCY = "CMStochasticIterativeScheduler"
 NUMBERED = (
@@ -52,7 +52,7 @@ class SchedulerSteps:
         return float(ladder[0]), float(ladder[-1])
 
 
-def beside(unet: Path) -> Path | None:
+def scheduler_beside(unet: Path) -> Path | None:
     """The configuration of the scheduler that belongs to the folder of a network, where it is still in its pipeline."""
     real = unet.resolve()
     place = real.parent / SCHEDULER
@@ -65,18 +65,18 @@ def steps_of(path: Path) -> SchedulerSteps:
     said = document(path)
     name = said.get("_class_name")
     if name not in NUMBERED:
-        raise strange(path, "_class_name", name, f"{CONSISTENCY}, {', '.join(NUMBERED)}")
+        raise unread_scheduler(path, "_class_name", name, f"{CONSISTENCY}, {', '.join(NUMBERED)}")
     for key, usual in OTHERS.items():
         if said.get(key, usual) not in (usual, None):
-            raise strange(path, key, said[key], str(usual))
+            raise unread_scheduler(path, key, said[key], str(usual))
     schedule, kind = said.get("beta_schedule", "linear"), said.get("prediction_type", "epsilon")
     if schedule not in list(SPELT):
-        raise strange(path, "beta_schedule", schedule, ", ".join(SPELT))
+        raise unread_scheduler(path, "beta_schedule", schedule, ", ".join(SPELT))
     if kind not in ("epsilon", "v_prediction"):
-        raise strange(path, "prediction_type", kind, "epsilon, v_prediction")
+        raise unread_scheduler(path, "prediction_type", kind, "epsilon, v_prediction")
     count = said.get("num_train_timesteps", 1000)
     if type(count) is not int or not 20 < count <= MOST:
-        raise strange(path, "num_train_timesteps", count, f"21 to {MOST}")
+        raise unread_scheduler(path, "num_train_timesteps", count, f"21 to {MOST}")
     low, high = betas(path, said)
     return SchedulerSteps(SPELT[schedule], "noise" if kind == "epsilon" else "v", count, low * count, high * count)
 
@@ -85,9 +85,9 @@ def betas(path: Path, said: Mapping[str, Any]) -> tuple[float, float]:
     low, high = said.get("beta_start", 0.0001), said.get("beta_end", 0.02)
     numbers = type(low) in (int, float) and type(high) in (int, float)
     if not numbers or not 0 < low <= high < 1:
-        raise strange(path, "beta_start, beta_end", (low, high), "numbers between 0 and 1")
+        raise unread_scheduler(path, "beta_start, beta_end", (low, high), "numbers between 0 and 1")
     return float(low), float(high)
 
 
-def strange(path: Path, key: str, value: Any, known: str) -> BadFile:
+def unread_scheduler(path: Path, key: str, value: Any, known: str) -> BadFile:
     return BadFile(f"{path} has {key}={str(value)[:60]}, for which cmtool has no counterpart", f"what is read: {known}")

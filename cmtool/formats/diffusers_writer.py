@@ -11,17 +11,17 @@ from typing import Any
 import torch
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.files.atomic import make_folder, write_bytes
 from cmtool.files.checkpoint import complete_header, digest
 from cmtool.files.header import Header
 from cmtool.files.sealed import write_sealed
 from cmtool.formats.diffusers_config import config_of
 from cmtool.formats.diffusers_files import CONFIG, INDEX, KEY, SCHEDULER, UNET, WEIGHTS
-from cmtool.formats.diffusers_names import Stack, outwards, table
+from cmtool.formats.diffusers_names import Stack, layer_names, to_diffusers
 from cmtool.text_files import dump_json
 
-__all__ = ["write"]
+__all__ = ["write_diffusers"]
 
 PIPELINE = {
     "_class_name": "ConsistencyModelPipeline",
@@ -30,33 +30,36 @@ PIPELINE = {
 }
 
 
-def write(path: Path, model: Denoiser, header: Header, dtype: torch.dtype | None = None) -> Header:
+def write_diffusers(path: Path, model: Denoiser, header: Header, dtype: torch.dtype | None = None) -> Header:
     """Write the folder ``path``, and return the header with the SHA-256 of its file of weights.
 
     The header itself stands in that file's metadata, so that all of it comes back. ``dtype`` is the precision of the
     weights, by default their own. UsageError for a model that diffusers has no counterpart for; WriteFailed when the
     folder cannot be written.
     """
-    for what in lacking(model, header):
-        raise UsageError(f"{path} cannot be written: {what} has no counterpart in diffusers", "write ours: --to cmtool")
+    for what in without_counterpart(model, header):
+        raise UsageError(
+            f"{path} cannot be written: {what} has no counterpart in diffusers",
+            Hint("write ours: {}", Setting("to", "cmtool")),
+        )
     plan: Any = model.net.plan  # type: ignore[union-attr]
     backbone = {**asdict(plan), "head_width": None if plan.heads == 1 else min(widths(plan))}
-    names = table(Stack(len(plan.channel_mult), plan.num_blocks, plan.attention, plan.updown))
+    names = layer_names(Stack(len(plan.channel_mult), plan.num_blocks, plan.attention, plan.updown))
     state = {name: value.to(dtype or value.dtype) for name, value in model.net.state_dict().items()}
 
     pipeline = header.kind == "consistency"
     unet = make_folder(path / UNET if pipeline else path)
     header = complete_header(header, model)
     said = {key: value for key, value in header.document().items() if key != "sha256"}
-    write_sealed(unet / WEIGHTS[0], outwards(state, names), KEY, said)
-    put(unet / CONFIG, config_of(backbone, plan.channels, plan.classes, header.shape[-1]))
+    write_sealed(unet / WEIGHTS[0], to_diffusers(state, names), KEY, said)
+    write_json(unet / CONFIG, config_of(backbone, plan.channels, plan.classes, header.shape[-1]))
     if pipeline:
-        put(path / SCHEDULER, scheduler(model.preconditioning, header))
-        put(path / INDEX, PIPELINE)
+        write_json(path / SCHEDULER, scheduler(model.preconditioning, header))
+        write_json(path / INDEX, PIPELINE)
     return replace(header, sha256=digest(unet / WEIGHTS[0]))
 
 
-def lacking(model: Denoiser, header: Header) -> Iterator[str]:
+def without_counterpart(model: Denoiser, header: Header) -> Iterator[str]:
     """What the model has that diffusers has not, the most general first."""
     if header.backbone["name"] != "adm":
         yield f"the network '{header.backbone['name']}'"
@@ -101,5 +104,5 @@ def scheduler(preconditioning: Preconditioning, header: Header) -> dict[str, Any
     }
 
 
-def put(path: Path, document: dict[str, Any]) -> None:
+def write_json(path: Path, document: dict[str, Any]) -> None:
     write_bytes(path, dump_json(document, indent=2).encode() + b"\n")

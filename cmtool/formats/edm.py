@@ -11,16 +11,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.errors import BadFile, CmtoolError, UsageError, unknown_name
-from cmtool.files.checkpoint import digest, load_weights, without_memory
+from cmtool.errors import BadFile
+from cmtool.files.checkpoint import digest, load_weights
 from cmtool.files.header import Header
 from cmtool.files.model_format import Format, LoadedModel
-from cmtool.files.safe_pickle.sandbox import describe, read_tensors
-from cmtool.formats.edm_arguments import process_of, spec_of
-from cmtool.options import registry
+from cmtool.files.safe_pickle.sandbox import describe_network
+from cmtool.files.safe_pickle.torch_files import read_tensors
+from cmtool.formats.common import (
+    SigmaMaxOption,
+    SigmaMinOption,
+    build_described,
+    check_backbone,
+    check_sigmas,
+    contradiction,
+    unknown_data,
+)
+from cmtool.formats.edm_arguments import process_fields, spec_of
 
 __all__ = ["edm"]
 
@@ -29,7 +36,7 @@ LICENCE = "CC BY-NC-SA 4.0"  # of the code that writes such files, and of all th
 
 
 @dataclass(frozen=True)
-class Kind:
+class PrecondClass:
     """What a class around a network means: a name of ``Preconditioning``, the levels that its authors used it for.
 
     A file may say that its network knows fewer levels than those. A ``bounded`` network gives back its input at the
@@ -45,19 +52,19 @@ class Kind:
     bounded: bool = False
 
 
-KINDS = {
-    "EDMPrecond": Kind("edm", "edm"),
-    "VPPrecond": Kind("edm", "vp-999"),
-    "VEPrecond": Kind("edm", "ve-1"),
-    "iDDPMPrecond": Kind("edm", "iddpm"),
-    "ECMPrecond": Kind("ect", "edm", 0.003, 80.0, True, (0.821,), bounded=True),
-    "Precond": Kind("edm2", "edm"),
+CLASSES = {
+    "EDMPrecond": PrecondClass("edm", "edm"),
+    "VPPrecond": PrecondClass("edm", "vp-999"),
+    "VEPrecond": PrecondClass("edm", "ve-1"),
+    "iDDPMPrecond": PrecondClass("edm", "iddpm"),
+    "ECMPrecond": PrecondClass("ect", "edm", 0.003, 80.0, True, (0.821,), bounded=True),
+    "Precond": PrecondClass("edm2", "edm"),
 }
 HEAD = "logvar_"  # begins the names of what EDM2 learns its uncertainty with; ECT takes that off the same class
-TUNED = Kind("ect", "edm", 0.002, 80.0, True, (1.526,))
+TUNED = PrecondClass("ect", "edm", 0.002, 80.0, True, (1.526,))
 
 
-def recognize(path: Path) -> bool:
+def is_edm(path: Path) -> bool:
     """A pickle that soon names the function by which EDM's programs restore objects."""
     if not path.is_file():
         return False
@@ -71,65 +78,65 @@ def recognize(path: Path) -> bool:
 
 def read_edm(
     path: Path,
+    backbone: Mapping[str, Any],
     *,
-    backbone: Mapping[str, Any] | None = None,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
+    sigma_min: SigmaMinOption = None,
+    sigma_max: SigmaMaxOption = None,
 ) -> LoadedModel[Denoiser]:
-    """A network of EDM, ECT or EDM2 as a denoiser, with a header.
+    """Networks of EDM, EDM2 and easy consistency tuning (ECT), as NVIDIA's persistence pickles them.
 
-    Everything is in the file: ``backbone`` may only repeat it, except for the dropout. ``sigma_min`` and ``sigma_max``
-    are the levels to sample between, where they should be others than published; of a bounded network, ``sigma_min``
-    is that at which it gives back its input, and is the file's. BadFile for a damaged file or one that holds more than
-    a network; UsageError for what contradicts it.
+    Formula: ``D(x, sigma) = c_skip x + c_out F(c_in x, c_noise)``, the preconditioning that the class around the
+    network names
+    Paper: Karras et al. 2022, arXiv 2206.00364, table 1; Geng et al. 2024, arXiv 2406.14548; Karras et al. 2024, arXiv
+    2312.02696.
+    Use: for the ``.pkl`` files of these three programs. Everything is in the file: of ``backbone`` only the dropout
+    may differ from it. ``sigma_min`` and ``sigma_max`` replace the published noise levels to sample between; the
+    boundary of ECT's network is the file's.
+
+    BadFile for a damaged file or one that holds more than a network; UsageError for what contradicts it.
     """
-    told = describe(path)
-    if told["kind"] not in KINDS:
+    told = describe_network(path)
+    if told["kind"] not in CLASSES:
         raise BadFile(f"{path} holds a '{told['kind']}', which is no network of EDM, ECT or EDM2", published_kinds())
-    kind = sigma_range(path, kind_of(told), told["attributes"], sigma_min, sigma_max)
+    kind = sigma_range(path, class_named(told), told["attributes"], sigma_min, sigma_max)
     shape, classes, spec = spec_of(path, told)
-    contradicts(path, spec, backbone or {})
-    spec |= backbone or {}
+    check_backbone(path, spec, backbone)
+    spec |= backbone
 
     inside = "unet." if told["kind"] == "Precond" else "model."
     table = {name.removeprefix(inside): at for name, at in told["tensors"].items() if name.startswith(inside)}
-    net = empty(path, spec, shape, classes)
+    net = build_described(path, spec, shape, classes)
     load_weights(path, net, read_tensors(path, table))
-    data = positive(path, told["attributes"], "sigma_data", 0.5)
+    data = positive_number(path, told["attributes"], "sigma_data", 0.5)
     boundary = kind.sigma_min if kind.bounded else 0.0
-    process = process_of(path, told)
+    process = process_fields(path, told)
     model = Denoiser(net, replace(Preconditioning.named(kind.preconditioning, data), sigma_min=boundary, **process))
-    return LoadedModel(model, header(path, kind, spec, model, shape, classes), path)
+    return LoadedModel(model, edm_header(path, kind, spec, model, shape, classes), path)
 
 
-def kind_of(told: Mapping[str, Any]) -> Kind:
+def class_named(told: Mapping[str, Any]) -> PrecondClass:
     """Of a class that is known; EDM2's without its learned uncertainty is a consistency model that ECT made of one."""
     tuned = told["kind"] == "Precond" and not any(name.startswith(HEAD) for name in told["tensors"])
-    return TUNED if tuned else KINDS[told["kind"]]
+    return TUNED if tuned else CLASSES[told["kind"]]
 
 
 def sigma_range(
-    path: Path, kind: Kind, attributes: Mapping[str, Any], sigma_min: float | None, sigma_max: float | None
-) -> Kind:
+    path: Path, kind: PrecondClass, attributes: Mapping[str, Any], sigma_min: float | None, sigma_max: float | None
+) -> PrecondClass:
     """With the levels that the caller wants, or the network knows; a bounded network's lowest is the file's."""
     if not kind.bounded:
         low, high = (known_level(path, attributes, name, getattr(kind, name)) for name in ("sigma_min", "sigma_max"))
         kind = replace(kind, sigma_min=max(low, kind.sigma_min), sigma_max=min(high, kind.sigma_max))
     else:
-        kind = replace(kind, sigma_min=positive(path, attributes, "sigma_min", kind.sigma_min))
+        kind = replace(kind, sigma_min=positive_number(path, attributes, "sigma_min", kind.sigma_min))
         if sigma_min not in (None, kind.sigma_min):
-            raise UsageError(
-                f"format.sigma_min={sigma_min} contradicts {path}, whose is {kind.sigma_min}", "leave it out"
-            )
+            raise contradiction(path, "format.sigma_min", sigma_min, kind.sigma_min)
     kind = replace(kind, sigma_min=sigma_min or kind.sigma_min, sigma_max=sigma_max or kind.sigma_max)
-    if not 0 < kind.sigma_min < kind.sigma_max:
-        raise UsageError(
-            f"there are no noise levels from {kind.sigma_min} to {kind.sigma_max}", "set format.sigma_max higher"
-        )
+    check_sigmas(kind.sigma_min, kind.sigma_max)
     return kind
 
 
-def positive(path: Path, attributes: Mapping[str, Any], name: str, otherwise: float) -> float:
+def positive_number(path: Path, attributes: Mapping[str, Any], name: str, otherwise: float) -> float:
     value = attributes.get(name, otherwise)
     if not 0 < value < 100:
         raise BadFile(f"{path} has the impossible {name}={value}")
@@ -145,39 +152,18 @@ def known_level(path: Path, attributes: Mapping[str, Any], name: str, otherwise:
 
 
 def published_kinds() -> str:
-    return f"cmtool reads: {', '.join(KINDS)}"
+    return f"cmtool reads: {', '.join(CLASSES)}"
 
 
-def contradicts(path: Path, spec: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """UsageError for an option of the network that is none, or not the file's."""
-    allowed = registry.options(registry.get("backbones", spec["name"]))
-    for key, value in given.items():
-        if key not in allowed:
-            raise unknown_name(f"option of network architecture '{spec['name']}'", key, allowed)
-        if key != "dropout" and key in spec and (list(value) if isinstance(value, tuple) else value) != spec[key]:
-            raise UsageError(f"backbone.{key}={value} contradicts {path}, whose is {spec[key]}", "leave it out")
-
-
-def empty(path: Path, spec: Mapping[str, Any], shape: tuple[int, ...], classes: int) -> torch.nn.Module:
-    """The network that the arguments describe, without memory for its weights; BadFile when there is none."""
-    try:
-        with without_memory():
-            return registry.build("backbones", spec, shape, classes)
-    except CmtoolError as error:
-        raise BadFile(f"{path} cannot be used: {error.message}", error.hint) from error
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BadFile(f"{path} describes a network that cannot be: {error}") from error
-
-
-def header(
-    path: Path, kind: Kind, spec: dict[str, Any], model: Denoiser, shape: tuple[int, ...], classes: int
+def edm_header(
+    path: Path, kind: PrecondClass, spec: dict[str, Any], model: Denoiser, shape: tuple[int, ...], classes: int
 ) -> Header:
     """What a converted file will say of it."""
     return Header(
         kind="consistency" if kind.consistency else "score",
         backbone=spec,
         preconditioning=asdict(model.preconditioning),
-        data={"name": "unknown", "shape": list(shape), "classes": [], "notice": ""},
+        data=unknown_data(shape),
         num_classes=classes,
         sigma_min=kind.sigma_min,
         sigma_max=kind.sigma_max,
@@ -188,4 +174,4 @@ def header(
     )
 
 
-edm = Format(read_edm, recognize)
+edm = Format(read_edm, is_edm)

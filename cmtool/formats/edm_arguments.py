@@ -7,7 +7,7 @@ from typing import Any
 
 from cmtool.errors import BadFile
 
-__all__ = ["process_of", "spec_of"]
+__all__ = ["process_fields", "spec_of"]
 
 WIDEST, LONGEST = 1 << 14, 16  # any number, any list; the widest published layer has 4096 channels, in 7 levels
 MOST = {"num_blocks": 64, "dropout": 0.99}
@@ -82,7 +82,7 @@ PROCESS: dict[str, dict[str, Any]] = {
 
 
 def spec_of(path: Path, told: dict[str, Any]) -> tuple[tuple[int, int, int], int, dict[str, Any]]:
-    """Shape, classes and backbone of what ``persistent.describe`` told; BadFile for what our networks cannot be."""
+    """Shape, classes and backbone of what ``persistence.describe`` told; BadFile for what our networks cannot be."""
     arguments, inside = told["arguments"], "Precond" if told["kind"] == "Precond" else told["inside"]
     if inside not in FAMILIES:
         raise BadFile(f"{path} holds a network '{inside}', which cmtool does not have")
@@ -100,7 +100,7 @@ def spec_of(path: Path, told: dict[str, Any]) -> tuple[tuple[int, int, int], int
     return (channels, side, side), max(classes, 0), spec
 
 
-def process_of(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+def process_fields(path: Path, told: dict[str, Any]) -> dict[str, Any]:
     """What the network was told of the noise level, as fields of ``Preconditioning``; BadFile for no process."""
     kind = told["kind"]
     if kind not in PROCESS:

@@ -15,7 +15,7 @@ import numpy as np
 
 from cmtool.errors import report_damage
 
-__all__ = ["holds", "unpack"]
+__all__ = ["mentions_keys", "unpack_flax"]
 
 DEEPEST, LONGEST = 32, 1 << 16  # of containers in containers, and of entries in one
 MOST = 200_000  # values in sum: an array has ten
@@ -36,7 +36,7 @@ FIXED = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # extensions of one size
 NAMES = {0xC0: None, 0xC2: False, 0xC3: True}
 
 
-def holds(path: Path, *names: str) -> bool:
+def mentions_keys(path: Path, *names: str) -> bool:
     """Whether a file begins with a dict and has each of these as a whole string."""
     try:
         with path.open("rb") as file:
@@ -48,22 +48,22 @@ def holds(path: Path, *names: str) -> bool:
         return False
 
 
-def unpack(path: Path) -> Any:
+def unpack_flax(path: Path) -> Any:
     """What flax packed: numpy arrays in dicts and lists; BadFile when it is damaged or holds anything else.
 
     Arrays are views of the file, which is read where they are used.
     """
     with report_damage(path, "is damaged, or no file of flax", "get it again from whoever made it"):
         with path.open("rb") as file:
-            reader = Reader(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), [MOST])
+            reader = MsgpackReader(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), [MOST])
         found = reader.value(0)
         if reader.at != len(reader.text):
             raise ValueError("more than one value")
         return found
 
 
-class Reader:
-    """Walks over ``text`` once; ValueError where it ends early or says what flax does not write.
+class MsgpackReader:
+    """Reads ``text`` once; ValueError where it ends early or says what flax does not write.
 
     ``left`` is how many values it may still have, counted together with the readers of what is packed inside.
     """
@@ -126,7 +126,7 @@ class Reader:
             raise ValueError(f"extension {code} is no array")
         if depth > DEEPEST:
             raise ValueError("it is too deep for weights")
-        inside = Reader(self.take(size), self.left)
+        inside = MsgpackReader(self.take(size), self.left)
         return array(inside.value(DEEPEST - 1))  # the shape is one deeper
 
 

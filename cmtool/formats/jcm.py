@@ -9,19 +9,21 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.errors import BadFile, UsageError, unknown_name
-from cmtool.files.checkpoint import digest, load_weights, without_memory
-from cmtool.files.header import KINDS, Header
+from cmtool.errors import BadFile, Hint, Setting
+from cmtool.files.checkpoint import digest, load_weights
+from cmtool.files.header import Header
 from cmtool.files.model_format import Format, LoadedModel
-from cmtool.formats.flax_msgpack import holds, unpack
-from cmtool.options import registry
+from cmtool.formats.common import KindOption, build_said, require, unknown_data, whole_network
+from cmtool.formats.flax_msgpack import mentions_keys, unpack_flax
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least, positive
 
 __all__ = ["jcm"]
 
@@ -39,52 +41,49 @@ NAMES = {  # of flax's modules, which are numbered within each kind in the order
 TEACHER = "edm_cifar10_ema"  # the one published file that is no consistency model
 
 
-def recognize(path: Path) -> bool:
+def is_jcm(path: Path) -> bool:
     """MessagePack with an average and the blocks of NCSN++."""
-    return path.is_file() and holds(path, "params_ema", f"{BLOCK}_0")
+    return path.is_file() and mentions_keys(path, "params_ema", f"{BLOCK}_0")
 
 
 def read_jcm(
     path: Path,
+    backbone: Mapping[str, Any],
     *,
-    backbone: Mapping[str, Any] | None = None,
-    kind: str | None = None,
-    side: int = 32,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
+    kind: KindOption = None,
+    side: Annotated[int, Option("side of the images, in pixels", at_least(1, 1 << 16))] = 32,
+    sigma_min: Annotated[float, Option("lowest noise level; of a consistency model its boundary", positive())] = 0.002,
+    sigma_max: Annotated[float, Option("highest noise level", positive())] = 80.0,
 ) -> LoadedModel[Denoiser]:
-    """A network of the CIFAR-10 consistency models as a denoiser, with a header.
+    """The CIFAR-10 consistency models of 2023, as flax saved the state of their training (JAX).
 
-    ``kind`` is "score" or "consistency", known of states that hold a target and of the published teacher; ``backbone``
-    may hold what the tensors do not show, such as ``attention``. BadFile for a damaged file.
+    Formula: ``D(x, sigma)`` under EDM's preconditioning for ``sigma_data = 0.5``; ``D(x, sigma_min) = x`` of a
+    consistency model
+    Paper: Song et al. 2023, arXiv 2303.01469, appendix C.
+    Use: for ``checkpoint_80`` and the like, and their teacher ``edm_cifar10_ema``. ``kind`` is known of the teacher
+    and of states with a target network, and must be said of others; ``backbone`` may hold what the tensors do not
+    show, such as ``attention``.
+
+    BadFile for a damaged file; UsageError for what must be said.
     """
-    if kind is not None and kind not in KINDS:
-        raise unknown_name("kind of model", kind, KINDS)
-    state = unpack(path)
+    state = unpack_flax(path)
     tree = state.get("params_ema") if isinstance(state, dict) else None
     if not isinstance(tree, dict):
         raise BadFile(f"{path} holds no average of a network")
     kind = kind or ("consistency" if "target_params" in state else "score" if path.name == TEACHER else None)
-    if kind is None:
-        raise UsageError(
-            f"{path} does not say format.kind",
-            f"write what is true of it into {path}.yaml, or give it: such as --set format.kind=consistency",
-        )
-    try:
-        shown = read_architecture(tree)
-    except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError, AttributeError) as error:
-        raise BadFile(f"{path} is no whole network: {error} is not there or has another shape") from error
-    spec = {**shown, **(backbone or {})}
+    require(path, {} if kind else {"format.kind": "consistency"})
+    assert kind
+    with whole_network(path, "network"):
+        spec = {**read_flax_sizes(tree), **backbone}
     shape = (3, side, side)
-    with without_memory():
-        net = registry.build("backbones", spec, shape, 0)
+    net = build_said(spec, shape, 0)
     load_weights(path, net, rename_tensors(path, net, tree))
     model = Denoiser(net, Preconditioning(0.5, sigma_min if kind == "consistency" else 0.0))
     header = Header(
         kind=kind,
         backbone=spec,
         preconditioning=asdict(model.preconditioning),
-        data={"name": "unknown", "shape": list(shape), "classes": [], "notice": ""},
+        data=unknown_data(shape),
         num_classes=0,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
@@ -95,7 +94,7 @@ def read_jcm(
     return LoadedModel(model, header, path)
 
 
-def read_architecture(tree: Mapping[str, Any]) -> dict[str, Any]:
+def read_flax_sizes(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Width, levels and blocks, from the shapes of the residual blocks in their order."""
     width = len(tree["GaussianFourierProjection_0"]["W"])
     count = sum(name.startswith(f"{BLOCK}_") for name in tree)
@@ -129,7 +128,8 @@ def rename_tensors(path: Path, net: nn.Module, tree: Mapping[str, Any]) -> dict[
         counts[kind] += 1
     if used != arrays(tree):
         raise BadFile(
-            f"{path} has {arrays(tree)} arrays, and its network {used}", "say where it looks: backbone.attention=[1]"
+            f"{path} has {arrays(tree)} arrays, and its network {used}",
+            Hint("say where it has attention: {}", Setting("backbone.attention", "[1]")),
         )
     return tensors
 
@@ -153,4 +153,4 @@ def arrays(tree: Any) -> int:
     return sum(arrays(value) for value in tree.values()) if isinstance(tree, dict) else 1
 
 
-jcm = Format(read_jcm, recognize)
+jcm = Format(read_jcm, is_jcm)

@@ -13,15 +13,24 @@ from typing import Any
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
-from cmtool.errors import CmtoolError, UsageError
+from cmtool.errors import CmtoolError, Hint, Setting, UsageError
 from cmtool.files.checkpoint import digest, load_weights
 from cmtool.files.container import metadata
 from cmtool.files.header import Header
 from cmtool.files.model_format import Format, LoadedModel
-from cmtool.files.safe_pickle.torch_archive import find_pickle, mentions, read, state_dict
+from cmtool.files.safe_pickle.torch_files import find_pickle, mentions, read_torch_file, state_dict
 from cmtool.files.sealed import read_tensors
-from cmtool.formats.edm import contradicts, empty
-from cmtool.formats.kdiffusion_config import KDiffusionConfig, read_architecture
+from cmtool.formats.common import (
+    EmaOption,
+    SigmaMaxOption,
+    SigmaMinOption,
+    build_described,
+    check_backbone,
+    check_sigmas,
+    require,
+    unknown_data,
+)
+from cmtool.formats.kdiffusion_config import KDiffusionConfig, read_image_v1
 from cmtool.formats.wrappers import strip_prefixes
 
 __all__ = ["kdiffusion"]
@@ -30,7 +39,7 @@ WRAPPED = "inner_model."  # before each name of a network that was told how its 
 USUAL = {"format.sigma_min": 0.01, "format.sigma_max": 80}
 
 
-def recognize(path: Path) -> bool:
+def is_kdiffusion(path: Path) -> bool:
     """A configuration in the metadata of a safetensors file; in a ``.pth``, the average and its schedule."""
     if not path.is_file():
         return False
@@ -49,27 +58,32 @@ def configuration(path: Path) -> dict[str, Any] | None:
 
 def read_kdiffusion(
     path: Path,
+    backbone: Mapping[str, Any],
     *,
-    backbone: Mapping[str, Any] | None = None,
-    ema: bool = True,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
+    ema: EmaOption = True,
+    sigma_min: SigmaMinOption = None,
+    sigma_max: SigmaMaxOption = None,
 ) -> LoadedModel[Denoiser]:
-    """A network of k-diffusion as a denoiser, with a header; the average of a training, unless ``ema`` is false.
+    """Networks of k-diffusion: safetensors with the configuration beside the weights, or the state of a training.
 
-    ``sigma_min`` and ``sigma_max`` are the levels to sample between, where they should be others than configured.
-    ``backbone`` may only repeat what the file says, except for the dropout. BadFile for a damaged file, or one of a
-    network that is not ours; UsageError for what must be said, or what contradicts the file.
+    Formula: ``D(x, sigma)`` under EDM's preconditioning, with the ``sigma_data`` of the configuration
+    Paper: Karras et al. 2022, arXiv 2206.00364, table 1; k-diffusion, K. Crowson, 2022.
+    Use: for ``.safetensors`` and ``.pth`` of k-diffusion's ``train.py``. The configuration says everything;
+    ``sigma_min`` and ``sigma_max`` replace the noise levels in it, and of ``backbone`` only the dropout may differ
+    from the file.
+
+    BadFile for a damaged file or an architecture that cmtool does not have; UsageError for what must be said, or what
+    contradicts the file.
     """
     config, tensors = open_file(path, ema)
-    shown = read_architecture(path, config)
-    contradicts(path, shown.backbone, backbone or {})
-    spec = shown.backbone | dict(backbone or {})
-    low, high = between(path, sigma_min or shown.sigma_min, sigma_max or shown.sigma_max)
-    net = empty(path, spec, shown.shape, 0)
+    shown = read_image_v1(path, config)
+    check_backbone(path, shown.backbone, backbone)
+    spec = shown.backbone | dict(backbone)
+    low, high = sigma_range(path, sigma_min or shown.sigma_min, sigma_max or shown.sigma_max)
+    net = build_described(path, spec, shown.shape, 0)
     load_weights(path, net, {name.removeprefix(WRAPPED): tensor for name, tensor in strip_prefixes(tensors).items()})
     model = Denoiser(net, Preconditioning(shown.sigma_data))
-    about = header(path, spec, shown, model, low, high)
+    about = kdiffusion_header(path, spec, shown, model, low, high)
     if ema and configuration(path) is None:  # a training's file, which holds both
         about = replace(about, average={"track": "model_ema"})
     return LoadedModel(model, about, path)
@@ -79,27 +93,23 @@ def open_file(path: Path, ema: bool) -> tuple[Any, dict[str, Tensor]]:
     """The configuration and the weights."""
     config = configuration(path)
     if config is None:
-        found = read(path)
+        found = read_torch_file(path)
         found = found if isinstance(found, dict) else {}
         return found.get("config"), state_dict(path, found.get("model_ema" if ema else "model"))
     if not ema:
-        raise UsageError(f"{path} holds an average and nothing else", "leave format.ema out")
+        raise UsageError(f"{path} holds an average and nothing else", Hint("leave {} out", Setting("format.ema")))
     return config, state_dict(path, read_tensors(path))
 
 
-def between(path: Path, low: float | None, high: float | None) -> tuple[float, float]:
+def sigma_range(path: Path, low: float | None, high: float | None) -> tuple[float, float]:
     """The lowest and the highest level; UsageError where they are not said, or are none."""
-    missing = [key for key, value in zip(USUAL, (low, high), strict=True) if value is None]
-    if missing:
-        flags = " ".join(f"--set {key}={USUAL[key]}" for key in missing)
-        raise UsageError(f"{path} does not say {', '.join(missing)}", f"give it: such as {flags}")
+    require(path, {key: USUAL[key] for key, value in zip(USUAL, (low, high), strict=True) if value is None})
     assert low and high
-    if not 0 < low < high:
-        raise UsageError(f"there are no noise levels from {low} to {high}", "set format.sigma_max higher")
+    check_sigmas(low, high)
     return low, high
 
 
-def header(
+def kdiffusion_header(
     path: Path, spec: dict[str, Any], shown: KDiffusionConfig, model: Denoiser, low: float, high: float
 ) -> Header:
     """What a converted file will say of it."""
@@ -107,7 +117,7 @@ def header(
         kind="score",
         backbone=spec,
         preconditioning=asdict(model.preconditioning),
-        data={"name": "unknown", "shape": list(shown.shape), "classes": [], "notice": ""},
+        data=unknown_data(shown.shape),
         num_classes=0,
         sigma_min=low,
         sigma_max=high,
@@ -116,4 +126,4 @@ def header(
     )
 
 
-kdiffusion = Format(read_kdiffusion, recognize)
+kdiffusion = Format(read_kdiffusion, is_kdiffusion)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cmtool.errors import BadFile
 
-__all__ = ["KDiffusionConfig", "read_architecture"]
+__all__ = ["KDiffusionConfig", "read_image_v1"]
 
 KIND = "image_v1"
 HINTS = 9  # numbers that say how a training image was changed
@@ -27,7 +27,7 @@ class KDiffusionConfig:
     sigma_max: float | None
 
 
-def read_architecture(path: Path, config: Any) -> KDiffusionConfig:
+def read_image_v1(path: Path, config: Any) -> KDiffusionConfig:
     """The model of a configuration; BadFile where it is none, or one that ours cannot be."""
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict):
@@ -43,7 +43,7 @@ def read_architecture(path: Path, config: Any) -> KDiffusionConfig:
     said = ConfigReader(path, model)
     sides = said.numbers("input_size", 2)
     return KDiffusionConfig(
-        backbone(said),
+        backbone_options(said),
         (said.number("input_channels"), sides[0], sides[-1]),
         said.level("sigma_data") or 1.0,
         said.level("sigma_min"),
@@ -87,7 +87,7 @@ class ConfigReader:
         raise BadFile(f"{self.path} describes a network that cannot be: {key}={str(self.model.get(key))[:40]}")
 
 
-def backbone(said: ConfigReader) -> dict[str, Any]:
+def backbone_options(said: ConfigReader) -> dict[str, Any]:
     """Our options of the network."""
     widths = said.numbers("channels")
     depths, looks = said.numbers("depths", len(widths), DEEPEST), said.flags("self_attn_depths")

@@ -8,17 +8,18 @@ arXiv 2303.01469); those of guided-diffusion predict the noise of 1000 steps, an
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.discrete_processes import BETA_SCHEDULES, ddpm_sigmas
 from cmtool.core.sigma_schedules import karras
-from cmtool.errors import BadFile, UsageError, unknown_name
-from cmtool.files.checkpoint import load_weights, without_memory
-from cmtool.files.header import KINDS, Header
+from cmtool.errors import BadFile, UsageError
+from cmtool.files.checkpoint import load_weights
+from cmtool.files.header import Header
 from cmtool.files.model_format import Format, LoadedModel
+from cmtool.formats.common import EmaOption, KindOption, SideOption, build_said, check_backbone, require, unknown_data
 from cmtool.formats.openai_networks import (
     ARCHITECTURES,
     FILES,
@@ -26,11 +27,12 @@ from cmtool.formats.openai_networks import (
     ADMShape,
     HiddenOptions,
     PublishedFile,
-    read_architecture,
+    read_adm_shape,
 )
-from cmtool.formats.weight_files import read_weights, seal, shard_of
+from cmtool.formats.weight_files import digest_shards, holds_weights, read_weights
 from cmtool.formats.wrappers import unwrap
-from cmtool.options import registry
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import positive
 
 __all__ = ["openai"]
 
@@ -41,9 +43,9 @@ UPSAMPLER = 6  # channels that one takes of colour images
 STEPS = {"linear": "ddpm-1000", "cosine": "ddpm-cosine-1000"}
 
 
-def recognize(path: Path) -> bool:
+def is_openai(path: Path) -> bool:
     """A file of torch.save or of safetensors has the names of ADM's weights, whatever was put around them."""
-    return path.is_file() and shard_of(path, *NAMES)
+    return path.is_file() and holds_weights(path, *NAMES)
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class OpenAIModel:
             return Preconditioning(0.5, boundary, "log-1000")
         return replace(Preconditioning.named(STEPS[self.schedule]), sigma_min=boundary)
 
-    def levels(self) -> list[float]:
-        """Where its authors jumped to."""
+    def sigmas(self) -> list[float]:
+        """The noise levels of its authors' consistency steps after the first."""
         if not self.file or not self.file.jumps:
             return []
         grid = karras(self.file.levels, self.sigma_min, self.sigma_max)
@@ -76,35 +78,40 @@ class OpenAIModel:
 
 def read_openai(
     path: Path,
+    backbone: Mapping[str, Any],
     *,
-    backbone: Mapping[str, Any] | None = None,
-    kind: str | None = None,
-    side: int | None = None,
-    schedule: str | None = None,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
-    ema: bool = True,
-    weights: str | None = None,
+    kind: KindOption = None,
+    side: SideOption = None,
+    schedule: Annotated[
+        str | None, Option("the beta schedule of guided-diffusion's steps", choices=tuple(BETA_SCHEDULES))
+    ] = None,
+    sigma_min: Annotated[float, Option("lowest noise level; of a consistency model its boundary", positive())] = 0.002,
+    sigma_max: Annotated[float, Option("highest noise level", positive())] = 80.0,
+    ema: EmaOption = True,
+    weights: Annotated[
+        str | None, Option("where the network stands in a trainer's dictionary, such as ema_0.9999")
+    ] = None,
 ) -> LoadedModel[Denoiser]:
-    """A network of consistency_models or guided-diffusion as a denoiser, with a header.
+    """ADM networks of OpenAI's consistency_models and guided-diffusion.
 
-    ``backbone`` holds options of the backbone ``adm`` that the tensors do not show (``head_width``, or ``heads`` and
-    ``heads_upsample``, and for guided-diffusion ``qkv``), ``side`` is that of the images; ``kind`` is "score" or
-    "consistency", ``schedule`` that of guided-diffusion's steps, "linear" or "cosine". What is known of a published
-    file need not be given. Of a trainer's dictionary the average is taken unless ``ema`` is false, or what stands at
-    ``weights``. BadFile for a damaged file; UsageError that says what must be given, or what contradicts the file.
+    Formula: ``D(x, sigma)`` under EDM's preconditioning of a network that is told ``250 ln sigma``; of guided-diffusion
+    ``D(x, sigma) = x - sigma eps``, where the network predicts the noise eps of 1000 numbered steps
+    Paper: Song et al. 2023, arXiv 2303.01469.
+    Use: for the published ``.pt`` files, of which all is known, and for what others trained with these programs.
+    The tensors settle most of the architecture; ``backbone`` holds what they do not show (``head_width``, or
+    ``heads`` and ``heads_upsample``, and of guided-diffusion ``qkv``). Of a trainer's dictionary the average is
+    taken unless ``ema`` is false, or what stands at ``weights``.
+
+    BadFile for a damaged file; UsageError that says what must be given, or what contradicts the file.
     """
-    for what, word, words in (("kind of model", kind, KINDS), ("schedule", schedule, BETA_SCHEDULES)):
-        if word is not None and word not in words:
-            raise unknown_name(what, word, words)
-    part, given = unwrap(path, read_weights(path), NAMES, ema, weights), dict(backbone or {})
+    part, given = unwrap(path, read_weights(path), NAMES, ema, weights), dict(backbone)
     tensors = part.tensors
     if LATENT in part.place:
         raise BadFile(
             f"{path} holds a network of latent diffusion", "cmtool reads networks that make images themselves"
         )
-    shown = read_architecture(path, tensors)
-    check(path, shown, given, schedule)
+    shown = read_adm_shape(path, tensors)
+    check_adm(path, shown, given, schedule)
 
     known = ARCHITECTURES.get(shown.layers)
     file, hidden = FILES.get(path.stem) if known else None, known or HiddenOptions()
@@ -113,7 +120,7 @@ def read_openai(
     spec = {**shown.backbone, **hidden.backbone, **given}
     side, schedule = side or hidden.side, schedule or hidden.schedule
     kind = kind or (file.kind if file else "score" if shown.guided else None)
-    require(path, shown, spec, side, schedule, kind)
+    require(path, left_open(shown, spec, side, schedule, kind))
     assert side and kind
 
     if shown.guided and schedule:
@@ -121,10 +128,10 @@ def read_openai(
         sigma_min, sigma_max = max(sigma_min, float(ladder[0])), min(sigma_max, float(ladder[-1]))
     shape = (shown.channels, side, side)
     meant = OpenAIModel(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file)
-    return build(path, tensors, meant, {"track": part.place} if part.averaged else {})
+    return load_adm(path, tensors, meant, {"track": part.place} if part.averaged else {})
 
 
-def check(path: Path, shown: ADMShape, given: Mapping[str, Any], schedule: str | None) -> None:
+def check_adm(path: Path, shown: ADMShape, given: Mapping[str, Any], schedule: str | None) -> None:
     """UsageError for an option that the tensors contradict; BadFile for networks that make no image from noise.
 
     An upsampler takes the image to enlarge beside the noisy one; with its variance it gives as many channels again.
@@ -134,73 +141,54 @@ def check(path: Path, shown: ADMShape, given: Mapping[str, Any], schedule: str |
             f"{path} takes {shown.channels} channels and gives {shown.outputs}, as an upsampler does",
             "cmtool reads networks that make images from noise alone",
         )
-    factory = registry.get("backbones", "adm")
-    settled = dict(shown.backbone)
+    known = dict(shown.backbone)
     if shown.guided and given.get("qkv") == "flash":
-        settled["qkv"] = "new or legacy"
-    for key, value in given.items():
-        if key in settled and registry.typed(factory, f"backbone.{key}", key, value) != plain(settled[key]):
-            raise UsageError(f"backbone.{key}={value} contradicts {path}, whose is {settled[key]}", "leave it out")
+        known["qkv"] = "new or legacy"
+    check_backbone(path, known, given, free=())
     if schedule and not shown.guided:
         raise UsageError(
-            f"format.schedule={schedule} contradicts {path}, which knows levels, not steps", "leave it out"
+            f"format.schedule={schedule} contradicts {path}, which knows noise levels, not steps", "leave it out"
         )
 
 
-def plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def require(
-    path: Path, shown: ADMShape, spec: Mapping[str, Any], side: int | None, schedule: str | None, kind: str | None
-) -> None:
-    """UsageError that names everything the file leaves open, with values that would be usual."""
+def left_open(
+    shown: ADMShape, spec: Mapping[str, Any], side: int | None, schedule: str | None, kind: str | None
+) -> dict[str, Any]:
+    """Everything that neither file nor user says, with values that would be usual."""
     counted = spec.get("heads") if spec["attention"] and "heads_upsample" not in spec else None
-    lacks = {
-        "backbone.head_width=64": not HEADS & spec.keys(),
-        f"backbone.heads_upsample={counted}": bool(counted),
-        "backbone.qkv=legacy": "qkv" not in spec,
-        "format.side=64": side is None,
-        "format.schedule=linear": shown.guided and schedule is None,
-        "format.kind=consistency": kind is None,
-    }
-    missing = [said for said, lacking in lacks.items() if lacking]
-    if missing:
-        keys = ", ".join(said.partition("=")[0] for said in missing)
-        flags = " ".join(f"--set {said}" for said in missing)
-        raise UsageError(
-            f"{path} does not say {keys}", f"write what is true of it into {path}.yaml, or give it: such as {flags}"
-        )
+    usual = (
+        ("backbone.head_width", 64, not HEADS & spec.keys()),
+        ("backbone.heads_upsample", counted, bool(counted)),
+        ("backbone.qkv", "legacy", "qkv" not in spec),
+        ("format.side", 64, side is None),
+        ("format.schedule", "linear", shown.guided and schedule is None),
+        ("format.kind", "consistency", kind is None),
+    )
+    return {key: value for key, value, missing in usual if missing}
 
 
-def build(
+def load_adm(
     path: Path, tensors: dict[str, torch.Tensor], meant: OpenAIModel, average: dict[str, str]
 ) -> LoadedModel[Denoiser]:
     """The denoiser, and what a converted file will say of it."""
-    with without_memory():
-        net = registry.build("backbones", meant.backbone, meant.shape, meant.classes)
+    net = build_said(meant.backbone, meant.shape, meant.classes)
     load_weights(path, net, tensors)
     model = Denoiser(net, meant.preconditioning())
     header = Header(
         kind=meant.kind,
         backbone=meant.backbone,
         preconditioning=asdict(model.preconditioning),
-        data={
-            "name": meant.file.data if meant.file else "unknown",
-            "shape": list(meant.shape),
-            "classes": [],
-            "notice": "",
-        },
+        data=unknown_data(meant.shape, meant.file.data if meant.file else "unknown"),
         num_classes=meant.classes,
         sigma_min=meant.sigma_min,
         sigma_max=meant.sigma_max,
-        sigmas=meant.levels(),
+        sigmas=meant.sigmas(),
         method=f"openai {path.stem}" if meant.file else "openai",
         licence="MIT" if meant.file else "",
         average=average,
-        sha256=seal(path),
+        sha256=digest_shards(path),
     )
     return LoadedModel(model, header, path)
 
 
-openai = Format(read_openai, recognize, seal)
+openai = Format(read_openai, is_openai, digest_shards)

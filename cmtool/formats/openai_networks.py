@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from cmtool.errors import BadFile
+from cmtool.formats.common import whole_network
 
-__all__ = ["ARCHITECTURES", "FILES", "NAMES", "ADMShape", "HiddenOptions", "PublishedFile", "read_architecture"]
+__all__ = ["ARCHITECTURES", "FILES", "NAMES", "ADMShape", "HiddenOptions", "PublishedFile", "read_adm_shape"]
 
 
 NAMES = (  # in every network of the family, and together in no other
@@ -43,16 +44,14 @@ class ADMShape:
         return (self.guided, *(tuple(value) if isinstance(value, list) else value for value in stack))
 
 
-def read_architecture(path: Path, tensors: Mapping[str, Tensor]) -> ADMShape:
+def read_adm_shape(path: Path, tensors: Mapping[str, Tensor]) -> ADMShape:
     """Width, levels, blocks and classes, from names and shapes; BadFile where they make no network."""
     if not any(name.startswith(f"{WAYS[0]}_blocks.") for name in tensors):
         raise BadFile(
             f"{path} holds a network without a way up, as a classifier is", "cmtool reads networks that make images"
         )
-    try:
+    with whole_network(path, "ADM network"):
         return _read_architecture(tensors)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise BadFile(f"{path} is no whole ADM network: {error} is not there or has another shape") from error
 
 
 def _read_architecture(tensors: Mapping[str, Tensor]) -> ADMShape:

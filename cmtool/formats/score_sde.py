@@ -8,21 +8,22 @@ are [-1, 1] here: levels of VE become twice as large. Source: Song et al. 2021, 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from cmtool.core.denoiser import Denoiser
-from cmtool.errors import BadFile, UsageError, unknown_name
-from cmtool.files.checkpoint import load_weights, without_memory
+from cmtool.errors import BadFile, Hint, Setting
+from cmtool.files.checkpoint import load_weights
 from cmtool.files.header import Header
 from cmtool.files.model_format import Format, LoadedModel
-from cmtool.files.safe_pickle.torch_archive import state_dict
-from cmtool.formats.score_sde_levels import PROCESSES, ScoreSDELevels
-from cmtool.formats.score_sde_networks import LIST, ScoreSDEShape, read_architecture
-from cmtool.formats.weight_files import read_weights, seal, shard_of
+from cmtool.files.safe_pickle.torch_files import state_dict
+from cmtool.formats.common import EmaOption, SideOption, build_said, check_backbone, require, unknown_data
+from cmtool.formats.score_sde_levels import PROCESSES, ScoreSDESigmas
+from cmtool.formats.score_sde_networks import LIST, read_ncsnpp_shape
+from cmtool.formats.weight_files import digest_shards, holds_weights, read_weights
 from cmtool.formats.wrappers import unwrap
-from cmtool.options import registry
+from cmtool.options.plugin_option import Option
 
 __all__ = ["score_sde"]
 
@@ -36,61 +37,64 @@ SIDES = {
 }
 
 
-def recognize(path: Path) -> bool:
+def is_score_sde(path: Path) -> bool:
     """A training, or a network alone in any file of tensors, has the first weights of score_sde's list."""
-    return path.is_file() and any(shard_of(path, first) for first in FIRST)
+    return path.is_file() and any(holds_weights(path, first) for first in FIRST)
 
 
 def read_score_sde(
     path: Path,
+    backbone: Mapping[str, Any],
     *,
-    backbone: Mapping[str, Any] | None = None,
-    process: str | None = None,
-    side: int | None = None,
-    centered: bool | None = None,
-    scale_by_sigma: bool | None = None,
-    beta_min: float = 0.1,
-    beta_max: float = 20.0,
-    ema: bool = True,
+    process: Annotated[
+        str | None, Option("the process, VE, VP or sub-VP; smld and ddpm have numbered steps", choices=PROCESSES)
+    ] = None,
+    side: SideOption = None,
+    centered: Annotated[bool | None, Option("whether images were in [-1, 1], not in [0, 1]")] = None,
+    scale_by_sigma: Annotated[bool | None, Option("whether the output of VE's network is divided by sigma")] = None,
+    beta_min: Annotated[float, Option("beta at time 0 of VP and sub-VP")] = 0.1,
+    beta_max: Annotated[float, Option("beta at time 1 of VP and sub-VP")] = 20.0,
+    ema: EmaOption = True,
 ) -> LoadedModel[Denoiser]:
-    """A network of score_sde as a denoiser, with a header; its average unless ``ema`` is false.
+    """Networks of score_sde: NCSN++, DDPM++ and DDPM under VE, VP and sub-VP.
 
-    ``process`` is "ve", "vp" or "subvp", or of numbered steps "smld" (VE) or "ddpm" (VP); a network with Fourier
-    features is of "ve" unless it is said. ``beta_min`` and ``beta_max`` are those of VP. ``side`` is that of the
-    images, and ``centered`` says that they were in [-1, 1]; ``scale_by_sigma`` whether VE's output is divided by the
-    level. ``backbone`` may hold what the tensors do not show, the ``taps`` of the filter, ``rescale`` and the
-    ``nonlinearity``. BadFile for a damaged file; UsageError that says what must be given.
+    Formula: ``D(x, sigma) = x + sigma^2 s(x, sigma)``, s the score that the network gives
+    Paper: Song et al. 2021, arXiv 2011.13456, sections 3.4 and appendix C.
+    Use: for ``.pth`` files of score_sde's training, or such a network alone. ``process`` and ``side`` must be said
+    where the tensors leave them open: a network with Fourier features is of ``ve`` unless ``process`` says another,
+    and the published architectures have known sides. ``backbone`` may hold what the tensors do not show: the
+    ``taps`` of the filter, ``rescale`` and the ``nonlinearity``.
+
+    BadFile for a damaged file; UsageError that says what must be given.
     """
-    if process is not None and process not in PROCESSES:
-        raise unknown_name("process", process, PROCESSES)
-    tensors, sigmas, averaged = weights(path, ema)
-    shown = read_architecture(path, tensors)
-    spec = {**shown.backbone, **shown.guessed, **agree(path, shown, dict(backbone or {}))}
+    tensors, ladder, averaged = weights(path, ema)
+    shown = read_ncsnpp_shape(path, tensors)
+    check_backbone(path, shown.backbone, backbone, free=())
+    spec = {**shown.backbone, **shown.guessed, **backbone}
     process = process or ("ve" if shown.fourier else None)
     side = side or SIDES.get(shown.layers)
-    require(path, process, side)
+    require(path, {} | ({} if process else {"format.process": "vp"}) | ({} if side else {"format.side": 32}))
     assert process and side
     centered = process not in ("ve", "smld") if centered is None else centered
-    levels = ScoreSDELevels(path, process, shown.fourier, centered, scale_by_sigma, beta_min, beta_max, sigmas)
-    preconditioning = levels.preconditioning()
-    sigma_min, sigma_max = levels.span()
+    sigmas = ScoreSDESigmas(path, process, shown.fourier, centered, scale_by_sigma, beta_min, beta_max, ladder)
+    preconditioning = sigmas.preconditioning()
+    sigma_min, sigma_max = sigmas.span()
 
     shape = (shown.channels, side, side)
-    with without_memory():
-        net = registry.build("backbones", spec, shape, 0)
+    net = build_said(spec, shape, 0)
     load_weights(path, net, tensors)
     model = Denoiser(net, preconditioning)
     header = Header(
         kind="score",
         backbone=spec,
         preconditioning=asdict(model.preconditioning),
-        data={"name": "unknown", "shape": list(shape), "classes": [], "notice": ""},
+        data=unknown_data(shape),
         num_classes=0,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         method="score_sde",
         average={"track": "ema"} if averaged else {},
-        sha256=seal(path),
+        sha256=digest_shards(path),
     )
     return LoadedModel(model, header, path)
 
@@ -101,7 +105,7 @@ def weights(path: Path, ema: bool) -> tuple[dict[str, Tensor], Tensor | None, bo
     A file without any average, such as a network alone, is taken as it is; BadFile where its average does not fit.
     """
     found = read_weights(path)
-    first = next((name for name in FIRST if shard_of(path, name)), FIRST[0])
+    first = next((name for name in FIRST if holds_weights(path, name)), FIRST[0])
     part = unwrap(path, found, (first,), ema)
     named, average = part.tensors, part.averaged
     sigmas = named.pop("sigmas", None)
@@ -109,15 +113,18 @@ def weights(path: Path, ema: bool) -> tuple[dict[str, Tensor], Tensor | None, bo
         raise BadFile(f"{path} holds tensors that no network of score_sde has")
     if ema and isinstance(found, dict) and "ema" in found:
         average = True
-        named |= shadows(path, found["ema"], [name for name in named if name != f"{LIST}0.W"], named)
+        named |= name_average(path, found["ema"], [name for name in named if name != f"{LIST}0.W"], named)
     return named, sigmas, average
 
 
-def shadows(path: Path, ema: Any, names: list[str], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def name_average(path: Path, ema: Any, names: list[str], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The nameless average under the names of the learnt tensors, in whose order it stands."""
     tensors = ema.get("shadow_params") if isinstance(ema, dict) else None
     if not isinstance(tensors, list) or len(tensors) != len(names):
-        raise BadFile(f"{path} has no average that fits its network", "take the network itself: --set format.ema=false")
+        raise BadFile(
+            f"{path} has no average that fits its network",
+            Hint("take the network itself: {}", Setting("format.ema", "false")),
+        )
     found = state_dict(path, dict(zip(names, tensors, strict=True)))
     for name, tensor in found.items():
         if tensor.shape != like[name].shape:
@@ -125,28 +132,4 @@ def shadows(path: Path, ema: Any, names: list[str], like: Mapping[str, Tensor]) 
     return found
 
 
-def agree(path: Path, shown: ScoreSDEShape, given: dict[str, Any]) -> dict[str, Any]:
-    """``given``; UsageError for an option that the tensors contradict."""
-    factory = registry.get("backbones", shown.backbone["name"])
-    for key, value in given.items():
-        settled = shown.backbone.get(key)
-        settled = tuple(settled) if isinstance(settled, list) else settled
-        if key in shown.backbone and registry.typed(factory, f"backbone.{key}", key, value) != settled:
-            raise UsageError(
-                f"backbone.{key}={value} contradicts {path}, whose is {shown.backbone[key]}", "leave it out"
-            )
-    return given
-
-
-def require(path: Path, process: str | None, side: int | None) -> None:
-    """UsageError that names everything the file leaves open, with values that would be usual."""
-    missing = [said for said, value in {"format.process=vp": process, "format.side=32": side}.items() if value is None]
-    if missing:
-        keys = ", ".join(said.partition("=")[0] for said in missing)
-        flags = " ".join(f"--set {said}" for said in missing)
-        raise UsageError(
-            f"{path} does not say {keys}", f"write what is true of it into {path}.yaml, or give it: such as {flags}"
-        )
-
-
-score_sde = Format(read_score_sde, recognize, seal)
+score_sde = Format(read_score_sde, is_score_sde, digest_shards)

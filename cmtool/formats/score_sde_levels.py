@@ -13,9 +13,9 @@ from torch import Tensor
 from cmtool.core.denoiser import Preconditioning
 from cmtool.core.discrete_processes import ddpm_sigmas
 from cmtool.core.process import VP, SubVP
-from cmtool.errors import BadFile, UsageError
+from cmtool.errors import BadFile, Hint, Setting, UsageError
 
-__all__ = ["PROCESSES", "ScoreSDELevels"]
+__all__ = ["PROCESSES", "ScoreSDESigmas"]
 
 PROCESSES = ("ve", "vp", "subvp", "smld", "ddpm")
 START = 1e-3  # the time at which score_sde stops sampling VP and sub-VP
@@ -24,7 +24,7 @@ TIMES = 999.0  # what a time from 0 to 1 is multiplied by
 
 
 @dataclass(frozen=True)
-class ScoreSDELevels:
+class ScoreSDESigmas:
     """``process`` and whether it has Fourier features; ``sigmas`` [N] is the ladder that the file holds, descending."""
 
     path: Path
@@ -82,25 +82,33 @@ class ScoreSDELevels:
         if not self.exploding and not self.centered:
             raise UsageError(
                 f"format.process={self.process} does not fit {path}: images in [0, 1] belong to ve",
-                "leave format.process out, or format.centered",
+                Hint("leave {} out, or {}", Setting("format.process"), Setting("format.centered")),
             )
         if not self.exploding and self.scale_by_sigma:
             raise UsageError(f"format.scale_by_sigma belongs to ve, and {path} is said to be of {self.process}")
         if self.fourier and self.process in ("smld", "ddpm"):
             raise UsageError(
                 f"format.process={self.process} does not fit {path}: it has Fourier features, and no numbered steps",
-                "leave format.process out",
+                Hint("leave {} out", Setting("format.process")),
             )
         if not self.exploding and self.fourier and self.scale_by_sigma is None:
             raise UsageError(
                 f"format.process={self.process} does not fit {path}: it has Fourier features, as those of ve have",
-                "leave format.process out; if it was told the time, say --set format.scale_by_sigma=false, too",
+                Hint(
+                    "leave {} out; if it was told the time, say {}, too",
+                    Setting("format.process"),
+                    Setting("format.scale_by_sigma", "false"),
+                ),
             )
         if self.process == "ve" and not self.fourier and self.scale_by_sigma is not False:
             raise UsageError(
                 f"{path} has no Fourier features, and so was not told a level of ve",
-                "say --set format.process=smld if it was told the number of a step, as the published ones were, or "
-                "--set format.scale_by_sigma=false if it was told the level itself",
+                Hint(
+                    "say {} if it was told the number of a step, as the published ones were, or {} if it was told the "
+                    "noise level itself",
+                    Setting("format.process", "smld"),
+                    Setting("format.scale_by_sigma", "false"),
+                ),
             )
         if not 0 <= self.beta_min < self.beta_max or self.beta_max >= 1e4:
             raise UsageError(f"there are no betas from {self.beta_min:g} to {self.beta_max:g}", "0.1 and 20 are usual")

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from cmtool.errors import BadFile
+from cmtool.formats.common import whole_network
 
-__all__ = ["LIST", "ScoreSDEShape", "read_architecture"]
+__all__ = ["LIST", "ScoreSDEShape", "read_ncsnpp_shape"]
 
 LIST = "all_modules."  # begins the name of every weight
 MOST = 10_000  # modules; the deepest published network has less than a hundredth
@@ -42,12 +42,10 @@ class ScoreSDEShape:
 Part = Mapping[str, Tensor]
 
 
-def read_architecture(path: Path, tensors: Mapping[str, Tensor]) -> ScoreSDEShape:
+def read_ncsnpp_shape(path: Path, tensors: Mapping[str, Tensor]) -> ScoreSDEShape:
     """Width, levels, blocks and ways of the image, from names and shapes; BadFile where they make no network."""
-    try:
+    with whole_network(path, "network of score_sde"):
         return _read_architecture(_parts(tensors))
-    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise BadFile(f"{path} is no whole network of score_sde: {error} is not there or has another shape") from error
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> list[Part]:

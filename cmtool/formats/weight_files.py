@@ -12,11 +12,11 @@ from typing import Any
 
 from cmtool.errors import BadFile, MissingInput
 from cmtool.files.container import digest, names_in
-from cmtool.files.safe_pickle.torch_archive import read, state_dict
+from cmtool.files.safe_pickle.torch_files import read_torch_file, state_dict
 from cmtool.files.sealed import read_tensors
-from cmtool.formats.wrappers import JoinedNames, ends_with, mentions
+from cmtool.formats.wrappers import JoinedNames, ends_with, mentions_weights
 
-__all__ = ["is_index", "json_object", "read_weights", "seal", "shard_of", "shards"]
+__all__ = ["digest_shards", "holds_weights", "is_index", "json_object", "read_weights", "shards"]
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\..+)")
 INDEX = ".index"
@@ -66,15 +66,15 @@ def _whole(path: Path, every: list[Path]) -> list[Path]:
     return every
 
 
-def shard_of(path: Path, *names: str) -> bool:
+def holds_weights(path: Path, *names: str) -> bool:
     """Whether a file, or the shards that it stands for, has these weights, whatever was put before their names."""
     try:
         files = shards(path)
         if len(files) == 1 and not is_index(path):
             found = names_in(path)
-            return all(ends_with(found, name) for name in names) if found else mentions(path, *names)
+            return all(ends_with(found, name) for name in names) if found else mentions_weights(path, *names)
         found = [name for file in files for name in names_in(file)]
-        return all(ends_with(found, n) if found else any(mentions(file, n) for file in files) for n in names)
+        return all(ends_with(found, n) if found else any(mentions_weights(file, n) for file in files) for n in names)
     except (BadFile, MissingInput):
         return False
 
@@ -97,10 +97,10 @@ def read_weights(path: Path) -> Any:
 
 
 def _read(path: Path) -> Any:
-    return read_tensors(path) if names_in(path) else read(path)
+    return read_tensors(path) if names_in(path) else read_torch_file(path)
 
 
-def seal(path: Path) -> str:
+def digest_shards(path: Path) -> str:
     """The SHA-256 of a file, or of those of all its shards in their order."""
     files = shards(path)
     if len(files) == 1:

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from cmtool.errors import UsageError
-from cmtool.files.safe_pickle.torch_archive import find_pickle, state_dict
+from cmtool.errors import Hint, Setting, UsageError
+from cmtool.files.safe_pickle.torch_files import find_pickle, state_dict
 
-__all__ = ["FoundWeights", "JoinedNames", "ends_with", "mentions", "strip_prefixes", "unwrap"]
+__all__ = ["FoundWeights", "JoinedNames", "ends_with", "mentions_weights", "strip_prefixes", "unwrap"]
 
 DEEP, MANY = 4, 10_000  # dictionaries in one another, and all that is looked at
 LONGEST, OFTEN = 64, 1000  # letters before a name, and how often a name is looked for
@@ -51,7 +51,7 @@ def ends_with(names: Iterable[str], name: str) -> bool:
     return any(other == name or other.endswith(f".{name}") for other in names)
 
 
-def mentions(path: Path, *names: str) -> bool:
+def mentions_weights(path: Path, *names: str) -> bool:
     """Whether a file of ``torch.save`` mentions these weights, whatever was put before their names."""
     text = find_pickle(path)
     return bool(text) and all(_mentions(text, name.encode()) for name in names)
@@ -98,8 +98,10 @@ def unwrap(
     if weights is not None:
         raise UsageError(f"{path} has no weights at '{weights}'", f"there are: {places}")
     if not fits:
-        raise UsageError(f"{path} holds an average and nothing else", "leave format.ema out")
-    raise UsageError(f"{path} holds {len(fits)} networks: {places}", f"say which: --set format.weights={fits[0].place}")
+        raise UsageError(f"{path} holds an average and nothing else", Hint("leave {} out", Setting("format.ema")))
+    raise UsageError(
+        f"{path} holds {len(fits)} networks: {places}", Hint("say which: {}", Setting("format.weights", fits[0].place))
+    )
 
 
 def _named(path: Path, found: Any, tensors: Any) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 
 import cmtool
 from cmtool.backbones.adm import adm
-from cmtool.commands.info import SCORE_FLAGS
+from cmtool.commands.information.checkpoints import SCORE_FLAGS
 from cmtool.files.checkpoint import digest
 from cmtool.files.header import read_header
 from cmtool.options import yaml_files

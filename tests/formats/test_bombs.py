@@ -11,9 +11,8 @@ from adm_nets import weights
 
 import cmtool
 from cmtool.errors import BadFile
-from cmtool.files.safe_pickle import outline, sandbox_process
-from cmtool.files.safe_pickle.array_files import read_arrays
-from cmtool.files.safe_pickle.torch_archive import Other, find_pickle, mentions, read
+from cmtool.files.safe_pickle import outline, sandbox
+from cmtool.files.safe_pickle.torch_files import Other, find_pickle, mentions, read_arrays, read_torch_file
 from cmtool.files.safe_pickle.zip_reader import TABLE
 
 TOLD = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
@@ -78,7 +77,7 @@ def plain(path, value):
 def test_no_bomb_goes_off(name, write, tmp_path):
     path = write(tmp_path / "net.pt", BOMBS[name])
     try:
-        found = read(path)
+        found = read_torch_file(path)
     except BadFile as error:
         assert "\n" not in error.message
     else:
@@ -88,7 +87,7 @@ def test_no_bomb_goes_off(name, write, tmp_path):
 
 
 def test_the_reader_has_little_memory_and_time():
-    assert (sandbox_process.MEMORY, sandbox_process.SECONDS) == (1 << 30, 8)
+    assert (sandbox.MEMORY, sandbox.SECONDS) == (1 << 30, 8)
 
 
 def test_a_table_of_contents_is_not_longer_than_that_of_a_network(tmp_path):
@@ -98,7 +97,7 @@ def test_a_table_of_contents_is_not_longer_than_that_of_a_network(tmp_path):
             file.writestr(f"archive/{n:060}", b"")
     assert find_pickle(tmp_path / "net.pt") == b""
     with pytest.raises(BadFile):
-        read(tmp_path / "net.pt")
+        read_torch_file(tmp_path / "net.pt")
 
 
 def state(**more):
@@ -158,7 +157,7 @@ def test_types_views_and_shared_values(zip, tmp_path):
         tmp_path / "a",
         _use_new_zipfile_serialization=zip,
     )
-    found = read(tmp_path / "a")
+    found = read_torch_file(tmp_path / "a")
     assert {key: value for key, value in found.items() if key != "state"} == {
         "epoch": 3,
         "name": "x",
@@ -192,4 +191,4 @@ def test_arrays_of_every_protocol(protocol, tmp_path):
 def test_an_outline_is_bounded(monkeypatch, tmp_path):
     monkeypatch.setattr(outline, "NODES", 100)
     (tmp_path / "a").write_bytes(pickle.dumps([list(range(200))]))
-    assert "more parts than a network" in sandbox_process.report_to_parent(tmp_path / "a", outline.describe)
+    assert "more parts than a network" in sandbox.describe_to_json(tmp_path / "a", outline.describe)

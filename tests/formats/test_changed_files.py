@@ -17,9 +17,9 @@ import cmtool
 from cmtool.errors import CmtoolError
 from cmtool.files.checkpoint import save
 from cmtool.files.safe_pickle import persistence
-from cmtool.files.safe_pickle.sandbox import parse_description
+from cmtool.files.safe_pickle.sandbox import describe_to_json, parse_answer
 from cmtool.formats import edm
-from cmtool.formats.diffusers_writer import write as diffusers
+from cmtool.formats.diffusers_writer import write_diffusers as diffusers
 
 ADM = {"format": {"name": "openai", "kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 TOLD = {
@@ -78,7 +78,9 @@ def changed(whole, dice):
 
 def attempt(sound, n, monkeypatch):
     """How many of n changes were refused; the files are as they were afterwards."""
-    monkeypatch.setattr(edm, "describe", lambda path: parse_description(path, persistence.describe_path(path)))
+    monkeypatch.setattr(
+        edm, "describe_network", lambda path: parse_answer(path, describe_to_json(path, persistence.describe))
+    )
     wholes, refused = {name: file.read_bytes() for name, (file, _) in sound.items()}, 0
     names = sorted(wholes)
     for i in range(n):

@@ -14,7 +14,7 @@ from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.files.checkpoint import digest, load, save
 from cmtool.files.model_files import format_of, parent_record, writer
 from cmtool.formats.diffusers import diffusers
-from cmtool.formats.diffusers_writer import write
+from cmtool.formats.diffusers_writer import write_diffusers
 
 X, SIGMA = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 20.0])
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -23,7 +23,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 @pytest.fixture
 def folder(tmp_path):
     model = tiny(classes=3)
-    write(tmp_path / "pipe", model.model, model.header)
+    write_diffusers(tmp_path / "pipe", model.model, model.header)
     return tmp_path / "pipe"
 
 
@@ -41,7 +41,7 @@ def folder(tmp_path):
 def test_a_model_comes_back_bit_for_bit(tmp_path, kind, classes, options):
     model = tiny(kind, classes, **options)
     save(tmp_path / "ours.safetensors", model.model, model.header)
-    written = write(tmp_path / "theirs", model.model, model.header)
+    written = write_diffusers(tmp_path / "theirs", model.model, model.header)
     back = cmtool.load(tmp_path / "theirs")
     again = writer("cmtool")(tmp_path / "again.safetensors", back.model, back.header, None)
     ours, found = load(tmp_path / "ours.safetensors"), load(tmp_path / "again.safetensors")
@@ -114,7 +114,7 @@ def test_a_file_of_the_folder_leads_to_it(folder):
 def test_what_has_no_counterpart_is_said(tmp_path, about, message):
     model = tiny(**about)
     with pytest.raises(UsageError, match=f"cannot be written: {message}"):
-        write(tmp_path / "out", model.model, model.header)
+        write_diffusers(tmp_path / "out", model.model, model.header)
     assert not (tmp_path / "out").exists()
 
 
@@ -159,7 +159,7 @@ def test_other_networks_and_nonsense_are_named(folder, place, values, message):
     [
         ({"format": {"sigma_max": 40.0}}, "format.sigma_max=40.0 contradicts .*, whose is 80.0"),
         ({"format": {"kind": "score"}}, "format.kind=score contradicts .*, whose is consistency"),
-        ({"format": {"kind": "consistent"}}, "unknown kind of model 'consistent'"),
+        ({"format": {"kind": "consistent"}}, "unknown value of option 'kind' of checkpoint format '\\w+' 'consistent'"),
         ({"backbone": {"head_width": 8}}, "backbone.head_width=8 contradicts .*, whose is 16"),
         ({"backbone": {"heads": 2}}, "backbone.heads=2 contradicts"),
     ],
@@ -177,7 +177,7 @@ def test_documents_that_are_none(folder, text):
         whole = (folder / place).read_text()
         (folder / place).write_text(text)
         with pytest.raises(BadFile):
-            diffusers.read(folder)
+            diffusers.read(folder, {})
         (folder / place).write_text(whole)
     (folder / "model_index.json").write_text(text)
     assert format_of(folder) is None
@@ -214,7 +214,7 @@ def test_queries_and_keys_that_do_not_fit_are_refused(folder):
 
 def test_precision_and_the_published_form_of_the_documents(tmp_path):
     model = tiny(classes=1000)
-    write(tmp_path / "half", model.model, model.header, torch.float16)
+    write_diffusers(tmp_path / "half", model.model, model.header, torch.float16)
     assert {value.dtype for value in load_file(tmp_path / "half" / "unet" / WEIGHTS).values()} == {torch.float16}
     config = json.loads((tmp_path / "half" / "unet" / "config.json").read_text())
     assert config["down_block_types"] == ["ResnetDownsampleBlock2D", "AttnDownBlock2D"]

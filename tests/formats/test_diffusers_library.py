@@ -10,7 +10,7 @@ import cmtool
 from cmtool.core.sampling.loops import clip_denoised, multistep
 from cmtool.errors import BadFile
 from cmtool.formats.diffusers_config import DEFAULTS, FIXED
-from cmtool.formats.diffusers_writer import write
+from cmtool.formats.diffusers_writer import write_diffusers
 
 diffusers = pytest.importorskip("diffusers")
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -26,7 +26,7 @@ X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 )
 def test_a_pipeline_gives_the_same_image(tmp_path, classes, options):
     model = tiny(classes=classes, **options)
-    write(tmp_path, model.model, model.header)
+    write_diffusers(tmp_path, model.model, model.header)
     pipeline = diffusers.ConsistencyModelPipeline.from_pretrained(tmp_path, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     labels = torch.tensor([1, 3]) if classes else None
@@ -44,7 +44,7 @@ def test_a_pipeline_gives_the_same_image(tmp_path, classes, options):
 
 def test_a_network_alone_loads_with_every_weight(tmp_path):
     model = tiny("score")
-    write(tmp_path, model.model, model.header)
+    write_diffusers(tmp_path, model.model, model.header)
     net, told = diffusers.UNet2DModel.from_pretrained(tmp_path, local_files_only=True, output_loading_info=True)
     assert not any(told.values())
     assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in model.model.net.parameters())
@@ -102,7 +102,7 @@ def test_a_network_of_numbered_steps_predicts_what_its_scheduler_says(tmp_path, 
     ],
 )
 def test_schedulers_without_a_counterpart_are_named(tmp_path, scheduler, options, message):
-    write(tmp_path / "unet", tiny("score").model, tiny("score").header)
+    write_diffusers(tmp_path / "unet", tiny("score").model, tiny("score").header)
     getattr(diffusers, scheduler)(**options).save_pretrained(tmp_path / "scheduler")
     with pytest.raises(BadFile, match=message):
         cmtool.load(tmp_path / "unet")

@@ -14,7 +14,7 @@ import cmtool
 from cmtool.cli import run
 from cmtool.errors import BadFile
 from cmtool.files.safe_pickle import persistence
-from cmtool.files.safe_pickle.sandbox import parse_description
+from cmtool.files.safe_pickle.sandbox import describe_to_json, parse_answer
 from cmtool.formats import edm
 
 
@@ -134,7 +134,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_harm_in_a_sound_file(name, trace, tmp_path, monkeypatch):
     """Read in this process, which is what the other one does, without its limits."""
-    monkeypatch.setattr(edm, "describe", here)
+    monkeypatch.setattr(edm, "describe_network", here)
     (tmp_path / "net.pkl").write_bytes(text(CASES[name](TRAP.format(trace), trace)))
     with pytest.raises(BadFile) as caught:
         cmtool.load(tmp_path / "net.pkl")
@@ -142,7 +142,7 @@ def test_harm_in_a_sound_file(name, trace, tmp_path, monkeypatch):
 
 
 def here(path):
-    return parse_description(path, persistence.describe_path(path))
+    return parse_answer(path, describe_to_json(path, persistence.describe))
 
 
 def test_the_program_in_a_file_would_leave_a_trace(tmp_path):
@@ -192,7 +192,7 @@ def mutated(whole, dice):
 
 
 def attempt(n, tmp_path, monkeypatch, trace):
-    monkeypatch.setattr(edm, "describe", here)
+    monkeypatch.setattr(edm, "describe_network", here)
     files, refused = [text(make(TRAP.format(trace))) for make in SOUND], 0
     for i in range(n):
         dice = random.Random(i)

@@ -12,7 +12,7 @@ from hostile import SIZES, hostile
 
 import cmtool
 from cmtool.errors import BadFile
-from cmtool.files.safe_pickle.sandbox_process import MEMORY
+from cmtool.files.safe_pickle.sandbox import MEMORY
 
 NAMES = sorted(hostile("/trace"))
 
@@ -91,7 +91,7 @@ READ_ALL = """
 import resource, sys
 from pathlib import Path
 from cmtool.errors import BadFile
-from cmtool.files.safe_pickle.sandbox import describe as described
+from cmtool.files.safe_pickle.sandbox import describe_network as described
 for path in sys.argv[1:]:
     try:
         described(Path(path))

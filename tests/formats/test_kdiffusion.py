@@ -11,6 +11,7 @@ import cmtool
 from cmtool.errors import BadFile, UsageError
 from cmtool.files.checkpoint import digest, load, save
 from cmtool.files.model_files import format_of
+from cmtool.options.hint_words import word_hint
 
 X, SIGMA = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 20.0])
 
@@ -82,7 +83,10 @@ def test_levels_are_those_configured_or_said(tmp_path, file):
     silent = slim(tmp_path / "a.safetensors", config=configured(sigma_min=None, sigma_max=None))
     with pytest.raises(UsageError, match=r"does not say format.sigma_min, format.sigma_max$") as caught:
         cmtool.load(silent)
-    assert caught.value.hint == "give it: such as --set format.sigma_min=0.01 --set format.sigma_max=80"
+    assert word_hint(caught.value.hint) == (
+        f"write what is true of it into {silent}.yaml, or give it: such as "
+        "--set format.sigma_min=0.01 --set format.sigma_max=80"
+    )
     with pytest.raises(UsageError, match=r"no noise levels from 90.0 to 80.0"):
         cmtool.load(file, format={"sigma_min": 90})
 

@@ -11,7 +11,8 @@ from cmtool.errors import BadFile, UsageError
 from cmtool.files.checkpoint import digest, load, save
 from cmtool.files.model_files import format_of
 from cmtool.formats import openai as module
-from cmtool.formats.openai_networks import HiddenOptions, read_architecture
+from cmtool.formats.openai_networks import HiddenOptions, read_adm_shape
+from cmtool.options.hint_words import word_hint
 
 CM = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 GUIDED = {"format": {"schedule": "cosine", "side": 16}, "backbone": {"head_width": 16, "qkv": "legacy"}}
@@ -46,7 +47,7 @@ def file(tmp_path):
     ],
 )
 def test_the_tensors_tell_the_architecture(tmp_path, options, classes):
-    shown = read_architecture(tmp_path, weights(16, classes, **options))
+    shown = read_adm_shape(tmp_path, weights(16, classes, **options))
     wanted = {**SPEC, "scale_shift": True, "updown": True, "learn_variance": False, **options, "name": "adm"}
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
     assert found.pop("qkv", "new") == wanted.pop("qkv", "flash")
@@ -89,8 +90,10 @@ def test_everything_that_is_missing_is_said_at_once(file, tmp_path):
     with pytest.raises(UsageError) as told:
         cmtool.load(file)
     assert told.value.message == f"{file} does not say backbone.head_width, format.side, format.kind"
-    assert f"{file}.yaml" in told.value.hint
-    assert told.value.hint.endswith("--set backbone.head_width=64 --set format.side=64 --set format.kind=consistency")
+    assert f"{file}.yaml" in word_hint(told.value.hint)
+    assert word_hint(told.value.hint).endswith(
+        "--set backbone.head_width=64 --set format.side=64 --set format.kind=consistency"
+    )
     with pytest.raises(UsageError, match=r"does not say backbone.qkv, format.side, format.schedule$"):
         cmtool.load(write(tmp_path / "guided.pt", qkv="legacy"), backbone={"head_width": 32})
 
@@ -100,7 +103,7 @@ def test_heads_that_are_counted_are_counted_on_the_way_up_too(tmp_path, file):
     """Their number shows nowhere, and a network of other ones computes something else from the same tensors."""
     with pytest.raises(UsageError, match=r"does not say backbone.heads_upsample$") as told:
         cmtool.load(file, format=CM["format"], backbone={"heads": 2})
-    assert told.value.hint.endswith("--set backbone.heads_upsample=2")
+    assert word_hint(told.value.hint).endswith("--set backbone.heads_upsample=2")
     nets = [
         cmtool.load(file, format=CM["format"], backbone={"heads": 2, "heads_upsample": n}).model.net for n in (2, 4)
     ]
@@ -138,7 +141,7 @@ def test_an_upsampler_is_refused(tmp_path):
         ({"backbone": {"head_width": 48}}, "cannot cut 64 channels into heads 48 wide"),
         ({"backbone": {"hat": 1}}, "unknown option of network architecture 'adm' 'hat'"),
         ({"format": {**CM["format"], "schedule": "linear"}}, "format.schedule=linear contradicts"),
-        ({"format": {**CM["format"], "kind": "consistent"}}, "unknown kind of model 'consistent'"),
+        ({"format": {**CM["format"], "kind": "consistent"}}, "option 'kind' of checkpoint format '\\w+' 'consistent'"),
         ({"format": {**CM["format"], "hat": 1}}, "unknown option of checkpoint format 'openai' 'hat'"),
         ({"format": {**CM["format"], "side": 9}}, "a side that is a multiple of 2"),
         ({"format": {**CM["format"], "name": "openia"}}, "unknown checkpoint format 'openia'"),

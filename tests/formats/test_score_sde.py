@@ -14,8 +14,9 @@ from cmtool.errors import BadFile, UsageError
 from cmtool.files.checkpoint import digest, load, save
 from cmtool.files.model_files import format_of
 from cmtool.formats import score_sde as module
-from cmtool.formats.score_sde_networks import read_architecture
+from cmtool.formats.score_sde_networks import read_ncsnpp_shape
 from cmtool.options import registry
+from cmtool.options.hint_words import word_hint
 
 SIDE = {"format": {"side": 16}}
 X, SIGMA = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 20.0])
@@ -44,7 +45,7 @@ def file(tmp_path):
     ],
 )
 def test_the_tensors_tell_the_architecture(tmp_path, name, options):
-    shown = read_architecture(tmp_path, network(name, **options).state_dict())
+    shown = read_ncsnpp_shape(tmp_path, network(name, **options).state_dict())
     usual = {"embedding": "fourier", "encoder": "residual", "decoder": "standard"} if name == "ncsnpp" else {}
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
     expected = {"name": name, **SPEC, **usual, **options}
@@ -81,7 +82,7 @@ def test_published_networks_are_known_by_their_tensors(tmp_path, name, options, 
     with torch.device("meta"):
         state = registry.build("backbones", {"name": name, **options}, (3, side, side), 0).state_dict()
     assert (len(state), sum(value.numel() for value in state.values())) == (tensors, parameters)
-    shown = read_architecture(tmp_path, state)
+    shown = read_ncsnpp_shape(tmp_path, state)
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in shown.backbone.items()}
     assert options.items() <= found.items()
     assert module.SIDES[shown.layers] == side
@@ -154,7 +155,7 @@ def test_what_is_missing_is_said_at_once(tmp_path, file, monkeypatch):
     with pytest.raises(UsageError) as told:
         cmtool.load(plain)
     assert told.value.message == f"{plain} does not say format.process, format.side"
-    assert told.value.hint.endswith("--set format.process=vp --set format.side=32")
+    assert word_hint(told.value.hint).endswith("--set format.process=vp --set format.side=32")
     monkeypatch.setitem(module.SIDES, (16, (1, 2), (1,)), 16)
     assert cmtool.load(file).header.shape == (3, 16, 16)
 
@@ -166,7 +167,7 @@ def test_what_is_missing_is_said_at_once(tmp_path, file, monkeypatch):
         ({"backbone": {"taps": [1, 1]}}, r"backbone.taps=\[1, 1\] contradicts"),
         ({"backbone": {"hat": 1}}, "unknown option of network architecture 'ncsnpp' 'hat'"),
         ({"format": {"process": "vp"}}, "format.process=vp does not fit .*: it has Fourier features"),
-        ({"format": {"process": "edm"}}, "unknown process 'edm'"),
+        ({"format": {"process": "edm"}}, "unknown value of option 'process' of checkpoint format 'score_sde' 'edm'"),
         ({"format": {"side": 9}}, "a side that is a multiple of 2"),
     ],
 )

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import cmtool
 from cmtool.errors import BadFile, MissingInput
 from cmtool.files.model_files import format_of, parent_record
-from cmtool.formats.diffusers_writer import write
+from cmtool.formats.diffusers_writer import write_diffusers
 
 ABOUT = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 NET = weights()
@@ -57,7 +57,7 @@ def test_a_network_of_openai_in_safetensors(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     model = tiny(classes=3)
-    write(tmp_path / "pipe", model.model, model.header)
+    write_diffusers(tmp_path / "pipe", model.model, model.header)
     return tmp_path / "pipe"
 
 

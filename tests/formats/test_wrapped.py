@@ -7,6 +7,7 @@ from adm_nets import weights
 import cmtool
 from cmtool.errors import BadFile, UsageError
 from cmtool.files.model_files import format_of
+from cmtool.options.hint_words import word_hint
 
 ABOUT = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
 NET = weights()
@@ -69,7 +70,7 @@ def test_of_several_it_must_be_said_which(tmp_path):
     path = written(tmp_path, {"ema_0.99": NET, "ema_0.9999": OTHER})
     with pytest.raises(UsageError, match=r"holds 2 networks: 'ema_0.99', 'ema_0.9999'") as told:
         cmtool.load(path, **ABOUT)
-    assert told.value.hint == "say which: --set format.weights=ema_0.99"
+    assert word_hint(told.value.hint) == "say which: --set format.weights=ema_0.99"
     chosen = cmtool.load(path, **{**ABOUT, "format": {**ABOUT["format"], "weights": "ema_0.9999"}})
     assert torch.equal(chosen.model.net.state_dict()[HEAD], OTHER[HEAD])
     with pytest.raises(UsageError, match=r"has no weights at 'ema_0.9'"):

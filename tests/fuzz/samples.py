@@ -26,7 +26,7 @@ from score_sde_files import write as score_sde
 
 from cmtool.cli import run
 from cmtool.files.checkpoint import save
-from cmtool.formats.diffusers_writer import write as diffusers
+from cmtool.formats.diffusers_writer import write_diffusers as diffusers
 
 __all__ = ["Form", "build"]
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from cmtool.backbones.adm import sinusoidal_embedding
 from cmtool.core.solvers import heun
 from cmtool.errors import BadFile
-from cmtool.formats.openai import check
-from cmtool.formats.openai_networks import ARCHITECTURES, ADMShape, read_architecture
+from cmtool.formats.openai import check_adm
+from cmtool.formats.openai_networks import ARCHITECTURES, ADMShape, read_adm_shape
 from cmtool.objectives.consistency import Consistency, adjacent_pair, along_noise, along_teacher, pair_weight
 from cmtool.objectives.distances import metric_called
 from cmtool.objectives.objective import Batch, Requirements
@@ -77,12 +77,12 @@ def published(case: Case) -> None:
         tensors = {name: torch.empty(shape, device="meta") for name, (shape, _) in recorded["state"].items()}
         if "out.2.weight" not in tensors:  # a classifier, which gives one vector
             with pytest.raises(BadFile, match="as a classifier is"):
-                read_architecture(case.folder, tensors)
+                read_adm_shape(case.folder, tensors)
             continue
-        shown = read_architecture(case.folder, tensors)
+        shown = read_adm_shape(case.folder, tensors)
         if shown.channels != 3:  # an upsampler
             with pytest.raises(BadFile, match="as an upsampler does"):
-                check(case.folder, shown, {}, None)
+                check_adm(case.folder, shown, {}, None)
             continue
         hidden = ARCHITECTURES[shown.layers]
         assert hidden.side == flags["image_size"]

@@ -11,7 +11,7 @@ import cmtool
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.sampling.loops import clip_denoised, multistep
 from cmtool.core.sigma_schedules import karras
-from cmtool.formats.diffusers_names import Stack, table
+from cmtool.formats.diffusers_names import Stack, layer_names
 
 SCHEDULE = {  # diffusers' own defaults
     "num_train_timesteps": 40,
@@ -38,7 +38,7 @@ def network(case: Case) -> None:
     for theirs, (ours, _) in case.expected["mapping"].items():
         recorded.setdefault(ours.rpartition(".")[0], []).append(theirs.rpartition(".")[0])
     plan = model.net.plan
-    names = table(Stack(len(plan.mults), plan.blocks, plan.attention, plan.updown))
+    names = layer_names(Stack(len(plan.channel_mult), plan.num_blocks, plan.attention, plan.updown))
     assert {ours: tuple(dict.fromkeys(theirs)) for ours, theirs in recorded.items()}.items() <= names.items()
     if "pipeline_images" in case.outputs:
         case.check("pipeline_images", images(case, model, said))

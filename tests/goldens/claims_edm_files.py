@@ -12,11 +12,11 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.core.discrete_processes import ddpm_sigmas, nearest_step
 from cmtool.core.process import VP
 from cmtool.files.safe_pickle.unpickler import ALLOWED
-from cmtool.formats.edm import KINDS
-from cmtool.formats.edm_arguments import process_of, spec_of
+from cmtool.formats.edm import CLASSES
+from cmtool.formats.edm_arguments import process_fields, spec_of
 from cmtool.options import registry
 
-BELOW = {"VEPrecond": 0.02, "ECMPrecond": KINDS["ECMPrecond"].sigma_min}  # the lowest levels of theirs that are not 0
+BELOW = {"VEPrecond": 0.02, "ECMPrecond": CLASSES["ECMPrecond"].sigma_min}  # the lowest levels of theirs that are not 0
 
 
 def described(case: Case, precond: str, net: dict[str, Any]) -> dict[str, Any]:
@@ -31,10 +31,10 @@ def arguments(case: Case) -> dict[str, Any]:
 
 def scaled(case: Case, precond: str, net: dict[str, Any]) -> Preconditioning:
     """Around our network what is around theirs; easy consistency tuning has no boundary in training."""
-    kind, told = KINDS[precond], described(case, precond, net)
+    kind, told = CLASSES[precond], described(case, precond, net)
     boundary = net.get("sigma_min", kind.sigma_min) if kind.consistency and not case.spec.get("train") else 0.0
     named = Preconditioning.named(kind.preconditioning, net.get("sigma_data", 0.5))
-    return replace(named, sigma_min=boundary, **process_of(case.folder, told))
+    return replace(named, sigma_min=boundary, **process_fields(case.folder, told))
 
 
 def built(case: Case, precond: str, net: dict[str, Any]) -> Denoiser:

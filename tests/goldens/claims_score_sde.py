@@ -15,7 +15,7 @@ from cmtool.core.denoiser import Denoiser, broadcast_like
 from cmtool.core.discrete_processes import DDPM
 from cmtool.core.process import VE, VP, Process, SubVP
 from cmtool.formats.score_sde import SIDES
-from cmtool.formats.score_sde_networks import read_architecture
+from cmtool.formats.score_sde_networks import read_ncsnpp_shape
 from cmtool.options import registry
 
 PROCESSES: dict[str, tuple[str, str, type[Process]]] = {  # of ours: with times, with numbered steps
@@ -114,7 +114,7 @@ def published(case: Case) -> None:
     """
     for name, recorded in case.expected.items():
         theirs = {key: value for key, value in recorded["state"].items() if key != "sigmas"}
-        shown = read_architecture(
+        shown = read_ncsnpp_shape(
             case.folder, {key: torch.empty(shape, device="meta") for key, (shape, _) in theirs.items()}
         )
         words, side = set(re.split(r"[\W_]+", name)), SIDES[shown.layers]

@@ -2,11 +2,11 @@
 
     ["d", key, value, ...]                                          a dictionary
     ["l", value, ...]                                               a list, tuple or set
-    ["t", type, start, count, offset, shape, strides]               a tensor (``places.located``)
+    ["t", type, start, count, offset, shape, strides]               a tensor (``tensor_layout.tensor_places``)
     ["a", dtype, start, size, text, shape, fortran]                 an array of numpy
     ["o", name]                                                     anything else, which is not read
 
-and numbers and texts as they are. Standard library only: it runs in a process of its own (``apart``).
+and numbers and texts as they are. Standard library only: it runs in a process of its own (``sandbox``).
 Source: torch/serialization.py describes both layouts, the zip and the one before it.
 """
 
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from cmtool.files.safe_pickle.tensor_layout import WIDTHS, Stored, storage_layout, tensor_places
-from cmtool.files.safe_pickle.unpickler import Machine, Name, Record, Refused, Span
-from cmtool.files.safe_pickle.zip_reader import MAGIC, is_zip
+from cmtool.files.safe_pickle.unpickler import Name, Record, Refusal, Span, Unpickler
+from cmtool.files.safe_pickle.zip_reader import MAGIC, open_archive
 
 __all__ = ["describe"]
 
@@ -26,61 +26,61 @@ CODES = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1":
 
 
 def describe(file: BinaryIO) -> Any:
-    """The outline of a file; Refused for one that is damaged, or larger than any of its kind."""
+    """The outline of a file; Refusal for one that is damaged, or larger than any of its kind."""
     memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if memory[:2] == b"PK":
-        machine, entries = is_zip(file, memory)
-        top = machine.run()
-        return Outline(memory, lambda storage: describe_zip(storage, entries)).of(top)
+        unpickler, entries = open_archive(file, memory)
+        top = unpickler.load()
+        return Outline(memory, lambda storage: storage_in_zip(storage, entries)).of(top)
     if MAGIC in memory[:64]:
-        top, found = describe_legacy(memory)
-        return Outline(memory, lambda storage: in_file_order(storage, found)).of(top)
-    return Outline(memory, lambda storage: storage_layout(memory, storage)).of(Machine(memory).run())  # type: ignore[arg-type]
+        top, found = load_legacy(memory)
+        return Outline(memory, lambda storage: storage_in_legacy(storage, found)).of(top)
+    return Outline(memory, lambda storage: storage_layout(memory, storage)).of(Unpickler(memory).load())  # type: ignore[arg-type]
 
 
 def reference(storage: Any) -> tuple[str, str, int, Any]:
     """Type, key, number of values, and view of a storage that stands outside the pickle."""
     if not isinstance(storage, Record) or storage.name != "persistent":
-        raise Refused("it has a storage that is none")
+        raise Refusal("it has a storage that is none")
     return lookup_key(storage.args)
 
 
 def lookup_key(args: Any) -> tuple[str, str, int, Any]:
     word, kind, key, _, count, *view = args
     if word != "storage" or not isinstance(kind, Name) or not isinstance(key, str) or type(count) is not int:
-        raise Refused("it has a storage that is none")
+        raise Refusal("it has a storage that is none")
     kind = kind.removeprefix("torch.").removeprefix("storage.").removesuffix("Storage")
     return kind, key, count, view[0] if view else None
 
 
-def describe_zip(storage: Any, entries: dict[str, tuple[int, int]]) -> Stored:
+def storage_in_zip(storage: Any, entries: dict[str, tuple[int, int]]) -> Stored:
     """A storage is an entry of the zip that is called by its key."""
     kind, key, count, _ = reference(storage)
     start, size = entries.get(f"data/{key}", (0, -1))
     if not 0 <= count * WIDTHS.get(kind, 1) <= size:
-        raise Refused("it has a storage that is cut short")
+        raise Refusal("it has a storage that is cut short")
     return kind, start, count
 
 
-def describe_legacy(memory: mmap.mmap) -> tuple[Any, dict[str, Stored]]:
-    """The layout before the zip: as inside a pickle (``places.stored``), of many storages one after the other."""
+def load_legacy(memory: mmap.mmap) -> tuple[Any, dict[str, Stored]]:
+    """The layout before the zip: as ``tensor_layout.storage_layout`` has it, of many storages one after the other."""
     for _ in range(3):
-        Machine(memory).run()  # type: ignore[arg-type]
-    machine = Machine(memory)  # type: ignore[arg-type]
-    top, keys = machine.run(), Machine(memory).run()  # type: ignore[arg-type]
-    kinds = {key: kind for kind, key, _, _ in map(lookup_key, machine.outside)}
+        Unpickler(memory).load()  # type: ignore[arg-type]
+    unpickler = Unpickler(memory)  # type: ignore[arg-type]
+    top, keys = unpickler.load(), Unpickler(memory).load()  # type: ignore[arg-type]
+    kinds = {key: kind for kind, key, _, _ in map(lookup_key, unpickler.outside)}
     found, at = {}, memory.tell()
     for key in keys:
         (count,) = struct.unpack("<q", memory[at : at + 8])
         size = count * WIDTHS[kinds[key]]
         if count < 0 or at + 8 + size > len(memory):
-            raise Refused("it has a storage that is cut short")
+            raise Refusal("it has a storage that is cut short")
         found[key] = (kinds[key], at + 8, count)
         at += 8 + size
     return top, found
 
 
-def in_file_order(storage: Any, found: dict[str, Stored]) -> Stored:
+def storage_in_legacy(storage: Any, found: dict[str, Stored]) -> Stored:
     """A storage of the old layout, or a part of it, as the oldest versions of torch kept views."""
     _, key, _, view = reference(storage)
     kind, start, count = found[key]
@@ -88,7 +88,7 @@ def in_file_order(storage: Any, found: dict[str, Stored]) -> Stored:
         return kind, start, count
     _, offset, size = view
     if not (type(offset) is type(size) is int and 0 <= offset <= offset + size <= count):
-        raise Refused("it has a storage that is cut short")
+        raise Refusal("it has a storage that is cut short")
     return kind, start + offset * WIDTHS[kind], size
 
 
@@ -102,7 +102,7 @@ class Outline:
     def of(self, value: Any, depth: int = 0) -> Any:
         self.nodes -= 1
         if depth > DEEP or self.nodes < 0:
-            raise Refused("it has more parts than a network")
+            raise Refusal("it has more parts than a network")
         if isinstance(value, dict):
             pairs = [(self.key(key), self.of(inside, depth + 1)) for key, inside in value.items()]
             return ["d", *(x for pair in pairs for x in pair)]
@@ -122,7 +122,7 @@ class Outline:
     def text(self, text: str) -> str:
         self.letters -= len(text.encode())  # half a surrogate pair is no text
         if self.letters < 0:
-            raise Refused("it has more text than a network")
+            raise Refusal("it has more text than a network")
         return text
 
     def record(self, record: Record) -> Any:

@@ -1,20 +1,18 @@
 """What a pickle of NVIDIA's ``torch_utils.persistence`` says of its network: a short description, as JSON.
 
 The source code that travels in such a file is never looked at. Tensors are not read here; the description says where in
-the file each stands. Standard library only: it runs in a process of its own (``apart``).
+the file each stands. Standard library only: it runs in a process of its own (``sandbox``).
 """
 
 import mmap
-import os
 import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from cmtool.files.safe_pickle import sandbox_process
 from cmtool.files.safe_pickle.tensor_layout import SIZES, storage_layout, tensor_places
-from cmtool.files.safe_pickle.unpickler import Machine, Record, Refused, Span
+from cmtool.files.safe_pickle.unpickler import Record, Refusal, Span, Unpickler
 
-__all__ = ["describe", "describe_path"]
+__all__ = ["describe"]
 
 DEEP, PARTS, VALUES, LETTERS = 16, 20_000, 10_000, 300
 
@@ -23,24 +21,19 @@ CONTAINERS = {f"torch.nn.modules.container.{kind}" for kind in ("ModuleDict", "M
 CODES = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u1": "B", "b1": "?"}
 
 
-def describe_path(path: str | os.PathLike[str]) -> str:
-    """``describe`` as JSON, or ``{"refused": why}``."""
-    return sandbox_process.report_to_parent(path, describe)
-
-
 def describe(file: BinaryIO) -> dict[str, Any]:
-    """What the file says of its network; Refused when there is none in it.
+    """What the file says of its network; Refusal when there is none in it.
 
     ``kind`` is the class of the outer object, ``inside`` that of its part ``model``, ``arguments`` what it was made
     with, ``attributes`` its own numbers, ``tensors`` {name: [type, start, count, offset, shape, strides]}.
     """
     memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    outer = network(Machine(memory).run())  # type: ignore[arg-type]
+    outer = find_network(Unpickler(memory).load())  # type: ignore[arg-type]
     state = state_of(outer)
     model = (state.get("_modules") or {}).get("model")
-    tensors = {name: placed(memory, value) for name, value in found(outer)}
+    tensors = {name: tensor_place(memory, value) for name, value in named_tensors(outer)}
     if sum(count * SIZES[kind] for kind, _, count, *_ in tensors.values()) > len(memory):
-        raise Refused("its tensors are larger than the file")
+        raise Refusal("its tensors are larger than the file")
     return {
         "kind": class_of(outer),
         "inside": class_of(model) if isinstance(model, Record) else "",
@@ -50,13 +43,13 @@ def describe(file: BinaryIO) -> dict[str, Any]:
     }
 
 
-def network(top: Any) -> Record:
+def find_network(top: Any) -> Record:
     """The averaged network of a training run's dictionary, or the object itself."""
     found = (top.get("ema") or top.get("net")) if isinstance(top, dict) else top
     if not isinstance(found, Record) or found.name != OBJECT:
-        raise Refused("it holds no network under 'ema'")
+        raise Refusal("it holds no network under 'ema'")
     if state_of(found).get("_init_args"):
-        raise Refused("its network was made with arguments that have no names")
+        raise Refusal("its network was made with arguments that have no names")
     return found
 
 
@@ -72,11 +65,11 @@ def state_of(module: Any) -> dict[str, Any]:
     else:
         state = module.state if isinstance(module, Record) and module.name in CONTAINERS else None
     if not isinstance(state, dict):
-        raise Refused("it has a module that is none")
+        raise Refusal("it has a module that is none")
     return state
 
 
-def found(outer: Record) -> Iterator[tuple[str, Any]]:
+def named_tensors(outer: Record) -> Iterator[tuple[str, Any]]:
     """The tensors below a module, by name: parameters and buffers, without those that are not to be saved."""
     left, parts = [("", outer)], 0
     while left:
@@ -87,7 +80,7 @@ def found(outer: Record) -> Iterator[tuple[str, Any]]:
         parts += 1 + len(tensors) + len(inside)
         letters = len(place) + max((len(str(key)) for key in (*tensors, *inside)), default=0)
         if parts > PARTS or place.count(".") > DEEP or letters > LETTERS:
-            raise Refused("it has more parts than a network")
+            raise Refusal("it has more parts than a network")
         hidden = state.get("_non_persistent_buffers_set") or ()
         for key, value in tensors.items():
             if value is not None and key not in hidden:
@@ -95,16 +88,16 @@ def found(outer: Record) -> Iterator[tuple[str, Any]]:
         left += [(f"{place}{key}.", value) for key, value in inside.items()]
 
 
-def placed(memory: mmap.mmap, tensor: Any) -> list[Any]:
-    """Where the values of a tensor stand; Refused unless all of them lie inside its storage."""
+def tensor_place(memory: mmap.mmap, tensor: Any) -> list[Any]:
+    """Where the values of a tensor stand; Refusal unless all of them lie inside its storage."""
     found = tensor_places(tensor, lambda storage: storage_layout(memory, storage))
     if found is None:
-        raise Refused("it has a tensor that is none")
+        raise Refusal("it has a tensor that is none")
     return found
 
 
 class Plain:
-    """Arguments as JSON has them; Refused for anything else, and for more than ``VALUES`` of them."""
+    """Arguments as JSON has them; Refusal for anything else, and for more than ``VALUES`` of them."""
 
     def __init__(self, memory: mmap.mmap):
         self.memory, self.left = memory, VALUES
@@ -112,7 +105,7 @@ class Plain:
     def of(self, value: Any, depth: int = 0) -> Any:
         self.left -= 1
         if depth > DEEP or self.left < 0:
-            raise Refused("its network has too many arguments")
+            raise Refusal("its network has too many arguments")
         if isinstance(value, dict):
             return {str(key)[:LETTERS]: self.of(inside, depth + 1) for key, inside in value.items()}
         if isinstance(value, list | tuple) and not isinstance(value, Span):
@@ -121,7 +114,7 @@ class Plain:
             return self.number(*value.args)
         if value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) < LETTERS):
             return value
-        raise Refused("its network has an argument that is no number and no text")
+        raise Refusal("its network has an argument that is no number and no text")
 
     def number(self, dtype: Record, span: Span) -> Any:
         """A scalar of numpy, little endian as its files are everywhere."""

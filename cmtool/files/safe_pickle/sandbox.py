@@ -1,41 +1,47 @@
-"""A foreign pickle described in a process of its own, with limits on memory and time, and its tensors read.
+"""The process in which a foreign pickle is read, and what asks it: limits on memory and time, and one answer in JSON.
 
-The reader there has no way to run anything (``pickles``); that it is another process bounds what a file made to exhaust
-or to crash a reader can do.
+The reader has no way to run anything (``unpickler``). That it is another process bounds what a file made to exhaust or
+to crash a reader can do. Both sides know only the standard library, so that the process starts at once.
 """
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import Any, BinaryIO
 
 from cmtool.errors import BadFile
+from cmtool.files.safe_pickle import outline, persistence
+from cmtool.files.safe_pickle.unpickler import Refusal
 
-__all__ = ["TYPES", "describe", "outlined", "parse_description", "read_tensors"]
+__all__ = ["MEMORY", "describe_network", "describe_objects", "describe_to_json", "main", "parse_answer"]
 
+Describe = Callable[[BinaryIO], Any]
 
+MEMORY = 1 << 30  # bytes that the process may have beside the file itself
+SECONDS, SPEED = 8, 1 << 27  # of processor time, and the bytes of the file that allow one second more
 PATIENCE = 600  # seconds that a slow disk may take; the process bounds its own work
+READERS: dict[str, Describe] = {"outline": outline.describe, "persistence": persistence.describe}
 ROOT = str(Path(__file__).resolve().parents[3])
-PROGRAM = f"import sys; sys.path.append({ROOT!r}); from cmtool.files.safe_pickle.sandbox_process import main; main()"
+PROGRAM = f"import sys; sys.path.append({ROOT!r}); from cmtool.files.safe_pickle.sandbox import main; main()"
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """``persistent.describe`` of a file; BadFile with its reason when it is refused, or the reader did not survive."""
-    return parse_description(path, _told("persistence", path))
+def describe_network(path: Path) -> dict[str, Any]:
+    """``persistence.describe`` of a file; BadFile with its reason when it is refused, or the reader did not survive."""
+    return parse_answer(path, _ask("persistence", path))
 
 
-def outlined(path: Path) -> Any:
+def describe_objects(path: Path) -> Any:
     """``outline.describe`` of a file; BadFile as above."""
-    return parse_description(path, _told("outline", path))
+    return parse_answer(path, _ask("outline", path))
 
 
-def _told(module: str, path: Path) -> bytes:
-    command = [sys.executable, "-I", "-S", "-c", PROGRAM, module, str(path.resolve())]
+def _ask(reader: str, path: Path) -> bytes:
+    """What the process answers; nothing where it did not survive."""
+    command = [sys.executable, "-I", "-S", "-c", PROGRAM, reader, str(path.resolve())]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
@@ -43,36 +49,44 @@ def _told(module: str, path: Path) -> bytes:
     return done.stdout if done.returncode == 0 else b""
 
 
-def parse_description(path: Path, text: str | bytes) -> Any:
-    """What the process told, unless that is a refusal or nothing: BadFile."""
-    told = json.loads(text or '{"refused": "that takes more time or memory than a network needs"}')
-    if isinstance(told, dict) and "refused" in told:
-        raise BadFile(f"{path} cannot be read: {told['refused']}", "get it again from whoever made it")
-    return told
+def parse_answer(path: Path, text: str | bytes) -> Any:
+    """The description that the process gave, unless it is a refusal or nothing: BadFile."""
+    answer = json.loads(text or '{"refused": "that takes more time or memory than a network needs"}')
+    if isinstance(answer, dict) and "refused" in answer:
+        raise BadFile(f"{path} cannot be read: {answer['refused']}", "get it again from whoever made it")
+    return answer
 
 
-TYPES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-}
+def main() -> None:
+    """The program of the process, ``READER PATH``: the description goes to standard output."""
+    reader, path = sys.argv[1:]
+    _limit(os.path.getsize(path))
+    sys.stdout.write(describe_to_json(path, READERS[reader]))
 
 
-def read_tensors(path: Path, table: Mapping[str, list[Any]]) -> dict[str, Tensor]:
-    """The tensors of a table ``{name: [dtype, start, count, offset, shape, strides]}``, in memory of their own."""
-    found = {}
-    with path.open("rb") as file:
-        for name, (kind, start, count, offset, shape, strides) in table.items():
-            values = torch.empty(count, dtype=TYPES[kind])
-            file.seek(start)
-            if count and file.readinto(values.view(torch.uint8).numpy().data) != values.nbytes:
-                raise BadFile(f"{path} changed while it was read", "try again")
-            found[name] = values.as_strided(shape, strides, offset).contiguous()
-    return found
+def describe_to_json(path: str | os.PathLike[str], describe: Describe) -> str:
+    """The description as JSON, or ``{"refused": why}``."""
+    try:
+        with open(path, "rb") as file:
+            return json.dumps(describe(file))
+    except Refusal as refusal:
+        reason = str(refusal)
+    except MemoryError:
+        reason = f"reading it takes more than {MEMORY >> 20} MiB of memory"
+    except Exception as error:  # there is no end to what a broken stream can make a reader raise
+        reason = f"it is damaged or cut short ({type(error).__name__})"
+    return json.dumps({"refused": reason})
+
+
+def _limit(size: int) -> None:
+    """Bound the memory and the time of this process, where the system can; a core dump would hold the file."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        for what, most in (
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_FSIZE, 0),
+            (resource.RLIMIT_AS, size + MEMORY),
+            (resource.RLIMIT_CPU, SECONDS + size // SPEED),
+        ):
+            resource.setrlimit(what, (most, most))

@@ -1,4 +1,4 @@
-"""Where the values of a tensor stand that a pickle describes. Standard library only: it runs apart (``apart``)."""
+"""Where the values of a tensor stand that a pickle describes. Standard library only: it runs in the ``sandbox``."""
 
 import io
 import math
@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from cmtool.files.safe_pickle.unpickler import Machine, Record, Refused, Span
+from cmtool.files.safe_pickle.unpickler import Record, Refusal, Span, Unpickler
 
 __all__ = ["SIZES", "WIDTHS", "storage_layout", "tensor_places"]
 
@@ -26,7 +26,7 @@ Stored = tuple[str, int, int]
 def tensor_places(tensor: Any, stored: Callable[[Any], Stored]) -> list[Any] | None:
     """``[type, start, count, offset, shape, strides]``; None for what is no plain tensor (sparse, quantized, ...).
 
-    ``storage_layout`` gives type, place and number of the values of a storage. Refused unless all values lie inside it.
+    ``storage_layout`` gives type, place and number of the values of a storage. Refusal unless all values lie inside it.
     """
     while isinstance(tensor, Record) and tensor.name == "torch._utils._rebuild_parameter" and tensor.state is None:
         tensor = tensor.args[0]
@@ -39,10 +39,10 @@ def tensor_places(tensor: Any, stored: Callable[[Any], Stored]) -> list[Any] | N
     shape, strides = list(shape), list(strides)
     numbers = [offset, *shape, *strides]
     if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
-        raise Refused("it has a tensor of no shape")
+        raise Refusal("it has a tensor of no shape")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if len(shape) > DIMENSIONS or math.prod(shape) > count or (0 not in shape and last >= count):
-        raise Refused("it has a tensor that is larger than its values")
+        raise Refusal("it has a tensor that is larger than its values")
     return [kind, start, count, offset, shape, strides]
 
 
@@ -52,14 +52,14 @@ def storage_layout(memory: mmap.mmap, storage: Any) -> Stored:
     Five pickles (a number, a version, the machine, the storage, its keys), the number of values in 8 bytes, the values.
     """
     if not isinstance(storage, Record) or storage.name != "torch.storage._load_from_bytes":
-        raise Refused("it has a storage that is none")
+        raise Refusal("it has a storage that is none")
     (span,) = storage.args
     if not isinstance(span, Span) or span.text:
-        raise Refused("it has a storage without bytes")
+        raise Refusal("it has a storage without bytes")
     inner = io.BytesIO(memory[span.start : span.start + min(span.size, 4096)])
-    *_, record, _ = [Machine(inner).run() for _ in range(5)]
+    *_, record, _ = [Unpickler(inner).load() for _ in range(5)]
     kind = record.args[1].removeprefix("torch.").removesuffix("Storage")
     (count,) = struct.unpack("<q", inner.read(8))
     if count < 0 or inner.tell() + count * SIZES[kind] > span.size:
-        raise Refused("it has a storage that is cut short")
+        raise Refusal("it has a storage that is cut short")
     return kind, span.start + inner.tell(), count

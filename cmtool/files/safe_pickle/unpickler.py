@@ -4,7 +4,7 @@ A pickle is a program, and its usual reader imports and calls whatever the progr
 a name stays a name, a call becomes a record of what would have been called with what, and bytes become the place in the
 file where they stand. Names that are not in ``ALLOWED`` end the reading, and so do more than ``STEPS`` opcodes.
 
-This file and those that use it know only the standard library: they run in a process of their own (``apart``).
+This file and those that use it know only the standard library: they run in a process of their own (``sandbox``).
 Source: the table of opcodes in Python's module ``pickletools``.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
-__all__ = ["ALLOWED", "Machine", "Name", "Record", "Refused", "Span"]
+__all__ = ["ALLOWED", "Name", "Record", "Refusal", "Span", "Unpickler"]
 
 STEPS = 500_000  # the pickles of the largest published networks have about 60,000
 
@@ -54,8 +54,8 @@ ALLOWED = {
 }
 
 
-class Refused(Exception):
-    """The file holds what no file of this kind needs."""
+class Refusal(Exception):
+    """The file holds what no file of this kind needs; the text says what."""
 
 
 class Name(str):
@@ -87,8 +87,8 @@ class Record:
     entries: list[Any] = field(default_factory=list)
 
 
-class Machine:
-    """The stack and the memo of one pickle; ``file`` stands at its beginning, and after ``run`` behind its end.
+class Unpickler:
+    """The stack and the memo of one pickle; ``file`` stands at its beginning, and after ``load`` behind its end.
 
     ``base`` is where the file's first byte stands in the file that places are told of.
     """
@@ -100,15 +100,15 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.outside: list[Any] = []  # what the pickle knows to stand elsewhere, such as the values of tensors
 
-    def run(self) -> Any:
-        """The object that the pickle describes; Refused, or any error of a broken stream."""
+    def load(self) -> Any:
+        """The object that the pickle describes; Refusal, or any error of a broken stream."""
         for count, (opcode, argument, position) in enumerate(pickletools.genops(self.file)):
             if count > STEPS:
-                raise Refused(f"its pickle has more than {STEPS:,} steps")
+                raise Refusal(f"its pickle has more than {STEPS:,} steps")
             if isinstance(argument, bytes | bytearray):
                 argument = self.span(len(argument))
             elif opcode.name not in TABLE:
-                raise Refused(f"its pickle uses {opcode.name} at byte {position}")
+                raise Refusal(f"its pickle uses {opcode.name} at byte {position}")
             elif opcode.name == "BINUNICODE":
                 argument = Text(argument)
                 argument.span = self.span(len(argument.encode("utf-8", "surrogatepass")))
@@ -127,32 +127,32 @@ class Machine:
         taken = [self.stack.pop() for _ in range(n)]
         return taken[::-1]
 
-    def marked(self) -> list[Any]:
+    def pop_to_mark(self) -> list[Any]:
         """What lies above the last mark."""
         height = self.marks.pop()
         taken = self.stack[height:]
         del self.stack[height:]
         return taken
 
-    def name(self, module: Any, word: Any) -> None:
+    def find_name(self, module: Any, word: Any) -> None:
         if not (isinstance(module, str) and isinstance(word, str)) or max(len(module), len(word)) > LONGEST:
-            raise Refused("it asks for what has no name")
+            raise Refusal("it asks for what has no name")
         found = f"{module}.{word}".replace("__builtin__.", "builtins.", 1)
         if found not in ALLOWED:
-            raise Refused(f"it asks for '{found[:100]}', which is no part of a network")
+            raise Refusal(f"it asks for '{found[:100]}', which is no part of a network")
         self.push(Name(found))
 
     def call(self) -> None:
         """REDUCE and NEWOBJ: dictionaries and sets are data; of every other call a record is kept."""
         called, args = self.pop(2)
         if not isinstance(called, Name) or not isinstance(args, tuple):
-            raise Refused("it calls what is no name")
+            raise Refusal("it calls what is no name")
         if called in DICTIONARIES and (not args or called == "collections.defaultdict"):
             self.push({})
         elif called == "builtins.set" and len(args) == 1 and isinstance(args[0], list):
             self.push(args[0])  # not a copy of it, which would take longer than its opcode
         elif called == "_codecs.encode":
-            self.push(encoded(*args))
+            self.push(encode(*args))
         elif called == "builtins.bytearray" and len(args) == 1 and isinstance(args[0], Span):
             self.push(args[0])
         elif called == "builtins.bytes" and not args:
@@ -166,22 +166,22 @@ class Machine:
         if isinstance(into, Record):
             into.state = state
         elif not isinstance(into, dict):
-            raise Refused("it changes what is no object")
+            raise Refusal("it changes what is no object")
         elif not isinstance(state, dict) or not all(str(key).startswith("_") for key in state):
-            raise Refused("it gives a dictionary an attribute")  # torch keeps but _metadata there
+            raise Refusal("it gives a dictionary an attribute")  # torch keeps but _metadata there
 
     def store(self, pairs: list[Any]) -> None:
         into = self.stack[-1]
         into = into.items if isinstance(into, Record) else into
         if not isinstance(into, dict) or not all(is_key(key) for key in pairs[::2]):
-            raise Refused("it has a dictionary whose keys are no text")
+            raise Refusal("it has a dictionary whose keys are no text")
         into.update(zip(pairs[::2], pairs[1::2], strict=True))
 
     def extend(self, values: list[Any]) -> None:
         into = self.stack[-1]
         into = into.entries if isinstance(into, Record) else into
         if not isinstance(into, list):
-            raise Refused("it appends to what is no list")
+            raise Refusal("it appends to what is no list")
         into.extend(values)
 
     def refer(self) -> None:
@@ -193,15 +193,15 @@ class Machine:
         self.memo[len(self.memo) if index is None else index] = self.stack[-1]
 
     def dictionary(self) -> None:
-        pairs = self.marked()
+        pairs = self.pop_to_mark()
         self.push({})
         self.store(pairs)
 
 
-def encoded(text: Any = None, how: Any = None) -> Span:
+def encode(text: Any = None, how: Any = None) -> Span:
     """Bytes that the protocols before 3 write as text; nothing is encoded here."""
     if how != "latin1" or not isinstance(text, Text):
-        raise Refused("it asks for a text in an encoding")
+        raise Refusal("it asks for a text in an encoding")
     return text.span._replace(text=True)
 
 
@@ -210,43 +210,43 @@ def is_key(key: Any) -> bool:
     return isinstance(key, str) or (isinstance(key, int) and abs(key) < 1 << 60)
 
 
-Step = Callable[[Machine, Any], Any]
+Step = Callable[[Unpickler, Any], Any]
 BYTES = {"BINBYTES", "BINBYTES8", "SHORT_BINBYTES", "BYTEARRAY8"}
 DICTIONARIES = {"collections.OrderedDict", "collections.defaultdict", "dnnlib.util.EasyDict"}
 NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
 TEXTS = ("UNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE")
 
 TABLE: dict[str, Step] = {
-    **dict.fromkeys((*BYTES, *NUMBERS, *TEXTS), lambda m, value: m.push(value)),
-    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda m, _: None),
-    "NONE": lambda m, _: m.push(None),
-    "NEWTRUE": lambda m, _: m.push(True),
-    "NEWFALSE": lambda m, _: m.push(False),
-    "EMPTY_TUPLE": lambda m, _: m.push(()),
-    "EMPTY_LIST": lambda m, _: m.push([]),
-    "EMPTY_DICT": lambda m, _: m.push({}),
-    "EMPTY_SET": lambda m, _: m.push([]),
-    "TUPLE": lambda m, _: m.push(tuple(m.marked())),
-    "TUPLE1": lambda m, _: m.push(tuple(m.pop(1))),
-    "TUPLE2": lambda m, _: m.push(tuple(m.pop(2))),
-    "TUPLE3": lambda m, _: m.push(tuple(m.pop(3))),
-    "LIST": lambda m, _: m.push(m.marked()),
-    "FROZENSET": lambda m, _: m.push(m.marked()),
-    "DICT": lambda m, _: m.dictionary(),
-    "APPEND": lambda m, _: m.extend(m.pop(1)),
-    "APPENDS": lambda m, _: m.extend(m.marked()),
-    "ADDITEMS": lambda m, _: m.extend(m.marked()),
-    "SETITEM": lambda m, _: m.store(m.pop(2)),
-    "SETITEMS": lambda m, _: m.store(m.marked()),
-    "MARK": lambda m, _: m.marks.append(len(m.stack)),
-    "POP": lambda m, _: m.pop(1),
-    "POP_MARK": lambda m, _: m.marked(),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda m, index: m.remember(index)),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, index: m.push(m.memo[index])),
-    "GLOBAL": lambda m, words: m.name(*words.split(" ", 1)),
-    "STACK_GLOBAL": lambda m, _: m.name(*m.pop(2)),
-    "REDUCE": lambda m, _: m.call(),
-    "NEWOBJ": lambda m, _: m.call(),
-    "BUILD": lambda m, _: m.build(),
-    "BINPERSID": lambda m, _: m.refer(),
+    **dict.fromkeys((*BYTES, *NUMBERS, *TEXTS), lambda u, value: u.push(value)),
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda u, _: None),
+    "NONE": lambda u, _: u.push(None),
+    "NEWTRUE": lambda u, _: u.push(True),
+    "NEWFALSE": lambda u, _: u.push(False),
+    "EMPTY_TUPLE": lambda u, _: u.push(()),
+    "EMPTY_LIST": lambda u, _: u.push([]),
+    "EMPTY_DICT": lambda u, _: u.push({}),
+    "EMPTY_SET": lambda u, _: u.push([]),
+    "TUPLE": lambda u, _: u.push(tuple(u.pop_to_mark())),
+    "TUPLE1": lambda u, _: u.push(tuple(u.pop(1))),
+    "TUPLE2": lambda u, _: u.push(tuple(u.pop(2))),
+    "TUPLE3": lambda u, _: u.push(tuple(u.pop(3))),
+    "LIST": lambda u, _: u.push(u.pop_to_mark()),
+    "FROZENSET": lambda u, _: u.push(u.pop_to_mark()),
+    "DICT": lambda u, _: u.dictionary(),
+    "APPEND": lambda u, _: u.extend(u.pop(1)),
+    "APPENDS": lambda u, _: u.extend(u.pop_to_mark()),
+    "ADDITEMS": lambda u, _: u.extend(u.pop_to_mark()),
+    "SETITEM": lambda u, _: u.store(u.pop(2)),
+    "SETITEMS": lambda u, _: u.store(u.pop_to_mark()),
+    "MARK": lambda u, _: u.marks.append(len(u.stack)),
+    "POP": lambda u, _: u.pop(1),
+    "POP_MARK": lambda u, _: u.pop_to_mark(),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda u, index: u.remember(index)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda u, index: u.push(u.memo[index])),
+    "GLOBAL": lambda u, words: u.find_name(*words.split(" ", 1)),
+    "STACK_GLOBAL": lambda u, _: u.find_name(*u.pop(2)),
+    "REDUCE": lambda u, _: u.call(),
+    "NEWOBJ": lambda u, _: u.call(),
+    "BUILD": lambda u, _: u.build(),
+    "BINPERSID": lambda u, _: u.refer(),
 }

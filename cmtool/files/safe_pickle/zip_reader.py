@@ -1,13 +1,13 @@
-"""The zip of ``torch.save`` opened without making anything of it. Standard library only: it runs apart (``apart``)."""
+"""The zip of ``torch.save`` opened without making anything of it. It runs in the ``sandbox``."""
 
 import io
 import mmap
 import zipfile
 from typing import BinaryIO
 
-from cmtool.files.safe_pickle.unpickler import Machine, Refused
+from cmtool.files.safe_pickle.unpickler import Refusal, Unpickler
 
-__all__ = ["MAGIC", "directory", "is_zip"]
+__all__ = ["MAGIC", "open_archive", "open_zip"]
 
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number at the beginning of files before the zip
 FOLDER = 0x10  # an attribute of zip entries: torch reads nothing of them, and hands out memory as it finds it
@@ -28,7 +28,7 @@ class Source(io.BufferedReader):
         return data
 
 
-def directory(file: BinaryIO) -> zipfile.ZipFile:
+def open_zip(file: BinaryIO) -> zipfile.ZipFile:
     """The zip, unless its table of contents is longer than that of any network; BadZipFile or ValueError."""
     source = Source(io.FileIO(file.fileno(), closefd=False))
     archive = zipfile.ZipFile(source)
@@ -36,32 +36,32 @@ def directory(file: BinaryIO) -> zipfile.ZipFile:
     return archive
 
 
-def is_zip(file: BinaryIO, memory: mmap.mmap) -> tuple[Machine, dict[str, tuple[int, int]]]:
-    """A machine for its pickle, and the place and size of each entry, by its name without the folder around all.
+def open_archive(file: BinaryIO, memory: mmap.mmap) -> tuple[Unpickler, dict[str, tuple[int, int]]]:
+    """An unpickler for its pickle, and the place and size of each entry, by its name without the folder around all.
 
-    Refused unless every entry is stored plainly, as large as it says, and what its checksum says.
+    Refusal unless every entry is stored plainly, as large as it says, and what its checksum says.
     """
-    archive = directory(file)
+    archive = open_zip(file)
     entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise Refused("it is compressed, which torch.save does not do")
+        raise Refusal("it is compressed, which torch.save does not do")
     fits = sum(entry.file_size for entry in entries) <= len(memory)
     files = not any(entry.external_attr & FOLDER for entry in entries)
     if not (fits and files and archive.testzip() is None):
-        raise Refused("it is damaged: its contents do not match its checksums")
+        raise Refusal("it is damaged: its contents do not match its checksums")
     found = {entry.filename.partition("/")[2]: place(memory, entry) for entry in entries}
     if len(found) != len(entries):
-        raise Refused("it has two entries of one name")
+        raise Refusal("it has two entries of one name")
     start, size = found.get("data.pkl", (0, MOST + 1))
     if size > MOST:
-        raise Refused("it has no pickle of a network")
-    if memory[slice(*between(found.get("byteorder", (0, 0))))] == b"big":
-        raise Refused("it was written on a machine of the other byte order")
-    return Machine(io.BytesIO(memory[start : start + size]), start), found
+        raise Refusal("it has no pickle of a network")
+    if memory[slice_of(found.get("byteorder", (0, 0)))] == b"big":
+        raise Refusal("it was written on a machine of the other byte order")
+    return Unpickler(io.BytesIO(memory[start : start + size]), start), found
 
 
-def between(entry: tuple[int, int]) -> tuple[int, int]:
-    return entry[0], sum(entry)
+def slice_of(entry: tuple[int, int]) -> slice:
+    return slice(entry[0], sum(entry))
 
 
 def place(memory: mmap.mmap, entry: zipfile.ZipInfo) -> tuple[int, int]:

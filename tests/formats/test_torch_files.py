@@ -14,8 +14,8 @@ from adm_nets import weights, write
 import cmtool
 from cmtool.errors import BadFile, CmtoolError
 from cmtool.files.model_files import format_of
-from cmtool.files.safe_pickle import torch_archive
-from cmtool.files.safe_pickle.torch_archive import find_pickle, mentions, read, state_dict
+from cmtool.files.safe_pickle import torch_files
+from cmtool.files.safe_pickle.torch_files import find_pickle, mentions, read_torch_file, state_dict
 from cmtool.formats.openai_networks import NAMES
 
 CM = {"format": {"kind": "consistency", "side": 16}, "backbone": {"head_width": 16}}
@@ -148,11 +148,11 @@ def test_weights_that_share_memory_are_read_within_a_bound(tmp_path, monkeypatch
     tied = {"a": values.view(3, 4), "b": values.view(4, 3).T, "c": values[2:8], "d": values.view(3, 4), "e": values[:1]}
     path = tmp_path / "tied.pt"
     torch.save(tied, path, _use_new_zipfile_serialization=not old)
-    found = state_dict(path, read(path))
+    found = state_dict(path, read_torch_file(path))
     assert all(torch.equal(found[name], value) for name, value in tied.items())
     assert len({value.untyped_storage().data_ptr() for value in found.values()}) == 5
-    monkeypatch.setattr(torch_archive, "SMALL", 0)
+    monkeypatch.setattr(torch_files, "SMALL", 0)
     values = torch.zeros(1 << 16)
     torch.save({f"{k}": values for k in range(40)}, path, _use_new_zipfile_serialization=not old)
     with pytest.raises(BadFile, match="share memory, and apart they would take 10 MB, 39 times as much"):
-        state_dict(path, read(path))
+        state_dict(path, read_torch_file(path))

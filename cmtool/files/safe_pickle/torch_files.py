@@ -1,13 +1,14 @@
 """Files of ``torch.save``, of today's layout (a zip) and of the one before it, read without running anything in them.
 
-Another process tells what stands where (``outline``), within limits on its memory and time; torch's own reader, which
-makes containers and tensors as a file asks for them, sees none of it. Here the tensors are views of the mapped file, so
-that what nobody asks for, such as the state of an optimizer, is never read.
+Another process says what stands where (``outline``, ``sandbox``), within limits on its memory and time; torch's own
+reader, which makes containers and tensors as a file asks for them, sees none of it. Here the tensors are views of the
+mapped file, so that what nobody asks for, such as the state of an optimizer, is never read.
 """
 
 import mmap
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,23 @@ import torch
 from torch import Tensor
 
 from cmtool.errors import BadFile
-from cmtool.files.safe_pickle.sandbox import TYPES, outlined
-from cmtool.files.safe_pickle.zip_reader import MAGIC, MOST, directory
+from cmtool.files.safe_pickle.sandbox import describe_objects
+from cmtool.files.safe_pickle.zip_reader import MAGIC, MOST, open_zip
 
-__all__ = ["Other", "find_pickle", "mentions", "read", "state_dict"]
+__all__ = ["Other", "find_pickle", "mentions", "read_arrays", "read_tensors", "read_torch_file", "state_dict"]
+
+TYPES = {
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+}
 
 SHARED, SMALL = 16, 1 << 26  # times the file, and bytes more, that tensors which share their values may take apart
 BROKEN = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
@@ -42,7 +56,7 @@ def find_pickle(path: Path) -> bytes:
                 return start + file.read(MOST)
             if not start.startswith(b"PK"):
                 return b""
-            archive = directory(file)
+            archive = open_zip(file)
             (entry,) = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
             plain = entry.compress_type == zipfile.ZIP_STORED and entry.file_size <= MOST
             return archive.read(entry) if plain else b""
@@ -56,12 +70,12 @@ def mentions(text: bytes, *names: str) -> bool:
     return all(len(n).to_bytes(4, "little") + n in text or b"\x8c" + bytes([len(n)]) + n in text for n in raw)
 
 
-def read(path: Path) -> Any:
+def read_torch_file(path: Path) -> Any:
     """What ``torch.save`` or numpy wrote: tensors and arrays on the CPU in dictionaries and lists.
 
     Anything else is an ``Other``. Tensors are views of the file. BadFile when it is damaged, or asks for more.
     """
-    return read_outline(path, outlined(path))
+    return read_outline(path, describe_objects(path))
 
 
 def read_outline(path: Path, outline: Any) -> Any:
@@ -121,6 +135,39 @@ def state_dict(path: Path, found: Any) -> dict[str, Tensor]:
             "save them anew, each in memory of its own",
         )
     return {name: value.clone(memory_format=torch.contiguous_format) for name, value in found.items()}
+
+
+def read_tensors(path: Path, table: Mapping[str, list[Any]]) -> dict[str, Tensor]:
+    """The tensors of a table ``{name: [type, start, count, offset, shape, strides]}``, in memory of their own."""
+    found = {}
+    with path.open("rb") as file:
+        for name, (kind, start, count, offset, shape, strides) in table.items():
+            values = torch.empty(count, dtype=TYPES[kind])
+            file.seek(start)
+            if count and file.readinto(values.view(torch.uint8).numpy().data) != values.nbytes:
+                raise BadFile(f"{path} changed while it was read", "try again")
+            found[name] = values.as_strided(shape, strides, offset).contiguous()
+    return found
+
+
+def read_arrays(path: Path) -> Any:
+    """An array, or dictionaries of arrays and numbers, out of a ``.pkl`` or ``.pt``; BadFile for anything else.
+
+    What is neither is left out of a dictionary.
+    """
+    found = _as_arrays(read_torch_file(path))
+    if found is None:
+        raise BadFile(f"{path} holds no arrays", "get it again from whoever made it")
+    return found
+
+
+def _as_arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        made = {str(key): _as_arrays(inside) for key, inside in value.items()}
+        return {key: inside for key, inside in made.items() if inside is not None}
+    if isinstance(value, torch.Tensor):
+        return (value.float() if value.dtype is torch.bfloat16 else value).numpy().copy()
+    return value if isinstance(value, np.ndarray | int | float) else None
 
 
 def plain(value: Any) -> bool:
