@@ -90,8 +90,8 @@ def test_what_is_wrong_is_said_at_once_and_names_the_argument():
         cmtool.edit("colorize", np.zeros((3, 32, 32), np.uint8), model, factor=2)
     with pytest.raises(UsageError, match=r"a picture is uint8 \[1 or 3, H, W\]"):
         next(cmtool.edit("colorize", np.zeros((32, 32), np.uint8), model))
-    with pytest.raises(UsageError, match="unknown training method 'etc'") as caught:
-        cmtool.train("etc", "digits")
+    with pytest.raises(UsageError, match="unknown training method 'ectt'") as caught:
+        cmtool.train("ectt", "digits")
     assert caught.value.hint == "did you mean 'ect'?"
     with pytest.raises(UsageError, match="distill takes the network of its teacher"):
         cmtool.train("ecd", "digits", backbone="mlp")

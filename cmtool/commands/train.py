@@ -28,16 +28,16 @@ from cmtool.files.runs import CHECKPOINT
 from cmtool.files.sealed import save_state
 from cmtool.options.ema_spec import EMASpec, parse_ema_specs
 from cmtool.options.load import dump_options, load_options
-from cmtool.options.lr_schedule import learning_rate
 from cmtool.pipelines.classes import labels_of
 from cmtool.pipelines.distributed import has_stray_rank
 from cmtool.pipelines.inputs import anchor_paths, dataset_facts, open_dataset
 from cmtool.pipelines.sampler_setup import set_up_sampler
 from cmtool.pipelines.sampling_pipeline import draw
+from cmtool.pipelines.training import current_header, training_steps
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.training.batches import ahead
-from cmtool.training.devices import choose_device, micro_batch_size, precision, use_threads
+from cmtool.training.devices import choose_device, micro_batch_size, use_threads
 from cmtool.training.loop import LoopConfig, Report, pack, train
 
 __all__ = ["run"]
@@ -81,7 +81,7 @@ def run(options: TrainOptions, console: Console) -> None:
             console.say(f"going on with {folder} at {job.state.images:,} images")
         keep_options(options, folder)
         write_inventory(folder, dataset)
-        seconds = TrainingRun(options, job, folder, console, stop).run(precision(options.precision, where))
+        seconds = TrainingRun(options, job, folder, console, stop).run()
     return finish(folder, options.command, console, seconds)
 
 
@@ -158,26 +158,13 @@ class TrainingRun:
         self.losses: list[torch.Tensor] = []
         self.bad = 0
 
-    def run(self, autocast: Any) -> float:
+    def run(self) -> float:
         """Train to the end; the seconds it took. Interrupted or Preempted when a signal came first."""
         options, state = self.options, self.job.state
         self.status("running")
         first = state.images
         batches = ahead(self.job.batches.since(first))
-        steps = train(
-            state,
-            batches,
-            options.images,
-            lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.lr_schedule, options.hold),
-            LoopConfig(
-                seed=options.seed,
-                clip=options.grad_clip,
-                micro=options.micro_batch
-                or micro_batch_size(options.batch, self.job.header.shape, choose_device(options.device)),
-                threads=self.cores,
-                autocast=autocast,
-            ),
-        )
+        steps = training_steps(options, self.job, batches)
         try:
             with (
                 closing(batches),
@@ -241,7 +228,7 @@ class TrainingRun:
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
-        header = replace(self.job.header, sigmas=self.job.state.objective.sampling_sigmas)
+        header = current_header(self.job)
         seeds = range(max(header.num_classes, 8) * (4 if header.num_classes else 8))
         labels = labels_of(seeds, header.num_classes)
         model = LoadedModel(self.model, header, self.folder)
@@ -282,9 +269,7 @@ class TrainingRun:
 
     def header(self, track: EMASpec) -> Header:
         """As things stand: a method may change on the way what its samples want."""
-        state = self.job.state
-        sigmas, average = state.objective.sampling_sigmas, {"ema": str(track)}
-        return replace(self.job.header, images=state.images, sigmas=sigmas, average=average)
+        return replace(current_header(self.job), average={"ema": str(track)})
 
     def pause(self) -> None:
         self.keep("preempted" if self.stop.preempted else "interrupted")

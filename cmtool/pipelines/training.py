@@ -1,5 +1,6 @@
 """Training without files: ``cmtool.train``, and the steps of ``train-score``, ``distill`` and ``train-ct``."""
 
+import copy
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,13 +16,13 @@ from cmtool.files.header import Header
 from cmtool.files.model_format import LoadedModel
 from cmtool.options import registry
 from cmtool.options.call import options_of_call
+from cmtool.options.lr_schedule import learning_rate
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 from cmtool.training.batches import Batch, ahead
 from cmtool.training.devices import choose_device, micro_batch_size, precision
-from cmtool.training.loop import Report
+from cmtool.training.loop import LoopConfig, Report
 from cmtool.training.loop import train as train_loop
-from cmtool.training.optimizers import learning_rate
 
 __all__ = ["TrainingReport", "current_header", "train", "training_steps"]
 
@@ -64,7 +65,7 @@ class TrainingReport:
 
 def current_header(job: TrainingJob) -> Header:
     """What a checkpoint says now: a method may change on the way at which noise levels its samples are drawn."""
-    return replace(job.header, images=job.state.images, sigmas=job.state.objective.sampling)
+    return replace(job.header, images=job.state.images, sigmas=job.state.objective.sampling_sigmas)
 
 
 def training_steps(options: TrainOptions, job: TrainingJob, batches: Iterator[Batch]) -> Generator[Report, None, None]:
@@ -75,11 +76,13 @@ def training_steps(options: TrainOptions, job: TrainingJob, batches: Iterator[Ba
         batches,
         options.images,
         lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.lr_schedule, options.hold),
-        seed=options.seed,
-        clip=options.grad_clip,
-        micro=options.micro_batch or micro_batch_size(options.batch, job.header.shape, device),
-        threads=torch.get_num_threads(),
-        autocast=precision(options.precision, device),
+        LoopConfig(
+            seed=options.seed,
+            clip=options.grad_clip,
+            micro=options.micro_batch or micro_batch_size(options.batch, job.header.shape, device),
+            threads=torch.get_num_threads(),
+            autocast=precision(options.precision, device),
+        ),
     )
 
 
@@ -88,8 +91,8 @@ def train(
     data: Any,
     *,
     images: int | None = None,
-    teacher: str | Path | None = None,
-    init: str | Path | None = None,
+    teacher: LoadedModel[Denoiser] | str | Path | None = None,
+    init: LoadedModel[Denoiser] | str | Path | None = None,
     backbone: str | Mapping[str, Any] | None = None,
     sigma_data: float | None = None,
     sigma_min: float | None = None,
@@ -122,7 +125,8 @@ def train(
 
     ``method`` is the name of a method of ``train-score``, ``distill`` or ``train-ct``, or ``{"name": "ect", "q": 4}``;
     ``data`` that of a data set, such as ``"digits[0::2]"`` or a folder, or a data set itself (the contract
-    ``cmtool.datasets``). The other arguments are the options of that command. Nothing is written. The weights are those
+    ``cmtool.datasets``). ``teacher`` and ``init`` are models, files, run directories or names of bundled models. The
+    other arguments are the options of that command. Nothing is written. The weights are those
     of the command with the same options, bit for bit. What is wrong is raised at once: UsageError, MissingInput,
     BadFile. A step whose gradient is not finite is left out; whoever iterates decides how often that may happen.
     """
@@ -130,9 +134,12 @@ def train(
     cls = _command_of(method)
     for key in arguments.keys() & cls.refused.keys():
         raise UsageError(*cls.refused[key])
+    parent = next((model for model in (teacher, init) if isinstance(model, LoadedModel)), None)
+    arguments |= {key: str(parent.path) for key in ("teacher", "init") if parent and key in arguments}
     named = isinstance(data, str | Mapping)
     options = options_of_call(cls, {**arguments, **({"data": data} if named else {})})
-    job = build_training(options, choose_device(options.device), None if named else data)
+    parent = parent and replace(parent, model=copy.deepcopy(parent.model).cpu())  # the caller's may go on to change
+    job = build_training(options, choose_device(options.device), None if named else data, parent)
     if not named:
         facts = {**job.header.data, "name": type(data).__name__}
         own = {key: value for key, value in job.header.options.items() if key != "data"}

@@ -14,7 +14,7 @@ from cmtool.bundled import bundled
 from cmtool.class_names import known_names, match_classes, some_names
 from cmtool.core.denoiser import Denoiser
 from cmtool.datasets.views import RelabelledDataset
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Run, Setting, UsageError
 from cmtool.files.header import Header
 from cmtool.files.model_files import open_any, parent_record
 from cmtool.files.model_format import LoadedModel
@@ -56,14 +56,24 @@ class ModelStart:
     augment: Augment | None = None
 
 
-def build_training(options: TrainOptions, device: torch.device, dataset: Any = None) -> TrainingJob:
-    """Data (those of the options, where they are not open yet), objective, network, optimizer and averages."""
+Parent = LoadedModel[Denoiser] | None
+
+
+def build_training(
+    options: TrainOptions, device: torch.device, dataset: Any = None, parent: Parent = None
+) -> TrainingJob:
+    """Data, objective, network, optimizer and averages.
+
+    ``dataset`` and ``parent``, the teacher or the model to start from, are those of the options where they are not
+    given. UsageError where options, data and parent do not go together.
+    """
     dataset, remarks = open_dataset(options.data) if dataset is None else dataset, ()
     num_classes = len(dataset.classes) if options.conditional else 0
-    start = STARTS[type(options)](options)
+    start = STARTS[type(options)](options, parent)
     requirements = start.objective.requirements
     if start.augment and len(dataset.shape) != 3:
-        raise UsageError("--augment changes images, and these data are points", "leave out --augment")
+        flag = Setting("augment")
+        raise UsageError(Hint("{} changes images, and these data are points", flag), Hint("leave out {}", flag))
     if start.parent is not None:
         dataset, remarks = _fit_dataset(start.parent.header, dataset, options.conditional, start.path)
         num_classes = start.parent.header.num_classes
@@ -92,7 +102,7 @@ def _network(start: ModelStart, shape: tuple[int, ...], num_classes: int) -> tor
         raise UsageError(f"the network of {start.path} does not fit this one: {reason}") from error
 
 
-def _score(options: TrainScoreOptions) -> ModelStart:
+def _score(options: TrainScoreOptions, parent: Parent) -> ModelStart:
     objective = registry.build("train_score", options.method, **_sigmas(options, options.sigma_data))
     augment = _augment(options)
     backbone = add_conditions(options.backbone, objective.requirements, augment)
@@ -103,9 +113,10 @@ def _augment(options: TrainOptions) -> Augment | None:
     return Augment.edm(options.augment) if options.augment else None
 
 
-def _ct(options: TrainCtOptions) -> ModelStart:
-    path = checkpoint_path(options.init) if options.init else None
-    parent = open_any(path) if path else None
+def _ct(options: TrainCtOptions, parent: Parent) -> ModelStart:
+    if parent is None and options.init:
+        parent = open_any(checkpoint_path(options.init))
+    path = parent.path if parent else None
     sigma_data = parent.model.preconditioning.sigma_data if parent else options.sigma_data
     objective = registry.build("train_ct", options.method, **_sigmas(options, sigma_data))
     _check_start(objective, options.method["name"], parent, path)
@@ -120,21 +131,27 @@ def _check_start(objective: Objective, method: str, parent: LoadedModel[Denoiser
     kind, wanted = parent.header.kind if parent else None, objective.requirements.starts_from
     if wanted in (None, kind):
         return
-    found = f"{path} is a {kind} model" if parent else "there is no --init"
+    found = f"{path} is a {kind} model" if parent else Hint("there is no {}", Setting("init"))
+    first, then = Run("train-ct", method="ect"), Hint.join([Setting("method", method), Setting("init"), "RUN"])
     raise UsageError(
-        f"'{method}' goes on from a {wanted} model, and {found}",
-        f"train one first, with 'cmtool train-ct --method ect', then: --method {method} --init RUN",
+        Hint("'{}' goes on from a {} model, and {}", method, wanted or "", found),
+        Hint("train one first, with '{}', then: {}", first, then),
     )
 
 
-def _distill(options: DistillOptions) -> ModelStart:
-    path = checkpoint_path(options.teacher or bundled("score"))
-    teacher = open_any(path)
+def _distill(options: DistillOptions, parent: Parent) -> ModelStart:
+    teacher = parent or open_any(checkpoint_path(options.teacher or bundled("score")))
+    path = teacher.path
     teacher.model.requires_grad_(False)
     if teacher.header.kind != "score":
         raise UsageError(
             f"{path} is a consistency model, and distill learns from a score model",
-            "train one with 'cmtool train-score', or go on training this one with 'cmtool train-ct --init'",
+            Hint(
+                "train one with '{}', or go on training this one with '{} {}'",
+                Run("train-score"),
+                Run("train-ct"),
+                Setting("init"),
+            ),
         )
     sigma_data = teacher.model.preconditioning.sigma_data
     followed = apply_guidance(teacher, options).model
@@ -152,13 +169,14 @@ def _check_teacher(teacher: LoadedModel[Denoiser], path: Path, options: DistillO
     if not teacher.header.backbone.get("augment_dim"):
         raise UsageError(
             f"{path} was trained without augmentation, and does not know augmented images",
-            "leave out --augment, or train a teacher with it: cmtool train-score --augment 0.12",
+            Hint("leave out {}, or train a teacher with it: {}", Setting("augment"), Run("train-score", augment=0.12)),
         )
     if options.guidance != 1:
-        raise UsageError("a guided teacher takes no augment labels", "leave out --augment or --guidance")
+        hint = Hint("leave out {} or {}", Setting("augment"), Setting("guidance"))
+        raise UsageError("a guided teacher takes no augment labels", hint)
 
 
-STARTS: dict[type, Callable[[Any], ModelStart]] = {
+STARTS: dict[type, Callable[[Any, Parent], ModelStart]] = {
     TrainScoreOptions: _score,
     TrainCtOptions: _ct,
     DistillOptions: _distill,
@@ -176,14 +194,18 @@ def _fit_dataset(header: Header, dataset: Any, conditional: bool, path: Path | N
     """
     if header.shape != tuple(dataset.shape):
         theirs, ours = ("x".join(map(str, shape)) for shape in (header.shape, dataset.shape))
-        hint = f"the size of data is often a choice: --set data.size={header.shape[-1]}"
+        hint = Hint("the size of data is often a choice: {}", Setting("data.size", header.shape[-1]))
         raise UsageError(f"{path} makes {theirs} images, and the data are {ours}", hint)
     if not header.num_classes:
         return dataset, [f"{path} knows no classes: the labels are not used"] if conditional and dataset.classes else []
     if not (conditional and dataset.classes):
         raise UsageError(
             f"{path} knows {header.num_classes} classes, and the data have none",
-            "give --data a folder with a folder for each class, and leave --no-conditional out",
+            Hint(
+                "give {} a folder with a folder for each class, and leave {} out",
+                Setting("data"),
+                Setting("conditional", False),
+            ),
         )
     theirs = known_names(header.classes, header.num_classes)
     numbers = match_classes(dataset.classes, theirs, "the data", str(path))
@@ -195,6 +217,7 @@ def _fit_dataset(header: Header, dataset: Any, conditional: bool, path: Path | N
 
 def _header(options: TrainOptions, start: ModelStart, dataset: Any, num_classes: int, model: Denoiser) -> Header:
     requirements = start.objective.requirements
+    files = [path for path in (start.path, start.guide) if path and path.exists()]  # a parent in memory has none
     return Header(
         kind=requirements.kind,
         backbone=dict(start.backbone),
@@ -211,7 +234,7 @@ def _header(options: TrainOptions, start: ModelStart, dataset: Any, num_classes:
         sigmas=start.objective.sampling_sigmas,
         method=f"{options.command} {vars(options)['method']['name']}",
         options=plain(asdict(anchor_paths(replace(options, run_dir=None, resume=None, dry_run=False)))),
-        parents=[parent_record(Path(os.path.abspath(path))) for path in (start.path, start.guide) if path],
+        parents=[parent_record(Path(os.path.abspath(path))) for path in files],
         licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},
         average={"ema": str(parse_ema_specs(options.ema)[0])},

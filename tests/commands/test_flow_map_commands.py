@@ -135,7 +135,7 @@ def test_a_consistency_model_goes_on_with_augmentation_that_it_did_not_know(trai
     options = TrainCtOptions(init=trained["tuned"], data=Spec(name="digits"), method=Spec(name="ect"), augment=0.1)
     job, origin = build_training(options, CPU), load(trained["tuned"] / "model.safetensors")
     assert not job.state.model.net.embedding.map_augment.weight.any()
-    assert torch.equal(job.state.model.net.enter.weight, origin.net.enter.weight)
+    assert torch.equal(job.state.model.net.enter.weight, origin.model.net.enter.weight)
 
 
 @pytest.mark.parametrize(
