@@ -233,7 +233,7 @@ def test_a_solver_of_another_order_is_told(solver, sentence):
 
 
 class Costly(RungeKutta):
-    evaluations = 1
+    nfe_per_step = 1
 
 
 def test_a_solver_that_miscounts_is_told():

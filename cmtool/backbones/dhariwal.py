@@ -94,7 +94,11 @@ class DhariwalUNet(nn.Module):
         return self.out_conv(F.silu(self.out_norm(x)))
 
     def embed(
-        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+        self,
+        c_noise: Tensor,
+        labels: Tensor | None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
     ) -> Tensor:
         """Noise level, class and the other conditions, [B, embedding]; what is None adds nothing."""
         embedding = sinusoidal_embedding(c_noise, self.config.model_channels)

@@ -134,7 +134,11 @@ class ImageV1(nn.Module):
         return self.proj_out(h)
 
     def embed(
-        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+        self,
+        c_noise: Tensor,
+        labels: Tensor | None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
     ) -> Tensor:
         """Noise level, class and the other conditions, [B, mapping_dim]; what is None adds nothing."""
         embedding = self.timestep_embed(c_noise)

@@ -120,7 +120,11 @@ class SongUNet(nn.Module):
         return self._decode(self._encode(x, embedding), embedding)
 
     def embed(
-        self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None, target: Tensor | None
+        self,
+        c_noise: Tensor,
+        labels: Tensor | None,
+        augment_labels: Tensor | None = None,
+        target: Tensor | None = None,
     ) -> Tensor:
         """Noise level, class and the other conditions, [B, embedding]; one-hot classes are brought to mean square 1."""
         angles = self.map_noise(c_noise)

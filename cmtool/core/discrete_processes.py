@@ -74,7 +74,7 @@ class DDPM(Process):
     def scale(self, t: Tensor) -> Tensor:
         return (-self._spent(t) / 2).exp()
 
-    def level(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         return torch.expm1(self._spent(t)).sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class NCSN(Process):
     def scale(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
-    def level(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         return _between(t, _steps(len(self)), self._variances()).sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def ddpm_sigmas(n: int = 1000, schedule: str = "linear", **options: float) -> Te
         raise unknown_name("schedule", schedule, BETA_SCHEDULES)
     if n <= 20:
         raise UsageError(f"'ddpm' needs more than 20 steps, not {n}", "1000 is usual")
-    return BETA_SCHEDULES[schedule](n, **options).level(torch.arange(1, n + 1, dtype=torch.float64))
+    return BETA_SCHEDULES[schedule](n, **options).sigma(torch.arange(1, n + 1, dtype=torch.float64))
 
 
 def interpolated_step(sigma: Tensor, sigmas: Tensor) -> Tensor:

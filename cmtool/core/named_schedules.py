@@ -120,7 +120,7 @@ def iddpm(
     """
     low, high = span(sigma_min, sigma_max)
     chain = named_processes.cosine(low, high, preconditioning, steps=steps, shift=shift, most=most)
-    known = chain.level(torch.arange(steps or preconditioning.steps, 0, -1, dtype=torch.float64))
+    known = chain.sigma(torch.arange(steps or preconditioning.steps, 0, -1, dtype=torch.float64))
     if not ((known >= low) & (known <= high)).any():
         raise UsageError(f"no discretization step of the schedule iddpm lies between {low:g} and {high:g}")
     return sigma_schedules.evenly_spaced_steps(known, n, low, high)

@@ -22,12 +22,12 @@ class Process(Protocol):
         """``s(t)``."""
         ...
 
-    def level(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         """``sigma(t)``, the noise level after dividing by ``s``; increasing."""
         ...
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The inverse of ``level``."""
+        """The inverse of ``sigma``."""
         ...
 
     def drift(self, t: Tensor) -> Tensor:
@@ -40,18 +40,18 @@ class Process(Protocol):
 
     def deviation(self, t: Tensor) -> Tensor:
         """``s(t) sigma(t)``: the standard deviation of the noise in ``x_t``."""
-        return self.scale(t) * self.level(t)
+        return self.scale(t) * self.sigma(t)
 
     def prior(self, t: Tensor) -> Tensor:
         """The standard deviation of the Gaussian that stands for ``x_t`` at the last time, data and noise together."""
         return self.deviation(t)
 
     def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """``a = scale(t)/scale(s)`` and ``b = scale(t) sqrt(level(t)^2 - level(s)^2)`` of ``x_t = a x_s + b z``, s < t.
+        """``a = scale(t)/scale(s)`` and ``b = scale(t) sqrt(sigma(t)^2 - sigma(s)^2)`` of ``x_t = a x_s + b z``, s < t.
 
         In a chain they are DDPM's ``sqrt(alpha_i), sqrt(beta_i)`` and SMLD's ``1, sqrt(sigma_i^2 - sigma_{i-1}^2)``.
         """
-        added = (self.level(t) ** 2 - self.level(s) ** 2).clamp(min=0)
+        added = (self.sigma(t) ** 2 - self.sigma(s) ** 2).clamp(min=0)
         return self.scale(t) / self.scale(s), self.scale(t) * added.sqrt()
 
 
@@ -62,7 +62,7 @@ class EDM(Process):
     def scale(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
-    def level(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         return t
 
     def time(self, sigma: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class VE(Process):
     def scale(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
-    def level(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
     def time(self, sigma: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class VE(Process):
         return torch.zeros_like(t)
 
     def diffusion(self, t: Tensor) -> Tensor:
-        return self.level(t) * math.sqrt(2 * math.log(self.sigma_max / self.sigma_min))
+        return self.sigma(t) * math.sqrt(2 * math.log(self.sigma_max / self.sigma_min))
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class VP(Process):
     def scale(self, t: Tensor) -> Tensor:
         return (-self._integral(t) / 2).exp()
 
-    def level(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         return torch.expm1(self._integral(t)).sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class VP(Process):
 class SubVP(VP):
     """The scale of VP with less noise, ``s sigma = 1 - s^2``: ``sigma = 2 sinh(B(t)/2)`` (Song et al. 2021, eq. 34)."""
 
-    def level(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         return 2 * torch.sinh(self._integral(t) / 2)
 
     def time(self, sigma: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class FlowMatching(Process):
     def scale(self, t: Tensor) -> Tensor:
         return 1 - t
 
-    def level(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         return t / (1 - t)
 
     def time(self, sigma: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ class TrigFlow(Process):
     def scale(self, t: Tensor) -> Tensor:
         return t.cos()
 
-    def level(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         return self.sigma_data * t.tan()
 
     def time(self, sigma: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class SquareRoot(Process):
     def scale(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
-    def level(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         return t.sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
@@ -44,10 +44,10 @@ class RescaledProcess(Process):
     unit: bool
 
     def scale(self, t: Tensor) -> Tensor:
-        return (1 + self.level(t) ** 2).rsqrt() if self.unit else torch.ones_like(t)
+        return (1 + self.sigma(t) ** 2).rsqrt() if self.unit else torch.ones_like(t)
 
-    def level(self, t: Tensor) -> Tensor:
-        return self.schedule.level(t)
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.schedule.sigma(t)
 
     def time(self, sigma: Tensor) -> Tensor:
         return self.schedule.time(sigma)

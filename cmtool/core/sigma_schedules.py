@@ -53,7 +53,7 @@ def linear(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor:
 
 def uniform_in_time(process: Process, n: int, first: float = 1.0, last: float = 1e-3) -> Tensor:
     """The noise levels at ``n`` times of ``process``, even from ``first`` down to ``last`` (Song et al. 2021)."""
-    return process.level(torch.linspace(first, last, n, dtype=torch.float64))
+    return process.sigma(torch.linspace(first, last, n, dtype=torch.float64))
 
 
 def evenly_spaced_steps(sigmas: Tensor, n: int, sigma_min: float = 0.0, sigma_max: float = math.inf) -> Tensor:

@@ -134,5 +134,5 @@ class ScoreSDESigmas:
             ladder = ddpm_sigmas(self.steps, beta_min=self.beta_min, beta_max=self.beta_max)
             return float(ladder[0]), float(ladder[-1])
         process = (VP if self.process == "vp" else SubVP)(self.beta_min, self.beta_max)
-        low, high = process.level(torch.tensor([START, 1.0], dtype=torch.float64))
+        low, high = process.sigma(torch.tensor([START, 1.0], dtype=torch.float64))
         return float(low), float(high)

@@ -73,8 +73,8 @@ class MeanFlow(Objective):
         return error / (error.detach() + self.c) ** self.power
 
 
-def two_times(P_mean: float, P_std: float, apart: float, sigma_max: float) -> Times:
-    """Two logit-normal times, the later one t; a share ``apart`` of pairs keeps its r, the others have r = t."""
+def two_times(P_mean: float, P_std: float, share: float, sigma_max: float) -> Times:
+    """Two logit-normal times, the later one t; a ``share`` of the pairs keeps its r, the others have r = t."""
 
     def times(u: Tensor) -> tuple[Tensor, Tensor]:
         *draws, which = split_uniform(u, 3)
@@ -82,7 +82,7 @@ def two_times(P_mean: float, P_std: float, apart: float, sigma_max: float) -> Ti
             log_normal(draw, P_mean, P_std).clamp(max=sigma_max) for draw in draws
         )  # ln sigma is the logit of t
         t, r = (sigma / (1 + sigma) for sigma in (torch.maximum(one, two), torch.minimum(one, two)))
-        return t, torch.where(which < apart, r, t)
+        return t, torch.where(which < share, r, t)
 
     return times
 
@@ -91,7 +91,7 @@ def meanflow(
     *,
     P_mean: Annotated[float, Option("mean of the logit of the times, which is ln sigma")] = -2.0,
     P_std: PStdOption = 2.0,
-    apart: Annotated[float, Option("share of the pairs with r below t", between(0, 1))] = 0.75,
+    share: Annotated[float, Option("share of the pairs with r below t", between(0, 1))] = 0.75,
     power: Annotated[float, Option("p of the adaptive weight; 0: none", at_least(0))] = 0.75,
     c: Annotated[float, Option("c of the adaptive weight", at_least(0))] = 1.0,
     preconditioning: PreconditioningOption = "flow",
@@ -109,5 +109,5 @@ def meanflow(
     over an image it is lost. The authors augment images of CIFAR-10 as EDM does: --augment 0.12.
     """
     return MeanFlow(
-        two_times(P_mean, P_std, apart, sigma_max), power, c, Preconditioning.named(preconditioning, sigma_data)
+        two_times(P_mean, P_std, share, sigma_max), power, c, Preconditioning.named(preconditioning, sigma_data)
     )

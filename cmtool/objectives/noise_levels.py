@@ -48,7 +48,7 @@ def log_normal(u: Tensor, P_mean: float = -1.2, P_std: float = 1.2) -> Tensor:
 
 def uniform_time(u: Tensor, process: Process, start: float, stop: float = 1.0) -> Tensor:
     """The noise level of a time that is uniform on [``start``, ``stop``], [B]."""
-    return process.level(start + u * (stop - start))
+    return process.sigma(start + u * (stop - start))
 
 
 def uniform_step(u: Tensor, sigmas: Tensor) -> Tensor:

@@ -98,18 +98,18 @@ def check_schedule(factory: Callable[..., Tensor], **options: Any) -> None:
 def check_process(factory: Callable[..., Process], **options: Any) -> None:
     """``factory(sigma_min, sigma_max, preconditioning, **options)`` gives a process: ``x_t = s (x_0 + sigma z)``.
 
-    ``time`` is the inverse of ``level``, which grows; ``drift`` is ``d ln s / dt`` and ``diffusion`` squared is
+    ``time`` is the inverse of ``sigma``, which grows; ``drift`` is ``d ln s / dt`` and ``diffusion`` squared is
     ``s^2 d sigma^2 / dt``; a ``transition`` keeps ``s`` and adds the noise that lacks.
     """
     process = factory(0.01, 50.0, Preconditioning(), **options)
     sigma = torch.tensor([0.021, 0.3, 1.7, 19.0], dtype=torch.float64)
     t = process.time(sigma)
     h = 1e-5 * t
-    require(close(process.level(t), sigma, 1e-6), "level is the inverse of time")
-    require((process.level(t + h) > process.level(t - h)).all(), "the noise level grows with time")
+    require(close(process.sigma(t), sigma, 1e-6), "sigma is the inverse of time")
+    require((process.sigma(t + h) > process.sigma(t - h)).all(), "the noise level grows with time")
     growth = ((process.scale(t + h) / process.scale(t - h)).log() / (2 * h), process.drift(t))
     require(close(*growth, 1e-3), "drift is d ln s / dt")
-    added = process.scale(t) ** 2 * (process.level(t + h) ** 2 - process.level(t - h) ** 2) / (2 * h)
+    added = process.scale(t) ** 2 * (process.sigma(t + h) ** 2 - process.sigma(t - h) ** 2) / (2 * h)
     require(close(added, process.diffusion(t) ** 2, 1e-3), "diffusion squared is s^2 d sigma^2 / dt")
     a, b = process.transition(t[1:], t[:-1])
     require(close(a * process.scale(t[:-1]), process.scale(t[1:]), 1e-6), "a transition keeps the scale")

@@ -57,7 +57,7 @@ class Draws:
     def whole(self, n: int) -> Tensor:
         return (self.uniform() * n).floor().clamp(max=n - 1)
 
-    def kept(self, strength: float, *values: Tensor) -> AugmentLabels:
+    def choose(self, strength: float, *values: Tensor) -> AugmentLabels:
         """The values with probability p times ``strength``, else 0."""
         chosen = self.uniform() < strength * self.p
         return [torch.where(chosen, value, torch.zeros_like(value)) for value in values]
@@ -79,14 +79,14 @@ def where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def flip(axis: int) -> Callable[..., tuple[Tensor, AugmentLabels]]:
     def make(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, AugmentLabels]:
-        (w,) = draws.kept(strength, draws.whole(2))
+        (w,) = draws.choose(strength, draws.whole(2))
         return where(w == 1, images.flip(axis), images), [w]
 
     return make
 
 
 def quarter_turns(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, AugmentLabels]:
-    (w,) = draws.kept(strength, draws.whole(4))
+    (w,) = draws.choose(strength, draws.whole(4))
     across, down = (w == 1) | (w == 2), (w == 2) | (w == 3)
     images = where(across, images.flip(3), images)
     images = where(down, images.flip(2), images)
@@ -97,7 +97,7 @@ def move_pixels(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, 
     """By whole pixels to the right and up; mirrored at the edges."""
     h, w = images.shape[2:]
     across, along = w * draws.spread.translate_int_max, h * draws.spread.translate_int_max
-    right, up = draws.kept(strength, draws.signed(), draws.signed())
+    right, up = draws.choose(strength, draws.signed(), draws.signed())
     right, up = (right * across).round(), (up * along).round()
     x = w - 1 - (w - 1 - (torch.arange(w) - right[:, None]) % (2 * w - 2)).abs()
     y = h - 1 - (h - 1 - (torch.arange(h) + up[:, None]) % (2 * h - 2)).abs()
@@ -108,20 +108,20 @@ def move_pixels(draws: Draws, strength: float, images: Tensor) -> tuple[Tensor, 
 
 def scale(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, AugmentLabels]:
     """By ``2^N(0, scale_std^2)``."""
-    (by,) = draws.kept(strength, draws.normal())
+    (by,) = draws.choose(strength, draws.normal())
     factor = (-draws.spread.scale_std * by).exp2()
     return scaling(factor, factor), [by]
 
 
 def rotate(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, AugmentLabels]:
-    (angle,) = draws.kept(strength, math.pi * draws.spread.rotate_frac_max * draws.signed())
+    (angle,) = draws.choose(strength, math.pi * draws.spread.rotate_frac_max * draws.signed())
     return rotation(angle), [angle.cos() - 1, angle.sin()]
 
 
 def stretch(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, AugmentLabels]:
     """By ``2^N(0, aniso_std^2)`` along one axis and its inverse along the other; some of the axes are turned."""
     by, angle = draws.normal(), math.pi * draws.signed()
-    (by,) = draws.kept(strength, by)
+    (by,) = draws.choose(strength, by)
     turned = draws.uniform() < draws.spread.aniso_rotate_prob
     turned &= by != 0  # else the turns there and back would leave rounding errors
     angle = torch.where(turned, angle, torch.zeros_like(angle))
@@ -131,19 +131,19 @@ def stretch(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, Augm
 
 def move(draws: Draws, strength: float, h: int, w: int) -> tuple[Tensor, AugmentLabels]:
     """By ``N(0, (translate_frac_std side)^2)``."""
-    right, down = draws.kept(strength, draws.normal(), draws.normal())
+    right, down = draws.choose(strength, draws.normal(), draws.normal())
     std = draws.spread.translate_frac_std
     return translation(-right * w * std, -down * h * std), [right, down]
 
 
 def brightness(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
-    (by,) = draws.kept(strength, draws.normal())
+    (by,) = draws.choose(strength, draws.normal())
     b = draws.spread.brightness_std * by
     return matrix((1, 0, 0, b), (0, 1, 0, b), (0, 0, 1, b), (0, 0, 0, 1)), [by]
 
 
 def contrast(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
-    (by,) = draws.kept(strength, draws.normal())
+    (by,) = draws.choose(strength, draws.normal())
     c = (draws.spread.contrast_std * by).exp2()
     return matrix((c, 0, 0, 0), (0, c, 0, 0), (0, 0, c, 0), (0, 0, 0, 1)), [by]
 
@@ -157,13 +157,13 @@ def along_grey(grey: Tensor, rest: Tensor | float) -> Tensor:
 
 def negative(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
     """Light becomes dark while the hue stays."""
-    (by,) = draws.kept(strength, draws.whole(2))
+    (by,) = draws.choose(strength, draws.whole(2))
     return along_grey(1 - 2 * by, 1.0), [by]
 
 
 def hue(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
     """A rotation about the greys."""
-    (angle,) = draws.kept(strength, math.pi * draws.spread.hue_max * draws.signed())
+    (angle,) = draws.choose(strength, math.pi * draws.spread.hue_max * draws.signed())
     c, s = angle.cos(), angle.sin() / math.sqrt(3)
     m = (1 - c) / 3
     turned = matrix((m + c, m - s, m + s, 0), (m + s, m + c, m - s, 0), (m - s, m + s, m + c, 0), (0, 0, 0, 1))
@@ -171,7 +171,7 @@ def hue(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
 
 
 def saturation(draws: Draws, strength: float) -> tuple[Tensor, AugmentLabels]:
-    (by,) = draws.kept(strength, draws.normal())
+    (by,) = draws.choose(strength, draws.normal())
     return along_grey(torch.ones_like(by), (draws.spread.saturation_std * by).exp2()), [by]
 
 

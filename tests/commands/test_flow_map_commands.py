@@ -97,7 +97,7 @@ def test_meanflow_trains_from_random_weights(well, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [("consistency", "this one jumps to images alone"), ("score", "this one is a score model")]
+    ("kind", "reason"), [("consistency", "this one steps to images alone"), ("score", "this one is a score model")]
 )
 def test_gamma_is_refused_by_other_models(cm, tmp_path, kind, reason):
     told = cm("sample", "-m", random_model(tmp_path / "m.safetensors", kind=kind), "--gamma", "0.5")

@@ -110,14 +110,14 @@ def test_options_of_process_and_spacing(drawn, trained):
     walked = ["--process", "sqrt", "--set", "process.scaling=vp", "--solver", "euler"]
     document, files = drawn(teacher, "-n", "1", "--steps", "4", *spaced, *walked)
     times = torch.linspace(1, 1e-3, 4, dtype=torch.float64)
-    assert document["sigmas"][:-1] == pytest.approx(VP.spanning(0.002, 50.0, 1e-3).level(times).tolist())
+    assert document["sigmas"][:-1] == pytest.approx(VP.spanning(0.002, 50.0, 1e-3).sigma(times).tolist())
     _, others = drawn(teacher, "-n", "1", "--steps", "4", *spaced, "--solver", "euler")
     assert others != files
     betas = ["--process", "vp", "--set", "process.beta_max=15", "--schedule", "time"]
     document, _ = drawn(teacher, "-n", "1", "--steps", "4", *betas, "--sampler", "euler-maruyama")
     ends = VP(0.1, 15.0).time(torch.tensor([80.0, 0.002], dtype=torch.float64))
     times = torch.linspace(float(ends[0]), float(ends[1]), 5, dtype=torch.float64)
-    assert document["sigmas"] == pytest.approx(VP(0.1, 15.0).level(times).tolist())
+    assert document["sigmas"] == pytest.approx(VP(0.1, 15.0).sigma(times).tolist())
 
 
 def test_a_corrector_alone(cm, trained, tmp_path):

@@ -39,10 +39,10 @@ def test_the_rungs_of_ddpm():
 
 
 def test_a_ladder_too_short_for_its_betas_is_refused():
-    with pytest.raises(UsageError, match="20 rungs") as raised:
+    with pytest.raises(UsageError, match="20 steps") as raised:
         DDPM.linear(20)
     assert raised.value.hint == "take more than 20"
-    assert torch.isfinite(DDPM.linear(21).level(rungs(DDPM.linear(21)))).all()
+    assert torch.isfinite(DDPM.linear(21).sigma(rungs(DDPM.linear(21)))).all()
 
 
 def test_the_cosine_keeps_what_it_says_until_it_is_cut_off():
@@ -55,9 +55,9 @@ def test_the_cosine_keeps_what_it_says_until_it_is_cut_off():
 
 def test_the_rungs_of_ncsn():
     ladder, i = NCSN.geometric(10, 0.01, 1.0), rungs(NCSN.geometric(10, 0.01, 1.0))
-    assert torch.allclose(ladder.level(i[1:]), 10 ** torch.linspace(-2, 0, 10).double(), rtol=1e-6)
-    assert float(ladder.level(i[0])) == 0
-    assert torch.allclose(ladder.transition(i[2:], i[1:-1])[1] ** 2, ladder.level(i).square().diff()[1:], rtol=1e-12)
+    assert torch.allclose(ladder.sigma(i[1:]), 10 ** torch.linspace(-2, 0, 10).double(), rtol=1e-6)
+    assert float(ladder.sigma(i[0])) == 0
+    assert torch.allclose(ladder.transition(i[2:], i[1:-1])[1] ** 2, ladder.sigma(i).square().diff()[1:], rtol=1e-12)
 
 
 @each
@@ -65,14 +65,14 @@ def test_time_is_the_inverse_of_level_between_rungs_too(ladder):
     t = torch.cat([rungs(ladder), rungs(ladder)[:-1] + 0.3])
     if ladder is LADDERS[1]:
         t = t[t < 990]  # where next to nothing is left of the image, float64 is at its end
-    assert torch.allclose(ladder.time(ladder.level(t)), t, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(ladder.time(ladder.sigma(t)), t, rtol=1e-9, atol=1e-9)
 
 
 @each
 def test_drift_and_diffusion_are_derivatives_between_rungs(ladder):
     t = rungs(ladder)[:-1] + 0.4
     s, slope = derivative(ladder.scale, t)
-    sigma, rise = derivative(ladder.level, t)
+    sigma, rise = derivative(ladder.sigma, t)
     assert torch.allclose(ladder.drift(t), slope / s, rtol=1e-9, atol=1e-14)
     assert torch.allclose(ladder.diffusion(t), s * (2 * sigma * rise).sqrt(), rtol=1e-9)
 
@@ -90,11 +90,11 @@ def test_with_more_rungs_a_ladder_becomes_its_equation(ladder, process):
     errors = []
     for n in (500, 1000, 2000):
         t = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-        errors.append((ladder(n).level(t * n).log() - process.level(t).log()).abs().max())
+        errors.append((ladder(n).sigma(t * n).log() - process.sigma(t).log()).abs().max())
     assert float(errors[0] / errors[1]) == pytest.approx(2, rel=0.05)
     assert float(errors[1] / errors[2]) == pytest.approx(2, rel=0.05)
 
 
 def test_single_precision_keeps_its_digits():
     ladder, i = DDPM.linear(), rungs(DDPM.linear(), 1)
-    assert torch.allclose(ladder.level(i.float()).double(), ladder.level(i), rtol=1e-5)
+    assert torch.allclose(ladder.sigma(i.float()).double(), ladder.sigma(i), rtol=1e-5)

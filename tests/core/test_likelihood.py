@@ -42,13 +42,13 @@ def some(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize(("process", "span"), SPANS.items(), ids=[type(process).__name__ for process in SPANS])
 def test_bits_of_a_gaussian_are_the_analytic_ones(process, span):
     x, (t0, t1) = 0.5 * some(3, 2, 4, 4), (at(t) for t in span)
-    s, sigma = process.scale(t0), process.level(t0)
-    prior = process.scale(t1) * (0.25 + process.level(t1) ** 2).sqrt()
+    s, sigma = process.scale(t0), process.sigma(t0)
+    prior = process.scale(t1) * (0.25 + process.sigma(t1) ** 2).sqrt()
     field, probes = native_ode_field(DATA, process), rademacher_probes(Noise([1, 2, 3]), (2, 4, 4))
     found, z = log_likelihood(field, s * x, adaptive(*span, 1e-8), probes, prior)
     exact = DATA.log_density(x, sigma) - 32 * s.log()
     assert torch.allclose(bits_per_dim(found, 32), bits_per_dim(exact, 32), atol=1e-6)
-    assert torch.allclose(z / process.scale(t1), DATA.flow(x, sigma, process.level(t1)), rtol=1e-5)
+    assert torch.allclose(z / process.scale(t1), DATA.flow(x, sigma, process.sigma(t1)), rtol=1e-5)
 
 
 def test_entropy_in_bits():
@@ -157,8 +157,8 @@ def test_anisotropic_gaussian_in_flow_matching():
     found, z = log_likelihood(
         native_ode_field(data, process), x, adaptive(0.01, 0.99, 1e-9), axis_probes(3, (2,)), at(1.0)
     )
-    start = data.log_density(x / 0.99, process.level(t0)) - 2 * math.log(0.99)
-    end = data.log_density(z / 0.01, process.level(t1)) - 2 * math.log(0.01)
+    start = data.log_density(x / 0.99, process.sigma(t0)) - 2 * math.log(0.99)
+    end = data.log_density(z / 0.01, process.sigma(t1)) - 2 * math.log(0.01)
     assert torch.allclose(found - log_normal(z, at(1.0)), start - end, atol=1e-5)
 
 

@@ -23,7 +23,7 @@ def test_options_of_a_process():
     assert build_process({"name": "ve", "scaling": "vp"}, 0.01, 50) == RescaledProcess(VE(0.01, 50), unit=True)
     assert build_process({"name": "sqrt", "scaling": "none"}, 0.01, 50) == RescaledProcess(SquareRoot(), unit=False)
     ladder = build_process({"name": "ddpm", "steps": 100, "beta_max": 10}, 0.01, 50)
-    torch.testing.assert_close(ladder.level(HALF * 100), DDPM.linear(100, 0.1, 10.0).level(HALF * 100))
+    torch.testing.assert_close(ladder.sigma(HALF * 100), DDPM.linear(100, 0.1, 10.0).sigma(HALF * 100))
 
 
 def test_what_is_not_said_is_the_models():
@@ -37,14 +37,14 @@ def test_what_is_not_said_is_the_models():
 def test_a_network_is_told_the_time_of_its_own_betas():
     for name, process in (("vp", VP(0.2, 15.0)), ("subvp", SubVP(0.2, 15.0))):
         own = Preconditioning(form="noise", time=name, time_scale=999.0, beta_min=0.2, beta_max=15.0)
-        torch.testing.assert_close(own(process.level(HALF))[3], 999 * HALF)
+        torch.testing.assert_close(own(process.sigma(HALF))[3], 999 * HALF)
     rungs, ladder = torch.tensor([1.0, 400.0, 1000.0], dtype=torch.float64), DDPM.linear(1000, 0.2, 15.0)
     own = Preconditioning(form="noise", time="ddpm", beta_min=0.2, beta_max=15.0)
-    torch.testing.assert_close(own(ladder.level(rungs))[3], rungs - 1)
+    torch.testing.assert_close(own(ladder.sigma(rungs))[3], rungs - 1)
     told = []
     net = torch.nn.Identity()
     net.forward = lambda x, c, labels=None: told.append(c) or x  # type: ignore[method-assign]
-    Denoiser(net, own)(torch.zeros(3, 2), ladder.level(rungs))
+    Denoiser(net, own)(torch.zeros(3, 2), ladder.sigma(rungs))
     torch.testing.assert_close(told[0].double(), rungs - 1)
 
 
@@ -74,12 +74,12 @@ def test_options_of_a_spacing():
     torch.testing.assert_close(levels(name="log", sigma_max=20), log_uniform(7, 0.01, 20.0))
     torch.testing.assert_close(levels(sigma_min=0.1), karras(7, 0.1, 50.0))
     times = torch.linspace(1, 1e-3, 7, dtype=torch.float64)
-    torch.testing.assert_close(levels(name="vp", start=1e-3), VP.spanning(0.01, 50.0, 1e-3).level(times))
+    torch.testing.assert_close(levels(name="vp", start=1e-3), VP.spanning(0.01, 50.0, 1e-3).sigma(times))
     betas = VP(0.2, 15.0)
     torch.testing.assert_close(
         betas.time(levels(name="vp", beta_min=0.2, beta_max=15)).diff().std(), torch.zeros(()).double()
     )
-    ladder = DDPM.cosine(200, 0.01, 0.99).level(torch.arange(201, dtype=torch.float64))
+    ladder = DDPM.cosine(200, 0.01, 0.99).sigma(torch.arange(201, dtype=torch.float64))
     found = levels(name="iddpm", steps=200, shift=0.01, most=0.99)
     assert torch.isin(found, ladder).all() and len(found) == 7 and 0.01 <= found[-1] < found[0] <= 50
     for spec, complaint in (

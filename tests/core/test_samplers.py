@@ -127,7 +127,7 @@ def test_jumps_add_noise_above_the_floor_and_clip():
 
 def test_levels_of_a_reverse_walk_are_those_of_its_times():
     times = torch.linspace(1, 0.1, 4, dtype=torch.float64)
-    assert torch.equal(ReverseSDESampler(VP(), times, NoPrediction()).sigmas, VP().level(times))
+    assert torch.equal(ReverseSDESampler(VP(), times, NoPrediction()).sigmas, VP().sigma(times))
 
 
 @pytest.mark.parametrize(

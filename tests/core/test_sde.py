@@ -53,14 +53,14 @@ def test_the_score_is_the_gradient_of_the_native_density(process, span):
     t = down(span, 4)
     x = PLANE.sample(5, torch.Generator().manual_seed(1)).requires_grad_()
     s = process.scale(t)
-    log_density = PLANE.log_density(x / broadcast_like(s, x), process.level(t))
+    log_density = PLANE.log_density(x / broadcast_like(s, x), process.sigma(t))
     (gradient,) = torch.autograd.grad(log_density.sum(), x)
     assert torch.allclose(score_function(PLANE, process)(x.detach(), t), gradient, rtol=1e-6, atol=1e-8)
 
 
 @each
 def test_a_score_is_a_denoiser(process, span):
-    sigma = process.level(down(span, 4))
+    sigma = process.sigma(down(span, 4))
     x = PLANE.sample(5, torch.Generator().manual_seed(1)) * broadcast_like(1 + sigma, torch.ones(5, 2))
     model = denoiser_function(score_function(PLANE, process), process)
     assert torch.allclose(model(x, sigma, None), PLANE(x, sigma), rtol=1e-8, atol=1e-9)
@@ -68,7 +68,7 @@ def test_a_score_is_a_denoiser(process, span):
 
 @each
 def test_native_time_and_noise_level_lead_to_the_same_place(process, span):
-    first, final = (process.level(at(t)) for t in span)
+    first, final = (process.sigma(at(t)) for t in span)
     x = PLANE.noisy(6, float(first), torch.Generator().manual_seed(2))
     by_level = adaptive(float(first), float(final), 1e-9)(ode_field(PLANE), x)
     s0, s1 = (process.scale(at(t)) for t in span)
@@ -81,7 +81,7 @@ def test_native_time_and_noise_level_lead_to_the_same_place(process, span):
 def test_the_whole_family_keeps_the_marginals(process, span):
     """``dp/dt = -div(drift p) + lambda^2 g^2/2 laplace p`` is one and the same for every lambda: a line of Gaussian."""
     data, t = Gaussian(0.4, 0.3), at(0.5 * (span[0] + span[1]))
-    s, sigma = process.scale(t), process.level(t)
+    s, sigma = process.scale(t), process.sigma(t)
     mean, variance = 0.4 * s, s**2 * (0.09 + sigma**2)
     x = mean + variance.sqrt() * at(-1.0, 0.0, 2.0)[:, None]
     score, g2 = -(x - mean) / variance, process.diffusion(t) ** 2
@@ -100,7 +100,7 @@ UPDATES = [EulerMaruyama(), EulerMaruyama(0.5), ReverseDiffusion(), ReverseDiffu
 
 def end_of(update, process, times, data: Gaussian) -> tuple[float, float]:
     """Mean and variance at the end of a walk that starts with those of the marginal, without any chance."""
-    s, sigma = process.scale(times[0]), process.level(times[0])
+    s, sigma = process.scale(times[0]), process.sigma(times[0])
     mean, variance = float(s * data.mean), float(s**2 * (data.std**2 + sigma**2))
     for t, below in pairwise(times):
         c, d, k = affine(update, process, score_function(data, process), t, below)
@@ -113,7 +113,7 @@ def end_of(update, process, times, data: Gaussian) -> tuple[float, float]:
 def test_every_update_has_weak_order_one(update, process):
     """On a Gaussian a walk is a product of numbers: its variance converges with the step, to the data's."""
     data, span = Gaussian(0.4, 0.3), (0.9, 0.4)
-    s, sigma = process.scale(at(span[1])), process.level(at(span[1]))
+    s, sigma = process.scale(at(span[1])), process.sigma(at(span[1]))
     want = float(s**2 * (0.09 + sigma**2))
     errors = [abs(end_of(update, process, down(span, n), data)[1] - want) for n in (100, 200, 400)]
     assert errors[2] < 0.05 * want

@@ -148,7 +148,7 @@ def test_steps_in_native_time_lead_to_the_same_end(process):
     data, x = golden_line(), torch.tensor([[1.3], [-2.0], [4.0]], dtype=torch.float64)
     errors = []
     for n in (100, 200):
-        levels = process.level(
+        levels = process.sigma(
             torch.linspace(*process.time(torch.tensor([3.0, 0.05]).double()).tolist(), n + 1, dtype=torch.float64)
         )
         *_, end = integrate(ode_field(data), x, levels, NativeTimeSolver(process, heun()))

@@ -139,11 +139,11 @@ def test_vp_predicts_the_noise_of_a_time(tmp_path, process):
     model = cmtool.load(path, format={"side": 16, "process": process}, backbone={"resample_filter": [1, 3, 3, 1]})
     chosen, net = (VP(), SubVP())[process == "subvp"], network(encoder_type="standard", embedding_type="positional")
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
-    sigma, kept = chosen.level(t), chosen.scale(t)[:, None, None, None]
+    sigma, kept = chosen.sigma(t), chosen.scale(t)[:, None, None, None]
     noise = net((kept * X).float(), (999 * t).float())
     torch.testing.assert_close(model(X.double(), sigma), X - sigma[:, None, None, None] * noise, atol=1e-3, rtol=1e-3)
-    assert model.header.sigma_max == pytest.approx(float(chosen.level(torch.tensor(1.0))))
-    assert model.header.sigma_min == pytest.approx(float(chosen.level(torch.tensor(1e-3, dtype=torch.float64))))
+    assert model.header.sigma_max == pytest.approx(float(chosen.sigma(torch.tensor(1.0))))
+    assert model.header.sigma_min == pytest.approx(float(chosen.sigma(torch.tensor(1e-3, dtype=torch.float64))))
 
 
 @torch.no_grad()

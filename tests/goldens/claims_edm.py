@@ -78,14 +78,14 @@ def lowest(args: dict) -> float:
     if args["sigma_min"] is not None:
         return args["sigma_min"]
     at = torch.tensor(args["epsilon_s"], dtype=torch.float64)
-    return {"vp": float(VP().level(at)), "ve": 0.02, "iddpm": 0.002, "edm": 0.002}[args["discretization"]]
+    return {"vp": float(VP().sigma(at)), "ve": 0.02, "iddpm": 0.002, "edm": 0.002}[args["discretization"]]
 
 
 def highest(args: dict) -> float:
     if args["sigma_max"] is not None:
         return args["sigma_max"]
     at = torch.ones((), dtype=torch.float64)
-    return {"vp": float(VP().level(at)), "ve": 100.0, "iddpm": 81.0, "edm": 80.0}[args["discretization"]]
+    return {"vp": float(VP().sigma(at)), "ve": 100.0, "iddpm": 81.0, "edm": 80.0}[args["discretization"]]
 
 
 def schedule(args: dict, low: float, high: float) -> Process:
@@ -107,10 +107,10 @@ def spacing(args: dict) -> dict[str, Any]:
 def known_to(precond: str) -> tuple[float, float, Callable[[Tensor], Tensor]]:
     """The lowest and the highest level of their preconditionings by default, and the rounding of one."""
     if precond == "iDDPMPrecond":
-        rungs = DDPM.cosine(1000).level(torch.arange(1, 1001, dtype=torch.float64))
+        rungs = DDPM.cosine(1000).sigma(torch.arange(1, 1001, dtype=torch.float64))
         return float(rungs[0]), float(rungs[-1]), lambda t: rungs[rung_nearest(t.reshape(-1), rungs)].reshape(t.shape)
     if precond == "VPPrecond":
-        low, high = VP().level(torch.tensor([1e-5, 1.0], dtype=torch.float64)).tolist()
+        low, high = VP().sigma(torch.tensor([1e-5, 1.0], dtype=torch.float64)).tolist()
     else:
         low, high = {"EDMPrecond": (0.0, math.inf), "VEPrecond": (0.02, 100.0)}[precond]
     return low, high, lambda t: t

@@ -78,12 +78,13 @@ def pickle(case: Case) -> None:
 
 def answers(case: Case, model: Denoiser) -> None:
     x, sigma = case.inputs["x"], case.inputs["sigma"]
-    told = [classes_of(case.inputs.get("class_labels")), case.inputs.get("augment_labels")]
-    given = told if told[1] is not None else told[:1]
-    case.check("D", model(x, sigma, *given))
-    case.check("F", getattr(model.net, "outputs", model.net)(case.inputs["x_raw"], case.inputs["c_noise"], *given))
+    labels, augment_labels = classes_of(case.inputs.get("class_labels")), case.inputs.get("augment_labels")
+    given = {} if augment_labels is None else {"augment_labels": augment_labels}
+    case.check("D", model(x, sigma, labels, **given))
+    outputs = getattr(model.net, "outputs", model.net)
+    case.check("F", outputs(case.inputs["x_raw"], case.inputs["c_noise"], labels, **given))
     if "D_nolabel" in case.outputs:
-        case.check("D_nolabel", model(x, sigma, None, *given[1:]))
+        case.check("D_nolabel", model(x, sigma, None, **given))
     levels(case)
 
 
@@ -106,9 +107,9 @@ def levels(case: Case) -> None:
     if precond == "VPPrecond":
         process = VP(told.beta_min, told.beta_max)
         start = net.get("epsilon_t", 1e-5)
-        ends = process.level(torch.tensor([start, 1.0], dtype=torch.float64)).tolist()
+        ends = process.sigma(torch.tensor([start, 1.0], dtype=torch.float64)).tolist()
         case.check("sigma_inv", process.time(sigma))
-        case.check("sigma_of_t", process.level(torch.linspace(start, 1, 9)))
+        case.check("sigma_of_t", process.sigma(torch.linspace(start, 1, 9)))
     recorded = case.outputs["sigma_min_max"]  # where theirs is without end, 1e30
     case.check("sigma_min_max", torch.tensor(ends).clamp(max=1e30))
     if precond != "VPPrecond":  # theirs loses digits of the lower one in float32

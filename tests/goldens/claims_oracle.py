@@ -45,7 +45,7 @@ def variance_preserving(case: Case, data: Mixture, process: VP) -> None:
     """The same oracle seen through the process: ``x = x_t / s``, densities change by ``s^-D``, scores by ``1 / s``."""
     n = case.spec["n"]
     x_t, t = case.inputs["x_vp"].flatten(0, 1), case.inputs["t_vp"].repeat_interleave(n)
-    s, sigma = process.scale(t), process.level(t)
+    s, sigma = process.scale(t), process.sigma(t)
     x = x_t / broadcast_like(s, x_t)
     case.check("denoiser_vp", data.denoiser(x, sigma).unflatten(0, (-1, n)))
     case.check("score_vp", (data.score(x, sigma) / broadcast_like(s, x)).unflatten(0, (-1, n)))
@@ -56,7 +56,7 @@ def variance_preserving(case: Case, data: Mixture, process: VP) -> None:
 def native_end(case: Case, data: Oracle, process: VP) -> Tensor:
     n, end = case.spec["n"], torch.tensor(of(case, "eps_vp"), dtype=torch.float64)
     x_t, t = case.inputs["ode_x_vp"].flatten(0, 1), case.inputs["ode_t_vp"].repeat_interleave(n)
-    reached = data.flow(x_t / broadcast_like(process.scale(t), x_t), process.level(t), process.level(end))
+    reached = data.flow(x_t / broadcast_like(process.scale(t), x_t), process.sigma(t), process.sigma(end))
     return (process.scale(end) * reached).unflatten(0, (-1, n))
 
 

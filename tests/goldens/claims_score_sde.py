@@ -88,7 +88,7 @@ class Reference:
             return -self.forward(x, at.to(x)) / broadcast_like(ladder.deviation(at.long() + 1.0), x)
         if not self.exploding and not self.centered:
             return -self.forward(x, (999 * t).to(x)) / broadcast_like(process.deviation(t), x)
-        level = process.level(t)
+        level = process.sigma(t)
         if not self.continuous:
             level = self.case.weights["model"]["sigmas"][((1 - t) * (steps - 1)).round().long()].double()
         unit = 1 if self.centered else 2  # of our levels in theirs

@@ -96,7 +96,7 @@ def equation(case: Case) -> None:
 def tables(case: Case) -> None:
     ladder, rungs = ladder_of(case), torch.arange(1, sde_of(case)["N"] + 1, dtype=torch.float64)
     if isinstance(ladder, NCSN):
-        case.check("table_discrete_sigmas", ladder.level(rungs))
+        case.check("table_discrete_sigmas", ladder.sigma(rungs))
     elif ladder:
         case.check("table_discrete_betas", ladder.transition(rungs, rungs - 1)[1] ** 2)
         case.check("table_alphas", ladder.transition(rungs, rungs - 1)[0] ** 2)
@@ -165,8 +165,8 @@ class Borrowed(Process):
     def scale(self, t: Tensor) -> Tensor:
         return self.process.scale(t)
 
-    def level(self, t: Tensor) -> Tensor:
-        return self.process.level(t)
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.process.sigma(t)
 
     def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         return self.ladder.transition(self.at, self.at - 1)
@@ -228,7 +228,7 @@ def network(case: Case, process: Process) -> Denoise:
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         if kind == "ve":
-            return net(x, process.level(t) if ladder is None else ((n - 1) * (1 - t)).round())
+            return net(x, process.sigma(t) if ladder is None else ((n - 1) * (1 - t)).round())
         if ladder:
             return -net(x, (n - 1) * t) / broadcast_like(ladder.deviation(rung(t, n)), x)
         return -net(x, 999 * t) / broadcast_like(process.deviation(t), x)

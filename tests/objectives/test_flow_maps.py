@@ -183,6 +183,6 @@ def test_single_velocities_are_right_in_the_mean():
 
 def test_a_share_of_the_pairs_is_flow_matching():
     u = (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000
-    t, r = meanflow(apart=0.25).times(u)
+    t, r = meanflow(share=0.25).times(u)
     assert bool((r <= t).all()) and float((r < t).double().mean()) == pytest.approx(0.25, abs=0.01)
     assert t.max() <= 80 / 81

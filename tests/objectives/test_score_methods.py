@@ -104,7 +104,7 @@ def paper_noise(process):
     def loss(batch, objective):
         sigma = objective.noise_levels(batch.u)
         t, c = time_of(process, sigma), objective.requirements.preconditioning(sigma)[3]
-        s, std = process.scale(t), process.scale(t) * process.level(t)
+        s, std = process.scale(t), process.scale(t) * process.sigma(t)
         return (Net()(s * batch.x + std * batch.z, c) - batch.z).square().mean(1)
 
     return loss
@@ -116,7 +116,7 @@ def paper_score(process):
     def loss(batch, objective):
         sigma = objective.noise_levels(batch.u)
         t, c = time_of(process, sigma), objective.requirements.preconditioning(sigma)[3]
-        s, std, sign = process.scale(t), process.scale(t) * process.level(t), 1 if isinstance(process, VE) else -1
+        s, std, sign = process.scale(t), process.scale(t) * process.sigma(t), 1 if isinstance(process, VE) else -1
         score = sign * Net()(s * batch.x + std * batch.z, c) / std
         return (process.diffusion(t) ** 2 * (score + batch.z / std).square()).mean(1)
 

@@ -77,7 +77,7 @@ class AnnealedLangevin:
     default_steps: int = 10
 
     def build_sampler(self, process: Process, times: Tensor) -> AnnealedLangevinSampler:
-        return AnnealedLangevinSampler(process.level(times), self.rate, self.each)
+        return AnnealedLangevinSampler(process.sigma(times), self.rate, self.each)
 
 
 def langevin(

@@ -130,7 +130,7 @@ class ReverseSDESampler:
 
     @property
     def sigmas(self) -> Tensor:
-        return self.process.level(self.times)
+        return self.process.sigma(self.times)
 
     @property
     def nfe(self) -> int:

@@ -40,7 +40,7 @@ def score_function(model: Denoise, process: Process, labels: Tensor | None = Non
     """``(s D(x_t / s, sigma) - x_t) / (s sigma)^2``, the score in native coordinates (Karras et al. 2022, eq. 3)."""
 
     def score(x: Tensor, t: Tensor) -> Tensor:
-        s, sigma = process.scale(t), process.level(t)
+        s, sigma = process.scale(t), process.sigma(t)
         scaled = x / broadcast_like(s, x)
         return (model(scaled, sigma.expand(len(x)), labels) - scaled) / broadcast_like(s * sigma**2, x)
 

@@ -226,7 +226,7 @@ class NativeTimeSolver:
         first, last = p.time(t), p.time(s)
 
         def native(y: Tensor, time: Tensor) -> Tensor:
-            scale, sigma = p.scale(time), p.level(time)
+            scale, sigma = p.scale(time), p.sigma(time)
             rate = p.diffusion(time) ** 2 / (2 * scale * sigma)
             return broadcast_like(p.drift(time), y) * y + broadcast_like(rate, y) * field(
                 y / broadcast_like(scale, y), sigma
