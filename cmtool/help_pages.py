@@ -169,7 +169,6 @@ def _flag(d: OptionField) -> str:
 def _describe(d: OptionField) -> str:
     default = d.shown or d.usual or _shown(d.default)
     words = f"{d.help}; one of {', '.join(registry.names(d.group))}" if d.listed and d.group else d.help
-    words = f"{d.help}: {', '.join(registry.names(d.group))}" if d.plugins and d.group else words
     return f"{words} [{default}]" if default else words
 
 

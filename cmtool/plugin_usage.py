@@ -12,7 +12,7 @@ __all__ = ["USAGE", "Usage", "example", "groups", "groups_called", "groups_with"
 RUN = {key: f"--{key.replace('_', '-')}" for key in ("sigma_min", "sigma_max", "sigma_data")}
 MASKS = {"mask": "--mask", "factor": "--factor", "blur": "--blur", "level": "--level", "margin": "--margin"}
 ENDS = {"sigma_min": "the model's", "sigma_max": "the model's"}
-NETWORK, AUGMENT = {"backbone": "--set backbone.OPTION"}, {"augment": "--augment"}
+NETWORK, AUGMENT = {"backbone": "--set backbone.OPTION"}, {"augment_dim": "--augment"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,12 @@ USAGE = {
         "Distillation", "cmtool distill --teacher teacher.safetensors --method {}", "method", RUN, ("ecd", "q", "4")
     ),
     "backbones": Usage(
-        "Backbones", "cmtool train-score --backbone {}", "backbone", AUGMENT, ("adm", "model_channels", "128")
+        "Backbones",
+        "cmtool train-score --backbone {}",
+        "backbone",
+        AUGMENT,
+        ("adm", "model_channels", "128"),
+        defaults={"target_dim": "the method's"},
     ),
     "optimizers": Usage(
         "Optimizers", "cmtool train-ct --optimizer {}", "optimizer", shown=("adamw", "weight_decay", "0.02")
