@@ -37,29 +37,18 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "backbones": PLUGIN,
     "datasets": PLUGIN | {"pictures", "user_paths", "label_files"},
     "features": PLUGIN | {"pictures", "assets"},
-    "training": PLUGIN | {"core", "objectives", "options.registry", "options.ema_spec"},
+    "training": PLUGIN | {"core", "objectives", "datasets", "options.registry", "options.ema_spec"},
     "bundled": {"files", "errors"},
     "formats": PLUGIN | {"files", "core", "options.registry", "text_files"},
     "evaluation": PLUGIN | {"features", "core", "objectives", "options.registry", "files.safe_pickle"},
     "files": {"core", "assets", "options.registry", "options.yaml_files", "errors", "pictures", "picture_kinds", "png"}
     | {"text_files", "user_paths", "label_files"},
-    "pipelines": {"errors", "options", "settings", "class_names", "text_files", "user_paths"}
-    | {
-        "core",
-        "objectives",
-        "training",
-        "evaluation",
-        "features",
-        "files",
-        "datasets",
-        "pictures",
-        "bundled",
-        "assets",
-    },
+    "pipelines": {"errors", "options", "settings", "class_names", "text_files", "user_paths", "cmtool", "assets"}
+    | {"core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures", "bundled"},
     "commands": L0
-    | {"pipelines", "cmtool", "core", "objectives", "training", "evaluation", "features"}
-    | {"files", "datasets", "pictures", "bundled", "assets"},
-    "testing": {"backbones", "core", "objectives", "evaluation", "features", "errors"},
+    | {"pipelines", "core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures"}
+    | {"bundled", "assets", "cmtool"},
+    "testing": {"backbones", "datasets", "core", "objectives", "evaluation", "features", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},
     "__main__": {"cli", "startup"},
     "cmtool": {"files", "bundled", "pipelines"},

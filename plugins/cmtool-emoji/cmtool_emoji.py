@@ -7,13 +7,17 @@ points that was drawn up by looking at the pictures; where one would fit into tw
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from cmtool.datasets import Dataset
 from cmtool.errors import BadFile, MissingAsset, MissingInput, UsageError
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
 __all__ = ["GROUPS", "Emoji", "emoji", "find_font", "group_of"]
 
@@ -48,7 +52,7 @@ CANVAS = (160, 144)
 PACKAGE = "Debian's package fonts-noto-color-emoji"
 
 
-class Emoji:
+class Emoji(Dataset):
     """Images uint8 [3, size, size] and their group, in the order of the code points; drawn once, kept in memory."""
 
     classes = tuple(GROUPS)
@@ -134,14 +138,19 @@ def draw(path: Path, size: int, colour: tuple[int, ...]) -> dict[int, np.ndarray
     return dict(found.values())
 
 
-def emoji(source: str | None = None, *, size: int = 32, background: str = "white") -> Emoji:
-    """About 1,267 emoji at ``size`` x ``size`` on a ``background`` (a colour name or #rrggbb), labelled by group.
+def emoji(
+    source: str | None = None,
+    *,
+    size: Annotated[int, Option("side in pixels", at_least(1, 1 << 14))] = 32,
+    background: Annotated[str, Option("a colour name such as white, or #rrggbb")] = "white",
+) -> Emoji:
+    """About 1,267 emoji of the font Noto Color Emoji in ten classes, drawn at any size.
 
-    ``source`` is the font's file, looked for where fonts are installed when it is left out; no two images are equal.
+    Use: for small colour images with classes, where the font is installed. ``source`` is the font's file, which is
+    looked for where fonts are installed when it is left out. No two images are equal.
+
     MissingAsset without a font, MissingInput without the file, BadFile if it has no colour bitmaps or is damaged.
     """
-    if size < 1:
-        raise UsageError(f"an image has a size of 1 or more, not {size}")
     try:
         colour = ImageColor.getrgb(background)[:3]
     except ValueError:

@@ -9,6 +9,7 @@ import torch
 from cmtool_emoji import emoji, find_font
 
 from cmtool.errors import BadFile, MissingAsset, MissingInput, UsageError
+from cmtool.options import registry
 from cmtool.testing import check_dataset
 
 
@@ -142,7 +143,7 @@ def test_bad_sources_and_options_are_named(tmp_path):
     with pytest.raises(UsageError, match="'beige-ish' is not a colour"):
         emoji(background="beige-ish")
     with pytest.raises(UsageError, match="size"):
-        emoji(size=0)
+        registry.build("datasets", {"name": "emoji", "size": 0}, None)
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cmtool.datasets.folder import folder, square
 from cmtool.errors import BadFile, MissingInput, UsageError
+from cmtool.options import registry
 
 RNG = np.random.default_rng(0)
 RED = (255, 0, 0)
@@ -288,4 +289,4 @@ def test_words_that_are_not_options(tree):
     assert caught.value.hint == "did you mean 'folder'?"
     for wrong in ({"crop": "left"}, {"channels": 2}, {"size": 0}):
         with pytest.raises(UsageError):
-            folder(tree, **wrong)
+            registry.build("datasets", {"name": "folder", **wrong}, tree)
