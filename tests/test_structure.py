@@ -111,6 +111,7 @@ def test_only_commands_speak():
 
 
 LOWER = {
+    "pipelines",
     "core",
     "objectives",
     "training",
@@ -122,7 +123,7 @@ LOWER = {
     "backbones",
     "assets",
 }
-UNCONVERTED = {"core", "objectives", "training", "files", "formats", "datasets", "features", "backbones", "assets"}
+UNCONVERTED = {"core", "objectives", "training", "files", "datasets", "features", "assets"}
 FLAG = re.compile(rf"(?:^|[ '`(])--[a-z]|\bcmtool (?:{'|'.join(COMMANDS)})\b")
 OTHERS = re.compile(r"\b(?:tar|curl) -[^,;:]*")  # commands of other programs
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from cmtool.backbones.adm_blocks import QKV, Attention, Block, Down, Norm, Up, zero
 from cmtool.backbones.unet import default_channel_mult
-from cmtool.errors import UsageError, unknown_name
+from cmtool.errors import Hint, Setting, UsageError, unknown_name
 
 __all__ = ["ADM", "ADMConfig", "adm", "sinusoidal_embedding"]
 
@@ -187,7 +187,10 @@ def adm(
     the convolutions in float16, for inference.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"adm needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
+        raise UsageError(
+            f"adm needs square images, and these are {'x'.join(map(str, shape))}",
+            Hint("try {}", Setting("backbone", "mlp")),
+        )
     channels, side, _ = shape
     channel_mult = tuple(channel_mult or CHANNEL_MULT.get(side) or default_channel_mult(side))
     if attention is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmtool.backbones.magnitude import Conv, Fourier, blend, join, resize, silu, unit
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 
 __all__ = ["EDM2", "edm2"]
 
@@ -223,7 +223,10 @@ def edm2(
     positions a side have no ``dropout``. The published networks have 3 ``blocks`` a level.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"edm2 needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
+        raise UsageError(
+            f"edm2 needs square images, and these are {'x'.join(map(str, shape))}",
+            Hint("try {}", Setting("backbone", "mlp")),
+        )
     channels, side, _ = shape
     channel_mult = tuple(channel_mult or default_channel_mult(side))
     multiple = 2 ** (len(channel_mult) - 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 
 __all__ = ["Block", "BlockOptions", "Conv", "layer_name", "norm", "one_hot", "resolutions"]
 
@@ -150,7 +150,10 @@ def layer_name(side: int, what: str) -> str:
 def resolutions(what: str, shape: tuple[int, ...], levels: int) -> tuple[int, ...]:
     """The side of the image at each level; UsageError when it cannot be halved so often, or is no square."""
     if len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"{what} needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
+        raise UsageError(
+            f"{what} needs square images, and these are {'x'.join(map(str, shape))}",
+            Hint("try {}", Setting("backbone", "mlp")),
+        )
     side, multiple = shape[1], 2 ** (levels - 1)
     if side % multiple:
         raise UsageError(

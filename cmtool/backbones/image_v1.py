@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmtool.backbones.image_v1_blocks import GROUP, HEAD, Attention, Block, Resize, zero
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 
 __all__ = ["ImageV1", "image_v1"]
 
@@ -180,7 +180,10 @@ def check(
 ) -> None:
     """UsageError for numbers that no such network can have."""
     if len(shape) != 3:
-        raise UsageError(f"image_v1 needs images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
+        raise UsageError(
+            f"image_v1 needs images, and these are {'x'.join(map(str, shape))}",
+            Hint("try {}", Setting("backbone", "mlp")),
+        )
     multiple = patch * 2 ** (len(widths) - 1)
     if any(side % multiple or side < 2 * multiple for side in shape[1:]):
         raise UsageError(

@@ -18,7 +18,7 @@ from cmtool.backbones.ncsnpp_blocks import (
     zero,
 )
 from cmtool.backbones.unet import default_channel_mult
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 
 __all__ = ["CHOICES", "NCSNppConfig", "make_config"]
 
@@ -97,7 +97,10 @@ def make_config(
 ) -> tuple[int, int, int, tuple[int, ...], int, tuple[int, ...]]:
     """The first fields of a Plan; UsageError for images or a width that no such network can have."""
     if len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"{name} needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
+        raise UsageError(
+            f"{name} needs square images, and these are {'x'.join(map(str, shape))}",
+            Hint("try {}", Setting("backbone", "mlp")),
+        )
     channels, side, _ = shape
     mults = tuple(mults or default_channel_mult(side))
     multiple = 2 ** (len(mults) - 1)

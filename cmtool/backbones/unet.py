@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 
 __all__ = ["UNet", "unet"]
 
@@ -195,7 +195,10 @@ def unet(
     ``augment_dim`` numbers may say how a training image was augmented, ``target_dim`` where a step of a flow map ends.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"unet needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
+        raise UsageError(
+            f"unet needs square images, and these are {'x'.join(map(str, shape))}",
+            Hint("try {}", Setting("backbone", "mlp")),
+        )
     channels, side, _ = shape
     patch = patch or (2 if side >= 32 and side % 8 == 0 else 1)
     grid = side // patch
