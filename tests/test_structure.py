@@ -43,22 +43,11 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "evaluation": PLUGIN | {"features", "core", "objectives", "options.registry", "files.safe_pickle"},
     "files": {"core", "assets", "options.registry", "options.yaml_files", "errors", "pictures", "picture_kinds", "png"}
     | {"text_files", "user_paths", "label_files"},
-    "pipelines": {"errors", "options", "settings", "class_names", "text_files", "user_paths"}
-    | {
-        "core",
-        "objectives",
-        "training",
-        "evaluation",
-        "features",
-        "files",
-        "datasets",
-        "pictures",
-        "bundled",
-        "assets",
-    },
+    "pipelines": {"errors", "options", "settings", "class_names", "text_files", "user_paths", "cmtool", "assets"}
+    | {"core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures", "bundled"},
     "commands": L0
-    | {"pipelines", "cmtool", "core", "objectives", "training", "evaluation", "features"}
-    | {"files", "datasets", "pictures", "bundled", "assets"},
+    | {"pipelines", "core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures"}
+    | {"bundled", "assets", "cmtool"},
     "testing": {"backbones", "datasets", "core", "objectives", "evaluation", "features", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},
     "__main__": {"cli", "startup"},
@@ -122,6 +111,7 @@ def test_only_commands_speak():
 
 
 LOWER = {
+    "pipelines",
     "core",
     "objectives",
     "training",
@@ -133,7 +123,7 @@ LOWER = {
     "backbones",
     "assets",
 }
-UNCONVERTED = {"core", "objectives", "training", "files", "formats", "datasets", "features", "backbones", "assets"}
+UNCONVERTED = {"core", "objectives", "training", "files", "datasets", "features", "assets"}
 FLAG = re.compile(rf"(?:^|[ '`(])--[a-z]|\bcmtool (?:{'|'.join(COMMANDS)})\b")
 OTHERS = re.compile(r"\b(?:tar|curl) -[^,;:]*")  # commands of other programs
 

@@ -14,7 +14,7 @@ from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
 from cmtool.datasets import Dataset, as_dataset
 from cmtool.datasets.views import DatasetSlice
-from cmtool.errors import MissingInput, UsageError, closest, printable
+from cmtool.errors import Hint, MissingInput, Setting, UsageError, closest, printable
 from cmtool.files.container import holds
 from cmtool.files.header import KEY, Header
 from cmtool.files.model_files import format_of, open_any
@@ -157,7 +157,7 @@ def class_index(header: Header, klass: str | None) -> int | None:
     if klass is None:
         return None
     if not header.num_classes:
-        raise UsageError("this model was trained without classes and takes no --class")
+        raise UsageError(Hint("this model was trained without classes and takes no {}", Setting("class")))
     names = known_names(header.classes, header.num_classes)
     places = [k for k, name in enumerate(names) if name == klass]
     if len(places) > 1:
