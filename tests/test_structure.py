@@ -55,6 +55,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
         "pictures",
         "bundled",
         "assets",
+        "cmtool",
     },
     "commands": L0
     | {"pipelines", "cmtool", "core", "objectives", "training", "evaluation", "features"}
