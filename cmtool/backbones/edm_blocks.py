@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmtool.errors import Hint, Setting, UsageError
+from cmtool.errors import UsageError
 
 __all__ = ["Block", "BlockOptions", "Conv", "layer_name", "norm", "one_hot"]
 
