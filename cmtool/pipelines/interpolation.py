@@ -27,7 +27,7 @@ from cmtool.pipelines.reporter import Reporter
 from cmtool.pipelines.sampler_setup import SamplerSetup
 from cmtool.settings import InterpOptions
 
-__all__ = ["Endpoint", "find_endpoints"]
+__all__ = ["Endpoint", "find_endpoints", "labels_between"]
 
 
 @dataclass(frozen=True)
@@ -123,3 +123,11 @@ def _inversion_model(model: LoadedModel[Denoiser | Guided], path: Path) -> Loade
     if encoder.header.shape != model.header.shape or encoder.header.num_classes not in (0, model.header.num_classes):
         raise UsageError(f"{path} makes other images than the model", "name the teacher of the model")
     return encoder
+
+
+def labels_between(ends: list[Endpoint], frames: int, rows: int) -> Tensor:
+    """The class of every frame, int64 [rows frames]: that of the nearest end."""
+    labels = torch.tensor([end.label for end in ends]).view(-1, 2)
+    across = (torch.arange(frames) * 2 >= frames).long()
+    down = (torch.arange(rows) * 2 >= rows).long() if len(labels) == 2 else torch.zeros(1, dtype=torch.long)
+    return labels[down][:, across].flatten()
