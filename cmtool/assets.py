@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from cmtool.errors import BadFile, MissingAsset, MissingInput, UsageError
+from cmtool.errors import BadFile, Hint, MissingAsset, MissingInput, Run, Setting, UsageError
 from cmtool.user_paths import cache_folder, expand_home
 
 __all__ = ["Asset", "find", "folders", "locate", "own_folder", "verify"]
@@ -37,11 +37,11 @@ class Asset:
     def __str__(self) -> str:
         return f"{self.filename} ({self.size:,} bytes, sha256 {self.sha256})"
 
-    def fetching(self) -> str:
+    def fetching(self) -> Hint:
         """What a person runs on a machine with internet."""
         place = next(iter(folders()), Path()) / self.filename
         curl = f"curl -L --create-dirs -o {shlex.quote(str(place))} {self.url}"
-        return f"cmtool fetch {self.name}, or {curl}"
+        return Hint("{}, or {}", Run("fetch", self.name), curl)
 
 
 def folders() -> list[Path]:
@@ -58,7 +58,10 @@ def own_folder() -> Path:
     """Where what is fetched goes; UsageError for a user without a home who has named none."""
     found = folders()
     if not found:
-        raise UsageError("there is no home folder to keep the file in", "name a folder: --folder or $CMTOOL_ASSETS")
+        raise UsageError(
+            "there is no home folder to keep the file in",
+            Hint("name a folder: {} or $CMTOOL_ASSETS", Setting("folder")),
+        )
     return found[0]
 
 
@@ -86,13 +89,13 @@ def verify(path: Path, asset: Asset) -> None:
     if actual != asset.sha256:
         raise BadFile(
             f"{path} is not the published {asset.filename}: its sha256 is {actual}, not {asset.sha256}",
-            f"fetch it again: {asset.fetching()}",
+            Hint("fetch it again: {}", asset.fetching()),
         )
 
 
 def _find_given(path: Path, asset: Asset) -> Path:
     if not path.is_file():
-        raise MissingInput(f"there is no file {path}", f"{asset} comes with: {asset.fetching()}")
+        raise MissingInput(f"there is no file {path}", Hint("{} comes with: {}", str(asset), asset.fetching()))
     return path
 
 
@@ -101,6 +104,6 @@ def _find(asset: Asset) -> Path:
     if path is None:
         raise MissingAsset(
             f"{asset} is in none of {', '.join(map(str, folders())) or '$CMTOOL_ASSETS'}",
-            f"on a machine with internet: {asset.fetching()}; {asset.otherwise}",
+            Hint("on a machine with internet: {}; {}", asset.fetching(), asset.otherwise),
         )
     return path

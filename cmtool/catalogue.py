@@ -8,8 +8,8 @@ __all__ = ["COMMANDS"]
 ADVICE = (  # what the tables of docs/benchmarks.md and docs/solvers.md support
     ("a consistency model", "none: --steps 1, or 2 for better images"),
     ("5 to 20 NFE", "--solver dpmpp-2m"),
-    ("about 36 NFE", "--solver heun, the default; --set solver.churn=8 also mends what the network gets wrong"),
-    ("100 and more", "--sampler euler-maruyama and the like; --solver rk45 for a given accuracy"),
+    ("about 36 NFE", "--solver heun, the default; --set solver.churn=8 also corrects errors of the network"),
+    ("100 NFE and more", "--sampler euler-maruyama and the like; --solver rk45 for a given accuracy"),
 )
 
 COMMANDS = {
@@ -25,13 +25,18 @@ COMMANDS = {
     "distill": Command(
         settings.DistillOptions,
         "cmtool.commands.train:run",
-        "Distil a score model into a consistency model that needs one step",
-        (("cmtool distill --teacher teacher.safetensors --data digits", "the student starts from the teacher"),),
+        "Distil a score model into a consistency model, which samples in one step",
+        (
+            (
+                "cmtool distill --teacher teacher.safetensors --data digits",
+                "the student starts with the teacher's weights",
+            ),
+        ),
     ),
     "train-ct": Command(
         settings.TrainCtOptions,
         "cmtool.commands.train:run",
-        "Train a consistency model straight from images",
+        "Train a consistency model from images alone",
         (
             ("cmtool train-ct", "on procedural shapes, minutes on two cores"),
             ("cmtool train-ct --data digits --init teacher.safetensors", "from the weights of a score model"),
@@ -50,7 +55,7 @@ COMMANDS = {
     "edit": Command(
         settings.EditOptions,
         "cmtool.commands.edit:run",
-        "Fill in, frame, colour, enlarge, denoise, sharpen or paint from strokes without training for it",
+        "Inpaint, outpaint, colorize, enlarge, denoise, deblur, or turn strokes into images",
         (
             ("cmtool edit inpaint photo.png --mask mask.png -o out.png", "paint what the mask shows white"),
             ("cmtool edit colorize - -o - < grey.png > colour.png", "as a filter"),
@@ -60,7 +65,7 @@ COMMANDS = {
     "interp": Command(
         settings.InterpOptions,
         "cmtool.commands.interp:run",
-        "Walk from one image to another, or between four",
+        "Interpolate between two images, or between four",
         (
             ("cmtool interp 3 7 --frames 12 -o strip.png", "twelve images from seed 3 to seed 7"),
             ("cmtool interp a.png b.png --frames 24 -o morph.webp", "from image to image, animated"),
@@ -72,10 +77,10 @@ COMMANDS = {
         "cmtool.commands.fid:run",
         "FID and other distances between two sets of images",
         (
-            ("cmtool fid samples --ref digits --features small", "no download; gives FD-small"),
+            ("cmtool fid samples --ref digits --features small", "FD-small, without a download"),
             ("cmtool fid samples.tar --ref cifar10.npz --protocol edm", "FID against reference statistics"),
             ("cmtool fid samples.zip --ref digits --features small --metrics fid,kid,prdc", "several at once"),
-            ("cmtool fid --make-ref digits --features small -o ref.npz", "statistics for other tools, too"),
+            ("cmtool fid --make-ref digits --features small -o ref.npz", "reference statistics, for other tools too"),
         ),
     ),
     "fetch": Command(
@@ -83,30 +88,30 @@ COMMANDS = {
         "cmtool.commands.fetch:run",
         "Download published weights, such as those of FID's network",
         (
-            ("cmtool fetch", "what there is, and what is here"),
+            ("cmtool fetch", "what there is, and what is downloaded already"),
             ("cmtool fetch inception", "the network of FID, 96 MB"),
         ),
     ),
     "likelihood": Command(
         settings.LikelihoodOptions,
         "cmtool.commands.likelihood:run",
-        "Exact likelihood of images under a score model, in bits per dimension",
+        "Likelihood of images under a score model, in bits per dimension",
         (("cmtool likelihood -m teacher.safetensors --data digits -n 200", "mean and standard error"),),
     ),
     "convert": Command(
         settings.ConvertOptions,
         "cmtool.commands.convert:run",
-        "Write a model of another program as ours, or ours as another's, in another precision or average",
+        "Convert a checkpoint: from or to another program's format, to another precision or EMA",
         (
             ("cmtool convert edm-cifar10-32x32-uncond-vp.pkl edm.safetensors", "from NVIDIA's EDM"),
             ("cmtool convert student folder --to diffusers", "for diffusers"),
-            ("cmtool convert runs/mine out.safetensors --ema-width 0.08", "a power average that was not kept"),
+            ("cmtool convert runs/mine out.safetensors --ema-width 0.08", "a power-function EMA of another width"),
         ),
     ),
     "search-sigmas": Command(
         settings.SearchSigmasOptions,
         "cmtool.commands.search_sigmas:run",
-        "Find the noise levels at which a consistency model does best in a few steps",
+        "Search the noise levels (sigmas) at which few-step sampling of a consistency model is best",
         (
             (
                 "cmtool search-sigmas model.safetensors --ref digits --features small -n 1000",
@@ -117,7 +122,12 @@ COMMANDS = {
     "info": Command(
         settings.InfoOptions,
         "cmtool.commands.info:run",
-        "Show installed plugins, presets, or what a checkpoint says about itself",
-        (("cmtool info", "plugins with their packages"), ("cmtool info model.safetensors", "a checkpoint's header")),
+        "Show methods and other plugins with their options, presets, or the header of a checkpoint",
+        (
+            ("cmtool info", "everything that has a name, with a sentence each"),
+            ("cmtool info methods", "a group of it"),
+            ("cmtool info ect", "formula, paper, options and an example"),
+            ("cmtool info model.safetensors", "the header of a checkpoint"),
+        ),
     ),
 }

@@ -5,12 +5,12 @@ it, and only then is the command's module imported.
 """
 
 import inspect
+import io
 import os
 import re
 import shlex
-import shutil
-import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,15 +18,15 @@ from typing import Annotated, Any
 
 import typer
 
-from cmtool import __version__, failures, help_pages, presets, startup
+from cmtool import __version__, completion, failures, help_pages, presets, startup
 from cmtool.catalogue import COMMANDS
 from cmtool.commands.console import Console
 from cmtool.errors import MissingInput, UsageError, closest, unknown_name
 from cmtool.help_pages import Command
-from cmtool.options import registry
 from cmtool.options.fields import OptionField, Options, long_flag, option_fields
 from cmtool.options.load import dump_options, gather, resolve
 from cmtool.options.sources import name_sources, normal
+from cmtool.settings import InfoOptions
 from cmtool.user_paths import config_folder, expand_home
 
 __all__ = ["COMMANDS", "reference", "run"]
@@ -54,6 +54,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _run(argv: list[str]) -> None:
+    if os.environ.get("_CMTOOL_COMPLETE") == "complete_bash":
+        _complete_in_bash(argv)
+        return
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise unknown_name("command", argv[0], COMMANDS)
     typed = _parse(argv)
@@ -61,6 +64,14 @@ def _run(argv: list[str]) -> None:
         _execute(typed)
     elif isinstance(typed, int) and typed:  # Typer took an interrupt for an exit, and tells its code
         raise KeyboardInterrupt if typed == INTERRUPTED else SystemExit(typed)
+
+
+def _complete_in_bash(argv: list[str]) -> None:
+    """What Typer offers, for a shell that takes ``method.q=4`` for three words."""
+    left = completion.join_bash_words(os.environ)
+    with redirect_stdout(io.StringIO()) as offered, suppress(SystemExit):  # which is how Typer leaves
+        _parse(argv)
+    print(completion.without(offered.getvalue(), left), end="")
 
 
 def _execute(call: Call) -> None:
@@ -120,7 +131,7 @@ def _parse(argv: list[str]) -> Any:
     try:
         return _app()(argv, prog_name="cmtool", standalone_mode=False)
     except _Page as page:
-        print(_bold(page.text) if _is_terminal() and not os.environ.get("NO_COLOR") else page.text, end="")
+        print(_bold(page.text) if help_pages.is_terminal() and not os.environ.get("NO_COLOR") else page.text, end="")
     except Exception as error:
         if not hasattr(error, "format_message"):  # Typer's own; the oldest we support has no public name for them
             raise
@@ -152,14 +163,6 @@ def _meant(extra: str, name: str) -> str | None:
     return None
 
 
-def _width() -> int:
-    return min(help_pages.WIDTH, max(60, shutil.get_terminal_size().columns)) if _is_terminal() else help_pages.WIDTH
-
-
-def _is_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-
-
 def _bold(page: str) -> str:
     """Headings stand out."""
     return re.sub(r"^(\w.*:)$", "\033[1m\\1\033[0m", page, flags=re.MULTILINE)
@@ -182,7 +185,7 @@ def _page(make: Callable[[], str]) -> Callable[[bool], None]:
 
 def _app() -> typer.Typer:
     app = typer.Typer(add_help_option=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    show_root = _page(lambda: help_pages.root_page(COMMANDS, _width()))
+    show_root = _page(lambda: help_pages.root_page(COMMANDS, help_pages.page_width()))
     show_version = _page(lambda: f"cmtool {__version__}\n")
 
     @app.callback(invoke_without_command=True)
@@ -201,7 +204,7 @@ def _app() -> typer.Typer:
 
 def _function(name: str, command: Command) -> Callable[..., Call]:
     declared = [d for d in option_fields(command.options).values() if not d.yaml_only]
-    show = _page(lambda: help_pages.command_page(name, command, _width()))
+    show = _page(lambda: help_pages.command_page(name, command, help_pages.page_width()))
 
     def typed(**given: Any) -> Call:
         flags = {d.key: given.pop(d.name) for d in declared}
@@ -209,9 +212,9 @@ def _function(name: str, command: Command) -> Callable[..., Call]:
         return Call(name, flags | refused, given)
 
     parameters = [
-        *(_parameter(d.name, *_typed(d)) for d in declared),
+        *(_parameter(d.name, *_typed(command, d)) for d in declared),
         *(_parameter(key, str, typer.Option(long_flag(key), hidden=True)) for key in command.options.refused),
-        *(_parameter(key, *about) for key, about in _shared().items()),
+        *(_parameter(key, *about) for key, about in _shared(command).items()),
         _parameter("help", bool, typer.Option("--help", "-h", is_eager=True, expose_value=False, callback=show)),
     ]
     typed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -223,10 +226,11 @@ def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _typed(d: OptionField) -> tuple[Any, Any]:
-    def complete(incomplete: str) -> Iterable[str]:
-        words = registry.names(d.group) if d.group else d.choices
-        return [word for word in words if word.startswith(incomplete)]
+def _typed(command: Command, d: OptionField) -> tuple[Any, Any]:
+    def complete(incomplete: str) -> Iterable[completion.Offer]:
+        if command.options is InfoOptions and d.positional:
+            return completion.complete_info(incomplete)
+        return completion.complete_value(d, incomplete)
 
     if d.switch:
         return bool, typer.Option(f"{d.long}/--no-{d.long[2:]}", help=d.help)
@@ -236,10 +240,15 @@ def _typed(d: OptionField) -> tuple[Any, Any]:
     return str, typer.Option(*flags, help=d.help, metavar=d.metavar, autocompletion=complete)
 
 
-def _shared() -> dict[str, tuple[Any, Any]]:
+def _shared(command: Command) -> dict[str, tuple[Any, Any]]:
+    def complete_set(context: typer.Context, incomplete: str) -> Iterable[completion.Offer]:
+        typed = context.params
+        flags = {d.key: typed.get(d.name) for d in option_fields(command.options).values()}
+        return completion.complete_set(command.options, incomplete, flags, typed.get("sets") or (), typed.get("preset"))
+
     return {
         "configs": (list[str], typer.Option("--config", "-c")),
-        "sets": (list[str], typer.Option("--set")),
+        "sets": (list[str], typer.Option("--set", autocompletion=complete_set)),
         "preset": (str, typer.Option("--preset", autocompletion=_presets)),
         "print_config": (bool, typer.Option("--print-config")),
         "json": (bool, typer.Option("--json")),

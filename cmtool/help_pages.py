@@ -1,5 +1,8 @@
 """The pages that ``--help`` prints and ``docs/commands.md`` collects, written from the declarations."""
 
+import os
+import shutil
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
@@ -8,8 +11,9 @@ from cmtool import __version__, errors
 from cmtool.options import registry
 from cmtool.options.fields import OptionField, Options, option_fields
 from cmtool.options.types import Spec
+from cmtool.plugin_usage import USAGE
 
-__all__ = ["Command", "command_page", "exit_codes", "markdown", "root_page"]
+__all__ = ["Command", "command_page", "exit_codes", "is_terminal", "markdown", "page_width", "root_page"]
 
 WIDTH, COLUMN = 100, 28
 SECTIONS = (
@@ -92,6 +96,7 @@ def command_page(name: str, command: Command, width: int = WIDTH) -> str:
     for section in sorted({d.section for d in flags}, key=SECTIONS.index):
         parts[section] = [(_flag(d), _describe(d)) for d in flags if d.section == section]
     parts["Only in YAML and --set"] = [(d.key, _describe(d)) for d in declared if d.yaml_only]
+    parts["Options of plugins"] = [row for d in declared if d.group for row in _plugin_row(d)]
     parts["Which solver"] = command.advice
     parts["For every command"] = SHARED
     return _page(f"{command.summary}.", parts, PRECEDENCE, width)
@@ -115,6 +120,16 @@ def exit_codes() -> list[tuple[int, str]]:
     return sorted(ours + found)
 
 
+def is_terminal() -> bool:
+    """Whether standard output is a terminal that can do more than print."""
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def page_width() -> int:
+    """The columns of a page: those of the terminal within bounds, or as in the documents where it goes elsewhere."""
+    return min(WIDTH, max(60, shutil.get_terminal_size().columns)) if is_terminal() else WIDTH
+
+
 def _page(title: str, parts: Mapping[str, Rows], end: str, width: int) -> str:
     blocks = ["\n".join([f"{name}:", *(_row(*row, width) for row in rows)]) for name, rows in parts.items() if rows]
     return "\n\n".join([title, *blocks, textwrap.fill(end, width)]) + "\n"
@@ -135,6 +150,15 @@ def _argument(d: OptionField) -> str:
     return name if d.required else f"[{name}]"
 
 
+def _plugin_row(d: OptionField) -> Rows:
+    """Where the options of the plugins are found that an option names."""
+    shown = USAGE[d.group].shown if d.group in USAGE else None
+    if shown is None:
+        return ()
+    name, option, value = shown
+    return ((f"of --{d.key}", f"cmtool info {name}; set with --set {d.key}.{option}={value}"),)
+
+
 def _flag(d: OptionField) -> str:
     if d.switch:
         return d.long if d.default is False else f"{d.long}, --no-{d.long[2:]}"
@@ -143,9 +167,9 @@ def _flag(d: OptionField) -> str:
 
 
 def _describe(d: OptionField) -> str:
-    default = d.shown or _shown(d.default)
-    help = f"{d.help}; one of {', '.join(registry.names(d.group))}" if d.listed and d.group else d.help
-    return f"{help} [{default}]" if default else help
+    default = d.shown or d.usual or _shown(d.default)
+    words = f"{d.help}; one of {', '.join(registry.names(d.group))}" if d.listed and d.group else d.help
+    return f"{words} [{default}]" if default else words
 
 
 def _shown(default: object) -> str:

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cmtool import cli, errors, failures, help_pages, settings
+from cmtool import cli, errors, failures, help_pages, plugin_pages, plugin_usage, settings
 from cmtool.cli import COMMANDS, reference, run
+from cmtool.options import registry
 from cmtool.options.fields import option_fields
 from cmtool.options.load import load_options
 
@@ -297,7 +299,97 @@ def complete(words, capsys, monkeypatch):
         ("cmtool train-ct --lr-schedule co", ["constant", "cosine"]),
         ("cmtool train-ct --preset dig", ["digits-cpu", "digits-ecd", "digits-ect"]),
         ("cmtool edit inp", ["inpaint"]),
+        ("cmtool train-ct --method ec", ["ect"]),
+        ("cmtool sample --solver heu", ["heun"]),
+        ("cmtool sample --schedule kar", ["karras"]),
+        ("cmtool sample --process sub", ["subvp"]),
+        ("cmtool train-score --backbone song", ["songunet"]),
+        ("cmtool fid --features sm", ["small"]),
+        ("cmtool info heu", ["heun"]),
+        ("cmtool info solv", ["solvers"]),
+        ("cmtool info digits-e", ["digits-ecd", "digits-ect"]),
+        ("cmtool info shapes-s", ["shapes-stable", "shapes-score"]),
     ],
 )
 def test_completion_knows_commands_options_and_plugins(words, offered, capsys, monkeypatch):
     assert complete(words, capsys, monkeypatch) == offered
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("train-ct --set meth", ["method=", "method."]),
+        ("train-ct --set fli", ["flip="]),
+        ("train-ct --set flip=", ["flip=true", "flip=false"]),
+        ("train-ct --set lr_schedule=co", ["lr_schedule=constant", "lr_schedule=cosine"]),
+        ("train-ct --set method=ec", ["method=ect"]),
+        ("train-ct --method ect --set method.q", ["method.q=", "method.quantize="]),
+        ("train-ct --set method=ect --set method.quan", ["method.quantize=", "method.quantize=0"]),
+        ("train-ct --set method.name=ect --set method.quan", ["method.quantize=", "method.quantize=0"]),
+        ("train-ct --preset digits-ect --set method.quan", ["method.quantize=", "method.quantize=0"]),
+        ("train-ct --preset digits-ect --method tcm --set method.quan", []),
+        ("train-ct --method ect --set method.quantize=", ["method.quantize=0"]),
+        ("train-ct --set method.sigma_m", []),  # which --sigma-min says
+        ("train-ct --method nope --set method.", []),
+        ("train-ct --data digits[0::2] --set data.si", ["data.size=", "data.size=8"]),
+        ("train-ct --backbone adm --set backbone.model", ["backbone.model_channels=", "backbone.model_channels=64"]),
+        ("sample --set solver.churn_n", ["solver.churn_noise=", "solver.churn_noise=1"]),
+        ("sample --solver unipc --set solver.ord", ["solver.order=", "solver.order=3"]),
+        ("sample --set schedule.rh", ["schedule.rho=", "schedule.rho=7"]),
+        ("sample --set schedule.sigma_ma", ["schedule.sigma_max=", "schedule.sigma_max=80"]),
+        ("sample --process ve --set process.scal", [f"process.scaling={s}" for s in ("", "own", "vp", "none")]),
+        ("sample --set process.beta_ma", ["process.beta_max=", "process.beta_max=none"]),
+        ("sample --set solver.none=", []),
+        ("sample --set steps.", []),
+        ("sample --set nope.x", []),
+    ],
+)
+def test_completion_knows_the_options_of_plugins(words, offered, capsys, monkeypatch):
+    assert complete(f"cmtool {words}", capsys, monkeypatch) == offered
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("train-ct\n--method\n=\nec", ["ect"]),
+        ("train-ct\n--set\nmethod\n=\nec", ["ect"]),
+        ("train-ct\n--method\n=\nect\n--set\nmethod.quantize\n=", ["0"]),
+        ("train-ct\n--set\n=\nmethod.q\n=", ["2"]),
+        ("train-ct\n--method\n=\nect\n--set\nmethod.quan", ["method.quantize=", "method.quantize=0"]),
+    ],
+)
+def test_words_that_bash_splits_at_the_equals_sign(words, offered, capsys, monkeypatch):
+    monkeypatch.setenv("_CMTOOL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"cmtool\n{words}")
+    monkeypatch.setenv("COMP_CWORD", str(words.count("\n") + 1))
+    assert run([]) == 0
+    assert capsys.readouterr().out.split() == offered
+
+
+def test_zsh_is_told_what_an_option_is(capsys, monkeypatch):
+    monkeypatch.setenv("_CMTOOL_COMPLETE", "complete_zsh")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "cmtool train-ct --method ect --set lr_sch")
+    assert run([]) == 0
+    assert "how the rate falls afterwards" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group", plugin_usage.groups())
+def test_every_example_of_a_plugin_is_a_call_that_can_be(group, command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command(lambda options, console: None)
+    for name in registry.names(group):
+        plugin = plugin_pages.describe(group, name)
+        words = shlex.split(plugin.example)
+        assert run(words[1:]) == 0, words
+        assert name in " ".join(words) or group == "formats"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_pages_say_where_the_options_of_plugins_are(name, capsys):
+    run([name, "--help"])
+    page = capsys.readouterr().out
+    for d in option_fields(COMMANDS[name].options).values():
+        if d.group and (shown := plugin_usage.USAGE[d.group].shown):
+            plugin, option, value = shown
+            assert f"cmtool info {plugin}; set with --set {d.key}.{option}={value}" in page
+            assert option in registry.options(registry.factory(d.group, plugin))

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cmtool import presets
-from cmtool.commands.info import TRAINING_COMMANDS, missing_for_preset, preset_facts
+from cmtool.commands.information.presets import TRAINING_COMMANDS, missing_for_preset, preset_facts
 from cmtool.errors import UsageError
 from cmtool.options import registry
 from cmtool.options.fields import option_fields

@@ -21,7 +21,7 @@ TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items(
 
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "PIL", "cleanfid", "safetensors"}
 L0 = {"errors", "options", "settings", "presets", "help_pages", "catalogue", "failures", "startup"}
-L0 |= {"class_names", "text_files", "user_paths"}
+L0 |= {"class_names", "completion", "plugin_pages", "plugin_reference", "plugin_usage", "text_files", "user_paths"}
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 SCRIPTS = {"cmtool.features.train_small"}  # run by hand, once, to make a file that ships
 PLUGIN = {"errors", "options.plugin_option", "options.types"}  # what any room of plugins may use
@@ -37,29 +37,18 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "backbones": PLUGIN,
     "datasets": PLUGIN | {"pictures", "user_paths", "label_files"},
     "features": PLUGIN | {"pictures", "assets"},
-    "training": PLUGIN | {"core", "objectives", "options.registry", "options.ema_spec"},
+    "training": PLUGIN | {"core", "objectives", "datasets", "options.registry", "options.ema_spec"},
     "bundled": {"files", "errors"},
     "formats": PLUGIN | {"backbones.adm", "files", "core", "options.registry", "text_files"},
     "evaluation": PLUGIN | {"features", "core", "objectives", "options.registry", "files.safe_pickle"},
     "files": {"core", "assets", "options.registry", "options.yaml_files", "errors", "pictures", "picture_kinds", "png"}
     | {"text_files", "user_paths", "label_files"},
-    "pipelines": {"errors", "options", "settings", "class_names", "text_files", "user_paths"}
-    | {
-        "core",
-        "objectives",
-        "training",
-        "evaluation",
-        "features",
-        "files",
-        "datasets",
-        "pictures",
-        "bundled",
-        "assets",
-    },
+    "pipelines": {"errors", "options", "settings", "class_names", "text_files", "user_paths", "cmtool", "assets"}
+    | {"core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures", "bundled"},
     "commands": L0
-    | {"pipelines", "cmtool", "core", "objectives", "training", "evaluation", "features"}
-    | {"files", "datasets", "pictures", "bundled", "assets"},
-    "testing": {"backbones", "core", "objectives", "evaluation", "features", "errors"},
+    | {"pipelines", "core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures"}
+    | {"bundled", "assets", "cmtool"},
+    "testing": {"backbones", "datasets", "core", "objectives", "evaluation", "features", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},
     "__main__": {"cli", "startup"},
     "cmtool": {"files", "bundled", "pipelines"},
@@ -122,6 +111,7 @@ def test_only_commands_speak():
 
 
 LOWER = {
+    "pipelines",
     "core",
     "objectives",
     "training",
@@ -133,7 +123,7 @@ LOWER = {
     "backbones",
     "assets",
 }
-UNCONVERTED = {"core", "objectives", "training", "files", "formats", "datasets", "features", "backbones", "assets"}
+UNCONVERTED = {"core", "objectives", "training", "files", "datasets", "features", "assets"}
 FLAG = re.compile(rf"(?:^|[ '`(])--[a-z]|\bcmtool (?:{'|'.join(COMMANDS)})\b")
 OTHERS = re.compile(r"\b(?:tar|curl) -[^,;:]*")  # commands of other programs
 
@@ -172,7 +162,8 @@ import cmtool
 heavy = set(sys.argv[1].split(","))
 found = {"import cmtool": sorted(heavy & set(sys.modules))}
 from cmtool.cli import COMMANDS, run
-calls = [[], ["--help"], ["--version"], ["nope"], ["--nope"], ["--show-completion"], ["info"], ["info", "presets"]]
+calls = [[], ["--help"], ["--version"], ["nope"], ["--nope"], ["--show-completion"], ["info"], ["info", "presets"],
+         ["info", "solvers"], ["info", "methods", "--json"], ["info", "digits-ect"], ["info", "nope"]]
 for name in COMMANDS:
     calls += [[name, "--help"], [name, "--nope"], [name, "--set", "nope=1"], [name, "--device", "nope"],
               [name, "-c", "nope.yaml"], [name, "--preset", "nope"], [name, "--print-config"]]
@@ -185,7 +176,8 @@ def attempt(call):
     return sorted(heavy & set(sys.modules))
 for call in calls:
     found[" ".join(call)] = attempt(call)
-for words in ("cmtool sa", "cmtool sample --st", "cmtool train-ct --data dig", "cmtool train-ct --preset d"):
+for words in ("cmtool sa", "cmtool sample --st", "cmtool train-ct --data dig", "cmtool train-ct --preset d",
+              "cmtool train-ct --set method.", "cmtool sample --set solver.churn=", "cmtool info he"):
     os.environ.update(_CMTOOL_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
     found["completing " + words] = attempt([])
 print(json.dumps({call: modules for call, modules in found.items() if modules}))

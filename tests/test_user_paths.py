@@ -31,7 +31,7 @@ def test_without_a_home_nothing_is_looked_for_in_it(homeless, monkeypatch, tmp_p
     with pytest.raises(UsageError, match="no home folder"):
         own_folder()
     net = Asset("net", "net.pt", 7, "0" * 64, "https://example.org/net.pt", "or do without")
-    assert "-o net.pt https://example.org/net.pt" in net.fetching()
+    assert "-o net.pt https://example.org/net.pt" in str(net.fetching())
     monkeypatch.setenv("CMTOOL_ASSETS", str(tmp_path))
     assert own_folder() == tmp_path
 

@@ -1,5 +1,5 @@
-"""The two models that come with cmtool: pictures of ``shapes``, 32x32, in ten classes; --model shapes-score names the
-first, shapes-consistency the second.
+"""The two models that come with cmtool, ``shapes-score`` and ``shapes-consistency``: 32x32 images of ``shapes``, in ten
+classes. They were made by
 
     cmtool train-score --preset shapes-cpu --run-dir teacher
     cmtool train-ct --preset shapes-stable --init teacher --run-dir student

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cmtool.commands.console import Console
@@ -19,7 +18,7 @@ from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import MOVING, moved_by, write_animation, write_picture
 from cmtool.files.streams.manifest import ImageSettings
 from cmtool.pipelines.inputs import class_index, describe_model, open_model
-from cmtool.pipelines.interpolation import Endpoint, find_endpoints
+from cmtool.pipelines.interpolation import Endpoint, find_endpoints, labels_between
 from cmtool.pipelines.sampling_pipeline import SamplingPipeline, draw
 from cmtool.settings import InterpOptions
 from cmtool.training.devices import choose_device, use_threads
@@ -104,14 +103,6 @@ def check_suffix(options: InterpOptions, shape: tuple[int, ...]) -> None:
         raise UsageError("points do not move", "write them as a picture, -o interp.png, or to an .npz file")
     if suffix not in (".png", *MOVING):
         check_stream(options.output, shape)
-
-
-def labels_between(ends: list[Endpoint], frames: int, rows: int) -> Tensor:
-    """The class of every frame, int64 [rows frames]: that of the nearest end."""
-    labels = torch.tensor([end.label for end in ends]).view(-1, 2)
-    across = (torch.arange(frames) * 2 >= frames).long()
-    down = (torch.arange(rows) * 2 >= rows).long() if len(labels) == 2 else torch.zeros(1, dtype=torch.long)
-    return labels[down][:, across].flatten()
 
 
 def measure_inversion(ends: list[Endpoint], images: Tensor, frames: int, console: Console) -> dict[str, Any]:

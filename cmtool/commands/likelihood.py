@@ -2,38 +2,19 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cmtool.class_names import known_names, match_classes
 from cmtool.commands.console import Console
-from cmtool.core.denoiser import Denoiser, ode_field
-from cmtool.core.deterministic import worker_pool
-from cmtool.core.likelihood import (
-    Integrator,
-    axis_probes,
-    bits_per_dim,
-    dequantize,
-    gaussian_probes,
-    log_likelihood,
-    rademacher_probes,
-)
-from cmtool.core.noise import Noise
-from cmtool.core.pixels import check_finite
-from cmtool.core.sigma_schedules import log_uniform
-from cmtool.core.solvers import Field, Solver, integrate
-from cmtool.core.solvers.runge_kutta import rk4
 from cmtool.errors import UsageError
 from cmtool.files.header import Header
-from cmtool.files.model_format import LoadedModel
-from cmtool.pipelines.batching import chunk_size, num_threads
 from cmtool.pipelines.inputs import class_name, describe_model, open_dataset, open_model
+from cmtool.pipelines.likelihood import measure
 from cmtool.settings import LikelihoodOptions
-from cmtool.training.batches import Cache
 from cmtool.training.devices import choose_device, use_threads
 
 __all__ = ["run"]
@@ -98,63 +79,3 @@ def match_names(names: Sequence[str], header: Header, path: Path, console: Conso
             f"classes of the data in those of the model: {', '.join(some[:MOST])}{', ...' * (len(some) > MOST)}"
         )
     return torch.tensor(found)
-
-
-def measure(
-    loaded: LoadedModel[Denoiser],
-    dataset: Any,
-    n: int,
-    options: LikelihoodOptions,
-    told: Callable[[int], None],
-    classes: Tensor | None,
-) -> Iterator[Tensor]:
-    """Bits per dimension of the first n images, [B] at a time; each depends on its own number alone.
-
-    ``classes`` [K] are the model's labels of those of the data. Diverged where a number is not finite.
-    """
-    model, header, where, cache = loaded.model, loaded.header, loaded.device, Cache(dataset)
-    shape = header.shape
-    size = chunk_size(shape, where)
-    levels = log_uniform(options.steps + 1, header.sigma_min, header.sigma_max).log().flip(0)
-    prior = torch.tensor(math.hypot(header.sigma_max, model.preconditioning.sigma_data))
-
-    def one(first: int) -> Tensor:
-        numbers = [min(first + i, n - 1) for i in range(size)]  # the last piece is filled up, so that bits stay
-        images, labels = cache.read(numbers)
-        noise = Noise([options.seed + i for i in numbers])
-        x = dequantize(images, noise).to(where)
-        labels = classes[labels].to(where) if labels is not None and classes is not None else None
-        field = in_log_sigma(ode_field(model, labels))
-        log_density, _ = log_likelihood(field, x, integrate_along(levels, rk4()), probes(options, noise, shape), prior)
-        return bits_per_dim(log_density, math.prod(shape))[: n - first].cpu()
-
-    with worker_pool(num_threads(where)) as work:
-        done = 0
-        for bits in work(one, range(0, n, size)):
-            check_finite(bits, f"of images {done} to {done + len(bits) - 1}")
-            done += len(bits)
-            told(done)
-            yield bits
-
-
-def probes(options: LikelihoodOptions, noise: Noise, shape: tuple[int, ...]) -> Tensor:
-    """What the trace is estimated with; every axis for ``probes`` 0."""
-    if options.hutchinson_probes == 0:
-        return axis_probes(len(noise), shape)
-    kinds = {"rademacher": rademacher_probes, "gaussian": gaussian_probes}
-    return kinds[options.probe](noise, shape, options.hutchinson_probes)
-
-
-def in_log_sigma(field: Field) -> Field:
-    """``dx/d ln sigma = sigma dx/dsigma``, which is smooth down to the lowest level."""
-    return lambda x, t: t.exp().to(x) * field(x, t.exp())
-
-
-def integrate_along(grid: Tensor, solver: Solver) -> Integrator:
-    """A walk with the same steps for every image, so that none depends on what is beside it."""
-
-    def walk(field: Field, y: Tensor) -> Tensor:
-        *_, end = integrate(field, y, grid.to(y.device), solver)
-        return end
-
-    return walk

@@ -1,19 +1,23 @@
 """``digits``: 1797 small handwritten digits, real data that needs no download."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cmtool.datasets import Dataset
 from cmtool.errors import MissingAsset, UsageError
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import at_least
 
 __all__ = ["Digits", "digits"]
 
 SIDE = 8
 
 
-class Digits:
+class Digits(Dataset):
     """Grey 8 x 8 images of the digits 0 to 9 by 43 people, enlarged by repeating pixels where ``size`` is above 8.
 
     The stored counts of ink, 0 to 16, become ``round(255 v / 16)``.
@@ -41,8 +45,15 @@ class Digits:
         return self.images[rows], self.labels[rows]
 
 
-def digits(source: str | None = None, *, size: int = 8) -> Digits:
-    """The digits that scikit-learn bundles; ``size`` is 8 or a multiple. MissingAsset without scikit-learn."""
+def digits(
+    source: str | None = None,
+    *,
+    size: Annotated[int, Option("side in pixels, 8 or a multiple of it", at_least(1, 1 << 14))] = 8,
+) -> Digits:
+    """Handwritten digits: 1,797 grey images of 8x8 pixels in ten classes, which come with scikit-learn.
+
+    Use: to try a method in minutes; needs no download. MissingAsset without scikit-learn.
+    """
     if source is not None:
         raise UsageError(f"'digits' comes with scikit-learn and reads nothing from {source}", "leave the path out")
     if size < SIDE or size % SIDE:

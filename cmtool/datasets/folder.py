@@ -5,28 +5,34 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from cmtool.datasets import Dataset
 from cmtool.datasets.archive_storage import TarStorage, ZipStorage
 from cmtool.datasets.array_storage import ArrayStorage
-from cmtool.datasets.labels import LabelledPictures, find_labels
+from cmtool.datasets.labels import LABELS, LabelledPictures, find_labels
 from cmtool.datasets.storage import FolderStorage, ImageStorage, list_some, show_path
-from cmtool.errors import BadFile, MissingInput, UsageError, closest, unknown_name
+from cmtool.errors import BadFile, MissingInput, UsageError, closest
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import Check, at_least
 from cmtool.pictures import kind_of, planes, with_channels
 from cmtool.user_paths import expand_home
 
 __all__ = ["Folder", "folder", "square"]
 
 CROPS = ("center", "squeeze")
+SIZE_HELP = "side in pixels; the short side of the images, where they agree on it"
+CHANNELS = Check(lambda channels: channels in (1, 3), "1 or 3")
 ARCHIVES = {".zip": ZipStorage, ".tar": TarStorage, ".npz": ArrayStorage, ".npy": ArrayStorage}
 LARGE = 1 << 24  # pixels of a picture between resizing and cutting, above which it is cut first
 
 
-class Folder:
+class Folder(Dataset):
     """Images uint8 [channels, size, size], read when they are asked for.
 
     ``remarks`` are lines on what was passed over, ``inventory`` has a number for each file that changes with it, and
@@ -82,12 +88,14 @@ def square(pixels: np.ndarray, size: int, crop: str = "center") -> np.ndarray:
 def folder(
     source: str | Path | None,
     *,
-    size: int | None = None,
-    channels: int | None = None,
-    labels: str = "auto",
-    crop: str = "center",
+    size: Annotated[int | None, Option(SIZE_HELP, at_least(1, 1 << 14))] = None,
+    channels: Annotated[int | None, Option("1 for grey, 3 for colour; 1 if all images are grey", CHANNELS)] = None,
+    labels: Annotated[str, Option("where classes come from", choices=LABELS)] = "auto",
+    crop: Annotated[str, Option("how images become square: cut at the centre, or squeezed", choices=CROPS)] = "center",
 ) -> Folder:
-    """All images below ``source``, or in the archive ``source``, in the order of their names.
+    """The images of a folder and the folders in it, or of an archive, in the order of their names.
+
+    Use: for data of your own. PNG, JPEG and others; any sizes, which are made square.
 
     An archive is a zip as EDM packs data, a tar as WebDataset does, an npz as OpenAI does, or an npy; none is unpacked.
     ``size`` defaults to the short side, if the images agree on it; ``channels`` to 1 if all are grey, otherwise to 3.
@@ -95,10 +103,6 @@ def folder(
     file name (``filename-prefix``), or ``none``; ``auto`` takes those of a ``dataset.json`` or of the archive, if there
     are any, and else the folders, if there are several.
     """
-    if crop not in CROPS:
-        raise unknown_name("crop", crop, CROPS)
-    if (size is not None and size < 1) or channels not in (None, 1, 3):
-        raise UsageError("a folder of images needs a size of 1 or more, and 1 or 3 channels")
     place = _place(_existing(source))
     known = find_labels(place, labels)
     sizes = [place.size(i) for i in range(len(place.names))]  # also finds what cannot be read before training begins

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cmtool.datasets.storage import ImageStorage, list_some, show_path
-from cmtool.errors import BadFile, UsageError, encodable, unknown_name
+from cmtool.errors import BadFile, Hint, Setting, UsageError, encodable, unknown_name
 from cmtool.label_files import LABELS as LIST
 from cmtool.label_files import match_labels
 
 __all__ = ["EACH", "LABELS", "MORE", "LabelledPictures", "find_labels"]
 
 LABELS = ("auto", "filename-prefix", "folder", "none")
-WITHOUT = "or learn without classes: --set data.labels=none"
+WITHOUT = Hint("or learn without classes: {}", Setting("data.labels", "none"))
 MOST = 100_000  # classes
 MORE, EACH = 1 << 20, 512  # bytes that dataset.json may have, and more for each image
 EDM_PART = re.compile(r"\d{5}/img\d{8}\.\w+")
@@ -82,7 +82,7 @@ def _from_folders(place: ImageStorage) -> LabelledPictures:
         raise UsageError(
             f"{count} beside the folders of {len(inside)} classes ({list_some(sorted(inside), 4)})"
             " and would have no label",
-            f"move what is of no class elsewhere, {WITHOUT}",
+            Hint("move what is of no class elsewhere, {}", WITHOUT),
         )
     if all(EDM_PART.fullmatch(name) for name in place.names):
         parts = f"no labels: {list_some(sorted(inside), 3)} are EDM's numbered parts, no classes"
@@ -110,7 +110,9 @@ def _note_unused(place: ImageStorage) -> list[str]:
 def _from_json(place: ImageStorage, text: bytes) -> LabelledPictures:
     title = f"{LIST} of {place.name}"
     if len(text) > MORE + EACH * len(place.names):
-        raise BadFile(f"{title} is larger than labels of {len(place.names):,} images can be", f"remove it, {WITHOUT}")
+        raise BadFile(
+            f"{title} is larger than labels of {len(place.names):,} images can be", Hint("remove it, {}", WITHOUT)
+        )
     pairs, names = _parse(text, title)
     if pairs is None:
         return LabelledPictures()
@@ -119,7 +121,7 @@ def _from_json(place: ImageStorage, text: bytes) -> LabelledPictures:
         example = show_path(next(iter(pairs), "nothing"))
         raise BadFile(
             f"{title} names other files: {example} is not here",
-            f"give the folder that it was made for, {WITHOUT}",
+            Hint("give the folder that it was made for, {}", WITHOUT),
         )
     gone = sum(label is not None for label in pairs.values()) - sum(label is not None for label in known)
     remarks = [f"{title} names {gone:,} files that are not here"] if gone else []
@@ -138,7 +140,7 @@ def _parse(text: bytes, title: str) -> tuple[dict[str, Any] | None, dict[int, st
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadFile(
             f"{title} holds no labels, or is damaged",
-            f'what is read: {{"labels": [["name.png", 3], ...]}}; remove it, {WITHOUT}',
+            Hint('what is read: {{"labels": [["name.png", 3], ...]}}; remove it, {}', WITHOUT),
         ) from error
     if not all(isinstance(name, str) for name in listed.values()):
         raise BadFile(f"{title} holds class_names that are no text")
@@ -153,14 +155,14 @@ def _number(
     if missing:
         raise BadFile(
             f"{place.call(missing[0])} has no label in {title}: {len(missing):,} of {len(numbers):,} images have none",
-            f"mend the labels, {WITHOUT}",
+            Hint("mend the labels, {}", WITHOUT),
         )
     wrong = [i for i, label in enumerate(numbers) if type(label) is not int or not 0 <= label < MOST]
     if wrong:
         label = show_path(str(numbers[wrong[0]])[:40])
         raise BadFile(
             f"{place.call(wrong[0])} has the label {label} in {title}, which is no number of a class",
-            f"classes are numbered from 0, {WITHOUT}",
+            Hint("classes are numbered from 0, {}", WITHOUT),
         )
     count = max(max(numbers), *(k for k in names if k < MOST), 0) + 1
     classes = [unicodedata.normalize("NFC", names.get(k, str(k))) for k in range(count)]

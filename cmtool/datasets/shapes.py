@@ -2,14 +2,18 @@
 
 import operator
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cmtool.datasets import Dataset
 from cmtool.datasets.figures import FIGURES, WALL, Pose
 from cmtool.datasets.render import Array, Part, View, backdrop, paint
 from cmtool.errors import UsageError
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import LARGEST_SEED, at_least
 
 __all__ = ["Shapes", "shapes"]
 
@@ -17,7 +21,7 @@ DRAWS = 8  # numbers that make a picture
 CHUNK = 1 << 15  # pixels drawn at once, so that the work arrays stay in the cache
 
 
-class Shapes:
+class Shapes(Dataset):
     """Ten kinds of figure in a pose, light and colour that are a function of ``(seed, index)``, at any size.
 
     The label is ``index % 10``. Colour follows structure: the hue comes from the class, the pose and the light, but
@@ -72,10 +76,17 @@ def _picture(figure: Callable[[Pose], list[Part]], draws: Array, size: int) -> n
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def shapes(source: str | None = None, *, size: int = 32, count: int = 50000, seed: int = 0) -> Shapes:
-    """``count`` pictures of ten labelled figures, ``size`` x ``size``; another ``seed`` gives other pictures."""
+def shapes(
+    source: str | None = None,
+    *,
+    size: Annotated[int, Option("side in pixels", at_least(4, 1 << 14))] = 32,
+    count: Annotated[int, Option("how many pictures", at_least(1))] = 50000,
+    seed: Annotated[int, Option("another one gives other pictures", at_least(0, LARGEST_SEED))] = 0,
+) -> Shapes:
+    """Shaded pictures of ten kinds of figure, drawn as they are asked for: colour images of any size and number.
+
+    Use: for class-conditional colour images without a download; the bundled models were trained on them.
+    """
     if source is not None:
         raise UsageError(f"'shapes' draws its pictures and reads nothing from {source}", "leave the path out")
-    if size < 4 or count < 1 or seed < 0:
-        raise UsageError("'shapes' needs a size of 4 or more, a count of 1 or more and a seed that is not negative")
     return Shapes(size, count, seed)

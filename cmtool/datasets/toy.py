@@ -5,19 +5,28 @@ Point i is made from the i-th row of uniform numbers of the seed, so it does not
 
 from collections.abc import Callable, Sequence
 from math import pi
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cmtool.datasets import Dataset
 from cmtool.errors import UsageError
+from cmtool.options.plugin_option import Option
+from cmtool.options.types import LARGEST_SEED, Check, at_least
 
 __all__ = ["Points", "checkerboard", "gaussians", "ring"]
 
+CountOption = Annotated[int, Option("how many points", at_least(1, 10**9))]
+SeedOption = Annotated[int, Option("another one gives other points", at_least(0, LARGEST_SEED))]
+SPREAD = Check(lambda spread: 0 < spread < 0.5, "between 0 and 0.5")
+SpreadOption = Annotated[float, Option("standard deviation of the Gaussian around each place", SPREAD)]
+EVEN = Check(lambda cells: cells >= 2 and cells % 2 == 0, "an even number", 1 << 16)
 VARIANCE = 0.25  # of each coordinate: what sigma_data = 0.5 says of images
 
 
-class Points:
+class Points(Dataset):
     """Points float32 [2] with the ``density(x [N, 2]) -> [N]`` they were drawn from; labels number the modes."""
 
     shape = (2,)
@@ -42,15 +51,19 @@ class Points:
 
 
 def gaussians(
-    source: str | None = None, *, count: int = 100000, seed: int = 0, modes: int = 8, spread: float = 0.1
+    source: str | None = None,
+    *,
+    count: CountOption = 100000,
+    seed: SeedOption = 0,
+    modes: Annotated[int, Option("how many Gaussians, which are the classes", at_least(2, 1 << 16))] = 8,
+    spread: SpreadOption = 0.1,
 ) -> Points:
-    """``modes`` round Gaussians of standard deviation ``spread``, evenly on a circle.
+    """Points of round Gaussians, evenly on a circle; the label of point i is ``i % modes``.
 
-    The label of point i is i % modes. ``p(x) = mean_k N(x; m_k, spread^2)`` with ``|m_k|^2 = 2 (1/4 - spread^2)``.
+    Formula: ``p(x) = mean_k N(x; m_k, spread^2)`` with ``|m_k|^2 = 2 (1/4 - spread^2)``
+    Use: to see modes and classes, with a density that is known.
     """
-    _check("gaussians", source, count, seed)
-    if modes < 2 or not 0 < spread < 0.5:
-        raise UsageError("'gaussians' needs 2 modes or more and a spread between 0 and 0.5")
+    _refuse_path("gaussians", source)
     turns = np.arange(modes) * (2 * pi / modes)
     centres = _radius(spread) * np.stack([np.cos(turns), np.sin(turns)], axis=1)
     labels = np.arange(count) % modes
@@ -63,14 +76,15 @@ def gaussians(
     return Points("gaussians", points, labels, density)
 
 
-def ring(source: str | None = None, *, count: int = 100000, seed: int = 0, spread: float = 0.05) -> Points:
-    """A circle of radius R blurred by a Gaussian of standard deviation ``s = spread``, with ``R^2 = 2 (1/4 - s^2)``.
+def ring(
+    source: str | None = None, *, count: CountOption = 100000, seed: SeedOption = 0, spread: SpreadOption = 0.05
+) -> Points:
+    """Points of a circle of radius R, blurred by a Gaussian of standard deviation ``s = spread``.
 
-    ``p(x) = exp(-(|x|^2 + R^2) / 2 s^2) I_0(|x| R / s^2) / (2 pi s^2)``.
+    Formula: ``p(x) = exp(-(|x|^2 + R^2) / 2 s^2) I_0(|x| R / s^2) / (2 pi s^2)``, ``R^2 = 2 (1/4 - s^2)``
+    Use: for thin data without classes, with a density that is known.
     """
-    _check("ring", source, count, seed)
-    if not 0 < spread < 0.5:
-        raise UsageError("'ring' needs a spread between 0 and 0.5")
+    _refuse_path("ring", source)
     radius, u = _radius(spread), _uniform(count, seed)
     turns = 2 * pi * u[:, 2]
     points = radius * np.stack([np.cos(turns), np.sin(turns)], axis=1) + spread * _normal(u[:, :2])
@@ -84,14 +98,19 @@ def ring(source: str | None = None, *, count: int = 100000, seed: int = 0, sprea
     return Points("ring", points, None, density)
 
 
-def checkerboard(source: str | None = None, *, count: int = 100000, seed: int = 0, cells: int = 4) -> Points:
-    """The dark fields of a board of ``cells`` x ``cells`` (even) over [-a, a]^2: uniform, ``p = 1 / (2 a^2)`` on them.
+def checkerboard(
+    source: str | None = None,
+    *,
+    count: CountOption = 100000,
+    seed: SeedOption = 0,
+    cells: Annotated[int, Option("fields in a row, an even number", EVEN)] = 4,
+) -> Points:
+    """Points of the dark fields of a board of ``cells`` x ``cells`` over [-a, a]^2.
 
-    Every row and column is half dark, so a coordinate alone is uniform and ``a = sqrt(3) / 2``.
+    Formula: ``p(x) = 1 / (2 a^2)`` on dark fields, with ``a = sqrt(3) / 2``; a coordinate alone is uniform
+    Use: for sharp edges, with a density that is known.
     """
-    _check("checkerboard", source, count, seed)
-    if cells < 2 or cells % 2:
-        raise UsageError(f"'checkerboard' needs an even number of cells, not {cells}")
+    _refuse_path("checkerboard", source)
     side = (3 * VARIANCE) ** 0.5
     u = _uniform(count, seed)
     column = np.floor(u[:, 2] * cells)
@@ -106,11 +125,9 @@ def checkerboard(source: str | None = None, *, count: int = 100000, seed: int = 
     return Points("checkerboard", points, None, density)
 
 
-def _check(name: str, source: str | None, count: int, seed: int) -> None:
+def _refuse_path(name: str, source: str | None) -> None:
     if source is not None:
         raise UsageError(f"'{name}' draws its points and reads nothing from {source}", "leave the path out")
-    if count < 1 or seed < 0:
-        raise UsageError(f"'{name}' needs a count of 1 or more and a seed that is not negative")
 
 
 def _radius(spread: float) -> float:

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from cmtool.assets import Asset, locate
-from cmtool.errors import unknown_name
 from cmtool.features import Features
 from cmtool.features.inception_net import InceptionNet
-from cmtool.features.inputs import in_pieces, rgb
+from cmtool.features.inputs import DeviceOption, in_pieces, rgb
 from cmtool.features.resizing import ScriptedInception, resize_tensorflow, resizer
+from cmtool.options.plugin_option import Option
 
 __all__ = ["MODES", "NETWORKS", "PORT", "TORCHSCRIPT", "Inception", "inception"]
 
@@ -26,6 +27,11 @@ TORCHSCRIPT = Asset(
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
     OTHERWISE,
 )
+"""FID's network as NVIDIA's TorchScript file, 96 MB.
+
+Paper: Heusel et al. 2017, arXiv 1706.08500.
+Use: for FID; clean-fid reads it in its modes clean and legacy_tensorflow.
+"""
 PORT = Asset(
     "inception-pth",
     "pt_inception-2015-12-05-6726825d.pth",
@@ -35,6 +41,11 @@ PORT = Asset(
     OTHERWISE,
     also=("weights-inception-2015-12-05-6726825d.pth",),  # the same bytes, as torch-fidelity calls them
 )
+"""FID's network as the port to PyTorch of pytorch-fid and torch-fidelity, 96 MB.
+
+Paper: Heusel et al. 2017, arXiv 1706.08500.
+Use: for sFID, and for numbers that stand beside those of pytorch-fid and torch-fidelity.
+"""
 NETWORKS = {"torchscript": TORCHSCRIPT, "pth": PORT}
 PIECE, LARGE = 4, 32  # images a pass, on a processor and on an accelerator
 MODES = ("clean", "legacy_pytorch", "legacy_tensorflow")
@@ -43,7 +54,7 @@ MODES = ("clean", "legacy_pytorch", "legacy_tensorflow")
 class Inception(Features):
     """The 2048 pooled features of the Inception network of 2015-12-05.
 
-    ``mode`` is the way images reach its 299 x 299 pixels: ``clean`` (bicubic with an antialiasing filter, in floating
+    ``mode`` is how images are resized to 299 x 299 pixels: ``clean`` (bicubic with an antialiasing filter, in floating
     point), ``legacy_pytorch`` (bilinear, no filter) or ``legacy_tensorflow`` (bilinear between the upper left corners
     of pixels). ``look`` gives more than the features: the probabilities of the Inception Score, and with the network
     ``pth`` the spatial features of sFID; ``further`` names what there is.
@@ -77,21 +88,30 @@ class Inception(Features):
 
 
 def inception(
-    *, weights: str | None = None, mode: str = "clean", network: str | None = None, device: str = "cpu"
+    *,
+    weights: Annotated[str | None, Option("path of the file of weights; none: where cmtool fetch puts it")] = None,
+    mode: Annotated[str, Option("how images are resized to 299 x 299 pixels", choices=MODES)] = "clean",
+    network: Annotated[
+        str | None,
+        Option("file of the network; none: pth for legacy_pytorch and for weights so called", choices=tuple(NETWORKS)),
+    ] = None,
+    device: DeviceOption = "cpu",
 ) -> Inception:
-    """FID's features; ``weights`` is the path of the file of weights where it is in none of the usual folders.
+    """The 2048 pooled features of the Inception network of 2015-12-05; the distance is FID.
 
-    ``network`` says which file: ``torchscript``, NVIDIA's, which clean-fid reads in its modes ``clean`` and
-    ``legacy_tensorflow``; or ``pth``, the port that clean-fid reads in ``legacy_pytorch``, as pytorch-fid and
-    torch-fidelity do, without running anything in it. Without it, the mode or the suffix of ``weights`` decides.
+    Formula: ``FID = |mu_1 - mu_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))`` of their means and covariances.
+    Paper: Heusel et al. 2017, arXiv 1706.08500; the modes: Parmar, Zhang and Zhu 2022, arXiv 2104.11222.
+    Use: for numbers to stand beside published ones, on 10,000 images or better 50,000; --protocol chooses mode and
+    network as the tool did whose number it is. Its weights are fetched once: cmtool fetch inception.
+
+    The mode ``clean`` is bicubic with an antialiasing filter, ``legacy_pytorch`` bilinear without one,
+    ``legacy_tensorflow`` bilinear between the upper left corners of pixels. ``torchscript`` is NVIDIA's file of the
+    network, ``pth`` the port of pytorch-fid and torch-fidelity, in which nothing is run.
+
     MissingAsset when the weights are nowhere, BadFile when they are not the published ones.
     """
-    if mode not in MODES:
-        raise unknown_name("mode of the features 'inception'", mode, MODES)
     ported = mode == "legacy_pytorch" or Path(weights or "").suffix == ".pth"
     network = network or ("pth" if ported else "torchscript")
-    if network not in NETWORKS:
-        raise unknown_name("network of the features 'inception'", network, NETWORKS)
     asset = NETWORKS[network]
     path, where = locate(asset, weights), torch.device(device)
     return Inception(_port(path) if network == "pth" else ScriptedInception(path), asset, mode, where)

@@ -1,4 +1,4 @@
-"""``small``: features that come with the package, for use without any download."""
+"""``small``: the features of a network that comes with the package, for use without a download."""
 
 import hashlib
 from pathlib import Path
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from cmtool.errors import BadFile
 from cmtool.features import Features
-from cmtool.features.inputs import in_pieces, rgb
+from cmtool.features.inputs import DeviceOption, in_pieces, rgb
 
 __all__ = ["SHA256", "WEIGHTS", "Net", "Small", "small"]
 
 WEIGHTS = Path(__file__).with_name("small.safetensors")
 SHA256 = "8a4b06255ef22bb621ffce0f0cd5cce9c13f4808058c80113cc1cd7f6c6d12ff"
 SIDE = 32
-PIECE = 8  # images a pass: what fits into a processor's cache is as fast as any
+PIECE = 8  # images a pass, which fit into the cache of a processor
 
 
 class Net(nn.Module):
@@ -43,10 +43,10 @@ def _layer(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
 
 
 class Small(Features):
-    """64 features of images of any size, seen at 32 x 32 pixels: uncorrelated and of unit variance on what was learned.
+    """64 features of images of any size, resized to 32 x 32: uncorrelated and of unit variance on the training images.
 
-    The network was taught by ``train_small`` on the data sets digits and shapes to tell what a picture shows and how
-    it is damaged. Distances of these features order samples of small images; they say nothing beside a published FID.
+    ``train_small`` trained the network on the data sets digits and shapes to tell what a picture shows and how it is
+    damaged. Called on uint8 [B, 1 or 3, H, W], it gives float32 [B, 64]; UsageError for points.
     """
 
     name, label, dim = "small", "FD-small", 64
@@ -66,8 +66,15 @@ class Small(Features):
         return self.net((x / 127.5 - 1).contiguous(memory_format=torch.channels_last))
 
 
-def small(*, device: str = "cpu") -> Small:
-    """The features that come with the package; BadFile when their file is not the one it came with."""
+def small(*, device: DeviceOption = "cpu") -> Small:
+    """64 features of a small convolutional network that comes with the package; the distance is called FD-small.
+
+    Formula: ``FD = |mu_1 - mu_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))`` of their means and covariances.
+    Use: to compare models of digits, shapes and other images of up to 32 x 32 pixels without a download. It ranks your
+    own models; it says nothing beside a published FID.
+
+    BadFile when the file of its weights is not the one that came with the package.
+    """
     contents = WEIGHTS.read_bytes()
     if hashlib.sha256(contents).hexdigest() != SHA256:
         raise BadFile(f"{WEIGHTS} is damaged", "install cmtool again")

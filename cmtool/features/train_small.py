@@ -1,7 +1,7 @@
 """How ``small.safetensors`` was made: ``python -m cmtool.features.train_small OUT``, some minutes on one core.
 
 Features that judge samples must see what is shown and how well it is shown. So the network learns, on pictures that
-were spoiled in known ways, to tell both: the class, the layout of colours, and the amount of every kind of damage.
+were damaged in known ways, to tell both: the class, the layout of colours, and the amount of every kind of damage.
 Another processor or another torch rounds otherwise, and the file is then as good but not the same.
 """
 
@@ -27,7 +27,7 @@ DAMAGES = ("noise", "blur", "warp", "ghost", "contrast")
 
 
 class Batch(NamedTuple):
-    """Spoiled pictures [B, 3, 32, 32] in [0, 1], what they show [B], and the amounts of damage [B, 5] in [0, 1]."""
+    """Damaged pictures [B, 3, 32, 32] in [0, 1], what they show [B], and the amounts of damage [B, 5] in [0, 1]."""
 
     x: Tensor
     labels: Tensor
@@ -45,12 +45,12 @@ class Source:
         self.sides = sides
 
     def batch(self, generator: Generator) -> Batch:
-        """Random pictures, all at one native size of ``sides``, recoloured, spoiled and brought to 32 x 32."""
+        """Random pictures, all at one native size of ``sides``, recolored, damaged and resized to 32 x 32."""
         rows = torch.randint(len(self.x), (BATCH,), generator=generator)
         much = torch.rand(len(DAMAGES), BATCH, generator=generator)
         much *= torch.rand(much.shape, generator=generator) < 0.4
-        x = recoloured(resized(self.x[rows], pick(self.sides, generator)), generator)
-        x = resized(spoiled(x, much, generator), SIDE, pick(["bilinear", "nearest"], generator))
+        x = recolor(resize(self.x[rows], pick(self.sides, generator)), generator)
+        x = resize(damage(x, much, generator), SIDE, pick(["bilinear", "nearest"], generator))
         return Batch(x, self.labels[rows], much.T)
 
 
@@ -62,11 +62,11 @@ def column(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-def resized(x: Tensor, side: int, mode: str = "bilinear") -> Tensor:
+def resize(x: Tensor, side: int, mode: str = "bilinear") -> Tensor:
     return x if x.shape[-1] == side else F.interpolate(x, [side, side], mode=mode, antialias=mode == "bilinear")
 
 
-def recoloured(x: Tensor, generator: Generator) -> Tensor:
+def recolor(x: Tensor, generator: Generator) -> Tensor:
     """A third of the pictures in other colours: the channels scaled, or scaled and shifted."""
     low, high = torch.rand(2, len(x), 3, 1, 1, generator=generator)
     shift, change = torch.rand(2, len(x), 1, 1, 1, generator=generator)
@@ -74,17 +74,17 @@ def recoloured(x: Tensor, generator: Generator) -> Tensor:
     return torch.where(change < 0.35, other.clamp(0, 1), x)
 
 
-def spoiled(x: Tensor, much: Tensor, generator: Generator) -> Tensor:
+def damage(x: Tensor, much: Tensor, generator: Generator) -> Tensor:
     """``x`` [B, 3, S, S] with damages of the amounts [5, B] in [0, 1]."""
-    noise, blur, warp, ghost, contrast = much
+    noise, width, reach, ghost, contrast = much
     x = x.lerp(x[torch.randperm(len(x), generator=generator)], column(0.5 * ghost))
-    x = warped(x, 0.35 * warp, generator)
-    x = blurred(x, 2 * blur)
+    x = warp(x, 0.35 * reach, generator)
+    x = blur(x, 2 * width)
     x = (x - 0.5) * column(1 - 0.7 * contrast) + 0.5
     return (x + column(0.35 * noise**2) * torch.randn(x.shape, generator=generator)).clamp(0, 1)
 
 
-def warped(x: Tensor, reach: Tensor, generator: Generator) -> Tensor:
+def warp(x: Tensor, reach: Tensor, generator: Generator) -> Tensor:
     """Pixels pushed about by a smooth random field of at most ``reach`` [B], where the picture is 2 wide."""
     push = F.interpolate(torch.rand(len(x), 2, 5, 5, generator=generator) * 2 - 1, x.shape[-2:], mode="bicubic")
     still = F.affine_grid(torch.eye(2, 3).expand(len(x), 2, 3), list(x.shape), align_corners=False)
@@ -92,7 +92,7 @@ def warped(x: Tensor, reach: Tensor, generator: Generator) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
-def blurred(x: Tensor, width: Tensor) -> Tensor:
+def blur(x: Tensor, width: Tensor) -> Tensor:
     """Gaussian blur by ``width`` [B] pixels."""
     reach = min(6, x.shape[-1] - 1)
     at = torch.arange(-reach, reach + 1)
@@ -145,14 +145,14 @@ def learn(net: Net, draw: Callable[[], Batch], steps: int) -> None:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, 0.1)
     examiner = Examiner(32 + 96, 20)
-    optimiser = torch.optim.AdamW([*net.parameters(), *examiner.parameters()], RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW([*net.parameters(), *examiner.parameters()], RATE, weight_decay=0.01)
     for step in range(1, steps + 1):
-        optimiser.param_groups[0]["lr"] = RATE * min(1, step / 100) * math.cos(math.pi / 2 * step / steps) ** 2
+        optimizer.param_groups[0]["lr"] = RATE * min(1, step / 100) * math.cos(math.pi / 2 * step / steps) ** 2
         batch = draw()
         loss = examiner.loss(averages(net, batch), batch)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         if step % 100 == 0:
             print(f"step {step} of {steps}  loss {loss.item():.3f}", file=sys.stderr)
 

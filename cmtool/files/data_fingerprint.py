@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cmtool.errors import BadFile
 from cmtool.files.atomic import write_bytes
@@ -18,6 +18,21 @@ MOST = 200_000  # files that are listed; of more, only the digest of the list is
 LARGEST = 64 << 20
 
 
+class Inventoried(Protocol):
+    """What is asked of a data set, a ``datasets.Dataset``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def inventory(self) -> Mapping[str, int] | None: ...
+
+    def __len__(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Inventory:
     """``{"images", "shape", "classes", "files": {name: number} or null, "sha256"}``.
@@ -28,8 +43,8 @@ class Inventory:
     document: Mapping[str, Any]
 
     @classmethod
-    def of(cls, dataset: Any) -> "Inventory":
-        files = getattr(dataset, "inventory", None) or {}
+    def of(cls, dataset: Inventoried) -> "Inventory":
+        files = dataset.inventory or {}
         digest = hashlib.sha256(dump_json(sorted(files.items())).encode()).hexdigest()
         return cls(
             {
@@ -42,7 +57,7 @@ class Inventory:
         )
 
 
-def write_inventory(folder: Path, dataset: Any) -> None:
+def write_inventory(folder: Path, dataset: Inventoried) -> None:
     """Keep what the data of a run are."""
     write_bytes(folder / NAME, dump_json(Inventory.of(dataset).document).encode() + b"\n")
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Run, UsageError
 from cmtool.files.atomic import end_of, has_no_locks, replace_folder
 from cmtool.files.streams.archive_writer import archive_writer, shared_archive_writer
 from cmtool.files.streams.folder import FolderSink
@@ -87,7 +87,9 @@ def stdout() -> BinaryIO:
     if sys.stdout is None:
         raise UsageError("'-' writes to standard output, which is closed", "name a file, or pipe it somewhere")
     if sys.stdout.isatty():
-        raise UsageError("'-' would write binary data to a terminal", "redirect it: cmtool sample -o - > images.tar")
+        raise UsageError(
+            "'-' would write binary data to a terminal", Hint("redirect it: {} > images.tar", Run("sample", output="-"))
+        )
     return sys.stdout.buffer
 
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from cmtool.errors import UsageError, WriteFailed
+from cmtool.errors import Hint, Setting, UsageError, WriteFailed
 from cmtool.files.atomic import PREFIX, end_of, write_file
 
-__all__ = ["check_place", "check_writable", "is_same", "made_by", "mark_output"]
+__all__ = ["ANOTHER_PLACE", "check_place", "check_writable", "is_same", "made_by", "mark_output"]
 
 STREAM = "-"
+ANOTHER_PLACE = Hint("name another place, or {}", Setting("overwrite"))
 HEAD = 33  # bytes of a PNG before its second chunk: the signature and IHDR
 
 Ours = Callable[[Path], bool]
@@ -40,11 +41,9 @@ def check_place(
     if not overwrite:
         for source in inputs:
             if source is not None and is_same(path, source):
-                raise UsageError(
-                    f"{target} is read by this command, which would write over it", "name another place, or --overwrite"
-                )
+                raise UsageError(f"{target} is read by this command, which would write over it", ANOTHER_PLACE)
         if os.path.isfile(path) and os.path.getsize(path) and not ours(path):
-            raise UsageError(f"{target} exists, and this command did not make it", "name another place, or --overwrite")
+            raise UsageError(f"{target} exists, and this command did not make it", ANOTHER_PLACE)
     check_writable(path)
 
 

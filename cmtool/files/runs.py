@@ -27,10 +27,19 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from shlex import quote
 from typing import Any, TextIO
 
-from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed, check_regular, closest, report_damage
+from cmtool.errors import (
+    BadFile,
+    Hint,
+    MissingInput,
+    Setting,
+    UsageError,
+    WriteFailed,
+    check_regular,
+    closest,
+    report_damage,
+)
 from cmtool.files.atomic import make_folder, sweep, take_lock, write_bytes, write_file
 from cmtool.files.header import Header, read_header
 from cmtool.text_files import dump_json
@@ -64,7 +73,8 @@ def create(run: str | Path | None, command: str, slug: str, root: Path = ROOT) -
         folder = make_folder(run)
         if any(entry.name != LOCK for entry in folder.iterdir()):
             raise UsageError(
-                f"{folder} is not empty", f"go on with it by --resume {quote(str(folder))}, or choose another --run-dir"
+                f"{folder} is not empty",
+                Hint("go on with it by {}, or choose another {}", Setting("resume", folder), Setting("run_dir")),
             )
         return folder
     parent, slug = make_folder(root / command), re.sub(r"[^\w.-]+", "-", slug)

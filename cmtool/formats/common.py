@@ -42,7 +42,7 @@ def require(path: Path, usual: Mapping[str, Any]) -> None:
     """UsageError where a file leaves something open: ``usual`` has it by its key, with a value that is usual."""
     if usual:
         given = Hint.join(Setting(key, value) for key, value in usual.items())
-        hint = Hint(f"write what is true of it into {path}.yaml, or give it: such as {{}}", given)
+        hint = Hint("write what is true of it into {}, or give it: such as {}", f"{path}.yaml", given)
         raise UsageError(f"{path} does not say {', '.join(usual)}", hint)
 
 

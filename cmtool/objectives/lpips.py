@@ -23,6 +23,10 @@ VGG16 = Asset(
     "https://download.pytorch.org/models/vgg16-397923af.pth",
     OTHERWISE,
 )
+"""The network VGG16 of torchvision, 553 MB.
+
+Use: for the distances lpips and lpips-max, beside lpips-vgg.
+"""
 LINEAR = Asset(
     "lpips-vgg",
     "lpips-vgg-v0.1.pth",
@@ -31,6 +35,11 @@ LINEAR = Asset(
     "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth",
     OTHERWISE,
 )
+"""The weights of LPIPS for the features of VGG16, 7 kB.
+
+Paper: Zhang et al. 2018, arXiv 1801.03924.
+Use: for the distances lpips and lpips-max, beside vgg16.
+"""
 
 # The convolutions of each block by their number in the file; what a block ends with is relu1_2, ..., relu5_3.
 BLOCKS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 from cmtool.errors import UsageError, closest, unknown_name
 from cmtool.options import registry, sources
+from cmtool.options.coerce import coerce, path_text
 from cmtool.options.fields import OptionField, Options, option_fields
 from cmtool.options.sources import Given
-from cmtool.options.types import Expected, Seeds, Spec, coerce, path_text
+from cmtool.options.types import Expected, Seeds, Spec
 from cmtool.options.yaml_files import write_yaml
 
 __all__ = ["dump_options", "gather", "load_options", "resolve"]
@@ -147,6 +148,9 @@ def _merge(layers: Iterable[Spec | None]) -> Spec | None:
 
 
 def _in_registry(d: OptionField, spec: Spec | None) -> Spec | None:
+    """The same with a name, which is registered; without one where whoever reads the options chooses the plugin."""
+    if spec and not spec.name and d.usual:
+        spec = Spec({"name": d.usual, **spec})
     if d.group and spec and spec.name and spec.name not in registry.names(d.group):
         error = unknown_name(registry.GROUPS[d.group], spec.name, registry.names(d.group))
         other = MISTAKEN.get(d.group)

@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cmtool.errors import CmtoolError, UsageError, unknown_name
-from cmtool.options.plugin_option import REQUIRED, options_of, parse_option
+from cmtool.options.plugin_option import options_of, parse_option, unknown_option
 
 __all__ = ["GROUPS", "build", "factory", "get", "names", "options", "providers", "typed"]
 
@@ -88,7 +88,7 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     """Call the factory that ``spec`` names: ``"unet"`` or ``{"name": "unet", "model_channels": 64}``.
 
     ``args`` and ``given`` come from the program (``given`` where the factory wants it), the rest of ``spec`` from the
-    user, who wins: an option the factory does not have is a UsageError that names the nearest one.
+    user, who wins: an option the factory does not have is a UsageError that names the nearest one and lists them all.
     """
     spec = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = spec.pop("name", None)
@@ -98,8 +98,8 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     allowed = options_of(make)
     for key in spec:
         if key not in allowed:
-            raise unknown_name(f"option of {GROUPS[group]} '{name}'", key, allowed)
-    missing = [key for key, o in allowed.items() if o.default is REQUIRED and key not in {**spec, **given}]
+            raise unknown_option(f"{GROUPS[group]} '{name}'", key, allowed)
+    missing = [key for key, o in allowed.items() if o.required and key not in {**spec, **given}]
     if missing:
         raise UsageError(f"{GROUPS[group]} '{name}' needs the option '{missing[0]}'")
     what = "option '{}' of " + f"{GROUPS[group]} '{name}'"

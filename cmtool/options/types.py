@@ -1,4 +1,4 @@
-"""What an option may hold: the types, how text becomes one of them, and the checks.
+"""What an option may hold: plugins with their options, seeds, and the checks of numbers and words.
 
 A value that does not fit raises ``Expected`` with the words that complete "must be ...", so that a flag, a YAML key, an
 environment variable and ``--set`` complain in the same sentence.
@@ -6,15 +6,11 @@ environment variable and ``--set`` complain in the same sentence.
 
 import math
 import re
-import types
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from pathlib import Path
-from typing import Any, Union, get_args, get_origin, overload
-
-from cmtool.user_paths import expand_home
+from typing import Any, overload
 
 __all__ = [
     "LARGEST_SEED",
@@ -22,14 +18,13 @@ __all__ = [
     "Expected",
     "Seeds",
     "Spec",
+    "above",
     "at_least",
     "at_least_or",
     "between",
-    "coerce",
     "descending",
     "matches",
     "part_of",
-    "path_text",
     "positive",
     "span",
 ]
@@ -37,7 +32,6 @@ __all__ = [
 LARGEST_SEED = 2**63 - 1
 MOST_SEEDS, MOST_LEVELS, MOST_PARTS, MOST_AT_ONCE = 10**12, 100_000, 10_000, 10**6
 FALLING = "positive numbers that fall from left to right"
-_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
 class Expected(ValueError):
@@ -85,6 +79,11 @@ def part_of() -> Check:
 def positive() -> Check:
     """Every number (of a tuple) is greater than 0."""
     return Check(lambda value: all(x > 0 for x in _each(value)), "greater than 0")
+
+
+def above(low: float) -> Check:
+    """Every number (of a tuple) is greater than ``low``."""
+    return Check(lambda value: all(x > low for x in _each(value)), f"above {low:g}")
 
 
 def between(low: float, high: float) -> Check:
@@ -180,123 +179,3 @@ class Seeds(Sequence[int]):
 
     def __repr__(self) -> str:
         return f"Seeds('{self}')"
-
-
-def coerce(kind: Any, value: Any) -> Any:
-    """``value``, which is text or came out of a YAML file, as the declared type ``kind``; raises Expected."""
-    if get_origin(kind) in (Union, types.UnionType):
-        return _coerce_union(get_args(kind), value)
-    if get_origin(kind) is tuple:
-        items = value.strip("[]() ").split(",") if isinstance(value, str) else value
-        items = items if isinstance(items, list | tuple) else [items]
-        return tuple(coerce(get_args(kind)[0], item) for item in items)
-    return _CASTS[kind](value)
-
-
-def _coerce_union(kinds: tuple[Any, ...], value: Any) -> Any:
-    if types.NoneType in kinds and (value is None or value in ("none", "null")):
-        return None
-    *first, last = [kind for kind in kinds if kind is not types.NoneType]
-    for kind in first:
-        try:
-            return coerce(kind, value)
-        except Expected:
-            continue
-    return coerce(last, value)
-
-
-def _bool(value: Any) -> bool:
-    word = str(value).lower()
-    if word not in _TRUE | _FALSE:
-        raise Expected("true or false")
-    return word in _TRUE
-
-
-def _float(value: Any) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise Expected("a number")
-    return number
-
-
-def _int(value: Any) -> int:
-    number = _whole(value)
-    if abs(number) > LARGEST_SEED:
-        raise Expected(f"a whole number of at most {LARGEST_SEED}")
-    return number
-
-
-def _whole(value: Any) -> int:
-    try:
-        if isinstance(value, str):
-            return int(value)
-    except ValueError:
-        pass
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    try:
-        number = _float(value)  # 1e6 is a whole number too
-    except Expected:
-        number = 0.5
-    if number != int(number):
-        raise Expected("a whole number")
-    return int(number)
-
-
-def _str(value: Any) -> str:
-    if not isinstance(value, str | int | float | Path) or isinstance(value, bool):
-        raise Expected("text")
-    return str(value)
-
-
-def path_text(value: Any) -> str:
-    """The text of a path with ``~`` written out, and with the ``/`` at its end; raises Expected."""
-    text = _str(value)
-    if not text or "\0" in text:
-        raise Expected("a path")
-    return expand_home(text)
-
-
-def _path(value: Any) -> Path:
-    return Path(path_text(value))
-
-
-def _spec(value: Any) -> Spec:
-    if isinstance(value, str) and value:
-        return Spec(name=value)
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise Expected("a name or a mapping of options")
-    if not isinstance(value.get("name") or "", str):
-        raise Expected("a name or a mapping of options, with a word for its name")
-    if not _bound(value):
-        raise Expected("a name or a mapping of options, with numbers below 2^63")
-    return Spec({key.replace("-", "_"): item for key, item in value.items()})
-
-
-def _bound(value: Any) -> bool:
-    """Whether no whole number inside is longer than can be written out."""
-    if isinstance(value, Mapping):
-        return all(_bound(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return all(map(_bound, value))
-    return not isinstance(value, int) or abs(value) < 1 << 63
-
-
-def _seeds(value: Any) -> Seeds:
-    if isinstance(value, Seeds):
-        return value
-    return Seeds.parse(",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
-
-
-_CASTS: dict[Any, Callable[[Any], Any]] = {
-    bool: _bool,
-    int: _int,
-    float: _float,
-    str: _str,
-    Path: _path,
-    Spec: _spec,
-    Seeds: _seeds,
-}

@@ -8,7 +8,7 @@ from cmtool.core.deterministic import in_fixed_batches
 from cmtool.core.editing.operators import Operator
 from cmtool.core.guidance import Guided
 from cmtool.core.noise import START, STEP, Noise
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.files.model_format import LoadedModel
 from cmtool.pipelines.batching import chunk_size, num_threads
 
@@ -28,7 +28,9 @@ def classify(loaded: LoadedModel[Denoiser | Guided], operator: Operator) -> int:
     """
     header = loaded.header
     if header.num_classes > MAX_CLASSES:
-        raise UsageError(f"the model has {header.num_classes} classes, too many to try", "say which: --class 207")
+        raise UsageError(
+            f"the model has {header.num_classes} classes, too many to try", Hint("say which: {}", Setting("class", 207))
+        )
     device, shape = operator.reference.device, header.shape
     classes = torch.arange(header.num_classes, device=device)
 

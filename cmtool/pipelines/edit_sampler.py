@@ -23,7 +23,7 @@ from cmtool.core.sampling.loops import last
 from cmtool.core.sampling.predictor_corrector import ReverseSDESampler
 from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, SamplerFactory
 from cmtool.core.sigma_schedules import append_zero, karras
-from cmtool.errors import Diverged, UsageError
+from cmtool.errors import Diverged, Hint, Run, Setting, UsageError
 from cmtool.files.header import Header
 from cmtool.files.model_format import LoadedModel
 from cmtool.options import registry
@@ -49,18 +49,19 @@ def edit_sampler(
     sampler = (_score_sampler if header.kind == "score" else _multistep_sampler)(operator, header, options)
     check_sigmas(header, None, [sigma for sigma in sampler.sigmas.tolist() if sigma])
     if options.variants > 1 and operator.noisy and (sampler.nfe == 1 or isinstance(sampler, ODESampler)):
-        raise UsageError(
-            f"{options.operator.name} adds no noise here, so that all variants would be the same",
-            "leave out --variants" if header.kind == "score" else "leave out --variants, or add --steps 2",
-        )
+        hint = Hint("leave out {}", Setting("variants"))
+        if header.kind != "score":
+            hint = Hint("{}, or add {}", hint, Setting("steps", 2))
+        raise UsageError(f"{options.operator.name} adds no noise here, so that all variants would be the same", hint)
     return sampler
 
 
 def _multistep_sampler(operator: Operator, header: Header, options: EditOptions) -> MultistepSampler:
     if options.solver or options.sampler:
+        given = Setting("solver" if options.solver else "sampler")
         raise UsageError(
-            f"{'--solver' if options.solver else '--sampler'} is for score models, and this is a consistency model",
-            f"leave it out: cmtool edit {options.operator.name} --steps {options.steps or 2}",
+            Hint("{} is for score models, and this is a consistency model", given),
+            Hint("leave it out: {}", Run("edit", options.operator.name, steps=options.steps or 2)),
         )
     sigmas = multistep_sigmas(operator, header, options.steps, options.sigmas)
     return MultistepSampler(sigmas, header.preconditioning["sigma_min"], clip=True)
@@ -103,7 +104,8 @@ def _score_sampler(operator: Operator, header: Header, options: EditOptions) -> 
     sigmas = visited(default_schedule(process), (options.steps or factory.default_steps) + 1)
     sampler = factory.build_sampler(process, process.time(sigmas))
     if not isinstance(sampler, ReverseSDESampler):
-        raise UsageError(NOT_CONSTRAINED[0], "try --sampler predictor-corrector or --solver heun")
+        others = Setting("sampler", "predictor-corrector"), Setting("solver", "heun")
+        raise UsageError(NOT_CONSTRAINED[0], Hint("try {} or {}", *others))
     return sampler
 
 

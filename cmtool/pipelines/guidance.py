@@ -11,7 +11,7 @@ from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import EVERYWHERE, Guided, Unlabelled
 from cmtool.core.noise import Noise
 from cmtool.core.sampling.loops import CountNFE, last
-from cmtool.errors import UsageError
+from cmtool.errors import Advice, Hint, Run, Setting, UsageError
 from cmtool.files.header import Header
 from cmtool.files.model_files import open_any
 from cmtool.files.model_format import LoadedModel
@@ -21,7 +21,7 @@ from cmtool.settings.shared import GuidanceOptions
 
 __all__ = ["GuidedModel", "apply_guidance", "describe_guidance", "nfe"]
 
-Warn = Callable[[str], None]
+Warn = Callable[[Advice], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def apply_guidance(
     if loaded.header.kind != "score":
         raise UsageError(
             f"guidance blends denoisers, and {loaded.path} is a consistency model, whose jump is not linear in them",
-            f"distil a guided teacher: cmtool distill --teacher FILE --guidance {options.guidance:g}",
+            Hint("distil a guided teacher: {}", Run("distill", teacher="FILE", guidance=f"{options.guidance:g}")),
         )
     guide = options.guidance_model
     weaker = _weaker(loaded, guide) if guide else _classless(loaded, options, warn)
@@ -56,12 +56,11 @@ def apply_guidance(
 
 
 def _refuse_idle(options: GuidanceOptions) -> None:
-    for given, flag in (
-        (options.guidance_model, "--guidance-model"),
-        (options.guidance_interval, "--guidance-interval"),
-    ):
-        if given is not None:
-            raise UsageError(f"{flag} does nothing while the weight of guidance is 1", "add --guidance 2, say")
+    given = {"guidance_model": options.guidance_model, "guidance_interval": options.guidance_interval}
+    for key, value in given.items():
+        if value is not None:
+            idle = Hint("{} does nothing while the weight of guidance is 1", Setting(key))
+            raise UsageError(idle, Hint("add {}, say", Setting("guidance", 2)))
 
 
 def _weaker(loaded: LoadedModel[Denoiser], guide: Path) -> LoadedModel[Denoiser]:
@@ -69,18 +68,15 @@ def _weaker(loaded: LoadedModel[Denoiser], guide: Path) -> LoadedModel[Denoiser]
     guide = checkpoint_path(guide)
     weak = open_any(guide, loaded.device)
     ours, theirs, path = loaded.header, weak.header, loaded.path
+    another = Hint("name another {}", Setting("guidance_model"))
     if theirs.kind != "score":
-        raise UsageError(
-            f"{guide} is a consistency model, and only a score model can guide", "name another --guidance-model"
-        )
+        raise UsageError(f"{guide} is a consistency model, and only a score model can guide", another)
     if theirs.shape != ours.shape:
         sizes = ["x".join(map(str, shape)) for shape in (theirs.shape, ours.shape)]
-        raise UsageError(
-            f"{guide} makes {sizes[0]} images, and {path} makes {sizes[1]}", "name another --guidance-model"
-        )
+        raise UsageError(f"{guide} makes {sizes[0]} images, and {path} makes {sizes[1]}", another)
     if theirs.num_classes not in (0, ours.num_classes):
         counts = f"{guide} knows {theirs.num_classes} classes, and {path} knows {ours.num_classes or 'none'}"
-        raise UsageError(counts, "name another --guidance-model")
+        raise UsageError(counts, another)
     weak.model.requires_grad_(False)
     return weak
 
@@ -89,19 +85,19 @@ def _classless(loaded: LoadedModel[Denoiser], options: GuidanceOptions, warn: Wa
     """The model itself, to be used without its class; UsageError where it knows none, or cannot do without it."""
     path = loaded.path
     if not loaded.header.num_classes:
-        again = f"--guidance {options.guidance:g} --guidance-model WEAK.safetensors"
+        weight, weak = Setting("guidance", f"{options.guidance:g}"), Setting("guidance_model", "WEAK.safetensors")
         raise UsageError(
             f"{path} was trained without classes, and guidance needs them or a weaker model",
-            f"train a smaller or shorter one on the same data and add it: {again}",
+            Hint("train a smaller or shorter one on the same data and add it: {} {}", weight, weak),
         )
     if _never_classless(loaded.header):
-        said = (
-            f"{path} was trained without --label-dropout, so what it makes of an image without its class is arbitrary"
-        )
-        hint = "train it with --label-dropout 0.1, or name a weaker model with --guidance-model FILE"
+        arbitrary = "so what it makes of an image without its class is arbitrary"
+        said = Hint("{} was trained without {}, {}", str(path), Setting("label_dropout"), arbitrary)
+        dropout, weak = Setting("label_dropout", 0.1), Setting("guidance_model", "FILE")
+        hint = Hint("train it with {}, or name a weaker model with {}", dropout, weak)
         if warn is None:
             raise UsageError(said, hint)
-        warn(f"{said}; {hint}")
+        warn(Hint("{}; {}", said, hint))
     return loaded
 
 

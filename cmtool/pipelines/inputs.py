@@ -12,8 +12,9 @@ from cmtool.bundled import NAMES, bundled, find_bundled
 from cmtool.class_names import known_names, match_classes, some_names
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
+from cmtool.datasets import Dataset, as_dataset
 from cmtool.datasets.views import DatasetSlice
-from cmtool.errors import MissingInput, UsageError, closest, printable
+from cmtool.errors import Hint, MissingInput, Setting, UsageError, closest, printable
 from cmtool.files.container import holds
 from cmtool.files.header import KEY, Header
 from cmtool.files.model_files import format_of, open_any
@@ -40,10 +41,10 @@ __all__ = [
 
 
 T = TypeVar("T", bound=TrainOptions)
-PATHS = ("teacher", "init", "guide")
+PATHS = ("teacher", "init", "guidance_model")
 
 
-def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> Any:
+def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> Dataset:
     """``{"name": ..., "source": ..., "slice": "0::2", options}``; an empty one is a UsageError.
 
     ``say`` is told what was passed over, and that a folder of the same name was not meant.
@@ -52,7 +53,7 @@ def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda li
     source, cut = spec.pop("source", None), spec.pop("slice", None)
     if source is None and Path(spec["name"]).is_dir():
         say(f"'{spec['name']}' is the data set of this name; for the folder of this name write ./{spec['name']}")
-    dataset = registry.build("datasets", spec, source)
+    dataset = as_dataset(registry.build("datasets", spec, source))
     if cut is not None:
         if not SLICE.fullmatch(str(cut)[:60]):
             raise UsageError(f"slice: {str(cut)[:60]} is no part of a data set", "write slice: '0:100' or '0::2'")
@@ -60,12 +61,12 @@ def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda li
         dataset = DatasetSlice(dataset, start, stop, step or 1)
     if not len(dataset):
         raise UsageError(f"the data set '{spec['name']}' has no images" + (f" in [{cut}]" if cut else ""))
-    for remark in getattr(dataset, "remarks", ()):
+    for remark in dataset.remarks:
         say(remark)
     return dataset
 
 
-def dataset_facts(name: str, dataset: Any, conditional: bool = True) -> str:
+def dataset_facts(name: str, dataset: Dataset, conditional: bool = True) -> str:
     """``digits, 1,797 of 1x8x8, 10 classes: 0, 1, ...``: what is trained on."""
     size = f"{name}, {len(dataset):,} of {'x'.join(map(str, dataset.shape))}"
     if not dataset.classes:
@@ -156,7 +157,7 @@ def class_index(header: Header, klass: str | None) -> int | None:
     if klass is None:
         return None
     if not header.num_classes:
-        raise UsageError("this model was trained without classes and takes no --class")
+        raise UsageError(Hint("this model was trained without classes and takes no {}", Setting("class")))
     names = known_names(header.classes, header.num_classes)
     places = [k for k, name in enumerate(names) if name == klass]
     if len(places) > 1:

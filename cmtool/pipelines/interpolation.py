@@ -13,7 +13,7 @@ from cmtool.core.guidance import Guided
 from cmtool.core.inversion import invert_by_search, invert_ode
 from cmtool.core.pixels import check_outputs, to_model
 from cmtool.core.sampling.samplers import MultistepSampler, ODESampler
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Run, Setting, UsageError
 from cmtool.files.model_files import open_any
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.picture_files import read_picture
@@ -27,7 +27,7 @@ from cmtool.pipelines.reporter import Reporter
 from cmtool.pipelines.sampler_setup import SamplerSetup
 from cmtool.settings import InterpOptions
 
-__all__ = ["Endpoint", "find_endpoints"]
+__all__ = ["Endpoint", "find_endpoints", "labels_between"]
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,26 @@ def _image(
     console: Reporter,
 ) -> Endpoint:
     if not Path(word).suffix:
-        raise UsageError(f"an end is a seed or an image, not '{word}'", "cmtool interp 3 7, cmtool interp a.png b.png")
+        raise UsageError(
+            f"an end is a seed or an image, not '{word}'",
+            Hint("{}, {}", Run("interp", "3", "7"), Run("interp", "a.png", "b.png")),
+        )
     header = model.header
     if len(header.shape) != 3:
-        raise UsageError("this model makes points, which have no image", "give two seeds: cmtool interp 3 7")
+        raise UsageError(
+            "this model makes points, which have no image", Hint("give two seeds: {}", Run("interp", "3", "7"))
+        )
     if not isinstance(plan.sampler, ODESampler | MultistepSampler):
-        raise UsageError("images become noise along the ODE, which this sampler leaves", "leave out --sampler")
+        raise UsageError(
+            "images become noise along the ODE, which this sampler leaves", Hint("leave out {}", Setting("sampler"))
+        )
     picture = torch.from_numpy(fit_to(read_picture(word), word, header.shape, console.say))
     device = model.device
     x, sigma = to_model(picture)[None].to(device), float(plan.sigmas[0])
     if header.num_classes and klass is None:
         klass = classify(model, stroke(x))
-        console.say(f"{word}: class {class_name(header, klass)} fits best; --class asks for another")
+        found = f"{word}: class {class_name(header, klass)} fits best"
+        console.say(Hint("{}; {} asks for another", found, Setting("class")))
     labels = None if klass is None or not header.num_classes else torch.tensor([klass], device=device)
     return Endpoint(word, 0, klass, _invert(x, sigma, labels, model, options)[0].cpu(), picture)
 
@@ -109,8 +117,17 @@ def _inversion_model(model: LoadedModel[Denoiser | Guided], path: Path) -> Loade
     encoder = open_any(path, model.device)
     if encoder.header.kind != "score":
         raise UsageError(
-            f"{path} is a consistency model, and only a score model has a way up", "name another --encoder"
+            f"{path} is a consistency model, and only a score model has a way up",
+            Hint("name another {}", Setting("encoder")),
         )
     if encoder.header.shape != model.header.shape or encoder.header.num_classes not in (0, model.header.num_classes):
         raise UsageError(f"{path} makes other images than the model", "name the teacher of the model")
     return encoder
+
+
+def labels_between(ends: list[Endpoint], frames: int, rows: int) -> Tensor:
+    """The class of every frame, int64 [rows frames]: that of the nearest end."""
+    labels = torch.tensor([end.label for end in ends]).view(-1, 2)
+    across = (torch.arange(frames) * 2 >= frames).long()
+    down = (torch.arange(rows) * 2 >= rows).long() if len(labels) == 2 else torch.zeros(1, dtype=torch.long)
+    return labels[down][:, across].flatten()

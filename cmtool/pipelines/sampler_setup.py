@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, Sampler,
 from cmtool.core.sigma_schedules import append_zero, karras, multistep_schedule
 from cmtool.core.solvers.runge_kutta import in_native_time
 from cmtool.core.solvers.solver import Solver
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Run, Setting, UsageError
 from cmtool.files.header import Header
 from cmtool.options import registry
 from cmtool.options.types import Spec
@@ -74,28 +75,33 @@ def set_up_sampler(header: Header, options: GenerationOptions | None = None) -> 
         _check_gamma(header, options)
     if header.kind == "score":
         others = ("ts",) if options.convention == "openai" else CONSISTENCY_ONLY
-        _refuse(options, others, "consistency models, and this is a score model", "--solver heun")
+        _refuse(options, others, "consistency models, and this is a score model", {"solver": "heun"})
         if header.sigmas and not any(getattr(options, key) is not None for key in ("sigmas", *SCORE_ONLY)):
             return SamplerSetup(_distilled_sampler(header, options))
         return SamplerSetup(_score_sampler(header, options))
     steps = options.steps or 2
-    _refuse(options, SCORE_ONLY, "score models, and this is a consistency model", f"--steps {steps}")
+    _refuse(options, SCORE_ONLY, "score models, and this is a consistency model", {"steps": steps})
     return SamplerSetup(
         _consistency_sampler(header, options), grid=_counted(options.ts, options.steps) if options.ts else None
     )
 
 
-def _refuse(options: GenerationOptions, keys: Sequence[str], whose: str, instead: str) -> None:
-    given = [f"--{key}" for key in keys if getattr(options, key) is not None]
+def _refuse(options: GenerationOptions, keys: Sequence[str], whose: str, instead: dict[str, Any]) -> None:
+    given = [Setting(key) for key in keys if getattr(options, key) is not None]
     if given:
-        raise UsageError(f"{given[0]} is for {whose}", f"leave it out: cmtool {options.command} {instead}")
+        hint = Hint("leave it out: {}", Run(options.command, **instead))
+        raise UsageError(Hint("{} is for {}", given[0], whose), hint)
 
 
 def refuse_two(solver: Spec | None, sampler: Spec | None) -> None:
     """UsageError where both are given."""
     if solver and sampler:
         raise UsageError(
-            f"--solver {solver.name or ODE_SOLVER} follows the ODE, and --sampler {sampler.name} does not",
+            Hint(
+                "{} follows the ODE, and {} does not",
+                Setting("solver", solver.name or ODE_SOLVER),
+                Setting("sampler", sampler.name),
+            ),
             "give one of them",
         )
 
@@ -116,7 +122,7 @@ def _distilled_sampler(header: Header, options: GenerationOptions) -> Sampler:
     if options.steps not in (None, own):
         raise UsageError(
             f"this model takes the {own} steps that it was distilled to, not {options.steps}",
-            "leave out --steps, or name the --sigmas or the --solver to try it with",
+            Hint("leave out {}, or name the {} or the {} to try it with", *map(Setting, ("steps", "sigmas", "solver"))),
         )
     solver, clip = build_solver(Spec(name="euler")), options.convention == "openai"
     return ODESampler(append_zero(_tensor(header.sigmas)), solver, clip)
@@ -129,7 +135,8 @@ def _score_sampler(header: Header, options: GenerationOptions) -> Sampler:
     own = process or process_of(_preconditioning(header), *_sigma_range(header))
     if options.sampler:
         if options.convention:
-            raise UsageError("--convention openai clips what ODE solvers see, and --sampler takes none", "leave it out")
+            flags = Setting("convention", "openai"), Setting("sampler")
+            raise UsageError(Hint("{} clips what ODE solvers see, and {} takes none", *flags), "leave it out")
         factory: SamplerFactory = registry.build("samplers", options.sampler)
         n = (options.steps or factory.default_steps) + 1
         return factory.build_sampler(own, own.time(_visited_sigmas(header, options, default_schedule(own), own, n)))
@@ -143,7 +150,8 @@ def _in_native_time(solver: Solver, process: Process) -> Solver:
     try:
         return in_native_time(solver, process)
     except UsageError as error:
-        raise UsageError(error.message, "leave out --process, or take --solver euler, heun or rk4") from error
+        hint = Hint("leave out {}, or take {}, heun or rk4", Setting("process"), Setting("solver", "euler"))
+        raise UsageError(error.message, hint) from error
 
 
 def _visited_sigmas(header: Header, options: GenerationOptions, usual: str, process: Process, n: int) -> Tensor:
@@ -170,15 +178,16 @@ def _sigma_range(header: Header) -> tuple[float, float]:
 
 
 def _check_gamma(header: Header, options: GenerationOptions) -> None:
-    """UsageError for --gamma with a model that is no flow map."""
+    """UsageError for ``gamma`` with a model that is no flow map."""
     if not header.preconditioning.get("jumps"):
         what = "steps to images alone" if header.kind == "consistency" else "is a score model"
         raise UsageError(
-            f"--gamma is for a flow map, which steps to any noise level, and this one {what}",
-            "leave it out, or train one: cmtool distill --method ctm",
+            Hint("{} is for a flow map, which steps to any noise level, and this one {}", Setting("gamma"), what),
+            Hint("leave it out, or train one: {}", Run("distill", method="ctm")),
         )
     if options.convention:
-        raise UsageError("--gamma is a convention of its own and goes with no --convention", "give one of them")
+        both = Setting("gamma"), Setting("convention")
+        raise UsageError(Hint("{} is a convention of its own and goes with no {}", *both), "give one of them")
 
 
 def _consistency_sampler(header: Header, options: GenerationOptions) -> Sampler:
@@ -226,13 +235,20 @@ def _counted(ts: tuple[int, ...], steps: int | None) -> int:
     """
     n = steps or ts[-1] + 1
     if ts[-1] >= n:
-        raise UsageError(f"a grid of {n} levels has none with the number {ts[-1]}", f"give --steps {ts[-1] + 1}")
+        hint = Hint("give {}", Setting("steps", ts[-1] + 1))
+        raise UsageError(f"a grid of {n} levels has none with the number {ts[-1]}", hint)
     if steps is None and n not in OPENAI:
         grids = ", ".join(map(str, OPENAI[:-1]))
         raise UsageError(
-            f"--ts {','.join(map(str, ts))} does not say of which grid: OpenAI's of {grids} or {OPENAI[-1]} levels end "
-            f"at {', '.join(str(grid - 1) for grid in OPENAI)}, and this ends at {ts[-1]}",
-            f"give the number of its levels: --steps {OPENAI[0] if ts[-1] < OPENAI[0] else n}",
+            Hint(
+                "{} does not say of which grid: OpenAI's of {} or {} levels end at {}, and this ends at {}",
+                Setting("ts", ",".join(map(str, ts))),
+                grids,
+                str(OPENAI[-1]),
+                ", ".join(str(grid - 1) for grid in OPENAI),
+                str(ts[-1]),
+            ),
+            Hint("give the number of its levels: {}", Setting("steps", OPENAI[0] if ts[-1] < OPENAI[0] else n)),
         )
     return n
 
@@ -242,7 +258,8 @@ def check_sigmas(header: Header, steps: int | None, sigmas: Sequence[float] | No
     if not sigmas:
         return
     if steps and len(sigmas) != steps:
-        raise UsageError(f"--steps {steps} and {len(sigmas)} --sigmas contradict each other", "give one of them")
+        both = Setting("steps", steps), str(len(sigmas)), Setting("sigmas")
+        raise UsageError(Hint("{} and {} {} contradict each other", *both), "give one of them")
     if sigmas[0] > header.sigma_max or sigmas[-1] < header.sigma_min:
         known = f"{header.sigma_min:g} to {header.sigma_max:g}"
         raise UsageError(f"the model knows noise levels from {known}, not {', '.join(f'{x:g}' for x in sigmas)}")

@@ -226,7 +226,7 @@ def _header(options: TrainOptions, start: ModelStart, dataset: Any, num_classes:
             "name": options.data["name"],
             "shape": list(dataset.shape),
             "classes": list(dataset.classes),
-            "notice": getattr(dataset, "notice", ""),
+            "notice": dataset.notice,
         },
         num_classes=num_classes,
         sigma_min=max(options.sigma_min, requirements.lowest_sigma),

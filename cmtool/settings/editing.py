@@ -111,7 +111,7 @@ class EditOptions(SamplingOptions):
         help="sampler of a score model, which keeps what is known at every noise level",
         group="samplers",
         section=SAMPLING,
-        shown="predictor-corrector",
+        usual="predictor-corrector",
     )
     seed: int = option(0, help="seed of the first variant", check=SEED, section=SAMPLING)
     variants: int = option(

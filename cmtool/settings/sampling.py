@@ -55,14 +55,14 @@ class GenerationOptions(SamplingOptions, GuidanceOptions):
 
     solver: Spec | None = option(
         None,
-        help="ODE solver of a score model's probability flow; its options by --set solver.NAME=",
+        help="ODE solver of a score model's probability flow",
         group="solvers",
         section=SAMPLING,
-        shown="heun",
+        usual="heun",
     )
     sampler: Spec | None = option(
         None,
-        help="in place of --solver: sampler of the reverse-time SDE, or Langevin dynamics; --set sampler.NAME=",
+        help="in place of --solver: sampler of the reverse-time SDE, or Langevin dynamics",
         group="samplers",
         section=SAMPLING,
         shown="the probability flow",

@@ -243,5 +243,9 @@ class InfoOptions(ForeignOptions):
     command: ClassVar[str] = "info"
 
     what: str = option(
-        "plugins", help="plugins, presets, a checkpoint or a run", positional=True, metavar="WHAT", path=True
+        "plugins",
+        help="plugins, a group such as methods, a name such as ect, presets, a checkpoint or a run",
+        positional=True,
+        metavar="WHAT",
+        path=True,
     )

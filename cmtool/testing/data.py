@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmtool.datasets import as_dataset
 from cmtool.features import Features
 from cmtool.testing.common import close, distinct, fix_seed, require
 
@@ -28,16 +29,14 @@ def check_dataset(dataset: Any) -> None:
     indices = sorted({0, len(dataset) // 3, len(dataset) // 2, len(dataset) - 1}, reverse=True)
     for i in indices:
         _check_item(dataset[i], dataset[i], shape, classes, i)
-    if hasattr(dataset, "batch"):
-        found, numbers = dataset.batch(indices)
-        images, labels = zip(*(dataset[i] for i in indices), strict=True)
-        require(torch.equal(found, torch.stack(images)), "batch(indices) gives the images of the items, stacked")
-        if classes:
-            require(
-                torch.equal(numbers, torch.tensor(labels)), "batch(indices) gives the labels of the items, int64 [B]"
-            )
-        else:
-            require(numbers is None, "batch(indices) gives None for labels where there are no classes")
+    found, numbers = as_dataset(dataset).batch(indices)
+    images, labels = zip(*(dataset[i] for i in indices), strict=True)
+    require(torch.equal(found, torch.stack(images)), "batch(indices) gives the images of the items, stacked")
+    if classes:
+        same = numbers is not None and torch.equal(numbers, torch.tensor(labels))
+        require(same, "batch(indices) gives the labels of the items, int64 [B]")
+    else:
+        require(numbers is None, "batch(indices) gives None for labels where there are no classes")
 
 
 def _check_item(item: Any, again: Any, shape: tuple[int, ...], classes: tuple[str, ...], i: int) -> None:

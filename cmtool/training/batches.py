@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cmtool.core.noise import AUGMENT, LABEL, LEVEL, START, Noise
 from cmtool.core.pixels import to_model
+from cmtool.datasets import as_dataset
 from cmtool.errors import UsageError
 from cmtool.objectives.objective import Batch, Requirements
 from cmtool.training.augment import Augment
@@ -31,7 +32,7 @@ class Cache:
     """
 
     def __init__(self, dataset: Any):
-        self.dataset, self.labelled = dataset, bool(dataset.classes)
+        self.dataset, self.labelled = as_dataset(dataset), bool(dataset.classes)
         first, label = self._fetch([0])
         kept = len(dataset) if first.nbytes * len(dataset) <= CACHE_BYTES else 0
         self.images = first.new_empty(kept, *first.shape[1:])
@@ -71,11 +72,7 @@ class Cache:
             self.labels[rows] = labels
 
     def _fetch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        if hasattr(self.dataset, "batch"):
-            images, labels = self.dataset.batch(indices)
-        else:
-            images, labels = zip(*(self.dataset[i] for i in indices), strict=True)
-            images = torch.stack([torch.as_tensor(image) for image in images])
+        images, labels = self.dataset.batch(indices)
         return torch.as_tensor(images), torch.as_tensor(labels) if self.labelled else None
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from cmtool.objectives.objective import ema_update
-from cmtool.options.ema_spec import EMASpec
 from cmtool.training.posthoc_ema import exponent
 
 __all__ = ["EMA", "RULES", "Rule", "constant_decay", "counted_decay", "ema_decay", "half_life_decay", "power_decay"]
@@ -62,11 +61,6 @@ class EMA:
     def __init__(self, model: nn.Module, half_life: float = 0.0, *, rule: Rule | None = None):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.rule = rule or half_life_decay(half_life)
-
-    @classmethod
-    def of(cls, model: nn.Module, spec: EMASpec) -> "EMA":
-        """The average that a user names."""
-        return cls(model, rule=RULES[spec.form](spec.value))
 
     def update(self, model: nn.Module, batch: int, images: int) -> None:
         """After a step of ``batch`` images that ends at ``images``."""

@@ -13,7 +13,7 @@ from cmtool.objectives.objective import Objective, Requirements
 from cmtool.options import registry
 from cmtool.options.ema_spec import EMASpec
 from cmtool.training.augment import Augment
-from cmtool.training.ema import EMA
+from cmtool.training.ema import EMA, RULES
 from cmtool.training.loop import State
 from cmtool.training.optimizers import build_optimizer
 
@@ -87,6 +87,10 @@ def build_state(
     objective.begin(model)
     learner = build_optimizer(optimizer, [*model.parameters(), *objective.trained()], lr)
     first, *others = averages
-    state = State(model, objective, learner, EMA.of(model, first))
-    state.others = {spec.name: EMA.of(model, spec) for spec in others}
+    state = State(model, objective, learner, _average(model, first))
+    state.others = {spec.name: _average(model, spec) for spec in others}
     return state
+
+
+def _average(model: Denoiser, spec: EMASpec) -> EMA:
+    return EMA(model, rule=RULES[spec.form](spec.value))

@@ -15,7 +15,7 @@ def smooth(
     narrow: Annotated[float, Option("noise levels are 1/narrow of t apart at last", at_least(1.5))] = 16.0,
     P_mean: Annotated[float, Option("mean of ln sigma")] = -0.4,
     P_std: Annotated[float, Option("standard deviation of ln sigma", positive())] = 1.6,
-    sigma_min: float = 0.002,
+    sigma_min: Annotated[float, Option("lowest noise level", positive())] = 0.002,
 ) -> Consistency:
     """Consistency tuning without stages.
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from cmtool.datasets import Dataset
 from cmtool.errors import BadFile, MissingAsset, MissingInput, UsageError
 from cmtool.options.plugin_option import Option
 from cmtool.options.types import at_least
@@ -51,7 +52,7 @@ CANVAS = (160, 144)
 PACKAGE = "Debian's package fonts-noto-color-emoji"
 
 
-class Emoji:
+class Emoji(Dataset):
     """Images uint8 [3, size, size] and their group, in the order of the code points; drawn once, kept in memory."""
 
     classes = tuple(GROUPS)
@@ -147,7 +148,6 @@ def emoji(
 
     Use: for small colour images with classes that need no download where the font is installed.
 
-    ``source`` is the font's file, looked for where fonts are installed when it is left out; no two images are equal.
     MissingAsset without a font, MissingInput without the file, BadFile if it has no colour bitmaps or is damaged.
     """
     try:

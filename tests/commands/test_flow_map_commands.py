@@ -126,9 +126,10 @@ def test_flow_maps_are_trained_on_augmented_images(well, tmp_path):
     well("distill", "-t", teacher, *augmented, "--method", "ctm", *LENGTH, "--run-dir", tmp_path / "ctm")
     well("train-ct", *augmented, "--method", "meanflow", *TINY, "--run-dir", tmp_path / "meanflow")
     for run in ("ctm", "meanflow"):
-        model = load(tmp_path / run / "model.safetensors")
-        assert (model.header.backbone["augment_dim"], model.header.backbone["target_dim"]) == (9, 8)
-        assert model.net.embedding.map_augment.weight.any() and model.net.embedding.map_target.weight.any()
+        loaded = load(tmp_path / run / "model.safetensors")
+        assert (loaded.header.backbone["augment_dim"], loaded.header.backbone["target_dim"]) == (9, 8)
+        embedding = loaded.model.net.embedding
+        assert embedding.map_augment.weight.any() and embedding.map_target.weight.any()
 
 
 def test_a_consistency_model_goes_on_with_augmentation_that_it_did_not_know(trained):

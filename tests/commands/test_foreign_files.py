@@ -8,7 +8,7 @@ import torch
 
 import cmtool
 from cmtool.backbones.adm import adm
-from cmtool.commands.info import SCORE_FLAGS
+from cmtool.commands.information.checkpoints import SCORE_FLAGS
 from cmtool.files.checkpoint import digest
 from cmtool.files.header import read_header
 from cmtool.options import yaml_files
@@ -119,6 +119,8 @@ def test_convert_writes_for_diffusers_and_takes_it_back(well, cm, student, tmp_p
     document = json.loads(well("convert", student, "-o", theirs, "--to", "diffusers", *said, "--json"))
     weights = theirs / "unet" / "diffusion_pytorch_model.safetensors"
     assert document["sha256"] == digest(weights)
+    again = json.loads(well("convert", student, "-o", theirs, "--to", "diffusers", *said, "--json"))
+    assert again["sha256"] == document["sha256"], "an earlier copy gives way to the same one"
     well("convert", theirs, "-o", ours)
     lineage = [{"path": str(student), "sha256": digest(student)}, {"path": str(theirs), "sha256": digest(weights)}]
     assert read_header(ours, whole=True).parents == lineage

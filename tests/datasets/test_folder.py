@@ -9,6 +9,8 @@ from PIL import Image
 
 from cmtool.datasets.folder import folder, square
 from cmtool.errors import BadFile, MissingInput, UsageError
+from cmtool.options import registry
+from cmtool.options.hint_words import word_hint
 
 RNG = np.random.default_rng(0)
 RED = (255, 0, 0)
@@ -177,7 +179,7 @@ def test_a_label_that_is_not_there(tree):
     assert folder(tree, labels="none").classes == ()
     with pytest.raises(UsageError, match=r"alone.png lies beside the folders of 2 classes \(cat, dog\)") as caught:
         folder(tree)
-    assert "data.labels=none" in caught.value.hint
+    assert "--set data.labels=none" in word_hint(caught.value.hint)
     with pytest.raises(UsageError, match=r"alone.png has no label: it lies in no folder"):
         folder(tree, labels="folder")
     with pytest.raises(UsageError, match="no '_'"):
@@ -288,4 +290,4 @@ def test_words_that_are_not_options(tree):
     assert caught.value.hint == "did you mean 'folder'?"
     for wrong in ({"crop": "left"}, {"channels": 2}, {"size": 0}):
         with pytest.raises(UsageError):
-            folder(tree, **wrong)
+            registry.build("datasets", {"name": "folder", **wrong}, tree)

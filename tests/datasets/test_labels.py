@@ -9,6 +9,7 @@ from PIL import Image
 
 from cmtool.datasets.folder import folder
 from cmtool.errors import BadFile
+from cmtool.options.hint_words import word_hint
 
 
 def edm(root, labels, count=6, **more):
@@ -76,7 +77,7 @@ def test_a_wrong_dataset_json_is_said(tmp_path, text, said):
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(BadFile, match=said.replace("[", r"\[")) as caught:
         folder(tmp_path)
-    assert "data.labels=none" in caught.value.hint
+    assert "--set data.labels=none" in word_hint(caught.value.hint)
     assert folder(tmp_path, labels="none").classes == ()
 
 

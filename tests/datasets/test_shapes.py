@@ -10,6 +10,7 @@ from cmtool.datasets.figures import FIGURES, Pose
 from cmtool.datasets.render import Part, View, paint
 from cmtool.datasets.shapes import shapes
 from cmtool.errors import UsageError
+from cmtool.options import registry
 
 LUMA = np.float32([0.299, 0.587, 0.114])
 
@@ -142,6 +143,6 @@ def test_what_cannot_be_drawn_is_said():
         shapes("/data")
     for wrong in ({"size": 0}, {"count": 0}, {"seed": -1}):
         with pytest.raises(UsageError):
-            shapes(**wrong)
+            registry.build("datasets", {"name": "shapes", **wrong}, None)
     with pytest.raises(IndexError):
         shapes(count=5)[5]

@@ -9,6 +9,7 @@ from scipy.stats import chi2
 
 from cmtool.datasets.toy import checkerboard, gaussians, ring
 from cmtool.errors import UsageError
+from cmtool.options import registry
 
 TOYS = [gaussians, ring, checkerboard]
 REACH = 3**0.5  # twice the half-width of the checkerboard, so that its edges fall between cells
@@ -83,7 +84,7 @@ def test_what_toys_cannot_do_is_said():
         with pytest.raises(UsageError, match="reads nothing"):
             toy("/data")
         with pytest.raises(UsageError):
-            toy(count=0)
-    for wrong in (lambda: gaussians(spread=0.6), lambda: ring(spread=0.0), lambda: checkerboard(cells=3)):
-        with pytest.raises(UsageError):
-            wrong()
+            registry.build("datasets", {"name": toy.__name__, "count": 0}, None)
+    for name, wrong in (("gaussians", {"spread": 0.6}), ("ring", {"spread": 0.0}), ("checkerboard", {"cells": 3})):
+        with pytest.raises(UsageError, match=f"of data set '{name}' must be"):
+            registry.build("datasets", {"name": name, **wrong}, None)

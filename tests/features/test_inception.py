@@ -13,6 +13,7 @@ from cmtool.features import inception as module
 from cmtool.features.inception import NETWORKS, PORT, TORCHSCRIPT, inception
 from cmtool.features.inception_net import InceptionNet
 from cmtool.features.resizing import resize_tensorflow
+from cmtool.options import registry
 
 
 class Layers(nn.Module):
@@ -84,8 +85,10 @@ def test_the_old_modes_resize_their_own_way(trusted, images):
 
 def test_modes_have_fingerprints_of_their_own(trusted):
     assert len({inception(weights=trusted, mode=mode, network="torchscript").fingerprint for mode in module.MODES}) == 3
-    with pytest.raises(UsageError, match="unknown mode") as caught:
-        inception(weights=trusted, mode="claen")
+    with pytest.raises(
+        UsageError, match="unknown value of option 'mode' of feature extractor 'inception' 'claen'"
+    ) as caught:
+        registry.build("features", {"name": "inception", "weights": trusted, "mode": "claen"})
     assert caught.value.hint == "did you mean 'clean'?"
 
 
@@ -108,7 +111,7 @@ def test_the_published_hash_is_demanded(weights, tmp_path, monkeypatch):
     monkeypatch.setenv("CMTOOL_ASSETS", str(tmp_path))
     with pytest.raises(MissingAsset, match="95,607,719 bytes, sha256 f58cb9b6") as caught:
         inception()
-    assert TORCHSCRIPT.url in (caught.value.hint or "") and str(tmp_path) in (caught.value.hint or "")
+    assert TORCHSCRIPT.url in str(caught.value.hint) and str(tmp_path) in str(caught.value.hint)
 
 
 def lively(net, seed=0):

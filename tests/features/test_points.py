@@ -3,6 +3,8 @@ import torch
 
 from cmtool.errors import UsageError
 from cmtool.features.points import points
+from cmtool.options import registry
+from cmtool.options.hint_words import word_hint
 
 
 def test_points_are_their_own_features():
@@ -18,6 +20,6 @@ def test_images_and_other_dimensions_are_refused():
         points()(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(UsageError, match="have 3") as caught:
         points()(torch.zeros(4, 3))
-    assert caught.value.hint == "--set features.dim=3"
-    with pytest.raises(UsageError, match="1 coordinate or more"):
-        points(dim=0)
+    assert word_hint(caught.value.hint or "") == "--set features.dim=3"
+    with pytest.raises(UsageError, match="option 'dim' of feature extractor 'points' must be at least 1, not 0"):
+        registry.build("features", {"name": "points", "dim": 0})

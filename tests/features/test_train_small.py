@@ -3,7 +3,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Generator, nn
 
-from cmtool.features.train_small import DAMAGES, blurred, spoiled, warped, whiten
+from cmtool.features.train_small import DAMAGES, blur, damage, warp, whiten
 
 
 def pictures():
@@ -12,7 +12,7 @@ def pictures():
 
 def test_no_damage_leaves_pictures_alone():
     x = pictures()
-    torch.testing.assert_close(spoiled(x, torch.zeros(len(DAMAGES), 4), Generator()), x, rtol=0, atol=1e-5)
+    torch.testing.assert_close(damage(x, torch.zeros(len(DAMAGES), 4), Generator()), x, rtol=0, atol=1e-5)
 
 
 def test_blur_is_scipys_with_a_width_for_each_picture():
@@ -20,12 +20,12 @@ def test_blur_is_scipys_with_a_width_for_each_picture():
     planes = [
         gaussian_filter(p, (0, w, w), mode="mirror", radius=6) for p, w in zip(x.numpy(), widths.tolist(), strict=True)
     ]
-    torch.testing.assert_close(blurred(x, widths), torch.from_numpy(np.stack(planes)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(blur(x, widths), torch.from_numpy(np.stack(planes)), rtol=0, atol=1e-5)
 
 
 def test_warping_moves_a_ramp_by_no_more_than_its_reach():
     ramp = ((torch.arange(32) + 0.5) / 16 - 1).expand(2, 3, 32, 32)
-    moved = warped(ramp, torch.tensor([0.1, 0.3]), Generator().manual_seed(0))
+    moved = warp(ramp, torch.tensor([0.1, 0.3]), Generator().manual_seed(0))
     inner = (moved - ramp)[..., 8:-8].abs().amax((1, 2, 3))
     # a bicubic curve may overshoot its nodes a little
     assert 0.05 < inner[0] < 0.13 and 0.15 < inner[1] < 0.39

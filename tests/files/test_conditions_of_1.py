@@ -35,5 +35,5 @@ def test_a_checkpoint_of_format_1_opens(tmp_path, name, layer, option):
 
     again = load(old)
     assert again.header.backbone == load(path).header.backbone == spec
-    for key, value in load(path).net.state_dict().items():
-        assert torch.equal(again.net.state_dict()[key], value), key
+    for key, value in load(path).model.net.state_dict().items():
+        assert torch.equal(again.model.net.state_dict()[key], value), key

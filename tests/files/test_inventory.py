@@ -38,7 +38,7 @@ def test_of_many_files_the_digest_is_kept(tmp_path, monkeypatch):
 
 
 def test_data_without_files():
-    plain = Data(shape=(2,), classes=())
+    plain = Data(shape=(2,), classes=(), inventory=None)
     assert Inventory.of(plain).document["files"] == {}
 
 

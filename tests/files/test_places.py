@@ -6,6 +6,7 @@ import pytest
 from cmtool.errors import UsageError, WriteFailed
 from cmtool.files.output_check import check_place, is_same, made_by
 from cmtool.files.picture_files import read_picture, write_picture
+from cmtool.options.hint_words import word_hint
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_a_file_that_the_command_did_not_make(photo):
     image = np.zeros((3, 4, 5), np.uint8)
     with pytest.raises(UsageError, match="did not make it") as caught:
         check_place(photo, ours=made_by("edit"))
-    assert "--overwrite" in caught.value.hint
+    assert "--overwrite" in word_hint(caught.value.hint)
     check_place(photo, overwrite=True)
     write_picture(photo, image, "edit")
     check_place(photo, ours=made_by("edit"))

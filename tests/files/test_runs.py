@@ -9,6 +9,7 @@ import pytest
 
 from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed
 from cmtool.files.runs import append, create, latest_checkpoint, locked, read_status, rewind, write_status
+from cmtool.options.hint_words import word_hint
 
 HOLD = """
 import sys, time
@@ -39,7 +40,7 @@ def test_a_run_in_a_place_of_the_users_choice(tmp_path):
     (tmp_path / "a" / "b" / "config.yaml").touch()
     with pytest.raises(UsageError, match="is not empty") as caught:
         create(tmp_path / "a" / "b", "distill", "x")
-    assert "--resume" in caught.value.hint
+    assert "--resume" in word_hint(caught.value.hint)
     with pytest.raises(WriteFailed):
         create(tmp_path / "a" / "b" / "config.yaml", "distill", "x")
 

@@ -16,7 +16,7 @@ from score_sde_files import network as ncsnpp
 from score_sde_files import write as score_sde
 
 from cmtool.cli import run
-from cmtool.commands.info import SCORE_FLAGS
+from cmtool.commands.information.checkpoints import SCORE_FLAGS
 from cmtool.files.checkpoint import digest
 from cmtool.files.header import read_header
 from cmtool.files.model_files import format_of, parent_record

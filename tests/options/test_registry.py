@@ -148,7 +148,14 @@ def test_an_unknown_option_is_named_with_the_nearest(install):
     install("one", "ralston = one:ralston")
     with pytest.raises(UsageError, match="unknown option of solver 'ralston' 'stagse'") as caught:
         registry.build("solvers", {"name": "ralston", "stagse": 3})
-    assert caught.value.hint == "did you mean 'stages'?"
+    assert caught.value.hint == "did you mean 'stages'? it has stages=4, tableau=classic"
+
+
+def test_an_option_of_a_plugin_that_has_none(install):
+    install("one", "ralston = one:ralston\nplain = one:plain", MODULE + "def plain(): return 1\n")
+    with pytest.raises(UsageError, match="unknown option of solver 'plain' 'x'") as caught:
+        registry.build("solvers", {"name": "plain", "x": 3})
+    assert caught.value.hint == "it has no options"
 
 
 def test_a_missing_option_and_a_missing_name_are_named(install):

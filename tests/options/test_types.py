@@ -3,16 +3,17 @@ from pathlib import Path
 
 import pytest
 
+from cmtool.options.coerce import coerce, type_words
 from cmtool.options.types import (
     LARGEST_SEED,
     Check,
     Expected,
     Seeds,
     Spec,
+    above,
     at_least,
     at_least_or,
     between,
-    coerce,
     descending,
     matches,
     part_of,
@@ -94,6 +95,7 @@ def test_what_does_not_fit_is_told_in_words(kind, value, words):
         (at_least(1), 1, 0),
         (at_least(1), (1, 2), (1, 0)),
         (positive(), 1e-9, 0),
+        (above(1), (1.5, 2), (1, 2)),
         (between(0, 1), 1, 1.01),
         (descending(), (80.0, 0.5), (0.5, 80.0)),
         (span(), (0.0, 5.0), (5.0, 0.0)),
@@ -165,3 +167,15 @@ def test_seeds_beyond_all_bounds(text):
 
 def test_a_home_of_nobody_is_a_path():
     assert str(coerce(Path, "~nobody-of-this-name/x")) == "~nobody-of-this-name/x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        *((bool, "true|false"), (int, "integer"), (float, "number"), (str, "text"), (Path, "path"), (bytes, "")),
+        *((float | None, "number|none"), (int | str, "integer|text"), (tuple[float, ...], "numbers"), (None, "")),
+        (dict[str, int] | None, ""),
+    ],
+)
+def test_types_in_a_word(kind, words):
+    assert type_words(kind) == words

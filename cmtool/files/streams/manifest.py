@@ -13,8 +13,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cmtool.errors import BadFile, UsageError, WriteFailed
+from cmtool.errors import BadFile, Hint, Setting, UsageError, WriteFailed
 from cmtool.files.atomic import make_folder, take_lock, write_file
+from cmtool.files.output_check import ANOTHER_PLACE
 from cmtool.text_files import dump_json
 
 __all__ = [
@@ -126,7 +127,7 @@ def entries(path: Path, strict: bool = False) -> Iterator[tuple[str, dict[str, A
             elif strict and line.strip():
                 raise BadFile(
                     f"line {number} of {path} is no line of a manifest of cmtool",
-                    "name another place, or --overwrite",
+                    ANOTHER_PLACE,
                 )
 
 
@@ -183,7 +184,7 @@ def _lock(path: Path) -> BinaryIO:
         except OSError as error:
             file.close()
             if isinstance(error, BlockingIOError):
-                hint = "wait until it has ended, or give each process its --shard"
+                hint = Hint("wait until it has ended, or give each process its {}", Setting("shard"))
                 raise UsageError(f"another process is writing {path}", hint) from None
             raise WriteFailed(f"cannot lock {path}: {error.strerror}", "choose another place") from error
         file.close()  # its last holder has just renamed it

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cmtool.errors import UsageError, WriteFailed
-from cmtool.files.output_check import check_place, check_writable
+from cmtool.errors import Hint, UsageError, WriteFailed
+from cmtool.files.output_check import ANOTHER_PLACE, check_place, check_writable
 from cmtool.files.streams.folder import read_labels
 from cmtool.files.streams.folder_writer import known
 from cmtool.files.streams.manifest import MANIFEST, ImageSettings, beside, describe_found, entries
@@ -19,7 +19,6 @@ from cmtool.pictures import SUFFIXES
 __all__ = ["check_file", "check_folder", "check_picture"]
 
 Entry = Mapping[str, Any]
-HINT = "name another place, or --overwrite"
 
 
 def check_folder(root: Path, wanted: ImageSettings, overwrite: bool) -> list[str]:
@@ -41,7 +40,7 @@ def check_folder(root: Path, wanted: ImageSettings, overwrite: bool) -> list[str
     if not overwrite:
         taken = {f"{stem(seed)}.png" for seed in wanted.seeds}.intersection(others) if others else ()
         if taken:
-            raise UsageError(f"{root / min(taken)} exists, and this command did not make it", HINT)
+            raise UsageError(f"{root / min(taken)} exists, and this command did not make it", ANOTHER_PLACE)
         there = [found for seed, found in lines.items() if f"{stem(seed)}.png" in names]
         _refuse(root, "would stay among these", wanted.strangers(there), there, wanted)
     remarks = _fresh(root, lines.values(), wanted)
@@ -60,7 +59,7 @@ def check_file(target: Path, wanted: ImageSettings, overwrite: bool) -> list[str
     journal = beside(manifest, "part")
     for path, witnesses in ((target, [manifest]), (part, [manifest, journal])):
         if path.is_file() and path.stat().st_size and not any(witness.is_file() for witness in witnesses):
-            raise UsageError(f"{path} exists, and this command did not make it", HINT)
+            raise UsageError(f"{path} exists, and this command did not make it", ANOTHER_PLACE)
     finished = [found for _, found in entries(manifest, strict=True)]
     lines = [*finished, *(found for _, found in entries(journal))]
     places = {seed: wanted.label(i) for i, seed in enumerate(wanted.seeds)} if lines else {}
@@ -68,7 +67,9 @@ def check_file(target: Path, wanted: ImageSettings, overwrite: bool) -> list[str
     _refuse(target, "would be lost", [found["seed"] for found in lost], lost, wanted)
     remarks = _fresh(target, lines, wanted)
     if remarks and target.is_file() and not part.exists() and sum(1 for _ in items_of(target)) != len(finished):
-        raise UsageError(f"{target} is another file than its manifest tells of, and this command did not make it", HINT)
+        raise UsageError(
+            f"{target} is another file than its manifest tells of, and this command did not make it", ANOTHER_PLACE
+        )
     return remarks
 
 
@@ -86,7 +87,7 @@ def _refuse(place: Path, fate: str, seeds: list[int], there: Iterable[Entry], wa
         what = "more images" if who == "more" else f"images {who}"
         raise UsageError(
             f"{place} holds {len(seeds):,} {what}, which {fate}",
-            "name another place, or --overwrite, which removes them",
+            Hint("{}, which removes them", ANOTHER_PLACE),
         )
 
 

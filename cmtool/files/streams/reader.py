@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from cmtool.errors import BadFile, MissingInput, UsageError, check_regular
+from cmtool.errors import BadFile, Hint, MissingInput, Run, UsageError, check_regular
 from cmtool.files.streams import folder, npy, numpy_rows, sheet, tar
 from cmtool.files.streams.formats import FORMATS, StreamFormat
 from cmtool.files.streams.item import Item, ItemBatch, batch_items
@@ -69,7 +69,10 @@ def _format(path: Path) -> StreamFormat:
 def stdin() -> BinaryIO:
     """Standard input as bytes; UsageError when it is a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("'-' reads a pipe, and nothing is piped in", "for example: cmtool sample -o - | cmtool fid -")
+        raise UsageError(
+            "'-' reads a pipe, and nothing is piped in",
+            Hint("for example: {} | {}", Run("sample", output="-"), Run("fid", "-")),
+        )
     return sys.stdin.buffer
 
 
