@@ -147,7 +147,7 @@ def test_training_is_that_of_the_command(tmp_path):
     points = next(cmtool.sample(reports[-1].ema, n=8)).images
     assert points.shape == (8, 2) and points.isfinite().all()
     (report, *_) = cmtool.train("cd", "gaussians", teacher=reports[-1].ema, images=128, batch=128)
-    assert report.model.header.kind == "consistency" and report.model.header.backbone["width"] == 16
+    assert report.model.header.kind == "consistency" and report.model.header.backbone["hidden_dim"] == 16
 
 
 def test_a_data_set_itself_can_be_learned_from():
