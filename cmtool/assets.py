@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from cmtool.errors import BadFile, Hint, MissingAsset, MissingInput, Run, Setting, UsageError
+from cmtool.errors import Advice, BadFile, Hint, MissingAsset, MissingInput, Run, Setting, UsageError
 from cmtool.user_paths import cache_folder, expand_home
 
 __all__ = ["Asset", "find", "folders", "locate", "own_folder", "verify"]
@@ -31,7 +31,7 @@ class Asset:
     size: int
     sha256: str
     url: str
-    otherwise: str
+    otherwise: Advice
     also: tuple[str, ...] = ()
 
     def __str__(self) -> str:

@@ -123,12 +123,11 @@ LOWER = {
     "backbones",
     "assets",
 }
-UNCONVERTED = {"core", "objectives", "training", "files", "datasets", "features", "assets"}
 FLAG = re.compile(rf"(?:^|[ '`(])--[a-z]|\bcmtool (?:{'|'.join(COMMANDS)})\b")
 OTHERS = re.compile(r"\b(?:tar|curl) -[^,;:]*")  # commands of other programs
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if room(name) in LOWER - UNCONVERTED])
+@pytest.mark.parametrize("name", [name for name in FILES if room(name) in LOWER])
 def test_the_command_line_alone_names_flags(name):
     """Below ``commands`` an error names an option by a ``Setting`` and a command by a ``Run``."""
     docs = {ast.get_docstring(node, clean=False) for node in ast.walk(TREES[name]) if isinstance(node, DOCUMENTED)}

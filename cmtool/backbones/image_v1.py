@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from cmtool.backbones.image_v1_blocks import GROUP, HEAD, Attention, Block, Resize, zero
 from cmtool.backbones.shared_options import AttnResolutions, AugmentDim, Dropout, LearnVariance, PatchSize, TargetDim
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.options.plugin_option import Option
 from cmtool.options.types import at_least
 
@@ -195,7 +195,10 @@ def image_v1(
 def check_images(shape: tuple[int, ...], levels: int, patch_size: int) -> None:
     """UsageError for images that cannot be halved so often."""
     if len(shape) != 3:
-        raise UsageError(f"image_v1 needs images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
+        raise UsageError(
+            f"image_v1 needs images, and these are {'x'.join(map(str, shape))}",
+            Hint("try {}", Setting("backbone", "mlp")),
+        )
     multiple = patch_size * 2 ** (levels - 1)
     if any(side % multiple or side < 2 * multiple for side in shape[1:]):
         raise UsageError(

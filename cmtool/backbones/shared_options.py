@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.options.plugin_option import Option
 from cmtool.options.types import Check, at_least, positive
 
@@ -68,7 +68,10 @@ def resolutions(name: str, shape: tuple[int, ...], levels: int, patch_size: int 
     UsageError, in which the network is called ``name``, when the image is no square or cannot be halved so often.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"{name} needs square images, and these are {'x'.join(map(str, shape))}", "try --backbone mlp")
+        raise UsageError(
+            f"{name} needs square images, and these are {'x'.join(map(str, shape))}",
+            Hint("try {}", Setting("backbone", "mlp")),
+        )
     side, multiple = shape[1], patch_size * 2 ** (levels - 1)
     if side % multiple:
         patches = f" and patches of {patch_size}" if patch_size > 1 else ""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cmtool.assets import Asset, locate
+from cmtool.errors import Hint, Setting
 from cmtool.features import Features
 from cmtool.features.inception_net import InceptionNet
 from cmtool.features.inputs import DeviceOption, in_pieces, rgb
@@ -16,8 +17,10 @@ from cmtool.options.plugin_option import Option
 
 __all__ = ["MODES", "NETWORKS", "PORT", "TORCHSCRIPT", "Inception", "inception"]
 
-OTHERWISE = (
-    "or name its place with --set features.weights=PATH; --features small needs no file, but its distance is no FID"
+OTHERWISE = Hint(
+    "or name its place with {}; {} needs no file, but its distance is no FID",
+    Setting("features.weights", "PATH"),
+    Setting("features", "small"),
 )
 TORCHSCRIPT = Asset(
     "inception",
@@ -89,7 +92,7 @@ class Inception(Features):
 
 def inception(
     *,
-    weights: Annotated[str | None, Option("path of the file of weights; none: where cmtool fetch puts it")] = None,
+    weights: Annotated[str | None, Option("path of the file of weights; none: where the command fetch puts it")] = None,
     mode: Annotated[str, Option("how images are resized to 299 x 299 pixels", choices=MODES)] = "clean",
     network: Annotated[
         str | None,

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmtool.assets import Asset, locate
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.options.plugin_option import Option
 
 __all__ = ["LINEAR", "LPIPS", "VGG16", "lpips", "lpips_max"]
 
-OTHERWISE = "--set method.metric=pseudo-huber needs no file"
+OTHERWISE = Hint("{} needs no file", Setting("method.metric", "pseudo-huber"))
 VGG16 = Asset(
     "vgg16",
     "vgg16-397923af.pth",

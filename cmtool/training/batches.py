@@ -14,7 +14,7 @@ from torch import Tensor
 from cmtool.core.noise import AUGMENT, LABEL, LEVEL, START, Noise
 from cmtool.core.pixels import to_model
 from cmtool.datasets import as_dataset
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.objectives.objective import Batch, Requirements
 from cmtool.training.augment import Augment
 
@@ -101,12 +101,12 @@ class BatchConfig:
         if self.augment and requirements.others:
             raise UsageError(
                 "this method compares each image with others of the run, which are augmented in other ways",
-                "leave out --augment, or use --method ect",
+                Hint("leave out {}, or use {}", Setting("augment"), Setting("method", "ect")),
             )
         if self.label_dropout and not (self.conditional and dataset.classes):
             raise UsageError(
                 "there are no labels to drop: the network is trained without classes",
-                "leave out --label-dropout, or take data with classes",
+                Hint("leave out {}, or take data with classes", Setting("label_dropout")),
             )
 
 

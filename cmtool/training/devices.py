@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 
 __all__ = ["choose_device", "micro_batch_size", "precision", "use_threads"]
 
@@ -22,7 +22,8 @@ def choose_device(name: str = "auto") -> torch.device:
         raise UsageError(f"'{name}' is not a device", "use auto, cpu, cuda, cuda:1 or mps") from error
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _mps()}.get(chosen.type, False)
     if not there or (chosen.index or 0) >= max(torch.cuda.device_count(), 1):
-        raise UsageError(f"there is no device '{name}' here", "leave out --device, or use --device cpu")
+        hint = Hint("leave out {}, or use {}", Setting("device"), Setting("device", "cpu"))
+        raise UsageError(f"there is no device '{name}' here", hint)
     return chosen
 
 

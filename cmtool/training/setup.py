@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import TARGET_DIM, Denoiser, Preconditioning
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.objectives.objective import Objective, Requirements
 from cmtool.options import registry
 from cmtool.options.ema_spec import EMASpec
@@ -33,7 +33,7 @@ def add_conditions(backbone: Backbone, requirements: Requirements, augment: Augm
             raise UsageError(
                 f"the network '{backbone['name']}' does not take the noise level that a step leads to, and this method"
                 " needs that",
-                "use a network with an option 'target_dim': --backbone unet",
+                Hint("use a network with an option 'target_dim': {}", Setting("backbone", "unet")),
             )
         backbone = {**backbone, "target_dim": TARGET_DIM}
     if augment:
@@ -41,12 +41,17 @@ def add_conditions(backbone: Backbone, requirements: Requirements, augment: Augm
             raise UsageError(
                 f"the network '{backbone['name']}' does not take augment labels, without which augmentation would leak"
                 " into its samples",
-                "leave out --augment, or use --backbone unet",
+                Hint("leave out {}, or use {}", Setting("augment"), Setting("backbone", "unet")),
             )
         if backbone.get("augment_dim", 0) not in (0, augment.dim):
             raise UsageError(
-                f"the network takes {backbone['augment_dim']} augment labels, and --augment gives {augment.dim}",
-                "leave out --augment",
+                Hint(
+                    "the network takes {} augment labels, and {} gives {}",
+                    str(backbone["augment_dim"]),
+                    Setting("augment"),
+                    str(augment.dim),
+                ),
+                Hint("leave out {}", Setting("augment")),
             )
         backbone = {**backbone, "augment_dim": augment.dim}
     return backbone

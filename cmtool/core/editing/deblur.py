@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cmtool.core.editing.operators import HIGH, Operator
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.options.plugin_option import Option
 
 __all__ = ["blur_image", "cosines", "deblur"]
@@ -27,7 +27,7 @@ def deblur(
     Use: with a blurred picture whose blur is about known.
     """
     if blur <= 0:
-        raise UsageError(f"a blur has a width above 0, not {blur:g}", "give --blur 1")
+        raise UsageError(f"a blur has a width above 0, not {blur:g}", Hint("give {}", Setting("blur", 1)))
     down, across, passed = _spectrum(reference, blur)
 
     def forward(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cmtool.core.editing.masks import border
 from cmtool.core.pixels import to_pixels
-from cmtool.errors import UsageError
+from cmtool.errors import Hint, Setting, UsageError
 from cmtool.options.plugin_option import Option
 from cmtool.options.types import at_least, positive
 
@@ -133,7 +133,12 @@ def inpaint(
     if mask is None:
         raise UsageError(
             "inpaint needs a mask",
-            "give --mask FILE, an image that is white where pixels are to be filled in, --box X,Y,W,H or --random 0.5",
+            Hint(
+                "give {}, an image that is white where pixels are to be filled in, {} or {}",
+                Setting("mask", "FILE"),
+                Setting("box", "X,Y,W,H"),
+                Setting("random", 0.5),
+            ),
         )
     mask = mask.to(reference)
     hard = bool(((mask == 0) | (mask == 1)).all())
@@ -155,7 +160,7 @@ def outpaint(
     if len(sides) != 4 or sides[0] + sides[2] >= height or sides[1] + sides[3] >= width or min(sides) < 0:
         raise UsageError(
             f"a margin of {','.join(map(str, margin))} leaves nothing of {width}x{height} pixels",
-            "give one number, or those of top, left, bottom and right: --margin 4",
+            Hint("give one number, or those of top, left, bottom and right: {}", Setting("margin", 4)),
         )
     return inpaint(reference, mask=border(height, width, *sides))
 
@@ -203,7 +208,7 @@ def superres(
     height, width = reference.shape[-2:]
     if factor < 2 or height % factor or width % factor:
         fit = [n for n in range(2, min(height, width) + 1) if height % n == 0 == width % n]
-        hint = f"choose one that does: --factor {fit[0]}" if fit else "no factor does"
+        hint = Hint("choose one that does: {}", Setting("factor", fit[0])) if fit else "no factor does"
         raise UsageError(f"a factor of {factor} does not divide {width}x{height} pixels", hint)
     q = orthogonal(torch.ones(factor**2, dtype=torch.float64)).to(reference)
 
