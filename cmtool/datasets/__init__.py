@@ -31,7 +31,11 @@ class Dataset(ABC):
     classes: tuple[str, ...] = ()
     notice: str = ""
     remarks: tuple[str, ...] = ()
-    inventory: Mapping[str, int] | None = None
+
+    @property
+    def inventory(self) -> Mapping[str, int] | None:
+        """None of a data set that reads no files."""
+        return None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -52,8 +56,11 @@ class AdaptedDataset(Dataset):
         self.found = found
         self.shape, self.classes = tuple(found.shape), tuple(found.classes)
         self.notice, self.remarks = getattr(found, "notice", ""), tuple(getattr(found, "remarks", ()))
-        self.inventory = getattr(found, "inventory", None)
         self.make_batch = getattr(found, "batch", super().batch)
+
+    @property
+    def inventory(self) -> Mapping[str, int] | None:
+        return getattr(self.found, "inventory", None)
 
     def __len__(self) -> int:
         return len(self.found)

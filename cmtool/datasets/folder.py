@@ -46,8 +46,12 @@ class Folder(Dataset):
         count = len(place.names)
         self.notice = f"{count} images of the {place.what} '{place.name}', of unknown origin and licence"
 
-    @cached_property
+    @property
     def inventory(self) -> Mapping[str, int]:
+        return self._inventory
+
+    @cached_property
+    def _inventory(self) -> Mapping[str, int]:
         labels = zlib.crc32(np.array(self.labels, np.int64).tobytes()) if self.labels else 0
         return {**dict(zip(self.place.names, self.place.marks, strict=True)), "labels": labels}
 

@@ -1,6 +1,6 @@
 """A part of a data set, and a data set under the class numbers of another model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ class DatasetView(Dataset):
         self.remarks = self.dataset.remarks
 
     @property
-    def inventory(self):
+    def inventory(self) -> Mapping[str, int] | None:
         return self.dataset.inventory
 
 

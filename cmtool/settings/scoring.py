@@ -153,10 +153,13 @@ class SearchSigmasOptions(MachineOptions):
         help="consistency model: checkpoint or run directory",
         positional=True,
         metavar="MODEL",
-        required=("levels needs a model", "cmtool search-sigmas model.safetensors --ref digits --features small"),
+        required=(
+            "search-sigmas needs a model",
+            "cmtool search-sigmas model.safetensors --ref digits --features small",
+        ),
     )
     ref: str = reference_option(
-        "levels model.safetensors",
+        "search-sigmas model.safetensors",
         "FOLDER, FILE.npz, FILE.tar, - (a tar on standard input), data set or statistics .npz",
     )
     features: Spec = features_option()

@@ -179,6 +179,12 @@ class Borrowed(Process):
     def time(self, sigma: Tensor) -> Tensor:
         return self.process.time(sigma)
 
+    def drift(self, t: Tensor) -> Tensor:
+        return self.process.drift(t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return self.process.diffusion(t)
+
     def transition(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         return self.ladder.transition(self.at, self.at - 1)
 
