@@ -62,7 +62,10 @@ ECTBOption = Annotated[float, Option("b of r(t): how fast the gap narrows as t g
 
 
 def ect_ratio(t: Tensor, stage: float, q: float = 2.0, k: float = 8.0, b: float = 1.0) -> Tensor:
-    """``r = max(0, t (1 - (1 + k sigmoid(-b t)) / q^(stage + 1)))`` (Geng et al. 2024, arXiv 2406.14548)."""
+    """ECT's mapping function r(t), the lower noise level [B] of a pair for the higher one ``t`` [B].
+
+    ``r = max(0, t (1 - (1 + k sigmoid(-b t)) / q^(stage + 1)))``. Source: Geng et al. 2024, arXiv 2406.14548.
+    """
     return (t * (1 - (1 + k * torch.sigmoid(-b * t)) / q ** (stage + 1))).clamp(min=0)
 
 

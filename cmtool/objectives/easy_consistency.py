@@ -1,5 +1,7 @@
 """Easy consistency tuning (ect), with a teacher (ecd), and stable consistency tuning (stable).
 
+The mapping function r(t) is ``ect_ratio`` in ``consistency.py``, its stages are ``ect_stage``.
+
 Sources: Geng et al. 2024, arXiv 2406.14548, section 3; Song et al. 2023, arXiv 2303.01469, algorithm 2, for the
 teacher; Wang et al. 2024, arXiv 2410.18958, section 3, for the target of less variance.
 """
@@ -145,6 +147,7 @@ def ecd(
 
     The pairs begin at ``r = 0``, where that step ends at what the teacher takes the image to be, and come closer stage
     by stage, so that the highest noise levels learn at once. Solvers of a higher order look at r, which may be 0.
+    The command ``distill`` has other defaults, for short runs: P_mean=-0.4, P_std=1.6, k=40, stages=4, weight=output.
     """
     return Consistency(
         EasyPairs(P_mean, P_std, q, k, b, stages, sigma_min, quantized(quantize, sigma_min, sigma_max)),
@@ -198,7 +201,8 @@ def stable(
     Use: small data sets and short runs without a teacher, where the targets of 'ect' vary most.
 
     The mean is over images of the run from the first of the batch on, so at least the batch, and the whole data set
-    where it is no larger; neither threads nor the cut of a batch change it.
+    where it is no larger; neither threads nor the cut of a batch change it. The command ``train-ct`` has other
+    defaults, for short runs: P_mean=-0.4, P_std=1.6, k=40, stages=4, weight=output.
     """
     return Consistency(
         EasyPairs(P_mean, P_std, q, k, b, stages, sigma_min),

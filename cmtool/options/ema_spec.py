@@ -1,4 +1,4 @@
-"""What users write to name averages of the weights."""
+"""What ``--ema`` takes: the names of averages of the weights; ``training/ema.py`` computes them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ __all__ = ["EMA_SPECS", "MAX_EMA_WIDTH", "EMASpec", "parse_ema_specs"]
 
 MAX_EMA_WIDTH = 12**-0.5  # of a power function whose exponent is not negative
 
-# Each way to average, and the values it takes.
+# Each way to average, and the values it takes; ``training/ema.py: RULES`` has the decay of each.
 FORMS: dict[str, Callable[[float], bool]] = {
     "half-life": lambda images: 0 <= images < float("inf"),
     "power": lambda width: 0 < width <= MAX_EMA_WIDTH,
@@ -48,10 +48,10 @@ def parse_ema_specs(text: int | str) -> tuple[EMASpec, ...]:
 def _ema_spec(text: str) -> EMASpec:
     form, _, value = text.rpartition(":")
     number = float(value)
-    track = EMASpec(form or ("constant" if 0 < number < 1 else "half-life"), number)
-    if track.form not in FORMS or not FORMS[track.form](track.value):
+    spec = EMASpec(form or ("constant" if 0 < number < 1 else "half-life"), number)
+    if spec.form not in FORMS or not FORMS[spec.form](spec.value):
         raise ValueError(text)
-    return track
+    return spec
 
 
 def _are_ema_specs(text: int | str) -> bool:

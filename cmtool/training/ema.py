@@ -1,4 +1,7 @@
-"""Averaged weights, which sample better than the last ones."""
+"""EMA: moving averages of the weights, which sample better than the last weights.
+
+The option ``--ema`` is read by ``options/ema_spec.py``; averages of other widths after training: ``posthoc_ema.py``.
+"""
 
 import copy
 from collections.abc import Callable
@@ -38,7 +41,7 @@ def counted_decay(most: float) -> Rule:
 
 
 def power_decay(width: float) -> Rule:
-    """``(1 - batch / n)^(gamma + 1)``, the average by a power function of relative ``width``; gamma as in ``posthoc``.
+    """``(1 - batch / n)^(gamma + 1)``, the average by a power function of relative ``width``; gamma belongs to it.
 
     At n images the weights after a step count as the integral of the profile over the step; no ramp is needed.
     Source: Karras et al. 2024, arXiv 2312.02696, section 3.1.
@@ -47,6 +50,7 @@ def power_decay(width: float) -> Rule:
     return lambda batch, seen: (1 - batch / seen) ** (gamma + 1)
 
 
+# By the names that users write; ``options/ema_spec.py: FORMS`` has the same names, and the values that each takes.
 RULES: dict[str, Callable[[float], Rule]] = {
     "half-life": half_life_decay,
     "constant": constant_decay,

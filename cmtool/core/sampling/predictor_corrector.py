@@ -158,6 +158,7 @@ class PredictorCorrector:
         return ReverseSDESampler(process, times, self.predictor, self.corrector)
 
 
+# Another corrector is an ``Update`` with the fields snr and steps, and an entry: the option has its name as a choice.
 CORRECTORS = {"langevin": Langevin, "ald": ALD}
 PREDICTORS = ("reverse-diffusion", "euler-maruyama", "ancestral", "ancestral-wide", "none")
 

@@ -2,7 +2,7 @@
 
 The probability flow and the reverse equation are two members of one family with the same marginals,
 ``dx = [f x - (1 + lambda^2)/2 g^2 score] dt + lambda g dw``: lambda 0 is the ordinary, 1 the reverse equation
-(Song et al. 2021, arXiv 2011.13456, eq. 6 and 13).
+(Song et al. 2021, arXiv 2011.13456, eq. 6 and 13). The correctors are in ``predictor_corrector.py``.
 """
 
 from collections.abc import Callable, Iterator

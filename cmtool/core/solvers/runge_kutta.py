@@ -1,7 +1,8 @@
 """Runge-Kutta solvers: Euler (DDIM), Heun, midpoint, RK4; in sigma, or in the native time of a process.
 
 Where noise may be added (``churn`` to ``churn_noise``: S_churn, S_min, S_max and S_noise of Karras et al. 2022,
-algorithm 2) the order is that of the ODE without it.
+algorithm 2) the order is that of the ODE without it. A step is always the ODE's: ``solver.py: Churn`` says how much
+noise comes between the steps, and ``core/sampling/loops.py: probability_flow`` adds it.
 """
 
 import math

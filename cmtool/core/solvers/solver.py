@@ -42,7 +42,8 @@ class Churn:
 
         up = eta s sqrt(1 - s^2 / t^2)
 
-    ``nearest`` gives the noise level to use instead of t_hat, for a model that knows only some.
+    ``nearest`` gives the noise level to use instead of t_hat, for a model that knows only some. The noise is added by
+    ``core/sampling/loops.py: probability_flow``, between the steps of the solver.
     Sources: Karras et al. 2022, arXiv 2206.00364, algorithm 2; Song et al. 2021, arXiv 2010.02502, eq. 16.
     """
 
