@@ -115,7 +115,7 @@ def describe_guidance(options: GuidanceOptions) -> dict[str, Any] | None:
 
 
 def nfe(plan: SamplerSetup, model: Denoiser | Guided) -> int | None:
-    """NFE of each image; those of a guided model are counted by sampling once without its network."""
+    """Network evaluations for each image; those of a guided model are counted on a walk without a network."""
     if plan.nfe is None or not isinstance(model, Guided):
         return plan.nfe
     counted = CountNFE(lambda x, sigma, labels=None: 0 * x, model.cost)

@@ -13,9 +13,8 @@ from cmtool.options.lr_schedule import LR_SCHEDULES
 from cmtool.options.types import Spec, at_least, between, positive
 from cmtool.settings.shared import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, GuidanceOptions, MachineOptions
 
-# Of ecd and stable as the commands have them, which their docstrings say too: for runs of minutes. They reach the
-# highest noise levels soon, and low ones stay plain denoising to the end.
-SHORT_RUN = {"P_mean": -0.4, "P_std": 1.6, "k": 40.0, "stages": 4, "weight": "output"}
+# For runs of minutes: it reaches the highest levels soon, and at low ones it stays plain denoising to the end.
+FAR = {"P_mean": -0.4, "P_std": 1.6, "k": 40.0, "stages": 4, "weight": "output"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,7 @@ class DistillOptions(TrainOptions, GuidanceOptions):
         for key, what in (("backbone", "network"), ("sigma_data", "sigma_data"))
     }
 
-    method: Spec = option(Spec(name="ecd", **SHORT_RUN), help="distillation method", group="distill", section=TRAINING)
+    method: Spec = option(Spec(name="ecd", **FAR), help="distillation method", group="distill", section=TRAINING)
     teacher: Path | None = option(
         None, help="score model to distil", flag="-t", section=INPUT, shown="for shapes, the bundled one"
     )
@@ -164,6 +163,6 @@ class TrainCtOptions(NetworkOptions):
     }
 
     method: Spec = option(
-        Spec(name="stable", **SHORT_RUN), help="consistency-training method", group="train_ct", section=TRAINING
+        Spec(name="stable", **FAR), help="consistency-training method", group="train_ct", section=TRAINING
     )
     init: Path | None = option(None, help="start from the weights of this model", section=INPUT)
