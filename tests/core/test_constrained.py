@@ -5,7 +5,7 @@ import torch
 from clouds import Cloud
 from oracles import AnisotropicGaussian, Gaussian
 
-from cmtool.core.editing.constrained import edit, settle
+from cmtool.core.editing.constrained import clip_keeping_known, edit
 from cmtool.core.editing.deblur import blur_image, cosines, deblur
 from cmtool.core.editing.operators import (
     Operator,
@@ -108,10 +108,10 @@ def test_annealed_langevin_is_refused():
 
 
 @pytest.mark.parametrize("task", ["inpaint", "colorize", "superres"])
-def test_settled_images_have_the_known_part_and_only_rows_out_of_range_change(task):
+def test_clipped_images_have_the_known_part_and_only_rows_out_of_range_change(task):
     operator = whole(images(4))[task]
     x = operator.impose(torch.cat([0.1 * images(5)[:1], 3 * images(6)[:1]]))
-    done = settle(x, operator)
+    done = clip_keeping_known(x, operator)
     assert float(done.abs().max()) <= 1
     torch.testing.assert_close(operator.known_part(done), operator.known_part(operator.reference), rtol=0, atol=0.01)
     if float(x[0].abs().max()) <= 1:

@@ -1,4 +1,9 @@
-"""Editing: any sampler, begun at what is known and constrained to keep it."""
+"""Editing: any sampler, begun at what is known and constrained to keep it.
+
+What is known is put back by ``Operator.impose``: into the image after each consistency step (``loops.multistep``), into
+the denoised image of an ODE solver (``impose_known``), with its noise after each update of the reverse-time SDE
+(``ConstrainedUpdate``), and once more into the result (``clip_keeping_known``).
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +20,7 @@ from cmtool.core.sampling.samplers import MultistepSampler, ODESampler, Sampler
 from cmtool.core.sampling.sde import ReverseSDE, Update
 from cmtool.errors import UsageError
 
-__all__ = ["NOT_CONSTRAINED", "ConstrainedUpdate", "edit", "impose_known", "initial_edit", "settle"]
+__all__ = ["NOT_CONSTRAINED", "ConstrainedUpdate", "clip_keeping_known", "edit", "impose_known", "initial_edit"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ class ConstrainedUpdate:
 
 
 NOT_CONSTRAINED = ("this sampler cannot keep what is known", "try the sampler predictor-corrector or the solver heun")
-FAR = 1.9  # of a projection; from 2 on it need not converge
-TURNS = 200  # what a lone blue channel near black needs to come within half a grey level
+OVER_RELAXATION = 1.9  # of the projection on [-1, 1]; from 2 on it need not converge
+MAX_PROJECTIONS = 200  # what a lone blue channel near black needs to come within half a grey level
 
 
 def edit(
@@ -55,7 +60,7 @@ def edit(
     steps = _steps(sampler, operator, model, x, noise, labels)
     for x in steps:
         yield x
-    yield settle(x, operator)
+    yield clip_keeping_known(x, operator)
 
 
 def initial_edit(sampler: Sampler, operator: Operator, noise: NoiseSource) -> Tensor:
@@ -95,16 +100,17 @@ def constrain(sampler: ReverseSDESampler, operator: Operator) -> ReverseSDESampl
     return replace(sampler, predictor=ConstrainedUpdate(sampler.predictor, operator), corrector=corrector)
 
 
-def settle(x: Tensor, operator: Operator) -> Tensor:
-    """Images in [-1, 1] that have the known part, found by giving them the one and the other in turn.
+def clip_keeping_known(x: Tensor, operator: Operator) -> Tensor:
+    """Images in [-1, 1] that have the known part, by alternating projections.
 
     Clipping alone would change what is known: the mean of a patch, or the grey value of a pixel. Both sets are convex
-    and meet, so the turns converge (alternating projections; going nearly twice as far as the clipped image gets there
-    sooner). An image that is settled is left alone.
+    and meet, so the projections converge (over-relaxation, nearly twice as far as the clipped image, gets there
+    sooner). An image that already is in [-1, 1] is left alone.
     """
-    for _ in range(TURNS):
+    for _ in range(MAX_PROJECTIONS):
         beyond = x.flatten(1).abs().amax(1) > 1 + 1e-6
         if not beyond.any():
             break
-        x = torch.where(beyond.view(-1, *[1] * (x.ndim - 1)), operator.impose(x + FAR * (x.clamp(-1, 1) - x)), x)
+        projected = operator.impose(x + OVER_RELAXATION * (x.clamp(-1, 1) - x))
+        x = torch.where(beyond.view(-1, *[1] * (x.ndim - 1)), projected, x)
     return x.clamp(-1, 1)
