@@ -34,9 +34,10 @@ class Score:
 class Comparison:
     """What a metric is computed from.
 
-    ``samples`` are the statistics of the images judged, ``reference`` of those they are compared with: ``mean`` [D] and
-    ``covariance`` [D, D] of the features always, the rest of ``Statistics`` where the metric needs it. ``label`` is
-    what a Frechet distance of the features is called (FID, FD-small), ``seed`` that of random subsets.
+    ``samples`` are the statistics of the images judged, ``label`` what a Frechet distance of the features is called
+    (FID, FD-small), ``seed`` that of random subsets.
+
+    Both sides have ``mean`` [D] and ``covariance`` [D, D] of the features, the rest of ``Statistics`` where it is needed.
     """
 
     samples: Statistics
