@@ -37,7 +37,7 @@ class Comparison:
     ``samples`` are the statistics of the images judged, ``label`` what a Frechet distance of the features is called
     (FID, FD-small), ``seed`` that of random subsets.
 
-    Both sides have ``mean`` [D] and ``covariance`` [D, D] of the features, the rest of ``Statistics`` where it is needed.
+    Both sides have ``mean`` [D] and ``covariance`` [D, D] of the features, the rest of ``Statistics`` where needed.
     """
 
     samples: Statistics

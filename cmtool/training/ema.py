@@ -1,7 +1,4 @@
-"""EMA: moving averages of the weights, which sample better than the last weights.
-
-The option ``--ema`` is read by ``options/ema_spec.py``; averages of other widths after training: ``posthoc_ema.py``.
-"""
+"""Averaged weights, which sample better than the last ones."""
 
 import copy
 from collections.abc import Callable
