@@ -38,7 +38,7 @@ def counted_decay(most: float) -> Rule:
 
 
 def power_decay(width: float) -> Rule:
-    """``(1 - batch / n)^(gamma + 1)``, the average by a power function of relative ``width``; gamma belongs to it.
+    """``(1 - batch / n)^(gamma + 1)``, the average by a power function: ``gamma = exponent(width)``.
 
     At n images the weights after a step count as the integral of the profile over the step; no ramp is needed.
     Source: Karras et al. 2024, arXiv 2312.02696, section 3.1.
