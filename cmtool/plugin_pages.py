@@ -12,10 +12,10 @@ from typing import Any
 from cmtool.options import registry
 from cmtool.options.plugin_facts import PluginFacts, parse_facts
 from cmtool.options.plugin_option import PluginOption, options_of
-from cmtool.options.plugin_source import read_source
-from cmtool.plugin_usage import USAGE, example, shown_default
+from cmtool.options.plugin_source import SourceOption, read_source
+from cmtool.plugin_usage import USAGE, example, groups, shown_default
 
-__all__ = ["ListedPlugin", "Plugin", "describe", "list_plugins", "list_text", "option_help", "page_text"]
+__all__ = ["ListedPlugin", "Plugin", "describe", "list_plugins", "list_text", "option_help", "option_uses", "page_text"]
 
 HARD = "\N{NO-BREAK SPACE}"
 
@@ -82,6 +82,13 @@ def describe(group: str, name: str) -> Plugin:
     return Plugin(listed, parse_facts(docstring), tuple(options_of(factory).values()))
 
 
+def option_uses(word: str) -> list[tuple[ListedPlugin, SourceOption]]:
+    """Every plugin that has an option of this name, with what its source says of it; nothing is imported."""
+    plugins = [plugin for group in groups() for plugin in list_plugins(group)]
+    found = ((plugin, read_source(plugin.target)) for plugin in plugins)
+    return [(plugin, o) for plugin, source in found if source for o in source.options if o.name == word]
+
+
 def list_text(group: str, plugins: Sequence[ListedPlugin], width: int) -> str:
     """A heading, and a line or two for each plugin; the package of those that did not come with cmtool."""
     column = max((len(p.name) for p in plugins), default=0) + 4
@@ -106,7 +113,7 @@ def page_text(plugin: Plugin, width: int) -> str:
     blocks += [_hang("", _plain(text), width) for text in facts.text.split("\n\n") if text]
     if plugin.options:
         blocks.append(_options_text(plugin, width))
-    return "\n\n".join([*blocks, f"Example:\n  {plugin.example}"])
+    return "\n\n".join([*blocks, f"Code: {listed.target}", f"Example:\n  {plugin.example}"])
 
 
 def _options_text(plugin: Plugin, width: int) -> str:

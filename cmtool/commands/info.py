@@ -10,7 +10,9 @@ from cmtool.commands.information.presets import preset_facts, preset_table
 from cmtool.errors import MissingInput, closest, printable
 from cmtool.files.header import Header
 from cmtool.options import registry
+from cmtool.options.plugin_source import SourceOption
 from cmtool.options.yaml_files import write_yaml
+from cmtool.plugin_pages import ListedPlugin
 from cmtool.settings import InfoOptions
 
 __all__ = ["run"]
@@ -20,7 +22,7 @@ LISTS = ("plugins", "presets", "methods")
 
 
 def run(options: InfoOptions, console: Console) -> None:
-    """Print what was asked for: lists first, then what is there as a file, then names."""
+    """Print what was asked for: lists, then what is there as a file, then names of plugins and of their options."""
     word = options.what
     if word == "plugins":
         _groups(plugin_usage.groups(), console)
@@ -36,6 +38,8 @@ def run(options: InfoOptions, console: Console) -> None:
         _groups(groups, console)
     elif groups := plugin_usage.groups_with(word):
         _pages(word, groups, console)
+    elif (uses := plugin_pages.option_uses(word)) and f"{word}s" not in registry.GROUPS:
+        _option(word, uses, console)
     else:
         raise _unknown(word)
 
@@ -53,6 +57,15 @@ def _pages(name: str, groups: list[str], console: Console) -> None:
     width = help_pages.page_width()
     text = f"\n\n{'-' * min(width, 72)}\n\n".join(plugin_pages.page_text(plugin, width) for plugin in found)
     console.result({"plugins": [plugin.document() for plugin in found]}, text)
+
+
+def _option(word: str, uses: list[tuple[ListedPlugin, SourceOption]], console: Console) -> None:
+    rows = [(f"{p.group} {p.name}", o.default or "needed", o.help) for p, o in uses]
+    place, default = (max(len(row[i]) for row in rows) for i in range(2))
+    lines = [f"  {a:<{place}}  {b:<{default}}  {c}".rstrip() for a, b, c in rows]
+    document = [{"group": p.group, "plugin": p.name, "default": o.default, "help": o.help} for p, o in uses]
+    ask = "cmtool info NAME shows all options of one"
+    console.result({"option": word, "of": document}, "\n".join([f"{word} is an option of", *lines, "", ask]))
 
 
 def _checkpoint(options: InfoOptions, console: Console) -> None:

@@ -158,10 +158,25 @@ Options, set with --set features.OPTION=VALUE:
   option  type     default
   dim     integer  2        coordinates of a point; at least 1
 
+Code: cmtool.features.points:points
+
 Example:
   cmtool fid points.npz --ref gaussians --features points --set features.dim=4
 """
     )
+
+
+def test_an_option_is_shown_with_the_plugins_that_have_it(told):
+    document, text = told("P_mean")
+    found = {(use["group"], use["plugin"]): use for use in document["of"]}
+    assert found["train_ct", "ect"] == {
+        "group": "train_ct",
+        "plugin": "ect",
+        "default": "-1.1",
+        "help": "mean of ln sigma",
+    }
+    assert found["train_score", "edm"]["default"] == "-1.2"
+    assert "  train_ct ect         -1.1" in text
 
 
 def test_a_name_in_several_groups_is_shown_in_each(told):

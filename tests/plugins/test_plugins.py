@@ -17,7 +17,7 @@ PACKAGES = sorted((ROOT / "plugins").glob("cmtool-*"))
 
 FIND = """
 import json, sys
-from cmtool import registry
+from cmtool.options import registry
 found = {}
 for group, name in (("backbones", "dit"), ("datasets", "emoji"), ("features", "dinov2")):
     (entry,) = registry.providers(group)[name]
