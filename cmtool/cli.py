@@ -36,7 +36,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Call:
-    """What was typed: a command, its flags by key and the flags all commands have, not judged yet."""
+    """What was typed: a command, its flags by key and the flags all commands have, not checked yet."""
 
     command: str
     flags: dict[str, Any]

@@ -237,7 +237,7 @@ class TrainingRun:
         write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.num_classes, 8)))
 
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:
-        """What is told of a picture that ended the run, when what was learned is saved."""
+        """The message about a picture that ended the run, when what was learned is saved."""
         images, reason = self.job.state.images, f"{error.message} "
         if not images:
             self.status("failed", reason=reason)

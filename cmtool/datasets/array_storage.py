@@ -65,15 +65,15 @@ class ArrayStorage:
                     f"{self.title} holds no images, but {', '.join(map(show_path, names)) or 'nothing'}",
                     "images are called arr_0",
                 )
-            told = None if labels is None else self._whole(archive, labels)
+            classes = None if labels is None else self._whole(archive, labels)
             info = archive.getinfo(images)
             if info.compress_type != zipfile.ZIP_STORED:
-                return self._whole(archive, images), told, info.CRC
+                return self._whole(archive, images), classes, info.CRC
             with archive.open(info) as file:
                 while file.read(BLOCK):  # at the end zipfile compares the checksum
                     pass
             start = info.header_offset + _local_header(self.path, info.header_offset)
-            return self._mapped(start, info.file_size), told, info.CRC
+            return self._mapped(start, info.file_size), classes, info.CRC
 
     def _mapped(self, start: int, size: int) -> np.ndarray:
         """The array that begins with its header at ``start``, left on the disk."""

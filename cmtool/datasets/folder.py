@@ -162,8 +162,8 @@ def _common(sides: list[int]) -> int:
     count = Counter(sides)
     if len(count) == 1:
         return sides[0]
-    usual = [f"size={side}" for side in (32, 64, 128, 256) if side <= min(sides)] or [f"size={min(sides)}"]
+    common = [f"size={side}" for side in (32, 64, 128, 256) if side <= min(sides)] or [f"size={min(sides)}"]
     raise UsageError(
         f"the images differ in size: their short sides go from {min(sides)} to {max(sides)} pixels",
-        f"give one size for all: {', '.join(usual)}",
+        f"give one size for all: {', '.join(common)}",
     )

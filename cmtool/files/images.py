@@ -139,7 +139,7 @@ def resumable(target: str) -> bool:
 
 
 def check_output(target: str, wanted: ImageSettings, overwrite: bool = False) -> list[str]:
-    """What is to be told about ``target`` before images are made for it.
+    """The remarks about ``target`` before images are made for it.
 
     UsageError where something would be lost or mixed in that this command did not make, unless it may ``overwrite``;
     WriteFailed where nothing can be written.

@@ -117,12 +117,12 @@ class HiddenOptions:
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """``jumps`` are the positions, on the Karras grid of ``levels`` levels, that its authors sampled best with."""
+    """``ts`` are the indices, in the Karras schedule of ``steps`` sigmas, that its authors sampled best with."""
 
     data: str
     kind: str = "score"
-    levels: int = 0
-    jumps: tuple[int, ...] = ()
+    steps: int = 0
+    ts: tuple[int, ...] = ()
 
 
 WIDE = {"num_head_channels": 64}

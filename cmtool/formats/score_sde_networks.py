@@ -65,7 +65,7 @@ def _parts(tensors: Mapping[str, Tensor]) -> list[Part]:
 
 
 def _read_architecture(parts: list[Part]) -> ScoreSDEShape:
-    """The network that is not told its noise level begins with a convolution, with no linear map before it."""
+    """A network that is not conditioned on the noise level begins with a convolution, with no linear map before it."""
     fourier = "W" in parts[0]
     conditional = parts[fourier]["weight"].ndim == 2
     first = fourier + 2 * conditional
@@ -94,8 +94,8 @@ def _read_architecture(parts: list[Part]) -> ScoreSDEShape:
     embedding = "fourier" if fourier else "positional"
     ways = {"embedding_type": embedding, **beside, "decoder_type": decoder, **flags}
     taps = {} if filtered is None else {"resample_filter": FILTER if filtered else [1.0, 1.0]}
-    usual = {"skip_rescale": True, "resample_filter": [1.0, 1.0] if beside["encoder_type"] == "standard" else FILTER}
-    return ScoreSDEShape({"name": "ncsnpp", **sizes, **ways, **taps}, usual, attention, channels)
+    guessed = {"skip_rescale": True, "resample_filter": [1.0, 1.0] if beside["encoder_type"] == "standard" else FILTER}
+    return ScoreSDEShape({"name": "ncsnpp", **sizes, **ways, **taps}, guessed, attention, channels)
 
 
 def _strided(part: Part) -> bool:

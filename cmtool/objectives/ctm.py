@@ -66,7 +66,7 @@ class Trajectory(Objective):
 
     ``t > u >= s`` are noise levels i, i + h and j of a grid, x_u is where h steps of the teacher's ODE lead from x_t,
     and G^- is a copy of the student that lags behind. Both steps to s are compared as images, at noise level 0. The
-    denoising term is the limit s -> t, which these steps alone leave free. The lowest level of the grid is 0 for s, so
+    denoising term is the limit s -> t, which these steps alone leave free. The lowest sigma of the grid is 0 for s, so
     that steps to the image are among those that are learnt.
     """
 

@@ -1,6 +1,6 @@
 """From the options of an edit to its sampler, and running that on tiles and variants.
 
-Rows are computed in pieces of one size, so that no image depends on those beside it.
+Rows are computed in chunks of one size, so that no image depends on those beside it.
 """
 
 from collections.abc import Callable, Sequence
@@ -139,23 +139,23 @@ def make_operator(
 def edit_rows(model: LoadedModel[Denoiser], options: EditOptions, rows: Sequence[Row]) -> Tensor:
     """The results, float32 [R, C, h, w] on the CPU; row i is a function of rows[i] alone, bit for bit."""
     device, shape = model.device, model.header.shape
-    most = 8 if device.type == "cpu" else 256  # one picture alone should not wait for a full piece
+    most = 8 if device.type == "cpu" else 256  # one picture alone should not wait for a full chunk
     size = max(1, min(chunk_size(shape, device) // 2, most))
     alike: dict[tuple[Any, ...], list[int]] = {}
     for i, row in enumerate(rows):
         alike.setdefault(tuple(row.canvas.given.items()), []).append(i)
-    pieces = [some[k : k + size] for some in alike.values() for k in range(0, len(some), size)]
-    filled = [[rows[i] for i in some + some[-1:] * (size - len(some))] for some in pieces]
+    chunks = [some[k : k + size] for some in alike.values() for k in range(0, len(some), size)]
+    filled = [[rows[i] for i in some + some[-1:] * (size - len(some))] for some in chunks]
     out = torch.empty(len(rows), *shape)
     with worker_pool(num_threads(device)) as work:
-        for some, images in zip(pieces, work(_edit_piece, repeat(model), repeat(options), filled), strict=True):
+        for some, images in zip(chunks, work(_edit_chunk, repeat(model), repeat(options), filled), strict=True):
             out[some] = images[: len(some)].float().cpu()
     if not out.isfinite().all():
         raise Diverged("the model gives numbers that are not finite", "its weights are damaged, or made so by training")
     return out
 
 
-def _edit_piece(model: LoadedModel[Denoiser], options: EditOptions, rows: Sequence[Row]) -> Tensor:
+def _edit_chunk(model: LoadedModel[Denoiser], options: EditOptions, rows: Sequence[Row]) -> Tensor:
     device = model.device
     corners = [row.place for row in rows]
     operator = make_operator(options.operator, [row.canvas for row in rows], corners, model)

@@ -50,7 +50,7 @@ def measure(
     prior = torch.tensor(math.hypot(header.sigma_max, model.preconditioning.sigma_data))
 
     def one(first: int) -> Tensor:
-        numbers = [min(first + i, n - 1) for i in range(size)]  # the last piece is filled up, so that bits stay
+        numbers = [min(first + i, n - 1) for i in range(size)]  # the last chunk is filled up, so that bits stay
         images, labels = cache.read(numbers)
         noise = Noise([options.seed + i for i in numbers])
         x = dequantize(images, noise).to(where)

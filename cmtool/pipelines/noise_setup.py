@@ -95,8 +95,8 @@ def openai_run(pipeline: SamplingPipeline, options: SampleOptions) -> "OpenAIRun
         )
     place, steps = _place(sampler, options), len(sampler.sigmas)
     if isinstance(sampler, ODESampler):
-        usual = "heun" if sampler.solver.order == 2 else "euler"  # the few steps of a distilled score model
-        name = options.solver.name if options.solver and options.solver.name else usual
+        default = "heun" if sampler.solver.order == 2 else "euler"  # the few steps of a distilled score model
+        name = options.solver.name if options.solver and options.solver.name else default
         if name not in OPENAI_SOLVERS:
             hint = f"there are: {', '.join(OPENAI_SOLVERS)}"
             raise UsageError(f"OpenAI's program has no solver {name} that draws as ours does", hint)

@@ -66,7 +66,7 @@ class SamplingPipeline:
 
     @property
     def nfe(self) -> int | None:
-        """Network evaluations (NFE) of each image; None where the solver decides as it goes."""
+        """NFE of each image; None where the solver decides as it goes."""
         return nfe(self.sampler, self.model.model)
 
     @property
@@ -81,7 +81,7 @@ class SamplingPipeline:
     def __call__(self, seeds: Sequence[int]) -> Iterator[SampleBatch]:
         """The images of seeds in their order, ``batch`` or a few more at a time; each depends on its own seed alone.
 
-        ``auto`` begins with 64 and halves it whenever memory runs out, down to the piece that the network always sees.
+        ``auto`` begins with 64 and halves it whenever memory runs out, down to the chunk that the network always sees.
         OutOfMemory when not even that fits, Diverged when a number is not finite.
         """
         if self.run:

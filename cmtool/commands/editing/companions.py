@@ -19,7 +19,7 @@ MOST = 1 << 29  # bytes of pictures that wait for theirs, where an archive has t
 
 
 def has_names(target: str | Path) -> bool:
-    """Whether the images of ``target`` are told apart by name: files in a folder or an archive."""
+    """Whether the images of ``target`` are identified by name: files in a folder or an archive."""
     path = Path(target)
     known = FORMATS.get(path.suffix.lower())
     return str(target) != STREAM and (path.is_dir() or bool(known and known.named))
@@ -28,7 +28,7 @@ def has_names(target: str | Path) -> bool:
 class Truths:
     """The images of ``target``, each called ``what``, one for each of ``source``.
 
-    UsageError, at once where the names of both sides can be told, for a picture that has none.
+    UsageError, at once where the names of both sides are known, for a picture that has none.
     """
 
     def __init__(self, target: str | Path, source: str, what: str):

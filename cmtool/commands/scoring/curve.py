@@ -17,7 +17,7 @@ __all__ = ["draw", "lines", "place", "sides", "table"]
 
 
 def sides(options: FidOptions, features: str, console: Console) -> list[ImageSet]:
-    """What is to be judged: of a run all that it kept, its own checkpoint first; else the one source."""
+    """What is to be scored: of a run all that it kept, its own checkpoint first; else the one source."""
     if options.source is None:
         return [model_images(None, options, console)]
     kept = _kept(Path(options.source), options.every)
