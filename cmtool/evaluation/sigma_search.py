@@ -83,8 +83,8 @@ def _along(
     """Move sigma ``i`` between its neighbours."""
     above, below = (ends[0], *sigmas)[i], (*sigmas, ends[1])[i + 1]
 
-    def moved(u: float) -> tuple[float, ...]:
+    def replace_sigma(u: float) -> tuple[float, ...]:
         return (*sigmas[:i], math.exp(u), *sigmas[i + 1 :])
 
-    for u, value in golden_section(lambda u: measure(moved(u)), math.log(below), math.log(above), width):
-        yield Trial(moved(u), value)
+    for u, value in golden_section(lambda u: measure(replace_sigma(u)), math.log(below), math.log(above), width):
+        yield Trial(replace_sigma(u), value)

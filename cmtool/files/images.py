@@ -56,7 +56,7 @@ def open_writer(
     """
     check_stream(target, shape)
     if str(target) == STREAM:
-        return _piped(shape, n, labelled, called)
+        return _pipe_writer(shape, n, labelled, called)
     if is_folder(target):
         return _folder(Path(target), labelled)
     return _whole(Path(target), n, shape, labelled, called)
@@ -94,7 +94,7 @@ def stdout() -> BinaryIO:
 
 
 @contextmanager
-def _piped(shape: tuple[int, ...], n: int, labelled: bool, called: Called | None) -> Iterator[Writer]:
+def _pipe_writer(shape: tuple[int, ...], n: int, labelled: bool, called: Called | None) -> Iterator[Writer]:
     file = stdout()
     with _open(Writer(TarSink(file, shape, n, labelled, called), "standard output", file.flush)) as writer:
         yield writer

@@ -72,7 +72,7 @@ def _read_architecture(parts: list[Part]) -> ScoreSDEShape:
     entry, body = parts[first], parts[first + 1 :]
     width, channels = entry["weight"].shape[:2]
     plain = not any("Conv_2.weight" in part for part in body)
-    ends = [i for i, part in enumerate(body) if (_strided(part) or not part if plain else _resizing(part))]
+    ends = [i for i, part in enumerate(body) if (_is_strided(part) or not part if plain else _is_resizing(part))]
     levels = len(ends) // 2 + 1
     kept = [i for i, part in enumerate(body) if "Conv_1.weight" in part and i not in ends]
     blocks = ((len(kept) - 2) // levels - 1) // 2
@@ -98,12 +98,12 @@ def _read_architecture(parts: list[Part]) -> ScoreSDEShape:
     return ScoreSDEShape({"name": "ncsnpp", **sizes, **ways, **taps}, guessed, attention, channels)
 
 
-def _strided(part: Part) -> bool:
+def _is_strided(part: Part) -> bool:
     """A convolution alone."""
     return "Conv_0.weight" in part and "GroupNorm_0.weight" not in part
 
 
-def _resizing(part: Part) -> bool:
+def _is_resizing(part: Part) -> bool:
     """A block that has a convolution on the way around though it keeps its channels."""
     return "Conv_2.weight" in part and part["Conv_2.weight"].shape[0] == part["Conv_2.weight"].shape[1]
 
@@ -112,7 +112,7 @@ def _beside(body: list[Part]) -> tuple[dict[str, Any], bool | None]:
     """How the image goes beside the blocks, and whether it is filtered; None where that does not show."""
     if any("Conv2d_0.weight" in part for part in body):
         return {"encoder_type": "residual"}, True
-    alone = [i for i, part in enumerate(body) if _strided(part)]
+    alone = [i for i, part in enumerate(body) if _is_strided(part)]
     if not alone:
         return {"encoder_type": "standard"}, None
     weight, after = body[alone[0]]["Conv_0.weight"], body[alone[0] + 1]["Conv_0.weight"]

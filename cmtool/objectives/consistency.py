@@ -50,7 +50,7 @@ Point = tuple[Tensor, Tensor]  # an image [B, ...] and its noise level [B]
 
 
 def adjacent_pair(u: Tensor, n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> tuple[Tensor, Tensor]:
-    """A uniformly chosen pair of neighbours ``t > r`` on the Karras grid of ``n`` levels (Song et al. 2023, alg. 2)."""
+    """A uniformly chosen pair of neighbours ``t > r`` on the Karras grid of ``n`` sigmas (Song et al. 2023, alg. 2)."""
     grid = karras(n, sigma_min, sigma_max, rho).to(u)
     i = (u * (n - 1)).long().clamp(max=n - 2)
     return grid[i], grid[i + 1]

@@ -92,16 +92,16 @@ def _score_sampler(operator: Operator, header: Header, options: EditOptions) -> 
         return ODESampler(append_zero(torch.tensor([first], dtype=torch.float64)), build_solver(Spec(name="euler")))
     process = process_of(Preconditioning(**header.preconditioning), header.sigma_min, header.sigma_max)
 
-    def visited(schedule: str, n: int) -> Tensor:
+    def choose_sigmas(schedule: str, n: int) -> Tensor:
         if options.sigmas:
             return torch.tensor(options.sigmas, dtype=torch.float64)
         return sigma_schedule(schedule, n, header.sigma_min, first, process)
 
     if options.solver:
         solver = build_solver(options.solver)
-        return ODESampler(append_zero(visited("karras", ode_steps(solver, options.steps))), solver)
+        return ODESampler(append_zero(choose_sigmas("karras", ode_steps(solver, options.steps))), solver)
     factory: SamplerFactory = registry.build("samplers", {"name": SAMPLER, **(options.sampler or {})})
-    sigmas = visited(default_schedule(process), (options.steps or factory.default_steps) + 1)
+    sigmas = choose_sigmas(default_schedule(process), (options.steps or factory.default_steps) + 1)
     sampler = factory.build_sampler(process, process.time(sigmas))
     if not isinstance(sampler, ReverseSDESampler):
         others = Setting("sampler", "predictor-corrector"), Setting("solver", "heun")

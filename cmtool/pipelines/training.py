@@ -52,14 +52,14 @@ class TrainingReport:
     @property
     def model(self) -> LoadedModel[Denoiser]:
         """The network as it is now; it changes with the next step."""
-        return self._loaded(self.job.state.model)
+        return self._as_loaded(self.job.state.model)
 
     @property
     def ema(self) -> LoadedModel[Denoiser]:
         """The first average of the weights (EMA), the model that the commands keep; it changes with the next step."""
-        return self._loaded(self.job.state.average.model)
+        return self._as_loaded(self.job.state.average.model)
 
-    def _loaded(self, model: nn.Module) -> LoadedModel[Denoiser]:
+    def _as_loaded(self, model: nn.Module) -> LoadedModel[Denoiser]:
         return LoadedModel(cast(Denoiser, model), current_header(self.job), Path(self.job.header.method))
 
 

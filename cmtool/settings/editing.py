@@ -111,7 +111,7 @@ class EditOptions(SamplingOptions):
         help="sampler of a score model, which imposes the known part at every noise level",
         group="samplers",
         section=SAMPLING,
-        usual="predictor-corrector",
+        default_name="predictor-corrector",
     )
     seed: int = option(0, help="seed of the first variant", check=SEED, section=SAMPLING)
     variants: int = option(

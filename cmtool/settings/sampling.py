@@ -58,7 +58,7 @@ class GenerationOptions(SamplingOptions, GuidanceOptions):
         help="ODE solver of a score model's probability flow ODE",
         group="solvers",
         section=SAMPLING,
-        usual="heun",
+        default_name="heun",
     )
     sampler: Spec | None = option(
         None,

@@ -201,7 +201,7 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors |= {f"average.{k}": v for k, v in state.average.model.state_dict().items()}
     for name, average in state.others.items():
         tensors |= {f"{OTHERS}{name}/{k}": v for k, v in average.model.state_dict().items()}
-    tensors |= {f"objective.{k}": v for k, v in _own(state).items()}
+    tensors |= {f"objective.{k}": v for k, v in _objective_tensors(state).items()}
     for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     return {k: v.detach().cpu() for k, v in tensors.items()}, {"images": state.images, "skipped": state.skipped}
@@ -239,7 +239,7 @@ def _count(value: Any) -> int:
     return value
 
 
-def _own(state: State) -> dict[str, Tensor]:
+def _objective_tensors(state: State) -> dict[str, Tensor]:
     return {k: v for k, v in state.objective.state_dict().items() if not k.startswith("teacher.")}
 
 

@@ -42,8 +42,8 @@ def _summary_lines(header: Header, command: str) -> Iterator[str]:
         yield f"licence: {header.licence}{', not for commercial use' if header.noncommercial else ''}"
     for parent in header.parents:
         yield f"made from {parent.get('path')} ({str(parent.get('sha256'))[:12]})"
-    levels = [header.sigma_max, *header.sigmas] if header.kind == "consistency" else header.sigmas
-    yield f"sample it with: {command}" + (f"  (at {', '.join(f'{x:g}' for x in levels)})" if levels else "")
+    sigmas = [header.sigma_max, *header.sigmas] if header.kind == "consistency" else header.sigmas
+    yield f"sample it with: {command}" + (f"  (at {', '.join(f'{x:g}' for x in sigmas)})" if sigmas else "")
 
 
 def averages(run: Path) -> list[dict[str, Any]]:
