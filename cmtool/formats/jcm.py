@@ -117,7 +117,7 @@ def read_flax_sizes(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_resizing(block: Mapping[str, Any]) -> bool:
-    """It has a convolution on the way around though it keeps its channels."""
+    """It has a convolution in its skip connection though it keeps its channels."""
     return "Conv_2" in block and block["Conv_2"]["kernel"].shape[2] == block["Conv_2"]["kernel"].shape[3]
 
 

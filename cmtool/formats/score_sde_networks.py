@@ -104,7 +104,7 @@ def _is_strided(part: Part) -> bool:
 
 
 def _is_resizing(part: Part) -> bool:
-    """A block that has a convolution on the way around though it keeps its channels."""
+    """A block that has a convolution in its skip connection though it keeps its channels."""
     return "Conv_2.weight" in part and part["Conv_2.weight"].shape[0] == part["Conv_2.weight"].shape[1]
 
 

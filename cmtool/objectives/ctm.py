@@ -65,7 +65,7 @@ class Trajectory(Objective):
     """``d(G^-(G(x_t, t, s), s, 0), G^-(G^-(x_u, u, s), s, 0))``, plus the denoising term.
 
     ``t > u >= s`` are noise levels i, i + h and j of a grid, x_u is where h steps of the teacher's ODE lead from x_t,
-    and G^- is a copy of the student that lags behind. Both steps to s are compared as images, at noise level 0. The
+    and G^- is the target network, an EMA of the student. Both steps to s are compared as images, at noise level 0. The
     denoising term is the limit s -> t, which these steps alone leave free. The lowest sigma of the grid is 0 for s, so
     that steps to the image are among those that are learnt.
     """
@@ -117,13 +117,13 @@ class Trajectory(Objective):
         return batch.condition(self.target)
 
     def _image(self, target_network: FlowMap, x: Tensor, s: Tensor, labels: Tensor | None) -> Tensor:
-        """The target's step from s to 0; at 0 it is x itself, and ln s need not exist there."""
+        """The target's step from s to 0; at 0 it is x itself, and ln s need not exist."""
         image = flow_map_step(target_network, x, torch.where(s > 0, s, torch.ones_like(s)), torch.zeros_like(s), labels)
         return torch.where(broadcast_like(s > 0, x).bool(), image, x)
 
     @torch.no_grad()
     def _follow_teacher(self, x: Tensor, batch: Batch, i: Tensor, h: Tensor) -> Tensor:
-        """``h`` steps down the grid from its i-th noise level; images that have arrived rest."""
+        """``h`` steps down the grid from its i-th noise level; images at their last noise level stay."""
         grid = self.grid.to(device=x.device)
         for k in range(int(h.max())):
             rows = (h > k).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""How far two images look apart: LPIPS (Zhang et al. 2018, arXiv 1801.03924)."""
+"""A perceptual distance of two images: LPIPS (Zhang et al. 2018, arXiv 1801.03924)."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial

@@ -167,7 +167,7 @@ def pd(
     sigma_max: SigmaMaxOption = 80.0,
     sigma_data: SigmaDataOption = 0.5,
 ) -> Progressive:
-    """Progressive distillation: one step of the student is two of its teacher's, and the steps halve on the way.
+    """Progressive distillation: one step of the student is two of its teacher's, and the steps halve during training.
 
     Formula: ``loss = max(1/t^2, 1) |D(x_t, t) - x~|^2``, ``ddim(x_t, t, s, x~)`` where two steps of the teacher end
     Paper: Salimans and Ho 2022, arXiv 2202.00512, algorithm 2 and appendix G, on a Karras schedule instead.

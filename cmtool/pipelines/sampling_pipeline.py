@@ -66,7 +66,7 @@ class SamplingPipeline:
 
     @property
     def nfe(self) -> int | None:
-        """NFE of each image; None where the solver decides as it goes."""
+        """NFE of each image; None of an adaptive solver."""
         return nfe(self.sampler, self.model.model)
 
     @property
@@ -110,7 +110,7 @@ def draw(
 ) -> Tensor:
     """The images of some noise, uint8 [B, C, H, W] on the CPU as ``pixels`` rounds them; points stay float32 [B, D].
 
-    Diverged when one is not finite, be it on the way.
+    Diverged when one is not finite, also between steps.
     ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
     """
     model, device, shape = loaded.model, loaded.device, loaded.header.shape

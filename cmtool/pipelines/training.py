@@ -64,7 +64,7 @@ class TrainingReport:
 
 
 def current_header(job: TrainingJob) -> Header:
-    """What a checkpoint says now: a method may change on the way at which noise levels its samples are drawn."""
+    """What a checkpoint says now: a method may change its sampling noise levels during training."""
     return replace(job.header, images=job.state.images, sigmas=job.state.objective.sampling_sigmas)
 
 
