@@ -1,7 +1,7 @@
 """Every sampler on every process, on real digits: ``python examples/sampler_table.py [FOLDER]``.
 
 Trains one score model for each process (VE, VP, sub-VP, EDM, flow matching, TrigFlow), samples each with every solver
-at about the same NFE, and one of them with ever more. Writes the table of docs/benchmarks.md
+at about the same NFE, and one of them with more and more. Writes the table of docs/benchmarks.md
 to standard output, and FOLDER/samplers.png: quality against NFE. Most of an hour on two quiet cores.
 $CMTOOL_ONLY names columns of the table, $CMTOOL_IMAGES and $CMTOOL_N other lengths.
 """
@@ -29,7 +29,7 @@ MODELS = {
     "flow": ["--method", "flow"],
     "Trig": ["--method", "trigflow"],
 }
-SAMPLERS = {  # each at an NFE of 33 to 36, but for those that decide by themselves
+SAMPLERS = {  # each at an NFE of 33 to 36, except those with adaptive steps
     "`euler` = `ddim`": ["--solver", "euler", "--steps", "36"],
     "`ancestral`": ["--solver", "ancestral", "--steps", "36"],
     "`heun`": ["--solver", "heun", "--steps", "18"],
@@ -46,7 +46,7 @@ SAMPLERS = {  # each at an NFE of 33 to 36, but for those that decide by themsel
     "`reverse-diffusion`": ["--sampler", "reverse-diffusion", "--steps", "36"],
     "`sde-ancestral`": ["--sampler", "sde-ancestral", "--steps", "36"],
     "`predictor-corrector`": ["--sampler", "predictor-corrector", "--steps", "18"],
-    "`langevin`, 10 levels": [
+    "`langevin`, 10 noise levels": [
         *("--sampler", "langevin", "--schedule", "log", "--steps", "9", "--set", "sampler.each=10"),
         *("--set", "sampler.rate=0.2"),
     ],

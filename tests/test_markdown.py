@@ -97,3 +97,36 @@ def test_dead_links_are_found():
     assert [fault.split(":")[0] for fault in dead_links(ROOT / "README.md", text)] == [
         *("docs/no.png", "#nowhere", "../outside.md", "gone.md"),
     ]
+
+
+PATH = re.compile(r"\w[\w./*-]*(?:/|\.py\b)")  # a folder or a file of Python
+
+
+def missing_files(text):
+    """The paths in back-ticks that end in .py and lead to no file: below the package, the root, or a folder before it.
+
+    Such a folder is named before the path in the same cell or line, or holds a file that is.
+    """
+    for number, line in enumerate(prose(text).split("\n"), 1):
+        for cell in BAR.split(line):
+            folders = [ROOT / "cmtool", ROOT]
+            for path in (found for code in CODE.findall(cell) for found in PATH.findall(code)):
+                places = [place for folder in folders for place in folder.glob(path)]
+                if path.endswith(".py") and not any(place.is_file() for place in places):
+                    yield f"line {number}: {path}"
+                else:
+                    folders += [place if place.is_dir() else place.parent for place in places]
+
+
+@pytest.mark.parametrize("page", ["docs/design.md", "CONTRIBUTING.md"])
+def test_named_files_exist(page):
+    assert [*missing_files((ROOT / page).read_text("utf-8"))] == []
+
+
+def test_missing_files_are_found():
+    text = (
+        "`core/noise.py: Philox` and `pyproject.toml`\n```\n`core/gone.py`\n```\n"
+        "| `core/solvers/`: `heun.py`, `solver.py` | `solver.py` |\n"
+        "| `files/atomic.py`, `runs.py`, `streams/z*.py`, `python tests/none*.py` |\n"
+    )
+    assert [*missing_files(text)] == ["line 5: heun.py", "line 5: solver.py", "line 6: tests/none*.py"]

@@ -86,6 +86,19 @@ def test_layers(name):
         )
 
 
+def documented_layers():
+    """The table of docs/design.md: a folder or file of the package, and the folders and files that it may import."""
+    section = (PACKAGE.parent / "docs" / "design.md").read_text("utf-8").partition("## Layers")[2].partition("\n## ")[0]
+    for row in re.findall(r"^\| (`.*) \| (.*) \|$", section, re.MULTILINE):
+        names, allowed = (set(re.findall(r"`(\w+)`", cell.partition(":")[0])) for cell in row)
+        yield from dict.fromkeys(names, allowed | (L0 if "the ground" in row[1] else set())).items()
+
+
+def test_the_layers_are_documented():
+    rooms = {name: {other.split(".")[0] for other in allowed - {"cmtool"}} for name, allowed in LAYERS.items()}
+    assert dict(documented_layers()) == rooms
+
+
 def test_no_cycles():
     graph = {name: found - {name} for name, found in OURS.items() if name != "cmtool"}
     TopologicalSorter({name: found - {"cmtool"} for name, found in graph.items()}).prepare()

@@ -1,6 +1,6 @@
-"""What docs/structure.py counts in a made-up package, and that its picture of this one is up to date."""
+"""What docs/structure counts in a made-up package, and that its picture and table of this one are up to date."""
 
-import importlib.util
+import importlib
 import json
 import re
 import subprocess
@@ -11,13 +11,15 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "docs/structure.py"
+SCRIPT = ROOT / "docs/structure"
 BEFORE = ROOT / "docs/structure_before.json"
 PICTURE = ROOT / "docs/images/layers.svg"
-SPEC = importlib.util.spec_from_file_location("structure_of_docs", SCRIPT)
-assert SPEC and SPEC.loader
-structure = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(structure)
+DESIGN = ROOT / "docs/design.md"
+with pytest.MonkeyPatch.context() as patched:
+    patched.syspath_prepend(SCRIPT.parent)
+    figures, picture, tables, tree = (
+        importlib.import_module(f"structure.{name}") for name in ("figures", "picture", "tables", "tree")
+    )
 
 FILES = {
     "pyproject.toml": """
@@ -101,8 +103,8 @@ def tiny(tmp_path):
     return tmp_path
 
 
-def counted(root):
-    return structure.figures(structure.Tree(root))
+def counted(root, **options):
+    return figures.figures(tree.Tree(root, **options))
 
 
 def test_sizes_and_signatures(tiny):
@@ -139,7 +141,7 @@ def test_rooms_and_cycles(tiny):
     assert found["module_cycles"].places == ["aims.base <-> maths.halves"]
 
 
-def test_reading(tiny, monkeypatch):
+def test_reading(tiny):
     found = counted(tiny)
     # of ``one``: a type in quotes under another name, and what a function within it imports; the parameter of that
     # name is not the imported ``unused``, and the re-export in ``maths`` is not a file to read
@@ -151,11 +153,38 @@ def test_reading(tiny, monkeypatch):
     assert found["sampler_median"].value == 2.5
     assert found["objective_most"].places == ["distill far 3: aims.base, aims.far, maths.halves"]
     assert found["training_step_most"].places == ["training.loop:train 3: aims.base, errors, training.loop"]
-    monkeypatch.setattr(structure, "KNOWN", 2)
-    found = counted(tiny)
+    found = counted(tiny, known=2)
     assert found["vocabulary"].places == ["errors"]
     assert found["training_step_most"].value == 2
     assert found["training_step_all_most"].value == 3
+
+
+def test_files_of_its_own_room(tiny):
+    found = counted(tiny)
+    assert found["sampler_room_most"].value == 3
+    # the third file that explains ``far`` is in ``maths``
+    assert found["objective_room_most"].places == ["distill far 2: aims.base, aims.far"]
+    assert "training_step_room_most" not in found
+    # rooms inside of a room at the top belong to it
+    (tiny / "tiny/maths/deep").mkdir()
+    (tiny / "tiny/maths/deep/__init__.py").write_text("")
+    (tiny / "tiny/maths/halves.py").rename(tiny / "tiny/maths/deep/halves.py")
+    first = tiny / "tiny/maths/first.py"
+    first.write_text(first.read_text().replace("tiny.maths.halves", "tiny.maths.deep.halves"))
+    found = counted(tiny)
+    assert found["sampler_room_most"].places[0] == "solvers one 3: maths.base, maths.deep.halves, maths.first"
+
+
+def test_a_table_takes_its_place_on_a_page(tiny):
+    rows = "| a |\n| --- |\n| 1 |"
+    page = f"# P\n\n| kept |\n\n{tables.HEADING}\n\nSaid.\n\n{{}}\n\n## Next\n\n| kept |\n"
+    assert tables.with_table(page.format("| old |\n| --- |"), rows) == page.format(rows)
+    assert tables.with_table(page.format(rows), rows) == page.format(rows)
+    last = f"# P\n\n{tables.HEADING}\n\n{{}}\n"
+    assert tables.with_table(last.format("| old |"), rows) == last.format(rows)
+    for wrong in ("# P\n\n| a |\n", page.format("none"), page.format("| a |\n\n| b |")):
+        with pytest.raises(ValueError, match="instead of one"):
+            tables.with_table(wrong, rows)
 
 
 def test_table_json_and_picture(tiny):
@@ -166,6 +195,9 @@ def test_table_json_and_picture(tiny):
     done = subprocess.run([*run, "--before", str(kept)], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[:3] == ["|  | before | after |", "| --- | --- | --- |", "| files | 13 | 14 |"]
     (tiny / "docs/images").mkdir(parents=True)
+    (tiny / "docs/design.md").write_text(f"{tables.HEADING}\n\n| old |\n")
+    subprocess.run([*run, "--before", str(kept), "--write"], check=True, capture_output=True)
+    assert (tiny / "docs/design.md").read_text() == f"{tables.HEADING}\n\n{done.stdout}"
     subprocess.run([*run, "--picture"], check=True, capture_output=True)
     texts = ElementTree.parse(tiny / "docs/images/layers.svg").getroot().itertext()
     assert {"aims", "maths", "training", "__main__, tiny", "errors"} <= set(texts)
@@ -181,8 +213,8 @@ def boxes_and_paths(svg):
 
 
 def test_the_picture_is_that_of_the_source():
-    written = structure.picture(structure.Tree(ROOT))
-    assert PICTURE.read_text("utf-8") == written, "run: python docs/structure.py --picture"
+    written = picture.picture(tree.Tree(ROOT))
+    assert PICTURE.read_text("utf-8") == written, "run: python docs/structure --picture"
     boxes, paths = boxes_and_paths(written)
     for n, (left, top, right, bottom) in enumerate(boxes):
         assert not any(left < r and li < right and top < b and t < bottom for li, t, r, b in boxes[:n])
@@ -196,4 +228,22 @@ def test_the_picture_is_that_of_the_source():
 
 def test_the_figures_of_before_are_those_of_today():
     keys = set(json.loads(BEFORE.read_text("utf-8")))
-    assert keys <= set(counted(ROOT))
+    assert keys == set(counted(ROOT))
+
+
+def test_the_table_of_the_design_has_the_rows_of_the_script():
+    """Its figures of today move with every change; who regroups runs ``python docs/structure --write``."""
+    rows = tables.table(counted(ROOT), tables.from_json(BEFORE.read_text("utf-8")))
+    page = DESIGN.read_text("utf-8")
+    assert tables.with_table(page, rows)
+    for row in rows.splitlines():
+        _, name, before, *_ = row.split("|")
+        assert f"|{name}|{before}|" in page, "run: python docs/structure --write"
+
+
+def test_the_house_stays_readable():
+    """Four files of its room at most to follow a sampler or an objective; no file is long; no circle of modules."""
+    found = counted(ROOT)
+    assert found["files_long"].value == found["module_cycles"].value == 0
+    for kind in ("sampler", "objective"):
+        assert found[f"{kind}_room_most"].value <= 4

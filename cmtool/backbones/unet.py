@@ -107,8 +107,8 @@ class Attention(nn.Module):
 class Stage(nn.ModuleList):
     """A block and, where asked for, attention after it."""
 
-    def __init__(self, block: Block, attention: bool):
-        super().__init__([block, Attention(block.conv1.out_channels) if attention else nn.Identity()])
+    def __init__(self, block: Block, attention: nn.Module):
+        super().__init__([block, attention])
         self.scale = block.scale
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -132,7 +132,9 @@ class UNetConfig:
     target_dim: int
 
     def stage(self, inputs: int, outputs: int, attention: bool, scale: float = 1.0) -> Stage:
-        return Stage(Block(inputs, outputs, 4 * self.model_channels, self.dropout, scale), attention)
+        # Attention first: the order in which layers draw their weights belongs to the seed of a run.
+        layer = Attention(outputs) if attention else nn.Identity()
+        return Stage(Block(inputs, outputs, 4 * self.model_channels, self.dropout, scale), layer)
 
 
 class UNet(nn.Module):
