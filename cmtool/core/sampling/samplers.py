@@ -56,7 +56,7 @@ class SamplerFactory(Protocol):
 
 @dataclass(frozen=True)
 class ODESampler:
-    """An ODE solver along a score model's probability flow; the last of ``sigmas`` is 0, and the step to it is the denoiser.
+    """An ODE solver along a score model's probability flow; the last of ``sigmas`` is 0, reached by the denoiser.
 
     With ``clip`` every denoised image is clipped to [-1, 1].
     """
