@@ -1,6 +1,6 @@
 """The command line: the only file that knows Typer, and the only place where errors become words and exit codes.
 
-Typer functions are made from the options classes and do nothing but hand back what was typed; ``options.load`` judges
+Typer functions are made from the options classes and do nothing but hand back what was typed; ``options.load`` checks
 it, and only then is the command's module imported.
 """
 

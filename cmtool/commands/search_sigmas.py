@@ -54,10 +54,10 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
     features = registry.build("features", options.features, device=str(where))
     target = reference(options, features, console)
     warn_of_few(str(path), options.n, features.dim, console)
-    judge = Judge(model, features, target, options, trace)
+    measure = FrechetMeasure(model, features, target, options, trace)
 
-    first, best = find_sigmas(judge, console)
-    again = confirm(judge, first, best, console) if best != first else None
+    first, best = find_sigmas(measure, console)
+    again = confirm(measure, first, best, console) if best != first else None
     document = {
         "model": describe_model(model),
         "metric": features.label,
@@ -67,13 +67,13 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
         "start": {"sigmas": [header.sigma_max, *first.sigmas], "value": first.value},
         "found": {"sigmas": [header.sigma_max, *best.sigmas], "value": best.value},
         "other_noise": again,
-        "measurements": len(judge.trace),
-        "trace": judge.trace,
+        "measurements": len(measure.trace),
+        "trace": measure.trace,
         "seconds": round(time.monotonic() - began, 3),
     }
     sigmas = ", ".join(f"{sigma:.4g}" for sigma in (header.sigma_max, *best.sigmas))
     gain = f"{features.label}  {first.value:.6g} -> {best.value:.6g}"
-    summary = f"{gain}  at sigmas {sigmas}, {len(judge.trace)} measurements"
+    summary = f"{gain}  at sigmas {sigmas}, {len(measure.trace)} measurements"
     try:
         copy = save(
             options.output, model.model, replace(header, sigmas=list(best.sigmas), parents=[*header.parents, source])
@@ -133,7 +133,7 @@ def reference(options: SearchSigmasOptions, features: Features, console: Console
 
 
 @dataclass
-class Judge:
+class FrechetMeasure:
     """The Frechet distance of a model's images at some sigmas after its highest, a function of them and the seed.
 
     Every measurement goes into ``trace``, and into ``file`` as a line of JSON as soon as it is made.
@@ -168,14 +168,14 @@ class Judge:
             file.write(dump_json(record) + "\n")
 
 
-def find_sigmas(judge: Judge, console: Console) -> tuple[Trial, Trial]:
+def find_sigmas(measure: FrechetMeasure, console: Console) -> tuple[Trial, Trial]:
     """The first trial and the best, which may be the first."""
-    header, options = judge.model.header, judge.options
+    header, options = measure.model.header, measure.options
     start = tuple(recommended_sigmas(header, options.steps).tolist()[1:])
-    trials = search(judge, start, (header.sigma_max, header.sigma_min), options.within, options.tolerance)
+    trials = search(measure, start, (header.sigma_max, header.sigma_min), options.within, options.tolerance)
     seen, budget = [], options.budget or default_budget(header, options)
     with console.progress(budget * options.n, "images", "sigmas") as progress:
-        judge.update = progress.update
+        measure.update = progress.update
         for trial in islice(trials, budget):
             seen.append(trial)
             best = min(seen, key=lambda each: each.value)
@@ -190,14 +190,14 @@ def default_budget(header: Header, options: SearchSigmasOptions) -> int:
     return 1 + each * searched * (1 if searched == 1 else ROUNDS)
 
 
-def confirm(judge: Judge, first: Trial, best: Trial, console: Console) -> dict[str, Any]:
+def confirm(measure: FrechetMeasure, first: Trial, best: Trial, console: Console) -> dict[str, Any]:
     """Both once more, from noise that the search did not see: the best of many measurements is partly luck."""
-    options = judge.options
+    options = measure.options
     seed = options.seed + options.n
     with console.progress(2 * options.n, "images", "sigmas, other noise") as progress:
-        done = len(judge.trace) * options.n
-        judge.update = lambda images: progress.update(images - done)
-        before, after = (judge(trial.sigmas, seed) for trial in (first, best))
+        done = len(measure.trace) * options.n
+        measure.update = lambda images: progress.update(images - done)
+        before, after = (measure(trial.sigmas, seed) for trial in (first, best))
     if after >= before:
         console.warn(f"other noise does not confirm the gain: {before:.6g} became {after:.6g}; try a larger -n")
     return {"seed": seed, "start": before, "found": after}

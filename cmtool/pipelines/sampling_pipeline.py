@@ -116,8 +116,8 @@ def draw(
     model, device, shape = loaded.model, loaded.device, loaded.header.shape
     x = setup.sampler.begin(noise, shape).to(device)
     labels = None if labels is None else labels.to(device)
-    with in_fixed_batches(model, chunk_size(shape, device), num_threads(device, cores)) as steadied:
-        counted = CountNFE(steadied, cost(model))
+    with in_fixed_batches(model, chunk_size(shape, device), num_threads(device, cores)) as denoise:
+        counted = CountNFE(denoise, cost(model))
         x = check_finite(last(setup.sampler(counted, x, noise, labels)).cpu(), "at the end of sampling")
     setup.nfe_used += counted.calls * len(noise)
     return pixels(x) if x.ndim == 4 else x.float()

@@ -75,7 +75,7 @@ class FidOptions(GenerationOptions):
 
     source: str | None = option(
         None,
-        help="images to judge: FOLDER, FILE.npz, .npy, .zip, .tar, - (a pipe), checkpoint, run, data set or statistics",
+        help="images to score: FOLDER, FILE.npz, .npy, .zip, .tar, - (a pipe), checkpoint, run, data set or statistics",
         positional=True,
         metavar="SOURCE",
         shown="the newest run, else the bundled model",
