@@ -18,7 +18,7 @@ from cmtool.core.noise import LABEL, Noise
 from cmtool.files.header import read_header
 from cmtool.files.images import resumable
 from cmtool.files.streams.reader import images_of
-from cmtool.pipelines import sampling_pipeline
+from cmtool.pipelines import batching, sampling_pipeline
 from cmtool.pipelines.distributed import local_device
 
 KILLING = Path(__file__).with_name("killing.py")
@@ -170,7 +170,7 @@ def test_fewer_at_a_time_when_memory_runs_out(files, monkeypatch, threads):
         return real(model, plan, noise, labels, cores, pixels)
 
     monkeypatch.setattr(sampling_pipeline, "draw", short)
-    monkeypatch.setattr(sampling_pipeline, "DEFAULT_BATCH", 256)
+    monkeypatch.setattr(batching, "DEFAULT_BATCH", 256)
     assert files("short", "", "-n", "600", "--threads", threads) == whole
     assert [count for count, _ in seen[:4]] == [256, 256, 128, 64]
 
