@@ -161,7 +161,7 @@ def test_few_images_are_named_and_progress_is_told(cm, tmp_path):
     lines = (tmp_path / "t.trace.jsonl").read_text().splitlines()
     assert "40 images are too few for 64 features" in told.err
     assert "sigmas  40/240 images" in told.err
-    assert "levels  240/240 images  measured 6  best " in told.err
+    assert "sigmas  240/240 images  measured 6  best " in told.err
     assert f"{len(lines)} measurements: {out}" in told.out
 
 
