@@ -1,6 +1,6 @@
 """The command line: the only file that knows Typer, and the only place where errors become words and exit codes.
 
-Typer functions are made from the options classes and do nothing but hand back what was typed; ``options.load`` judges
+Typer functions are made from the options classes and do nothing but hand back what was typed; ``options.load`` checks
 it, and only then is the command's module imported.
 """
 
@@ -36,7 +36,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Call:
-    """What was typed: a command, its flags by key and the flags all commands have, not judged yet."""
+    """What was typed: a command, its flags by key and the flags all commands have, not checked yet."""
 
     command: str
     flags: dict[str, Any]
@@ -76,7 +76,7 @@ def _complete_in_bash(argv: list[str]) -> None:
 
 def _execute(call: Call) -> None:
     command, shared = COMMANDS[call.command], call.shared
-    sets, configs = shared["sets"] or (), [*_stored(call), *(shared["configs"] or ())]
+    sets, configs = shared["sets"] or (), [*_stored_configs(call), *(shared["configs"] or ())]
     given = gather(command.options, call.flags, sets, configs, shared["preset"], user=_user_file())
     with name_sources(command.options, given):
         _do(call, resolve(command.options, given))
@@ -103,7 +103,7 @@ def _look_around() -> None:
         raise MissingInput("the folder this was called from is gone", "cd to one that is there") from None
 
 
-def _stored(call: Call) -> list[Path]:
+def _stored_configs(call: Call) -> list[Path]:
     """The options that the run of --resume began with, the weakest of all files: nobody has to repeat them."""
     run = call.flags.get("resume")
     if run is None:
@@ -131,7 +131,10 @@ def _parse(argv: list[str]) -> Any:
     try:
         return _app()(argv, prog_name="cmtool", standalone_mode=False)
     except _Page as page:
-        print(_bold(page.text) if help_pages.is_terminal() and not os.environ.get("NO_COLOR") else page.text, end="")
+        print(
+            _bold_headings(page.text) if help_pages.is_terminal() and not os.environ.get("NO_COLOR") else page.text,
+            end="",
+        )
     except Exception as error:
         if not hasattr(error, "format_message"):  # Typer's own; the oldest we support has no public name for them
             raise
@@ -147,11 +150,11 @@ def _usage(error: Any, name: str | None) -> UsageError:
         return UsageError(f"unknown option '{flag}'", f"did you mean '{near}'?" if near else page)
     message = error.format_message().rstrip(".")
     extra = re.search(r"unexpected extra argument(?:\(s\)|s)? \((.+)\)", message)
-    hint = _meant(extra[1], name) if extra and name else None
+    hint = _suggest_flag(extra[1], name) if extra and name else None
     return UsageError(message[:1].lower() + message[1:], hint or page)
 
 
-def _meant(extra: str, name: str) -> str | None:
+def _suggest_flag(extra: str, name: str) -> str | None:
     """How arguments are written that other programs take without a flag: ``steps=2``, or a second side of FID."""
     key, equals, value = extra.split()[0].partition("=")
     declared = option_fields(COMMANDS[name].options)
@@ -163,7 +166,7 @@ def _meant(extra: str, name: str) -> str | None:
     return None
 
 
-def _bold(page: str) -> str:
+def _bold_headings(page: str) -> str:
     """Headings stand out."""
     return re.sub(r"^(\w.*:)$", "\033[1m\\1\033[0m", page, flags=re.MULTILINE)
 
@@ -206,19 +209,19 @@ def _function(name: str, command: Command) -> Callable[..., Call]:
     declared = [d for d in option_fields(command.options).values() if not d.yaml_only]
     show = _page(lambda: help_pages.command_page(name, command, help_pages.page_width()))
 
-    def typed(**given: Any) -> Call:
+    def read_flags(**given: Any) -> Call:
         flags = {d.key: given.pop(d.name) for d in declared}
         refused = {key: given.pop(key) for key in command.options.refused}
         return Call(name, flags | refused, given)
 
     parameters = [
-        *(_parameter(d.name, *_typed(command, d)) for d in declared),
+        *(_parameter(d.name, *_flag_type(command, d)) for d in declared),
         *(_parameter(key, str, typer.Option(long_flag(key), hidden=True)) for key in command.options.refused),
-        *(_parameter(key, *about) for key, about in _shared(command).items()),
+        *(_parameter(key, *about) for key, about in _shared_flags(command).items()),
         _parameter("help", bool, typer.Option("--help", "-h", is_eager=True, expose_value=False, callback=show)),
     ]
-    typed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return typed
+    read_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return read_flags
 
 
 def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
@@ -226,7 +229,7 @@ def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _typed(command: Command, d: OptionField) -> tuple[Any, Any]:
+def _flag_type(command: Command, d: OptionField) -> tuple[Any, Any]:
     def complete(incomplete: str) -> Iterable[completion.Offer]:
         if command.options is InfoOptions and d.positional:
             return completion.complete_info(incomplete)
@@ -240,11 +243,11 @@ def _typed(command: Command, d: OptionField) -> tuple[Any, Any]:
     return str, typer.Option(*flags, help=d.help, metavar=d.metavar, autocompletion=complete)
 
 
-def _shared(command: Command) -> dict[str, tuple[Any, Any]]:
+def _shared_flags(command: Command) -> dict[str, tuple[Any, Any]]:
     def complete_set(context: typer.Context, incomplete: str) -> Iterable[completion.Offer]:
-        typed = context.params
-        flags = {d.key: typed.get(d.name) for d in option_fields(command.options).values()}
-        return completion.complete_set(command.options, incomplete, flags, typed.get("sets") or (), typed.get("preset"))
+        given = context.params
+        flags = {d.key: given.get(d.name) for d in option_fields(command.options).values()}
+        return completion.complete_set(command.options, incomplete, flags, given.get("sets") or (), given.get("preset"))
 
     return {
         "configs": (list[str], typer.Option("--config", "-c")),

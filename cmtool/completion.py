@@ -120,7 +120,7 @@ def _chosen(
         with suppress(CmtoolError):  # what is half typed is no mistake yet
             given += gather(cls, **{"flags": {}, "environment": {}, **source})[d.key]
     names = [_name_in(d, item.value) for item in given]
-    return next((name for name in reversed(names) if name), d.usual_plugin)
+    return next((name for name in reversed(names) if name), d.default_plugin)
 
 
 def _name_in(d: OptionField, value: Any) -> str:

@@ -167,12 +167,12 @@ def _flag(d: OptionField) -> str:
 
 
 def _describe(d: OptionField) -> str:
-    default = d.shown or d.usual or _shown(d.default)
+    default = d.shown or d.default_name or _show_default(d.default)
     words = f"{d.help}; one of {', '.join(registry.names(d.group))}" if d.listed and d.group else d.help
     return f"{words} [{default}]" if default else words
 
 
-def _shown(default: object) -> str:
+def _show_default(default: object) -> str:
     if default is MISSING:
         return "required"
     if isinstance(default, Spec):

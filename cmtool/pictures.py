@@ -71,7 +71,7 @@ def decode(source: str | Path | BinaryIO | bytes, name: str | None = None) -> np
     if len(data) > MAX_BYTES:
         raise BadFile(f"{name} is larger than {MAX_BYTES // 1_000_000} MB")
     try:
-        return _decoded(data, name)
+        return _decode(data, name)
     except Image.UnidentifiedImageError:
         raise _not_read(data, name) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -83,7 +83,7 @@ def decode(source: str | Path | BinaryIO | bytes, name: str | None = None) -> np
 def size_of_file(source: Path | bytes | BinaryIO, name: str) -> Size:
     """The size of a picture, from its first bytes where that can be; BadFile as of ``decode`` but for hidden damage."""
     if isinstance(source, Path):
-        with _opened(source) as file:
+        with _open_file(source) as file:
             return size_of_file(file, name)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     start = file.read(64)
@@ -127,7 +127,7 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return np.rint(np.einsum("c,...chw->...hw", LUMA, image))[..., None, :, :].astype(np.uint8)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open_file(path: Path) -> BinaryIO:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise BadFile(f"{path} is a pipe or a device, not a file")  # whose reader would wait for ever
@@ -139,20 +139,20 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _read(path: Path) -> bytes:
-    with _opened(path) as file:
+    with _open_file(path) as file:
         try:
             return file.read(MAX_BYTES + 1)
         except OSError as error:
             raise MissingInput(f"cannot read {path}: {error.strerror}") from error
 
 
-def _decoded(data: bytes, name: str) -> np.ndarray:
+def _decode(data: bytes, name: str) -> np.ndarray:
     data = png.drop_large_chunks(data) if data.startswith(png.SIGNATURE) else data
     with _open(data, name) as image:
         if image.format == "PNG":  # Pillow decodes a PNG that ends early without a word; verify() reads to the end
             _open(data, name).verify()
             if (values := png.decode_16_bit(data)) is not None:
-                return _rounded(values)
+                return _round(values)
         png.apply_orientation(image)
         return _pixels(image)
 
@@ -189,7 +189,7 @@ def _too_large(name: str) -> BadFile:
     return BadFile(f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels", "make it smaller first")
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
+def _round(values: np.ndarray) -> np.ndarray:
     """uint16 [H, W, 2 or 4], the last of which is opacity, on white, as uint8."""
     colour, opacity = values[..., :-1].astype(np.uint32), values[..., -1:].astype(np.uint32)
     if (opacity != 65535).any():

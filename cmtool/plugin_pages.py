@@ -61,10 +61,10 @@ def _option_document(group: str, o: PluginOption) -> dict[str, Any]:
 def list_plugins(group: str) -> list[ListedPlugin]:
     """Every plugin of a group with its summary; a name that two packages claim is listed twice."""
     entries = registry.providers(group).items()
-    return [_listed(group, entry) for _, claims in entries for entry in claims]
+    return [_list_plugin(group, entry) for _, claims in entries for entry in claims]
 
 
-def _listed(group: str, entry: EntryPoint) -> ListedPlugin:
+def _list_plugin(group: str, entry: EntryPoint) -> ListedPlugin:
     owner, version = (entry.dist.name, entry.dist.version) if entry.dist else ("?", "?")
     source = read_source(entry.value)
     summary = parse_facts(source.docstring).summary if source else ""
@@ -74,7 +74,7 @@ def _listed(group: str, entry: EntryPoint) -> ListedPlugin:
 def describe(group: str, name: str) -> Plugin:
     """A plugin with its facts and options; it is imported. UsageError where there is none, or where it is broken."""
     factory = registry.factory(group, name)
-    listed = _listed(group, registry.providers(group)[name][0])
+    listed = _list_plugin(group, registry.providers(group)[name][0])
     source = read_source(listed.target)
     if not callable(factory):  # a constant, such as a published file
         return Plugin(listed, parse_facts(source and source.docstring), ())

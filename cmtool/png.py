@@ -69,14 +69,14 @@ def apply_orientation(image: Image.Image) -> None:
 def _pixels(data: bytes, swapped: bool = False) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         if swapped:
-            image.tile = [tile._replace(args=_swapped(tile.args)) for tile in image.tile]
+            image.tile = [tile._replace(args=_swap(tile.args)) for tile in image.tile]
         apply_orientation(image)
         return np.asarray(image)
 
 
-def _swapped(args: object) -> object:
+def _swap(args: object) -> object:
     if isinstance(args, tuple):
-        return tuple(_swapped(arg) for arg in args)
+        return tuple(_swap(arg) for arg in args)
     return args.replace(";16B", ";16L") if isinstance(args, str) else args
 
 

@@ -370,7 +370,7 @@ def test_zsh_is_told_what_an_option_is(capsys, monkeypatch):
     monkeypatch.setenv("_CMTOOL_COMPLETE", "complete_zsh")
     monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "cmtool train-ct --method ect --set lr_sch")
     assert run([]) == 0
-    assert "how the rate falls afterwards" in capsys.readouterr().out
+    assert "learning-rate decay after the warmup" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("group", plugin_usage.groups())

@@ -85,7 +85,7 @@ class Parts(nn.ModuleList):
 class ImageV1(nn.Module):
     """``net(x [B, C, H, W], c_noise [B], labels [B], augment_labels [B, A], target [B, T]) -> [B, C, H, W]``.
 
-    The published networks know no classes; ``label`` is of those that are trained here.
+    The published networks know no classes; ``label`` is of those that cmtool trains.
     """
 
     def __init__(self, config: ImageV1Config):

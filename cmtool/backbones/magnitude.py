@@ -37,7 +37,7 @@ def join(a: Tensor, b: Tensor, t: float = 0.5) -> Tensor:
 
 
 def resize(x: Tensor, scale: float) -> Tensor:
-    """Means of 2x2 pixels on the way down, copies on the way up."""
+    """Means of 2x2 pixels when downsampling, copies when upsampling."""
     if scale == 1:
         return x
     return F.avg_pool2d(x, 2) if scale < 1 else F.interpolate(x, scale_factor=2.0, mode="nearest")

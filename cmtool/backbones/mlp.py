@@ -37,7 +37,7 @@ class SinusoidalEmbedding(nn.Module):
 
 
 def rows(labels: Tensor | None, n: int, table: nn.Embedding) -> Tensor:
-    """The indices of rows of an embedding table whose last row is "no class", which is -1 or None here."""
+    """The indices of rows of an embedding table whose last row is "no class", given as -1 or None."""
     none = table.num_embeddings - 1
     if labels is None:
         return torch.full((n,), none, device=table.weight.device)

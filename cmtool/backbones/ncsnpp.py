@@ -1,6 +1,6 @@
 """NCSN++, DDPM++ and DDPM as score_sde trained them, under the names of its weights.
 
-The output of score_sde's VE networks is divided by sigma; here that is left to the preconditioning, which would
+The output of score_sde's VE networks is divided by sigma; cmtool leaves that to the preconditioning, which would
 multiply it back. Source: Song et al. 2021, arXiv 2011.13456, appendix H.
 """
 

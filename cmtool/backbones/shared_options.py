@@ -1,4 +1,4 @@
-"""Options that several networks have, each declared once with its help and its check, and what is usual for them."""
+"""Options that several networks have, each declared once with its help and its check, and their defaults."""
 
 from typing import Annotated
 

@@ -1,6 +1,6 @@
 """DDPM++ and NCSN++ as EDM trained them, under the names of EDM's weights.
 
-DDPM++ is what stands here without options; NCSN++ has ``embedding_type`` "fourier", ``encoder_type`` "residual",
+DDPM++ is the default; NCSN++ has ``embedding_type`` "fourier", ``encoder_type`` "residual",
 ``channel_mult_noise`` 2 and ``resample_filter`` 1, 3, 3, 1.
 Source: Karras et al. 2022, arXiv 2206.00364, table 7; Song et al. 2021, arXiv 2011.13456, app. H.
 """

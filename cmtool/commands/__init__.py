@@ -1,1 +1,1 @@
-"""Wiring only: each command builds the parts, walks their loop, and tells people about it."""
+"""Wiring only: each command builds the parts, runs their loop, and reports it."""

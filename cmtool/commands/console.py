@@ -33,7 +33,7 @@ class Console:
 
     @property
     def terminal(self) -> bool:
-        """Whether somebody looks at standard error, and wants to be told."""
+        """Whether somebody looks at standard error, and wants messages."""
         return not self.quiet and _is_terminal(sys.stderr)
 
     def draw(self, lines: str) -> None:

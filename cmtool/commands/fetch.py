@@ -56,5 +56,5 @@ def _describe(name: str, asset: Asset) -> dict[str, Any]:
     }
 
 
-def _line(told: dict[str, Any]) -> str:
-    return f"{told['name']:<16}{told['bytes']:>15,}  {told['path'] or 'not here'}"
+def _line(document: dict[str, Any]) -> str:
+    return f"{document['name']:<16}{document['bytes']:>15,}  {document['path'] or 'not here'}"

@@ -93,7 +93,7 @@ def tell(
     if len(sources) > 1:
         document |= {"checkpoints": curve.table(sources, documents), "chart": str(curve.place(options))}
         text = "\n".join(curve.lines(document["checkpoints"], text, curve.place(options)))
-    console.result(document, text)  # first of all: what was measured is told, whether or not it can be drawn
+    console.result(document, text)  # first of all: the result is printed, whether or not it can be drawn
     if len(sources) > 1:
         curve.draw(options, sources, documents)
 
@@ -194,7 +194,7 @@ def _reference(options: FidOptions, source: ImageSet, features: Features, consol
 
 
 def _label(score: Score, n: int | None) -> dict[str, Any]:
-    """With the name under which the number may be told: FID-50k is one of 50,000 images, and of no fewer."""
+    """With the name under which the number may be reported: FID-50k is one of 50,000 images, and of no fewer."""
     name = score.metric
     if n is not None and name in ("FID", "sFID"):
         name = f"{name}-{n // 1000}k" if n % 1000 == 0 else f"{name}-{n}"

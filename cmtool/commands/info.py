@@ -41,7 +41,7 @@ def run(options: InfoOptions, console: Console) -> None:
     elif (uses := plugin_pages.option_uses(word)) and f"{word}s" not in registry.GROUPS:
         _option(word, uses, console)
     else:
-        raise _unknown(word)
+        raise _unknown_error(word)
 
 
 def _groups(groups: list[str], console: Console) -> None:
@@ -79,7 +79,7 @@ def _checkpoint(options: InfoOptions, console: Console) -> None:
     console.result(document, f"{summarize(header, command)}\n{body}{average_table(kept)}")
 
 
-def _unknown(word: str) -> MissingInput:
+def _unknown_error(word: str) -> MissingInput:
     """There is no such file; the nearest of all that could have been meant."""
     folder = Path(word).parent
     beside = [str(other) for other in folder.iterdir()] if folder.is_dir() else []

@@ -36,19 +36,19 @@ def run(options: InterpOptions, console: Console) -> None:
     header = loaded.header
     check_suffix(options, header.shape)
     pipeline = SamplingPipeline.of(loaded, options, console)
-    model, walk = pipeline.model, pipeline.sampler
-    if walk.grid:
-        console.say(f"levels {walk.description}")
-    ends = find_endpoints(words, model, walk, options, class_index(header, options.klass), console)
+    model, sampler = pipeline.model, pipeline.sampler
+    if sampler.grid:
+        console.say(f"sigmas {sampler.description}")
+    ends = find_endpoints(words, model, sampler, options, class_index(header, options.klass), console)
     rows = (options.rows or options.frames) if len(ends) == 4 else 1
     blend = SlerpNoise([end.seed for end in ends], options.frames, rows, [end.noise for end in ends])
     labels = labels_between(ends, options.frames, rows) if header.num_classes else None
-    told = None if labels is None else labels.tolist()
-    wanted = ImageSettings(range(len(blend)), told, header.shape, frame_facts(pipeline, options, ends, rows))
+    classes = None if labels is None else labels.tolist()
+    wanted = ImageSettings(range(len(blend)), classes, header.shape, frame_facts(pipeline, options, ends, rows))
     if is_stream(options.output):
         for remark in check_output(options.output, wanted, options.overwrite):
             console.warn(remark)
-    images = draw(model, walk, blend, labels)
+    images = draw(model, sampler, blend, labels)
     write(options, images, labels, wanted)
     document = {
         "model": describe_model(model),

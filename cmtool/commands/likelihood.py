@@ -31,7 +31,7 @@ def run(options: LikelihoodOptions, console: Console) -> None:
     header, path = model.header, model.path
     if header.kind != "score":
         raise UsageError(
-            f"{path} is a consistency model, which has no density: its walk is one jump",
+            f"{path} is a consistency model, which has no density: that takes a score model's ODE",
             "take the score model it was distilled from: cmtool likelihood -m TEACHER",
         )
     spec = options.data or {"name": header.data["name"]}

@@ -19,7 +19,7 @@ from cmtool.files.header import Header
 from cmtool.files.images import check_output, is_folder, resumable, resuming_writer
 from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import check_target, write_picture
-from cmtool.files.streams.archive_writer import piece
+from cmtool.files.streams.archive_writer import shard_path
 from cmtool.files.streams.manifest import ImageSettings
 from cmtool.pipelines.distributed import has_stray_rank, launched_by, local_device, shard_of
 from cmtool.pipelines.guidance import describe_guidance
@@ -58,7 +58,7 @@ def run(options: SampleOptions, console: Console) -> None:
     console.say(announce(pipeline, options, len(mine)))
     done = fill(options, wanted, pipeline, gallery, console)
     if each is None and done:
-        console.say(f"{nfe_of(pipeline, done):g} network evaluations each")
+        console.say(f"{nfe_of(pipeline, done):g} NFE each")
     document = describe(pipeline, options, wanted, done, time.monotonic() - began)
     finish(options, pipeline, gallery, document, console)
 
@@ -76,11 +76,11 @@ def image_settings(pipeline: SamplingPipeline, options: SampleOptions) -> ImageS
 def announce(pipeline: SamplingPipeline, options: SampleOptions, n: int) -> str:
     """What is about to be drawn, in one line."""
     each = pipeline.nfe
-    ahead = f"{each} network evaluation{'s' * (each > 1)} each" if each else "as many evaluations as it takes"
+    ahead = f"{each} NFE each" if each else "as many NFE as it takes"
     rule = pipeline.classes
     of = f" of class {class_name(pipeline.model.header, rule)}" if isinstance(rule, int) else ""
     part = parse_shard(shard_of(options.shard))
-    return f"{n:,} images{of}{part}{ranks()}, {ahead}, levels {pipeline.sampler.description}"
+    return f"{n:,} images{of}{part}{ranks()}, {ahead}, sigmas {pipeline.sampler.description}"
 
 
 def fill(
@@ -107,7 +107,7 @@ def fill(
 
 
 def nfe_of(pipeline: SamplingPipeline, done: int) -> float:
-    """Network evaluations of an image, as they were counted where any was made."""
+    """NFE of each image, as they were counted where any was made."""
     return round(pipeline.sampler.nfe_used / done, 1) if done else float(pipeline.nfe or 0)
 
 
@@ -183,7 +183,7 @@ def count_written(output: str, shard: tuple[int, int]) -> str:
     """Where the images are: the file of this part while that of all parts is not there."""
     if shard[1] == 1 or is_folder(output) or os.path.exists(output):
         return output
-    return str(piece(end_of(output), *shard))
+    return str(shard_path(end_of(output), *shard))
 
 
 def make_gallery(gallery: Gallery, options: SampleOptions, pipeline: SamplingPipeline, console: Console) -> None:

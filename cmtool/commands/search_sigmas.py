@@ -39,7 +39,7 @@ from cmtool.training.devices import choose_device, use_threads
 __all__ = ["run"]
 
 LONGEST = 1 << 16  # bytes of a line of the trace
-ROUNDS = 3  # of all levels, when no budget is given
+ROUNDS = 3  # over all sigmas, when no budget is given
 
 
 def run(options: SearchSigmasOptions, console: Console) -> None:
@@ -54,10 +54,10 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
     features = registry.build("features", options.features, device=str(where))
     target = reference(options, features, console)
     warn_of_few(str(path), options.n, features.dim, console)
-    judge = Judge(model, features, target, options, trace)
+    measure = FrechetMeasure(model, features, target, options, trace)
 
-    first, best = find_sigmas(judge, console)
-    again = confirm(judge, first, best, console) if best != first else None
+    first, best = find_sigmas(measure, console)
+    again = confirm(measure, first, best, console) if best != first else None
     document = {
         "model": describe_model(model),
         "metric": features.label,
@@ -67,29 +67,29 @@ def run(options: SearchSigmasOptions, console: Console) -> None:
         "start": {"sigmas": [header.sigma_max, *first.sigmas], "value": first.value},
         "found": {"sigmas": [header.sigma_max, *best.sigmas], "value": best.value},
         "other_noise": again,
-        "measurements": len(judge.trace),
-        "trace": judge.trace,
+        "measurements": len(measure.trace),
+        "trace": measure.trace,
         "seconds": round(time.monotonic() - began, 3),
     }
-    levels = ", ".join(f"{level:.4g}" for level in (header.sigma_max, *best.sigmas))
+    sigmas = ", ".join(f"{sigma:.4g}" for sigma in (header.sigma_max, *best.sigmas))
     gain = f"{features.label}  {first.value:.6g} -> {best.value:.6g}"
-    told = f"{gain}  at levels {levels}, {len(judge.trace)} measurements"
+    summary = f"{gain}  at sigmas {sigmas}, {len(measure.trace)} measurements"
     try:
         copy = save(
             options.output, model.model, replace(header, sigmas=list(best.sigmas), parents=[*header.parents, source])
         )
     except WriteFailed:
-        console.result(document | {"output": None}, told)  # what was measured is not lost with the copy
+        console.result(document | {"output": None}, summary)  # what was measured is not lost with the copy
         raise
-    console.result(document | {"output": str(options.output), "sha256": copy.sha256}, f"{told}: {options.output}")
+    console.result(document | {"output": str(options.output), "sha256": copy.sha256}, f"{summary}: {options.output}")
 
 
 def check(header: Header, path: Path, options: SearchSigmasOptions, trace: Path, source: dict[str, str]) -> None:
-    """Refuse, before an hour is spent, a model that does not jump and a place where no copy can be."""
+    """Refuse, before an hour is spent, a model without consistency steps and an output where no copy can be."""
     output = options.output
     if header.kind != "consistency":
         raise UsageError(
-            f"levels are looked for in a consistency model, and {path} is a {header.kind} model",
+            f"sigmas are searched for consistency models, and {path} is a {header.kind} model",
             f"distil it first: cmtool distill --teacher {quote(str(path))}",
         )
     if output.is_dir() or output.resolve() == path.resolve():
@@ -133,8 +133,8 @@ def reference(options: SearchSigmasOptions, features: Features, console: Console
 
 
 @dataclass
-class Judge:
-    """The Frechet distance of a model's images at some levels after its highest, a function of the levels and the seed.
+class FrechetMeasure:
+    """The Frechet distance of a model's images at some sigmas after its highest, a function of them and the seed.
 
     Every measurement goes into ``trace``, and into ``file`` as a line of JSON as soon as it is made.
     """
@@ -148,11 +148,11 @@ class Judge:
     update: Callable[[int], None] = lambda images: None
 
     def __post_init__(self) -> None:
-        write_bytes(self.file, b"")  # a place that cannot be written to is found before an hour is spent
+        write_bytes(self.file, b"")  # a file that cannot be written is found before an hour is spent
 
-    def __call__(self, levels: Sequence[float], seed: int | None = None) -> float:
+    def __call__(self, sigmas: Sequence[float], seed: int | None = None) -> float:
         options, header, moments = self.options, self.model.header, Moments()
-        visited = torch.tensor([header.sigma_max, *levels], dtype=torch.float64)
+        visited = torch.tensor([header.sigma_max, *sigmas], dtype=torch.float64)
         first = options.seed if seed is None else seed
         setup = SamplerSetup(multistep_sampler(header, visited))
         for batch in SamplingPipeline(self.model, setup, batch=options.batch)(range(first, first + options.n)):
@@ -168,14 +168,14 @@ class Judge:
             file.write(dump_json(record) + "\n")
 
 
-def find_sigmas(judge: Judge, console: Console) -> tuple[Trial, Trial]:
+def find_sigmas(measure: FrechetMeasure, console: Console) -> tuple[Trial, Trial]:
     """The first trial and the best, which may be the first."""
-    header, options = judge.model.header, judge.options
+    header, options = measure.model.header, measure.options
     start = tuple(recommended_sigmas(header, options.steps).tolist()[1:])
-    trials = search(judge, start, (header.sigma_max, header.sigma_min), options.within, options.tolerance)
+    trials = search(measure, start, (header.sigma_max, header.sigma_min), options.within, options.tolerance)
     seen, budget = [], options.budget or default_budget(header, options)
     with console.progress(budget * options.n, "images", "sigmas") as progress:
-        judge.update = progress.update
+        measure.update = progress.update
         for trial in islice(trials, budget):
             seen.append(trial)
             best = min(seen, key=lambda each: each.value)
@@ -184,20 +184,20 @@ def find_sigmas(judge: Judge, console: Console) -> tuple[Trial, Trial]:
 
 
 def default_budget(header: Header, options: SearchSigmasOptions) -> int:
-    """Measurements of a few rounds; a level that is alone is looked for in one."""
+    """Measurements of a few rounds; a single sigma takes one round."""
     each = measurements(math.log(header.sigma_min), math.log(header.sigma_max), options.within)
-    levels = options.steps - 1
-    return 1 + each * levels * (1 if levels == 1 else ROUNDS)
+    searched = options.steps - 1
+    return 1 + each * searched * (1 if searched == 1 else ROUNDS)
 
 
-def confirm(judge: Judge, first: Trial, best: Trial, console: Console) -> dict[str, Any]:
+def confirm(measure: FrechetMeasure, first: Trial, best: Trial, console: Console) -> dict[str, Any]:
     """Both once more, from noise that the search did not see: the best of many measurements is partly luck."""
-    options = judge.options
+    options = measure.options
     seed = options.seed + options.n
-    with console.progress(2 * options.n, "images", "levels, other noise") as progress:
-        done = len(judge.trace) * options.n
-        judge.update = lambda images: progress.update(images - done)
-        before, after = (judge(trial.sigmas, seed) for trial in (first, best))
+    with console.progress(2 * options.n, "images", "sigmas, other noise") as progress:
+        done = len(measure.trace) * options.n
+        measure.update = lambda images: progress.update(images - done)
+        before, after = (measure(trial.sigmas, seed) for trial in (first, best))
     if after >= before:
         console.warn(f"other noise does not confirm the gain: {before:.6g} became {after:.6g}; try a larger -n")
     return {"seed": seed, "start": before, "found": after}

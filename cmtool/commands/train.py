@@ -146,7 +146,7 @@ def preview(options: TrainOptions, job: TrainingJob, console: Console, parameter
 
 
 class TrainingRun:
-    """The steps of one run, and what is written and said on the way."""
+    """The steps of one run, and what is written and reported meanwhile."""
 
     def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, console: Console, stop: Stop):
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
@@ -237,7 +237,7 @@ class TrainingRun:
         write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.num_classes, 8)))
 
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:
-        """What is told of a picture that ended the run, when what was learned is saved."""
+        """The message about a picture that ended the run, when what was learned is saved."""
         images, reason = self.job.state.images, f"{error.message} "
         if not images:
             self.status("failed", reason=reason)
@@ -268,7 +268,7 @@ class TrainingRun:
                 save(place, model, self.header(track), DTYPES[self.options.ema_dtype])
 
     def header(self, track: EMASpec) -> Header:
-        """As things stand: a method may change on the way what its samples want."""
+        """As of this step: a method may change its sampling noise levels during training."""
         return replace(current_header(self.job), average={"ema": str(track)})
 
     def pause(self) -> None:

@@ -244,8 +244,8 @@ class Denoiser(nn.Module):
             conditions["augment_labels"] = augment_labels.to(weights)
         if target_sigma is not None:
             conditions["target"] = encode_target(sigma, target_sigma.to(x.device)).to(weights)
-        inside = self.net((broadcast_like(c_in, x) * x).to(weights), c_noise.to(weights), labels, **conditions)
-        return inside[:, : x.shape[1]].to(x.dtype)
+        output = self.net((broadcast_like(c_in, x) * x).to(weights), c_noise.to(weights), labels, **conditions)
+        return output[:, : x.shape[1]].to(x.dtype)
 
 
 class AugmentedDenoiser:

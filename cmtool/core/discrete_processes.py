@@ -17,15 +17,15 @@ from cmtool.errors import UsageError, unknown_name
 __all__ = ["BETA_SCHEDULES", "DDPM", "NCSN", "ddpm_sigmas", "geometric_sigmas", "interpolated_step", "nearest_step"]
 
 
-def _between(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
+def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     """``y(x)`` on the straight lines through the knots; exactly ``ys[i]`` at ``xs[i]``."""
-    i = _piece(x, xs)
+    i = _interval(x, xs)
     xs, ys = xs.to(x), ys.to(x)
     return torch.lerp(ys[i], ys[i + 1], (x - xs[i]) / (xs[i + 1] - xs[i]))
 
 
-def _piece(x: Tensor, xs: Tensor) -> Tensor:
-    """The piece ``(xs[i], xs[i + 1]]`` that holds x; the outer ones have no end."""
+def _interval(x: Tensor, xs: Tensor) -> Tensor:
+    """The i of the interval ``(xs[i], xs[i + 1]]`` that holds x; the outer intervals have no end."""
     return (torch.searchsorted(xs.to(x), x.contiguous()) - 1).clamp(0, len(xs) - 2)
 
 
@@ -66,10 +66,10 @@ class DDPM(Process):
         return torch.cat([self.betas.new_zeros(1), -torch.log1p(-self.betas).cumsum(0)])
 
     def _spent(self, t: Tensor) -> Tensor:
-        return _between(t, _steps(len(self)), self._integral())
+        return _interpolate(t, _steps(len(self)), self._integral())
 
     def _rate(self, t: Tensor) -> Tensor:
-        return -torch.log1p(-self.betas).to(t)[_piece(t, _steps(len(self)))]
+        return -torch.log1p(-self.betas).to(t)[_interval(t, _steps(len(self)))]
 
     def scale(self, t: Tensor) -> Tensor:
         return (-self._spent(t) / 2).exp()
@@ -78,7 +78,7 @@ class DDPM(Process):
         return torch.expm1(self._spent(t)).sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
-        return _between(torch.log1p(sigma**2), self._integral(), _steps(len(self)))
+        return _interpolate(torch.log1p(sigma**2), self._integral(), _steps(len(self)))
 
     def drift(self, t: Tensor) -> Tensor:
         return -self._rate(t) / 2
@@ -116,16 +116,16 @@ class NCSN(Process):
         return torch.ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return _between(t, _steps(len(self)), self._variances()).sqrt()
+        return _interpolate(t, _steps(len(self)), self._variances()).sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
-        return _between(sigma**2, self._variances(), _steps(len(self)))
+        return _interpolate(sigma**2, self._variances(), _steps(len(self)))
 
     def drift(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)
 
     def diffusion(self, t: Tensor) -> Tensor:
-        return self._variances().diff().sqrt().to(t)[_piece(t, _steps(len(self)))]
+        return self._variances().diff().sqrt().to(t)[_interval(t, _steps(len(self)))]
 
 
 BETA_SCHEDULES: dict[str, Callable[..., DDPM]] = {"linear": DDPM.linear, "cosine": DDPM.cosine}

@@ -1,6 +1,6 @@
 """Flow maps: networks that step from any noise level to any lower one. With the target 0 they are consistency models.
 
-A network that answers with an image g, conditioned on the noise level s to which the step leads, becomes one by
+A network whose output is an image g, conditioned on the noise level s to which the step leads, becomes one by
 
     G(x, t, s) = (s/t) x + (1 - s/t) g(x, t, s)
 

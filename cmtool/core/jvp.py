@@ -1,7 +1,7 @@
 """Derivatives along a direction: forward mode, which needs one pass through the network, or a difference of two.
 
 ``torch.func.jvp`` fails where threads call it side by side, for torch has one forward AD level for the whole process.
-The threads that compute pieces of a batch share it: the first to enter opens it and the last to leave closes it.
+The threads that compute chunks of a batch share it: the first to enter opens it and the last to leave closes it.
 """
 
 import threading

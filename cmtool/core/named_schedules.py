@@ -1,7 +1,7 @@
 """The sigma schedules of ``cmtool.schedules``: where the steps of a score model lie, by name and with options.
 
 Each takes the number n of noise levels, the process in which is sampled and the preconditioning of the model, and
-returns [n] noise levels, descending, float64. The ends are options: the model's own, or those asked for.
+returns [n] noise levels, descending, float64. The ends are options, by default the model's own.
 """
 
 from collections.abc import Mapping

@@ -28,10 +28,10 @@ def truncate_to_pixels(x: Tensor) -> Tensor:
 def check_outputs(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same denoiser; Diverged, with the noise level, when an image of it is not finite."""
 
-    def checked(x: Tensor, sigma: Tensor, labels: Tensor | None = None, *conditioning: Tensor) -> Tensor:
+    def check(x: Tensor, sigma: Tensor, labels: Tensor | None = None, *conditioning: Tensor) -> Tensor:
         return check_finite(model(x, sigma, labels, *conditioning), f"at noise level {float(sigma.max()):.4g}")
 
-    return checked
+    return check
 
 
 def check_finite(x: Tensor, where: str) -> Tensor:

@@ -1,8 +1,8 @@
 """Gaussian processes ``x_t = s(t) (x_0 + sigma(t) z)``: changes of coordinates from time to noise level and back.
 
-Divided by ``s`` every process is the same one, ``x = x_0 + sigma z``; what remains is which noise levels are visited,
-and the native drift ``f = s'/s`` and diffusion ``g = s sqrt(2 sigma sigma')`` of ``dx = f x dt + g dw`` for whoever
-integrates in native time (Song et al. 2021, arXiv 2011.13456; Karras et al. 2022, arXiv 2206.00364, eq. 4).
+Divided by ``s`` every process is the same one, ``x = x_0 + sigma z``; what remains is which noise levels are used,
+and the native drift ``f = s'/s`` and diffusion ``g = s sqrt(2 sigma sigma')`` of ``dx = f x dt + g dw`` for
+integration in native time (Song et al. 2021, arXiv 2011.13456; Karras et al. 2022, arXiv 2206.00364, eq. 4).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Sigma schedules: which noise levels a sampler visits, from the highest down; float64."""
+"""Sigma schedules: the noise levels of a sampler, descending; float64."""
 
 import math
 

@@ -34,13 +34,13 @@ class ArrayStorage:
             if path.suffix.lower() == ".npy":
                 size = path.stat().st_size
                 with path.open("rb") as file:
-                    self.images, labels, number = self._mapped(0, size), None, fingerprint(file, 0, size)
+                    self.images, labels, number = self._map(0, size), None, fingerprint(file, 0, size)
             else:
                 self.images, labels, number = self._read()
         self._check()
         self.names = [f"{i:08d}" for i in range(len(self.images))]
         self.marks = [number] * len(self.images)
-        self.labels = {} if labels is None else dict(enumerate(map(int, self._checked(labels))))
+        self.labels = {} if labels is None else dict(enumerate(map(int, self._check_labels(labels))))
 
     def call(self, index: int) -> str:
         return f"{self.title}:{index}"
@@ -65,17 +65,17 @@ class ArrayStorage:
                     f"{self.title} holds no images, but {', '.join(map(show_path, names)) or 'nothing'}",
                     "images are called arr_0",
                 )
-            told = None if labels is None else self._whole(archive, labels)
+            classes = None if labels is None else self._whole(archive, labels)
             info = archive.getinfo(images)
             if info.compress_type != zipfile.ZIP_STORED:
-                return self._whole(archive, images), told, info.CRC
+                return self._whole(archive, images), classes, info.CRC
             with archive.open(info) as file:
                 while file.read(BLOCK):  # at the end zipfile compares the checksum
                     pass
             start = info.header_offset + _local_header(self.path, info.header_offset)
-            return self._mapped(start, info.file_size), told, info.CRC
+            return self._map(start, info.file_size), classes, info.CRC
 
-    def _mapped(self, start: int, size: int) -> np.ndarray:
+    def _map(self, start: int, size: int) -> np.ndarray:
         """The array that begins with its header at ``start``, left on the disk."""
         with self.path.open("rb") as file:
             file.seek(start)
@@ -114,7 +114,7 @@ class ArrayStorage:
         if shape[1] * shape[2] > MAX_PIXELS:
             raise BadFile(f"{self.title} has more than {MAX_PIXELS // 1_000_000} million pixels in an image")
 
-    def _checked(self, labels: np.ndarray) -> np.ndarray:
+    def _check_labels(self, labels: np.ndarray) -> np.ndarray:
         if labels.shape != self.images.shape[:1] or labels.dtype.kind not in "iu":
             raise BadFile(f"{self.title} holds {len(self.images)} images, but arr_1 is not their labels")
         return labels

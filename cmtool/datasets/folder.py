@@ -107,7 +107,7 @@ def folder(
     file name (``filename-prefix``), or ``none``; ``auto`` takes those of a ``dataset.json`` or of the archive, if there
     are any, and else the folders, if there are several.
     """
-    place = _place(_existing(source))
+    place = _place(_require_path(source))
     known = find_labels(place, labels)
     sizes = [place.size(i) for i in range(len(place.names))]  # also finds what cannot be read before training begins
     size = size or _common([min(one.width, one.height) for one in sizes])
@@ -139,7 +139,7 @@ def _begins(path: Path) -> str | None:
         raise MissingInput(f"cannot read {show_path(str(path))}: {error.strerror}") from error
 
 
-def _existing(source: str | Path | None) -> Path:
+def _require_path(source: str | Path | None) -> Path:
     if source is None:
         raise UsageError("the data set 'folder' needs the path of a folder with images, or of an archive")
     root = Path(expand_home(source))
@@ -162,8 +162,8 @@ def _common(sides: list[int]) -> int:
     count = Counter(sides)
     if len(count) == 1:
         return sides[0]
-    usual = [f"size={side}" for side in (32, 64, 128, 256) if side <= min(sides)] or [f"size={min(sides)}"]
+    common = [f"size={side}" for side in (32, 64, 128, 256) if side <= min(sides)] or [f"size={min(sides)}"]
     raise UsageError(
         f"the images differ in size: their short sides go from {min(sides)} to {max(sides)} pixels",
-        f"give one size for all: {', '.join(usual)}",
+        f"give one size for all: {', '.join(common)}",
     )

@@ -34,10 +34,10 @@ class View:
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a figure: where ``field(x, y) < 0``. The field grows by about one per unit across the edge.
+    """One part of a figure: where ``field(x, y) < 0``. The field grows by about one per unit across the edge.
 
     ``ramp`` [B, 3, 3] holds the colours in shade, in between and in full light; ``width`` is how far from the edge
-    the surface curves (None: a flat piece); ``pattern`` adds to the light; ``normal`` replaces the curved surface;
+    the surface curves (None: a flat part); ``pattern`` adds to the light; ``normal`` replaces the curved surface;
     ``raised`` parts throw a shadow on what is behind them.
     """
 

@@ -172,7 +172,7 @@ def _from_manifest(path: Path, names: Sequence[str]) -> dict[int, int]:
         return {}
     try:
         lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        told = {f"{line['seed']:08d}.png": line["class"] for line in lines if line["class"] is not None}
+        found = {f"{line['seed']:08d}.png": line["class"] for line in lines if line["class"] is not None}
     except (ValueError, TypeError, KeyError, RecursionError):
         return {}
-    return {i: told[name] for i, name in enumerate(names)} if told.keys() >= set(names) else {}
+    return {i: found[name] for i, name in enumerate(names)} if found.keys() >= set(names) else {}

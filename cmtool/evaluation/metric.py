@@ -19,7 +19,7 @@ FEATURES, SPATIAL, PROBABILITIES, NEAREST = "rows", "spatial", "scores", "neares
 
 @dataclass(frozen=True)
 class Score:
-    """A number with the name that it is told by, and what belongs to it, such as the ends of an interval."""
+    """A number with its name, and what belongs to it, such as the ends of an interval."""
 
     metric: str
     value: float
@@ -34,7 +34,7 @@ class Score:
 class Comparison:
     """What a metric is computed from.
 
-    ``samples`` are the statistics of the images judged, ``label`` what a Frechet distance of the features is called
+    ``samples`` are the statistics of the images measured, ``label`` what a Frechet distance of the features is called
     (FID, FD-small), ``seed`` that of random subsets.
 
     Both sides have ``mean`` [D] and ``covariance`` [D, D] of the features, the rest of ``Statistics`` where needed.
@@ -55,7 +55,7 @@ class Comparison:
 class Metric:
     """``compute(comparison)`` gives one or several scores.
 
-    ``needs`` names what it uses of the images judged besides the moments of their features, ``reference_needs`` of
+    ``needs`` names what it uses of the images measured besides the moments of their features, ``reference_needs`` of
     those they are compared with: FEATURES, SPATIAL, PROBABILITIES or NEAREST.
     """
 

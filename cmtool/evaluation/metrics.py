@@ -20,7 +20,7 @@ def build_metrics(specs: Iterable[str | Mapping[str, Any]]) -> list[Metric]:
 
 
 def needs(metrics: Iterable[Metric]) -> frozenset[str]:
-    """What they use of the images judged, besides the moments of their features."""
+    """What they use of the images measured, besides the moments of their features."""
     return frozenset().union(*(metric.needs for metric in metrics))
 
 
@@ -30,10 +30,10 @@ def reference_needs(metrics: Iterable[Metric]) -> frozenset[str]:
 
 
 def check_features(features: Features, needs: Iterable[str]) -> None:
-    """UsageError, before an hour is spent, when the features do not tell what a metric needs."""
-    told = {SPATIAL: "spatial", PROBABILITIES: "probabilities"}
+    """UsageError, before an hour is spent, when the features lack what a metric needs."""
+    names = {SPATIAL: "spatial", PROBABILITIES: "probabilities"}
     for what, metric in NAMES.items():
-        if what in needs and told[what] not in features.further:
+        if what in needs and names[what] not in features.further:
             raise UsageError(
                 f"{metric} looks at more of the network than the features '{features.name}' show",
                 Hint("inception shows it: {} {}", Setting("features", "inception"), Setting("features.network", "pth")),

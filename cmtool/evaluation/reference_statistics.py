@@ -31,11 +31,11 @@ def read_statistics(path: str | Path, features: str = "inception") -> Statistics
     if not path.is_file():
         raise MissingInput(f"there is no file {path}")
     found = find_statistics(path, features)
-    mean, covariance = _checked(path, found)
+    mean, covariance = _check_moments(path, found)
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     rows = None if found.rows is None else torch.from_numpy(np.asarray(found.rows, dtype=np.float32))
-    spatial = None if found.spatial is None else Normal(*_checked(path, found.spatial))
+    spatial = None if found.spatial is None else Normal(*_check_moments(path, found.spatial))
     known = Statistics(mean, covariance, found.n, rows=rows, spatial=spatial, mode=found.mode, sha256=sha256)
     return replace(known, **found.words)
 
@@ -70,7 +70,7 @@ def check_comparable(a: Statistics, b: Statistics) -> None:
         )
 
 
-def _checked(path: Path, found: FoundStatistics) -> tuple[Tensor, Tensor]:
+def _check_moments(path: Path, found: FoundStatistics) -> tuple[Tensor, Tensor]:
     mu, sigma = np.asarray(found.mu), np.asarray(found.sigma)
     if len(mu.shape) != 1 or len(mu) > WIDEST or sigma.shape != (len(mu), len(mu)) or not len(mu):
         raise BadFile(f"{path}: mu must be [D] and sigma [D, D], not {list(mu.shape)} and {list(sigma.shape)}")

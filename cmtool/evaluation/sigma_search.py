@@ -1,4 +1,4 @@
-"""The noise levels at which a measure is least, looked for one level at a time; knows nothing of models."""
+"""Coordinate search for the noise levels (sigmas) that minimize a measure; knows nothing of models."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ RATIO = (math.sqrt(5) - 1) / 2  # what a measurement leaves of a bracket: r^2 = 
 
 @dataclass(frozen=True)
 class Trial:
-    """A measurement: the ``value`` at falling noise ``levels``."""
+    """A measurement: the ``value`` at descending ``sigmas``."""
 
     sigmas: tuple[float, ...]
     value: float
@@ -53,11 +53,11 @@ def search(
     width: float,
     tolerance: float,
 ) -> Iterator[Trial]:
-    """Every measurement of a search for the falling levels at which ``measure`` is least; the start is the first.
+    """Every measurement of a search for the descending sigmas at which ``measure`` is least; the start is the first.
 
-    The levels take turns: one moves between its neighbours by golden section in ln sigma, down to a bracket of
+    The sigmas take turns: one moves between its neighbours by golden section in ln sigma, down to a bracket of
     ``width``, and the search goes on from the best measurement seen. ``ends`` = (highest, lowest) are neighbours of the
-    first level and the last. It ends when no other level has lowered the value by more than its part ``tolerance``
+    first sigma and the last. It ends when no other sigma has lowered the value by more than its part ``tolerance``
     since each was moved. The answer is the best of the trials, however many of them were read.
     """
     best = Trial(start, measure(start))
@@ -68,7 +68,7 @@ def search(
         for trial in _along(measure, best.sigmas, i, ends, width):
             yield trial
             best = min(best, trial, key=lambda each: each.value)
-        idle = 1 if best.value < before * (1 - tolerance) else idle + 1  # a level that moved is at its best itself
+        idle = 1 if best.value < before * (1 - tolerance) else idle + 1  # a sigma that moved is at its best itself
         if idle == len(start):
             return
 
@@ -80,11 +80,11 @@ def _along(
     ends: tuple[float, float],
     width: float,
 ) -> Iterator[Trial]:
-    """Move level ``i`` between its neighbours."""
+    """Move sigma ``i`` between its neighbours."""
     above, below = (ends[0], *sigmas)[i], (*sigmas, ends[1])[i + 1]
 
-    def moved(u: float) -> tuple[float, ...]:
+    def replace_sigma(u: float) -> tuple[float, ...]:
         return (*sigmas[:i], math.exp(u), *sigmas[i + 1 :])
 
-    for u, value in golden_section(lambda u: measure(moved(u)), math.log(below), math.log(above), width):
-        yield Trial(moved(u), value)
+    for u, value in golden_section(lambda u: measure(replace_sigma(u)), math.log(below), math.log(above), width):
+        yield Trial(replace_sigma(u), value)

@@ -11,7 +11,7 @@ from cmtool.assets import Asset, locate
 from cmtool.errors import Hint, Setting
 from cmtool.features import Features
 from cmtool.features.inception_net import InceptionNet
-from cmtool.features.inputs import DeviceOption, in_pieces, rgb
+from cmtool.features.inputs import DeviceOption, in_chunks, rgb
 from cmtool.features.resizing import ScriptedInception, resize_tensorflow, resizer
 from cmtool.options.plugin_option import Option
 
@@ -50,7 +50,7 @@ Paper: Heusel et al. 2017, arXiv 1706.08500.
 Use: for sFID, and for numbers that stand beside those of pytorch-fid and torch-fidelity.
 """
 NETWORKS = {"torchscript": TORCHSCRIPT, "pth": PORT}
-PIECE, LARGE = 4, 32  # images a pass, on a processor and on an accelerator
+CHUNK, LARGE = 4, 32  # images a pass, on a processor and on an accelerator
 MODES = ("clean", "legacy_pytorch", "legacy_tensorflow")
 
 
@@ -77,8 +77,8 @@ class Inception(Features):
 
     def look(self, images: Tensor, /) -> dict[str, Tensor]:
         """``features`` float32 [B, 2048], ``probabilities`` [B, 1008], ``spatial`` [B, 2023]; those that there are."""
-        size = PIECE if self.device.type == "cpu" else LARGE
-        found = in_pieces(self._some, self.resize(rgb(images, self.name)).to(self.device), size)
+        size = CHUNK if self.device.type == "cpu" else LARGE
+        found = in_chunks(self._some, self.resize(rgb(images, self.name)).to(self.device), size)
         return {key: torch.cat([some[key] for some in found])[: len(images)] for key in found[0]}
 
     @torch.inference_mode()

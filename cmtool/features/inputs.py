@@ -10,7 +10,7 @@ from torch import Tensor
 from cmtool.errors import Hint, Setting, UsageError
 from cmtool.options.plugin_option import Option
 
-__all__ = ["DeviceOption", "in_pieces", "rgb"]
+__all__ = ["DeviceOption", "in_chunks", "rgb"]
 
 POINTS_NEED = Hint("points need {}", Setting("features", "points"))
 DeviceOption = Annotated[str, Option("device of the network: cpu, cuda, cuda:N or mps")]
@@ -28,21 +28,21 @@ def rgb(images: Tensor, features: str) -> Tensor:
 T = TypeVar("T")
 
 
-def in_pieces(look: Callable[[Tensor], T], images: Tensor, size: int) -> list[T]:
-    """``look`` of ``images`` [B, ...], ``size`` rows at a time; the last piece is filled up with copies.
+def in_chunks(look: Callable[[Tensor], T], images: Tensor, size: int) -> list[T]:
+    """``look`` of ``images`` [B, ...], ``size`` rows at a time; the last chunk is filled up with copies.
 
     A kernel splits its sums by the number of rows and of threads, and a sum split elsewhere rounds otherwise. So each
-    piece has the same number of rows and is computed by one thread, and as many pieces at a time as there are threads.
+    chunk has the same number of rows and is computed by one thread, and as many chunks at a time as there are threads.
     The first B rows of all results are those of the images.
     """
     rows = torch.arange(max(len(images) + -len(images) % size, size), device=images.device)
-    pieces = images[rows.clamp(max=len(images) - 1)].split(size) if len(images) else (images,)
+    chunks = images[rows.clamp(max=len(images) - 1)].split(size) if len(images) else (images,)
     threads = torch.get_num_threads()
     if threads == 1 or images.device.type != "cpu":
-        return [look(piece) for piece in pieces]
-    with ThreadPoolExecutor(min(threads, len(pieces)), "features", torch.set_num_threads, (1,)) as pool:
+        return [look(chunk) for chunk in chunks]
+    with ThreadPoolExecutor(min(threads, len(chunks)), "features", torch.set_num_threads, (1,)) as pool:
         try:
             torch.set_num_threads(1)
-            return list(pool.map(look, pieces))
+            return list(pool.map(look, chunks))
         finally:
             torch.set_num_threads(threads)

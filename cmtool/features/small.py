@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from cmtool.errors import BadFile
 from cmtool.features import Features
-from cmtool.features.inputs import DeviceOption, in_pieces, rgb
+from cmtool.features.inputs import DeviceOption, in_chunks, rgb
 
 __all__ = ["SHA256", "WEIGHTS", "Net", "Small", "small"]
 
 WEIGHTS = Path(__file__).with_name("small.safetensors")
 SHA256 = "8a4b06255ef22bb621ffce0f0cd5cce9c13f4808058c80113cc1cd7f6c6d12ff"
 SIDE = 32
-PIECE = 8  # images a pass, which fit into the cache of a processor
+CHUNK = 8  # images a pass, which fit into the cache of a processor
 
 
 class Net(nn.Module):
@@ -56,7 +56,7 @@ class Small(Features):
         self.net, self.device = net.to(device).to(memory_format=torch.channels_last).eval(), device
 
     def __call__(self, images: Tensor, /) -> Tensor:
-        return torch.cat(in_pieces(self._some, rgb(images, self.name), PIECE))[: len(images)]
+        return torch.cat(in_chunks(self._some, rgb(images, self.name), CHUNK))[: len(images)]
 
     @torch.inference_mode()
     def _some(self, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """How ``small.safetensors`` was made: ``python -m cmtool.features.train_small OUT``, some minutes on one core.
 
-Features that judge samples must see what is shown and how well it is shown. So the network learns, on pictures that
+Features that measure samples must see what is shown and how well it is shown. So the network learns, on pictures that
 were damaged in known ways, to tell both: the class, the layout of colours, and the amount of every kind of damage.
 Another processor or another torch rounds otherwise, and the file is then as good but not the same.
 """

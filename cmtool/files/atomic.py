@@ -171,7 +171,7 @@ def take_lock(file: IO[Any]) -> bool:
 
 
 def has_no_locks(folder: Path) -> list[str]:
-    """What there is to be told of a folder, or of the one it will be made in, whose file system has no locks."""
+    """The warning about a folder, or the one it will be made in, whose file system has no locks."""
     folder = folder.absolute()
     while not folder.is_dir():
         folder = folder.parent

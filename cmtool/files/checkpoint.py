@@ -22,7 +22,7 @@ from cmtool.options import registry
 __all__ = ["DTYPES", "check_header", "complete_header", "digest", "load", "load_weights", "save", "without_memory"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-STEPS = 100_000  # of a ladder of noise levels
+STEPS = 100_000  # of a discrete noise schedule
 PARTS = 200_000  # calls of torch that make a network: ten or so for each tensor
 LARGEST = 1 << 24  # numbers of a network that are not in its file
 

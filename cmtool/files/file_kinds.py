@@ -48,7 +48,7 @@ STARTS = {
 
 
 def refuse_other_kinds(path: Path) -> None:
-    """BadFile that says what a file is, where that can be told and no model is such; nothing otherwise."""
+    """BadFile that says what a file is, where that is recognized and no model is such; nothing otherwise."""
     found = _kind(path)
     if found:
         raise BadFile(f"{path} {found.what}", found.hint)

@@ -1,7 +1,7 @@
 """Headers of earlier formats in the words of the present one, and the tensors of such files under their names.
 
 Format 1 had other names for fields, for options of commands, networks and methods, and counted levels where networks
-are now told the resolutions that have attention. Nothing of what such a file computes changes.
+now take the resolutions that have attention. Nothing of what such a file computes changes.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,7 +60,7 @@ CONDITION_LAYERS = {
     "augment_dim": {"hints": "map_augment"},
     "target_dim": {"hints": "map_target", "map_augment": "map_target", "mapping_cond": "map_target"},
 }
-COUNTED_LEVELS = ["unet", "adm", "ncsnpp", "ddpmpp", "ddpm", "image_v1"]  # the others were told resolutions
+COUNTED_LEVELS = ["unet", "adm", "ncsnpp", "ddpmpp", "ddpm", "image_v1"]  # the others took resolutions
 
 
 def upgrade_header(document: dict[str, Any]) -> dict[str, Any]:
@@ -112,9 +112,9 @@ def _backbone(spec: dict[str, Any], shape: Any) -> dict[str, Any]:
 def _finest(spec: Mapping[str, Any], shape: list[int]) -> int:
     """The side of the finest feature maps: of the image in patches, whose size ``unet`` chose by the image."""
     side = min(shape[1:])
-    usual = 2 if spec["name"] == "unet" and side >= 32 and side % 8 == 0 else 1
+    default = 2 if spec["name"] == "unet" and side >= 32 and side % 8 == 0 else 1
     patch_size = spec.get("patch_size")
-    return side // (patch_size if isinstance(patch_size, int) and patch_size > 0 else usual)
+    return side // (patch_size if isinstance(patch_size, int) and patch_size > 0 else default)
 
 
 def _average(average: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def open_writer(
     """
     check_stream(target, shape)
     if str(target) == STREAM:
-        return _piped(shape, n, labelled, called)
+        return _pipe_writer(shape, n, labelled, called)
     if is_folder(target):
         return _folder(Path(target), labelled)
     return _whole(Path(target), n, shape, labelled, called)
@@ -94,7 +94,7 @@ def stdout() -> BinaryIO:
 
 
 @contextmanager
-def _piped(shape: tuple[int, ...], n: int, labelled: bool, called: Called | None) -> Iterator[Writer]:
+def _pipe_writer(shape: tuple[int, ...], n: int, labelled: bool, called: Called | None) -> Iterator[Writer]:
     file = stdout()
     with _open(Writer(TarSink(file, shape, n, labelled, called), "standard output", file.flush)) as writer:
         yield writer
@@ -139,7 +139,7 @@ def resumable(target: str) -> bool:
 
 
 def check_output(target: str, wanted: ImageSettings, overwrite: bool = False) -> list[str]:
-    """What is to be told about ``target`` before images are made for it.
+    """The remarks about ``target`` before images are made for it.
 
     UsageError where something would be lost or mixed in that this command did not make, unless it may ``overwrite``;
     WriteFailed where nothing can be written.

@@ -175,14 +175,14 @@ def labelled_sheet(headings: Sequence[str], rows: Sequence[Sequence[Cell]], titl
         for i, (image, texts) in enumerate(row):
             left, upper = GAP + i * (wide + GAP), top + j * high
             if image is not None:
-                shown = _fitted(image)
+                shown = _fit(image)
                 page.paste(shown, (left + (wide - shown.width) // 2, upper + (SIDE - shown.height) // 2))
             for k, text in enumerate(texts):
                 pen.text((left + wide / 2, upper + SIDE + 4 + k * (TEXT + 2)), text, TEXT_INK, small, anchor="mt")
     return np.asarray(page).transpose(2, 0, 1)
 
 
-def _fitted(image: np.ndarray) -> Image.Image:
+def _fit(image: np.ndarray) -> Image.Image:
     picture = Image.fromarray(np.ascontiguousarray(with_channels(image, 3).transpose(1, 2, 0)))
     longest = max(picture.size)
     if longest > SIDE:

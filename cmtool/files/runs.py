@@ -6,8 +6,8 @@
       metrics.jsonl      one JSON object a line
       model.safetensors  the checkpoint
       state.safetensors  what the run goes on from
-      ema/               checkpoints of further averages, and of power averages on the way (files/runs.py)
-      samples/           pictures drawn on the way
+      ema/               checkpoints of further averages, and snapshots of power-function EMAs (files/runs.py)
+      samples/           sample grids drawn during training
 
 Everything but metrics.jsonl is replaced as a whole: a killed run leaves the old file or the new one.
 
@@ -148,10 +148,10 @@ def rewind(folder: str | Path, images: int) -> None:
         write_bytes(path, b"".join(kept))
 
 
-def latest_checkpoint(here: Path = Path()) -> Path | None:
-    """The checkpoint of the run below ``here`` that finished last, or None."""
+def latest_checkpoint(folder: Path = Path()) -> Path | None:
+    """The checkpoint of the run below ``folder`` that finished last, or None."""
     finished = []
-    for path in (found for pattern in PATTERNS for found in here.glob(pattern)):
+    for path in (found for pattern in PATTERNS for found in folder.glob(pattern)):
         with contextlib.suppress(BadFile, MissingInput, OSError):
             status, checkpoint = read_status(path.parent), path.parent / CHECKPOINT
             if status.get("state") == "finished" and checkpoint.is_file():

@@ -38,12 +38,12 @@ SigmaMaxOption = Annotated[float | None, Option("highest noise level to sample a
 EmaOption = Annotated[bool, Option("take the averaged network of a training, not the last one")]
 
 
-def require(path: Path, usual: Mapping[str, Any]) -> None:
-    """UsageError where a file leaves something open: ``usual`` has it by its key, with a value that is usual."""
-    if usual:
-        given = Hint.join(Setting(key, value) for key, value in usual.items())
+def require(path: Path, common: Mapping[str, Any]) -> None:
+    """UsageError where a file leaves something open: ``common`` has it by its key, with a value that is common."""
+    if common:
+        given = Hint.join(Setting(key, value) for key, value in common.items())
         hint = Hint("write what is true of it into {}, or give it: such as {}", f"{path}.yaml", given)
-        raise UsageError(f"{path} does not say {', '.join(usual)}", hint)
+        raise UsageError(f"{path} does not say {', '.join(common)}", hint)
 
 
 def contradiction(path: Path, key: str, value: Any, known: Any) -> UsageError:

@@ -1,9 +1,9 @@
 """Folders of diffusers: a pipeline of a consistency model or of numbered steps (DDPM), or a UNet2DModel alone.
 
 A pipeline says all that is needed, and so does the scheduler beside a network in it. Of a network alone it is not known
-what it predicts: whether it is a consistency model must be said, and unless ``schedule`` says that it was told numbers
-of steps, it is taken to be used under EDM's scalings and told ``250 ln sigma``, as those of OpenAI's consistency models
-are (Song et al. 2023, arXiv 2303.01469).
+what it predicts: whether it is a consistency model must be said, and unless ``schedule`` says that it is conditioned on
+numbers of steps, it is taken to be used under EDM's scalings with ``c_noise = 250 ln sigma``, as OpenAI's consistency
+models are (Song et al. 2023, arXiv 2303.01469).
 """
 
 from collections.abc import Mapping
@@ -81,11 +81,11 @@ def read_diffusers(
 ) -> LoadedModel[Denoiser]:
     """Folders of diffusers: ConsistencyModelPipeline, DDPM, DDIM and PNDM pipelines, or a UNet2DModel alone.
 
-    Formula: ``D(x, sigma)`` under EDM's preconditioning of a network that is told ``250 ln sigma``; of numbered steps
+    Formula: ``D(x, sigma)`` under EDM's preconditioning of a network with ``c_noise = 250 ln sigma``; of numbered steps
     ``D(x, sigma) = x - sigma eps``, or v-prediction, as the scheduler says
     Paper: Song et al. 2023, arXiv 2303.01469; Salimans and Ho 2022, arXiv 2202.00512, of v-prediction.
     Use: for folders of ``save_pretrained`` whose network is ADM's; cmtool also writes them (``convert``). A
-    pipeline says all that is needed. Of a network alone ``kind`` and ``side`` must be said; its noise levels and
+    pipeline says all that is needed. Of a network alone ``kind`` and ``side`` must be said; its noise sigmas and
     ``sigma_data`` are 0.002 to 80 and 0.5 unless they are given, and ``schedule`` says that it predicts the noise
     of DDPM's 1000 steps. Of ``backbone`` only ``dropout`` and ``half`` may differ from the folder.
 
@@ -97,7 +97,7 @@ def read_diffusers(
     state, before = tensors(weights)
     if schedule and not known and before is None:
         steps, known = SchedulerSteps(schedule), of_steps(SchedulerSteps(schedule))
-    known = {"schedule": None} | noted(before) | known | ({"side": shown.side} if shown.side else {})
+    known = {"schedule": None} | header_facts(before) | known | ({"side": shown.side} if shown.side else {})
     given = {"kind": kind, "side": side, "sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
     said = {key: value for key, value in (given | {"schedule": schedule}).items() if value is not None}
     meant: dict[str, Any] = {**PUBLISHED, **known, **said}
@@ -105,14 +105,14 @@ def read_diffusers(
     check_agreement(path, "format", said, known)
     check_backbone(path, dict.fromkeys(backbone) | shown.backbone, backbone, FREE)
     require(path, {f"format.{key}": value for key, value in USUAL.items() if key not in meant})
-    check_levels(path, meant)
+    check_noise_range(path, meant)
 
     shown = replace(shown, backbone=shown.backbone | dict(backbone))
     shape = (shown.channels, meant["side"], meant["side"])
     net = fill_backbone(weights, state, shown, shape)
     boundary = meant["sigma_min"] if meant["kind"] == "consistency" else 0.0
-    usual = Preconditioning(float(meant["sigma_data"]), boundary, "log-1000")
-    model = Denoiser(net, steps.preconditioning() if steps else usual)
+    openai = Preconditioning(float(meant["sigma_data"]), boundary, "log-1000")
+    model = Denoiser(net, steps.preconditioning() if steps else openai)
     if steps:
         what = f"the network predicts {steps.predicts} of {steps.count:,} {steps.schedule} steps"
         remarks = (what if schedule else f"{what}, as its scheduler says",)
@@ -129,18 +129,18 @@ def open_folder(path: Path) -> tuple[Path, dict[str, Any], SchedulerSteps | None
     if not (path / INDEX).exists():
         check_class(path / CONFIG, NETWORK)
         scheduler = scheduler_beside(path)
-        said, steps = scheduled(scheduler) if scheduler else ({}, None)
+        said, steps = read_scheduler(scheduler) if scheduler else ({}, None)
         return path, said, steps
     check_class(path / INDEX, PIPELINE, *NUMBERED)
     check_class(path / UNET / CONFIG, NETWORK)
     if class_of(path / INDEX) == PIPELINE:
         check_class(path / SCHEDULER, CONSISTENCY)
-    said, steps = scheduled(path / SCHEDULER)
+    said, steps = read_scheduler(path / SCHEDULER)
     return path / UNET, said, steps
 
 
-def scheduled(path: Path) -> tuple[dict[str, Any], SchedulerSteps | None]:
-    """The kind of model and the noise levels that a scheduler's configuration says."""
+def read_scheduler(path: Path) -> tuple[dict[str, Any], SchedulerSteps | None]:
+    """The kind of model and the noise sigmas that a scheduler's configuration says."""
     said = document(path)
     if said.get("_class_name") != CONSISTENCY:
         return of_steps(steps_of(path)), steps_of(path)
@@ -149,16 +149,16 @@ def scheduled(path: Path) -> tuple[dict[str, Any], SchedulerSteps | None]:
 
 def of_steps(steps: SchedulerSteps) -> dict[str, Any]:
     low, high = steps.span()
-    told = {"kind": "score", "sigma_min": low, "sigma_max": high, "schedule": steps.schedule}
-    return told | {"sigma_data": steps.preconditioning().sigma_data}
+    facts = {"kind": "score", "sigma_min": low, "sigma_max": high, "schedule": steps.schedule}
+    return facts | {"sigma_data": steps.preconditioning().sigma_data}
 
 
-def noted(header: Header | None) -> dict[str, Any]:
+def header_facts(header: Header | None) -> dict[str, Any]:
     """What the header says of how the network is used, where we wrote it."""
     if header is None:
         return {}
-    levels = {key: getattr(header, key) for key in ("kind", "sigma_min", "sigma_max")}
-    return {**levels, "sigma_data": header.preconditioning.get("sigma_data", 0.5)}
+    sigmas = {key: getattr(header, key) for key in ("kind", "sigma_min", "sigma_max")}
+    return {**sigmas, "sigma_data": header.preconditioning.get("sigma_data", 0.5)}
 
 
 def check_class(path: Path, *wanted: str) -> None:
@@ -168,7 +168,7 @@ def check_class(path: Path, *wanted: str) -> None:
         raise BadFile(f"{path} is of a {str(found)[:60]}, and cmtool reads there only {', '.join(wanted)}")
 
 
-def check_levels(path: Path, meant: Mapping[str, Any]) -> None:
+def check_noise_range(path: Path, meant: Mapping[str, Any]) -> None:
     """BadFile for noise levels that cannot be."""
     numbers = [meant[key] for key in PUBLISHED]
     if any(type(number) not in (int, float) for number in numbers) or not (

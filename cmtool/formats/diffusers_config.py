@@ -78,7 +78,9 @@ def parse_config(path: Path, config: Mapping[str, Any]) -> UNetConfig:
     for key, meant in FIXED.items():
         if config.get(key, meant[0]) not in meant:
             raise no_counterpart(path, key, config[key])
-    widths = [positive_integer(path, "block_out_channels", width) for width in listed(path, said, "block_out_channels")]
+    widths = [
+        positive_integer(path, "block_out_channels", width) for width in read_list(path, said, "block_out_channels")
+    ]
     attention, updown = stack_levels(path, said, len(widths))
     backbone = {
         "name": "adm",
@@ -100,7 +102,7 @@ def parse_config(path: Path, config: Mapping[str, Any]) -> UNetConfig:
 
 def stack_levels(path: Path, said: Mapping[str, Any], n: int) -> tuple[list[int], bool]:
     """The levels with attention, the same on both ways, and whether residual blocks resize, everywhere or nowhere."""
-    down, up = listed(path, said, "down_block_types"), listed(path, said, "up_block_types")[::-1]
+    down, up = read_list(path, said, "down_block_types"), read_list(path, said, "up_block_types")[::-1]
     for key in ("downsample_type", "upsample_type"):
         if said[key] not in list(DOWN):
             raise no_counterpart(path, key, said[key])
@@ -140,7 +142,7 @@ def side(path: Path, said: Mapping[str, Any]) -> int | None:
     return None if size is None else positive_integer(path, "sample_size", size)
 
 
-def listed(path: Path, said: Mapping[str, Any], key: str) -> list[Any]:
+def read_list(path: Path, said: Mapping[str, Any], key: str) -> list[Any]:
     if not isinstance(said[key], list) or not said[key]:
         raise no_counterpart(path, key, said[key])
     return said[key]

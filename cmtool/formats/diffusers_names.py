@@ -63,31 +63,31 @@ MIDDLE = (
 def down_names(stack: Stack) -> Iterator[tuple[str, str, Names]]:
     """ADM counts through all levels, and its first entry is the convolution that begins."""
     for level in range(stack.levels):
-        first, there = 1 + level * (stack.blocks + 1), f"down_blocks.{level}"
-        yield from stage_names(stack, "input_blocks", first, there, level, stack.blocks)
+        first, theirs = 1 + level * (stack.blocks + 1), f"down_blocks.{level}"
+        yield from stage_names(stack, "input_blocks", first, theirs, level, stack.blocks)
         if level < stack.levels - 1:
             resize = BLOCK if stack.updown else DOWN
-            yield f"input_blocks.{first + stack.blocks}.0", f"{there}.downsamplers.0", resize
+            yield f"input_blocks.{first + stack.blocks}.0", f"{theirs}.downsamplers.0", resize
 
 
 def up_names(stack: Stack) -> Iterator[tuple[str, str, Names]]:
     """From the lowest level; ADM's resizing is the last part of a level's last entry."""
     for i, level in enumerate(reversed(range(stack.levels))):
-        first, there = i * (stack.blocks + 1), f"up_blocks.{i}"
-        yield from stage_names(stack, "output_blocks", first, there, level, stack.blocks + 1)
+        first, theirs = i * (stack.blocks + 1), f"up_blocks.{i}"
+        yield from stage_names(stack, "output_blocks", first, theirs, level, stack.blocks + 1)
         if level:
             part = 2 if level in stack.attention else 1
             resize = BLOCK if stack.updown else UP
-            yield f"output_blocks.{first + stack.blocks}.{part}", f"{there}.upsamplers.0", resize
+            yield f"output_blocks.{first + stack.blocks}.{part}", f"{theirs}.upsamplers.0", resize
 
 
 def stage_names(
-    stack: Stack, here: str, first: int, there: str, level: int, n: int
+    stack: Stack, ours: str, first: int, theirs: str, level: int, n: int
 ) -> Iterator[tuple[str, str, Names]]:
     for j in range(n):
-        yield f"{here}.{first + j}.0", f"{there}.resnets.{j}", BLOCK
+        yield f"{ours}.{first + j}.0", f"{theirs}.resnets.{j}", BLOCK
         if level in stack.attention:
-            yield f"{here}.{first + j}.1", f"{there}.attentions.{j}", ATTENTION
+            yield f"{ours}.{first + j}.1", f"{theirs}.attentions.{j}", ATTENTION
 
 
 def to_diffusers(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:

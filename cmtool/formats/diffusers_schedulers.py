@@ -31,7 +31,7 @@ OTHERS: dict[str, Any] = {"trained_betas": None, "rescale_betas_zero_snr": False
 
 @dataclass(frozen=True)
 class SchedulerSteps:
-    """A ladder of numbered steps, ``linear`` or ``cosine``, and whether the network predicts ``noise`` or ``v``."""
+    """A discrete schedule, ``linear`` or ``cosine``, and whether the network predicts ``noise`` or ``v``."""
 
     schedule: str
     predicts: str = "noise"
@@ -40,16 +40,16 @@ class SchedulerSteps:
     beta_max: float = 20.0
 
     def preconditioning(self) -> Preconditioning:
-        """What the network predicts, and what it is told."""
+        """What the network predicts, and how it is conditioned."""
         named = Preconditioning.named(SCHEDULES[self.schedule])
         named = replace(named, steps=self.count, beta_min=self.beta_min, beta_max=self.beta_max)
         return named if self.predicts == "noise" else replace(named, form="edm", sigma_data=1.0, sign=-1.0)
 
     def span(self) -> tuple[float, float]:
-        """The lowest and the highest level."""
-        told = {"beta_min": self.beta_min, "beta_max": self.beta_max} if self.schedule == "linear" else {}
-        ladder = ddpm_sigmas(self.count, self.schedule, **told)
-        return float(ladder[0]), float(ladder[-1])
+        """The lowest and the highest noise level."""
+        beta_range = {"beta_min": self.beta_min, "beta_max": self.beta_max} if self.schedule == "linear" else {}
+        sigmas = ddpm_sigmas(self.count, self.schedule, **beta_range)
+        return float(sigmas[0]), float(sigmas[-1])
 
 
 def scheduler_beside(unet: Path) -> Path | None:
@@ -66,9 +66,9 @@ def steps_of(path: Path) -> SchedulerSteps:
     name = said.get("_class_name")
     if name not in NUMBERED:
         raise unread_scheduler(path, "_class_name", name, f"{CONSISTENCY}, {', '.join(NUMBERED)}")
-    for key, usual in OTHERS.items():
-        if said.get(key, usual) not in (usual, None):
-            raise unread_scheduler(path, key, said[key], str(usual))
+    for key, default in OTHERS.items():
+        if said.get(key, default) not in (default, None):
+            raise unread_scheduler(path, key, said[key], str(default))
     schedule, kind = said.get("beta_schedule", "linear"), said.get("prediction_type", "epsilon")
     if schedule not in list(SPELT):
         raise unread_scheduler(path, "beta_schedule", schedule, ", ".join(SPELT))

@@ -1,6 +1,6 @@
 """Folders that diffusers reads: of a consistency model a ConsistencyModelPipeline, of a score model its UNet2DModel.
 
-For score models that are told ``250 ln sigma`` diffusers has no scheduler, so they are written without a pipeline.
+For score models with ``c_noise = 250 ln sigma`` diffusers has no scheduler, so they are written without a pipeline.
 """
 
 from collections.abc import Iterator
@@ -69,10 +69,10 @@ def without_counterpart(model: Denoiser, header: Header) -> Iterator[str]:
         yield f"the network '{header.backbone['name']}'"
         return
     boundary = header.sigma_min if header.kind == "consistency" else 0.0
-    usual = asdict(Preconditioning(model.preconditioning.sigma_data, boundary, "log-1000"))
+    default = asdict(Preconditioning(model.preconditioning.sigma_data, boundary, "log-1000"))
     for key, value in asdict(model.preconditioning).items():
-        if value != usual[key]:
-            yield f"preconditioning.{key}={value} of a {header.kind} model (there it is {usual[key]})"
+        if value != default[key]:
+            yield f"preconditioning.{key}={value} of a {header.kind} model (there it is {default[key]})"
     assert isinstance(model.net, ADM)
     config = model.net.config
     unlike = {
@@ -99,7 +99,7 @@ def widths(config: ADMConfig) -> set[int]:
 
 
 def scheduler(preconditioning: Preconditioning, header: Header) -> dict[str, Any]:
-    """40 levels and the exponent 7 are diffusers' own: which levels to stop at is said when it samples."""
+    """40 sigmas and rho 7 are diffusers' own: which of them to sample at is said when it samples."""
     return {
         "_class_name": "CMStochasticIterativeScheduler",
         "num_train_timesteps": 40,

@@ -1,7 +1,7 @@
 """``.pkl`` files of EDM, of easy consistency tuning (ECT) and of EDM2: a network, and the program text that made it.
 
 The text is neither run nor read: what the network was made with stands beside it as plain values, and that is enough.
-Files called "vp" and "ve" differ in the network only; what the network predicts is told by the class around it.
+Files called "vp" and "ve" differ in the network only; what the network predicts follows from the class around it.
 Source: Karras et al. 2022, arXiv 2206.00364, table 1; Geng et al. 2024, arXiv 2406.14548; Karras et al. 2024, arXiv
 2312.02696.
 """
@@ -37,10 +37,10 @@ LICENCE = "CC BY-NC-SA 4.0"  # of the code that writes such files, and of all th
 
 @dataclass(frozen=True)
 class PrecondClass:
-    """What a class around a network means: a name of ``Preconditioning``, the levels that its authors used it for.
+    """What a class around a network means: a name of ``Preconditioning``, and the noise levels its authors used.
 
-    A file may say that its network knows fewer levels than those. A ``bounded`` network gives back its input at the
-    lowest of them, the others at 0.
+    A file may say that its network knows a narrower range than that. A ``bounded`` network gives back its input at
+    ``sigma_min``, the others at 0. ``sigmas`` are those of the consistency steps after the first.
     """
 
     family: str
@@ -48,7 +48,7 @@ class PrecondClass:
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     consistency: bool = False
-    levels: tuple[float, ...] = ()
+    sigmas: tuple[float, ...] = ()
     bounded: bool = False
 
 
@@ -95,37 +95,39 @@ def read_edm(
 
     BadFile for a damaged file or one that holds more than a network; UsageError for what contradicts it.
     """
-    told = describe_network(path)
-    if told["kind"] not in CLASSES:
-        raise BadFile(f"{path} holds a '{told['kind']}', which is no network of EDM, ECT or EDM2", published_kinds())
-    kind = sigma_range(path, class_named(told), told["attributes"], sigma_min, sigma_max)
-    shape, classes, spec = spec_of(path, told)
+    described = describe_network(path)
+    if described["kind"] not in CLASSES:
+        raise BadFile(
+            f"{path} holds a '{described['kind']}', which is no network of EDM, ECT or EDM2", published_kinds()
+        )
+    kind = sigma_range(path, class_of_network(described), described["attributes"], sigma_min, sigma_max)
+    shape, classes, spec = spec_of(path, described)
     check_backbone(path, spec, backbone)
     spec |= backbone
 
-    inside = "unet." if told["kind"] == "Precond" else "model."
-    table = {name.removeprefix(inside): at for name, at in told["tensors"].items() if name.startswith(inside)}
+    prefix = "unet." if described["kind"] == "Precond" else "model."
+    table = {name.removeprefix(prefix): at for name, at in described["tensors"].items() if name.startswith(prefix)}
     net = build_described(path, spec, shape, classes)
     load_weights(path, net, read_tensors(path, table))
-    data = positive_number(path, told["attributes"], "sigma_data", 0.5)
+    data = positive_number(path, described["attributes"], "sigma_data", 0.5)
     boundary = kind.sigma_min if kind.bounded else 0.0
-    process = process_fields(path, told)
+    process = process_fields(path, described)
     model = Denoiser(net, replace(Preconditioning.named(kind.preconditioning, data), sigma_min=boundary, **process))
     return LoadedModel(model, edm_header(path, kind, spec, model, shape, classes), path)
 
 
-def class_named(told: Mapping[str, Any]) -> PrecondClass:
+def class_of_network(described: Mapping[str, Any]) -> PrecondClass:
     """Of a class that is known; EDM2's without its learned uncertainty is a consistency model that ECT made of one."""
-    tuned = told["kind"] == "Precond" and not any(name.startswith(HEAD) for name in told["tensors"])
-    return TUNED if tuned else CLASSES[told["kind"]]
+    tuned = described["kind"] == "Precond" and not any(name.startswith(HEAD) for name in described["tensors"])
+    return TUNED if tuned else CLASSES[described["kind"]]
 
 
 def sigma_range(
     path: Path, kind: PrecondClass, attributes: Mapping[str, Any], sigma_min: float | None, sigma_max: float | None
 ) -> PrecondClass:
-    """With the levels that the caller wants, or the network knows; a bounded network's lowest is the file's."""
+    """With the noise levels that the caller wants, or the network knows; a bounded network's lowest is the file's."""
     if not kind.bounded:
-        low, high = (known_level(path, attributes, name, getattr(kind, name)) for name in ("sigma_min", "sigma_max"))
+        low, high = (known_sigma(path, attributes, name, getattr(kind, name)) for name in ("sigma_min", "sigma_max"))
         kind = replace(kind, sigma_min=max(low, kind.sigma_min), sigma_max=min(high, kind.sigma_max))
     else:
         kind = replace(kind, sigma_min=positive_number(path, attributes, "sigma_min", kind.sigma_min))
@@ -143,7 +145,7 @@ def positive_number(path: Path, attributes: Mapping[str, Any], name: str, otherw
     return float(value)
 
 
-def known_level(path: Path, attributes: Mapping[str, Any], name: str, otherwise: float) -> float:
+def known_sigma(path: Path, attributes: Mapping[str, Any], name: str, otherwise: float) -> float:
     """An end of what a network knows, which may be 0 or without end."""
     value = attributes.get(name, otherwise)
     if not value >= 0:
@@ -167,7 +169,7 @@ def edm_header(
         num_classes=classes,
         sigma_min=kind.sigma_min,
         sigma_max=kind.sigma_max,
-        sigmas=list(kind.levels),
+        sigmas=list(kind.sigmas),
         method=kind.family,
         licence=LICENCE,
         sha256=digest(path),

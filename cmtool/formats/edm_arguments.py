@@ -74,25 +74,25 @@ NONE = {"channel_mult_noise", "channel_mult_emb", "clip_act", "dropout_res"}  # 
 # Of the class around the network: read elsewhere, or without effect on what it computes.
 OUTER = {"img_resolution", "img_channels", "label_dim", "model_type", "use_fp16", "label_dropout", "logvar_channels"}
 OUTER |= {"sigma_min", "sigma_max", "sigma_data"}
-# The process of VP and of the steps of iDDPM: the time of the lowest level is no part of what a network is told.
+# The process of VP and of the steps of iDDPM: the time of the lowest noise level does not condition a network.
 PROCESS: dict[str, dict[str, Any]] = {
     "VPPrecond": {"beta_d": 19.9, "beta_min": 0.1, "M": 1000, "epsilon_t": 1e-5},
     "iDDPMPrecond": {"C_1": 0.001, "C_2": 0.008, "M": 1000},
 }
 
 
-def spec_of(path: Path, told: dict[str, Any]) -> tuple[tuple[int, int, int], int, dict[str, Any]]:
-    """Shape, classes and backbone of what ``persistence.describe`` told; BadFile for what our networks cannot be."""
-    arguments, inside = told["arguments"], "Precond" if told["kind"] == "Precond" else told["inside"]
-    if inside not in FAMILIES:
-        raise BadFile(f"{path} holds a network '{inside}', which cmtool does not have")
-    family, process = FAMILIES[inside], PROCESS.get(told["kind"], {})
+def spec_of(path: Path, described: dict[str, Any]) -> tuple[tuple[int, int, int], int, dict[str, Any]]:
+    """Shape, classes and backbone of what ``persistence.describe`` found; BadFile for what our networks cannot be."""
+    arguments, kind = described["arguments"], "Precond" if described["kind"] == "Precond" else described["inside"]
+    if kind not in FAMILIES:
+        raise BadFile(f"{path} holds a network '{kind}', which cmtool does not have")
+    family, process = FAMILIES[kind], PROCESS.get(described["kind"], {})
     for key, value in arguments.items():
         if not (key in OUTER or key in process or key in family.names):
             raise BadFile(f"{path} has a network with {key}={str(value)[:40]}, which cmtool's cannot have")
     spec: dict[str, Any] = {"name": family.backbone}
     spec |= {ours: check_value(path, key, arguments.get(key, default)) for key, (ours, default) in family.names.items()}
-    if told["kind"] == "iDDPMPrecond":
+    if described["kind"] == "iDDPMPrecond":
         spec["learn_variance"] = True
     side, channels, classes = (arguments.get(key, 0) for key in ("img_resolution", "img_channels", "label_dim"))
     if not all(type(n) is int and n < 1 << 20 for n in (side, channels, classes)) or side < 1 or channels < 1:
@@ -100,12 +100,12 @@ def spec_of(path: Path, told: dict[str, Any]) -> tuple[tuple[int, int, int], int
     return (channels, side, side), max(classes, 0), spec
 
 
-def process_fields(path: Path, told: dict[str, Any]) -> dict[str, Any]:
-    """What the network was told of the noise level, as fields of ``Preconditioning``; BadFile for no process."""
-    kind = told["kind"]
+def process_fields(path: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """How the network is conditioned on the noise level, as fields of ``Preconditioning``; BadFile for no process."""
+    kind = described["kind"]
     if kind not in PROCESS:
         return {}
-    said = {key: told["arguments"].get(key, default) for key, default in PROCESS[kind].items()}
+    said = {key: described["arguments"].get(key, default) for key, default in PROCESS[kind].items()}
     number = all(type(value) in (int, float) and math.isfinite(value) and value >= 0 for value in said.values())
     steps = said["M"]
     if not number or not 20 < steps <= WIDEST or steps != int(steps):

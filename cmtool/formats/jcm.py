@@ -99,7 +99,7 @@ def read_flax_sizes(tree: Mapping[str, Any]) -> dict[str, Any]:
     width = len(tree["GaussianFourierProjection_0"]["W"])
     count = sum(name.startswith(f"{BLOCK}_") for name in tree)
     blocks = [tree[f"{BLOCK}_{i}"] for i in range(count)]
-    kept = [block for block in blocks if not resizing(block)]
+    kept = [block for block in blocks if not is_resizing(block)]
     levels = (count - len(kept)) // 2 + 1
     each = ((len(kept) - 2) // levels - 1) // 2
     mults = [block["Conv_0"]["kernel"].shape[-1] // width for block in kept[: levels * each : each]]
@@ -116,8 +116,8 @@ def read_flax_sizes(tree: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def resizing(block: Mapping[str, Any]) -> bool:
-    """It has a convolution on the way around though it keeps its channels."""
+def is_resizing(block: Mapping[str, Any]) -> bool:
+    """It has a convolution in its skip connection though it keeps its channels."""
     return "Conv_2" in block and block["Conv_2"]["kernel"].shape[2] == block["Conv_2"]["kernel"].shape[3]
 
 

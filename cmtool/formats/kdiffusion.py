@@ -1,6 +1,6 @@
 """Files of k-diffusion: the average alone as safetensors, with the configuration beside it, or a training's ``.pth``.
 
-The configuration says everything: the network, what it was told besides the level, and the levels themselves. Networks
+The configuration says everything: the network, its conditioning besides sigma, and the range of sigma. Networks
 predict under EDM's scalings. Source: k-diffusion (K. Crowson, 2022); Karras et al. 2022, arXiv 2206.00364, table 1.
 """
 
@@ -35,7 +35,7 @@ from cmtool.formats.wrappers import strip_prefixes
 
 __all__ = ["kdiffusion"]
 
-WRAPPED = "inner_model."  # before each name of a network that was told how its images were changed
+WRAPPED = "inner_model."  # before each name of a network with augment labels
 USUAL = {"format.sigma_min": 0.01, "format.sigma_max": 80}
 
 
@@ -102,7 +102,7 @@ def open_file(path: Path, ema: bool) -> tuple[Any, dict[str, Tensor]]:
 
 
 def sigma_range(path: Path, low: float | None, high: float | None) -> tuple[float, float]:
-    """The lowest and the highest level; UsageError where they are not said, or are none."""
+    """The lowest and the highest noise level; UsageError where they are not said, or are none."""
     require(path, {key: USUAL[key] for key, value in zip(USUAL, (low, high), strict=True) if value is None})
     assert low and high
     check_sigmas(low, high)

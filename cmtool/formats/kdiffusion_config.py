@@ -12,13 +12,13 @@ __all__ = ["KDiffusionConfig", "read_image_v1"]
 KIND = "image_v1"
 HINTS = 9  # numbers that say how a training image was changed
 WIDEST, DEEPEST, LEVELS = 1 << 14, 64, 16
-OTHERS = ("mapping_cond_dim", "unet_cond_dim", "cross_cond_dim")  # what else a network was told: texts, images
+OTHERS = ("mapping_cond_dim", "unet_cond_dim", "cross_cond_dim")  # what else conditions a network: texts, images
 GROWN = "skip_stages"  # levels that a network which is still growing does not use
 
 
 @dataclass(frozen=True)
 class KDiffusionConfig:
-    """What a configuration says; a level that it leaves out is None."""
+    """What a configuration says; a noise level that it leaves out is None."""
 
     backbone: dict[str, Any]
     shape: tuple[int, int, int]
@@ -45,9 +45,9 @@ def read_image_v1(path: Path, config: Any) -> KDiffusionConfig:
     return KDiffusionConfig(
         backbone_options(said, min(sides)),
         (said.number("input_channels"), sides[0], sides[-1]),
-        said.level("sigma_data") or 1.0,
-        said.level("sigma_min"),
-        said.level("sigma_max"),
+        said.noise_level("sigma_data") or 1.0,
+        said.noise_level("sigma_min"),
+        said.noise_level("sigma_max"),
     )
 
 
@@ -72,7 +72,7 @@ class ConfigReader:
         fits = isinstance(values, list) and all(isinstance(flag, bool) for flag in values)
         return values if fits else self.wrong(key)
 
-    def level(self, key: str) -> float | None:
+    def noise_level(self, key: str) -> float | None:
         value = self.model.get(key)
         if value is None:
             return None

@@ -70,10 +70,10 @@ class OpenAIModel:
 
     def sigmas(self) -> list[float]:
         """The noise levels of its authors' consistency steps after the first."""
-        if not self.file or not self.file.jumps:
+        if not self.file or not self.file.ts:
             return []
-        grid = karras(self.file.levels, self.sigma_min, self.sigma_max)
-        return [float(grid[i]) for i in self.file.jumps]
+        grid = karras(self.file.steps, self.sigma_min, self.sigma_max)
+        return [float(grid[i]) for i in self.file.ts]
 
 
 def read_openai(
@@ -94,8 +94,8 @@ def read_openai(
 ) -> LoadedModel[Denoiser]:
     """ADM networks of OpenAI's consistency_models and guided-diffusion.
 
-    Formula: ``D(x, sigma)`` under EDM's preconditioning of a network that is told ``250 ln sigma``; of guided-diffusion
-    ``D(x, sigma) = x - sigma eps``, where the network predicts the noise eps of 1000 numbered steps
+    Formula: ``D(x, sigma)`` under EDM's preconditioning of a network with ``c_noise = 250 ln sigma``; of
+    guided-diffusion ``D(x, sigma) = x - sigma eps``, where the network predicts the noise eps of 1000 numbered steps
     Paper: Song et al. 2023, arXiv 2303.01469.
     Use: for the published ``.pt`` files, of which all is known, and for what others trained with these programs.
     The tensors settle most of the architecture; ``backbone`` holds what they do not show (``num_head_channels``, or
@@ -125,8 +125,8 @@ def read_openai(
     assert side and kind
 
     if shown.guided and schedule:
-        ladder = ddpm_sigmas(1000, schedule)
-        sigma_min, sigma_max = max(sigma_min, float(ladder[0])), min(sigma_max, float(ladder[-1]))
+        schedule_sigmas = ddpm_sigmas(1000, schedule)
+        sigma_min, sigma_max = max(sigma_min, float(schedule_sigmas[0])), min(sigma_max, float(schedule_sigmas[-1]))
     shape = (shown.channels, side, side)
     meant = OpenAIModel(kind, spec, shape, shown.classes, schedule, sigma_min, sigma_max, file)
     return load_adm(path, tensors, meant, {"ema": part.place} if part.averaged else {})
@@ -155,9 +155,9 @@ def check_adm(path: Path, shown: ADMShape, given: Mapping[str, Any], schedule: s
 def left_open(
     shown: ADMShape, spec: Mapping[str, Any], side: int | None, schedule: str | None, kind: str | None
 ) -> dict[str, Any]:
-    """Everything that neither file nor user says, with values that would be usual."""
+    """Everything that neither file nor user says, with values that are common."""
     counted = spec.get("num_heads") if shown.attention_levels and "num_heads_upsample" not in spec else None
-    usual = (
+    common = (
         ("backbone.num_head_channels", 64, not HEADS & spec.keys()),
         ("backbone.num_heads_upsample", counted, bool(counted)),
         ("backbone.qkv", "legacy", "qkv" not in spec),
@@ -165,7 +165,7 @@ def left_open(
         ("format.schedule", "linear", shown.guided and schedule is None),
         ("format.kind", "consistency", kind is None),
     )
-    return {key: value for key, value, missing in usual if missing}
+    return {key: value for key, value, missing in common if missing}
 
 
 def load_adm(

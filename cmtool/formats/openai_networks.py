@@ -91,8 +91,8 @@ def _read_architecture(tensors: Mapping[str, Tensor]) -> ADMShape:
 def _stack(tensors: Mapping[str, Tensor]) -> tuple[int, int, bool, bool]:
     """Blocks of a level, levels, whether residual blocks resize, and whether convolutions do where they do not.
 
-    On the way up, a level ends where one grows. Where nothing that resizes has weights, places are left out on the way
-    down.
+    In the decoder, a level ends where one upsamples. Where nothing that resizes has weights, numbers are left out in
+    the encoder.
     """
     exits, entries = (
         {int(name.split(".")[1]) for name in tensors if name.startswith(f"{way}_blocks.")} for way in WAYS
@@ -117,12 +117,12 @@ class HiddenOptions:
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """``jumps`` are the positions, on the Karras grid of ``levels`` levels, that its authors sampled best with."""
+    """``ts`` are the indices, in the Karras schedule of ``steps`` sigmas, that its authors sampled best with."""
 
     data: str
     kind: str = "score"
-    levels: int = 0
-    jumps: tuple[int, ...] = ()
+    steps: int = 0
+    ts: tuple[int, ...] = ()
 
 
 WIDE = {"num_head_channels": 64}

@@ -2,7 +2,7 @@
 
 The network is under "model", each name behind "module."; "ema" holds a list of the same tensors, averaged, in the order
 of the parameters and without those that are not learnt. Images are in [0, 1] for VE, in [-1, 1] for the others, and all
-are [-1, 1] here: levels of VE become twice as large. Source: Song et al. 2021, arXiv 2011.13456, appendix C.
+are [-1, 1] in cmtool: VE's sigmas become twice as large. Source: Song et al. 2021, arXiv 2011.13456, appendix C.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ from cmtool.files.header import Header
 from cmtool.files.model_format import Format, LoadedModel
 from cmtool.files.safe_pickle.torch_files import state_dict
 from cmtool.formats.common import EmaOption, SideOption, build_said, check_backbone, require, unknown_data
-from cmtool.formats.score_sde_levels import PROCESSES, ScoreSDESigmas
 from cmtool.formats.score_sde_networks import LIST, read_ncsnpp_shape
+from cmtool.formats.score_sde_sigmas import PROCESSES, ScoreSDESigmas
 from cmtool.formats.weight_files import digest_shards, holds_weights, read_weights
 from cmtool.formats.wrappers import unwrap
 from cmtool.options.plugin_option import Option
@@ -67,7 +67,7 @@ def read_score_sde(
 
     BadFile for a damaged file; UsageError that says what must be given.
     """
-    tensors, ladder, averaged = weights(path, ema)
+    tensors, discrete_sigmas, averaged = weights(path, ema)
     shown = read_ncsnpp_shape(path, tensors)
     side = side or SIDES.get(shown.layers)
     if side:
@@ -78,7 +78,7 @@ def read_score_sde(
     require(path, {} | ({} if process else {"format.process": "vp"}) | ({} if side else {"format.side": 32}))
     assert process and side
     centered = process not in ("ve", "smld") if centered is None else centered
-    sigmas = ScoreSDESigmas(path, process, shown.fourier, centered, scale_by_sigma, beta_min, beta_max, ladder)
+    sigmas = ScoreSDESigmas(path, process, shown.fourier, centered, scale_by_sigma, beta_min, beta_max, discrete_sigmas)
     preconditioning = sigmas.preconditioning()
     sigma_min, sigma_max = sigmas.span()
 
@@ -102,7 +102,7 @@ def read_score_sde(
 
 
 def weights(path: Path, ema: bool) -> tuple[dict[str, Tensor], Tensor | None, bool]:
-    """The tensors by their names in the network, the ladder of levels, and whether they are an average.
+    """The tensors by their names in the network, the sigmas of its discrete schedule, and whether they are an average.
 
     A file without any average, such as a network alone, is taken as it is; BadFile where its average does not fit.
     """

@@ -65,14 +65,14 @@ def _parts(tensors: Mapping[str, Tensor]) -> list[Part]:
 
 
 def _read_architecture(parts: list[Part]) -> ScoreSDEShape:
-    """The network that is not told its noise level begins with a convolution, with no linear map before it."""
+    """A network that is not conditioned on the noise level begins with a convolution, with no linear map before it."""
     fourier = "W" in parts[0]
     conditional = parts[fourier]["weight"].ndim == 2
     first = fourier + 2 * conditional
     entry, body = parts[first], parts[first + 1 :]
     width, channels = entry["weight"].shape[:2]
     plain = not any("Conv_2.weight" in part for part in body)
-    ends = [i for i, part in enumerate(body) if (_strided(part) or not part if plain else _resizing(part))]
+    ends = [i for i, part in enumerate(body) if (_is_strided(part) or not part if plain else _is_resizing(part))]
     levels = len(ends) // 2 + 1
     kept = [i for i, part in enumerate(body) if "Conv_1.weight" in part and i not in ends]
     blocks = ((len(kept) - 2) // levels - 1) // 2
@@ -94,17 +94,17 @@ def _read_architecture(parts: list[Part]) -> ScoreSDEShape:
     embedding = "fourier" if fourier else "positional"
     ways = {"embedding_type": embedding, **beside, "decoder_type": decoder, **flags}
     taps = {} if filtered is None else {"resample_filter": FILTER if filtered else [1.0, 1.0]}
-    usual = {"skip_rescale": True, "resample_filter": [1.0, 1.0] if beside["encoder_type"] == "standard" else FILTER}
-    return ScoreSDEShape({"name": "ncsnpp", **sizes, **ways, **taps}, usual, attention, channels)
+    guessed = {"skip_rescale": True, "resample_filter": [1.0, 1.0] if beside["encoder_type"] == "standard" else FILTER}
+    return ScoreSDEShape({"name": "ncsnpp", **sizes, **ways, **taps}, guessed, attention, channels)
 
 
-def _strided(part: Part) -> bool:
+def _is_strided(part: Part) -> bool:
     """A convolution alone."""
     return "Conv_0.weight" in part and "GroupNorm_0.weight" not in part
 
 
-def _resizing(part: Part) -> bool:
-    """A block that has a convolution on the way around though it keeps its channels."""
+def _is_resizing(part: Part) -> bool:
+    """A block that has a convolution in its skip connection though it keeps its channels."""
     return "Conv_2.weight" in part and part["Conv_2.weight"].shape[0] == part["Conv_2.weight"].shape[1]
 
 
@@ -112,7 +112,7 @@ def _beside(body: list[Part]) -> tuple[dict[str, Any], bool | None]:
     """How the image goes beside the blocks, and whether it is filtered; None where that does not show."""
     if any("Conv2d_0.weight" in part for part in body):
         return {"encoder_type": "residual"}, True
-    alone = [i for i, part in enumerate(body) if _strided(part)]
+    alone = [i for i, part in enumerate(body) if _is_strided(part)]
     if not alone:
         return {"encoder_type": "standard"}, None
     weight, after = body[alone[0]]["Conv_0.weight"], body[alone[0] + 1]["Conv_0.weight"]

@@ -87,13 +87,13 @@ def unwrap(
     every = list(_networks(found, names))
     every += _shadows(found, every[0].tensors) if every else []
     if not every:
-        return FoundWeights(_named(path, found, found))  # which says what it is instead, or what it lacks
+        return FoundWeights(_name_tensors(path, found, found))  # which says what it is instead, or what it lacks
     if weights is not None:
         fits = [one for one in every if one.place == weights]
     else:
         fits = [one for one in every if one.averaged == ema] or [one for one in every if ema]
     if len(fits) == 1:
-        return FoundWeights(_named(path, found, fits[0].tensors), fits[0].place)
+        return FoundWeights(_name_tensors(path, found, fits[0].tensors), fits[0].place)
     places = ", ".join(f"'{one.place}'" for one in every[:8])
     if weights is not None:
         raise UsageError(f"{path} has no weights at '{weights}'", f"there are: {places}")
@@ -104,7 +104,7 @@ def unwrap(
     )
 
 
-def _named(path: Path, found: Any, tensors: Any) -> dict[str, Tensor]:
+def _name_tensors(path: Path, found: Any, tensors: Any) -> dict[str, Tensor]:
     return dict(tensors) if isinstance(found, JoinedNames) else state_dict(path, tensors)
 
 
@@ -134,14 +134,14 @@ def _network(
         return
     chosen = [key for key in keys if key.startswith(prefix)] if prefix else list(value)
     yield FoundWeights(
-        {key.removeprefix(prefix) if prefix else key: value[key] for key in chosen}, _joined(place, prefix)
+        {key.removeprefix(prefix) if prefix else key: value[key] for key in chosen}, _join_prefix(place, prefix)
     )
     dotless = {key: f"model_ema.{key.removeprefix('model.').replace('.', '')}" for key in chosen if prefix}
     if prefix.startswith("model.") and dotless and all(other in value for other in dotless.values()):
         yield FoundWeights({key.removeprefix(prefix): value[other] for key, other in dotless.items()}, "model_ema")
 
 
-def _joined(place: str, prefix: str) -> str:
+def _join_prefix(place: str, prefix: str) -> str:
     """Where weights stand, as far as it tells one network from another, and as text that can be printed."""
     whole = ".".join(part for part in (place, WRAPPERS.sub("", prefix).removesuffix(".")) if part)
     return re.sub(r"[^\w.-]", "?", whole, flags=re.ASCII)[:LONGEST]

@@ -50,7 +50,7 @@ Point = tuple[Tensor, Tensor]  # an image [B, ...] and its noise level [B]
 
 
 def adjacent_pair(u: Tensor, n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> tuple[Tensor, Tensor]:
-    """A uniformly chosen pair of neighbours ``t > r`` on the Karras grid of ``n`` levels (Song et al. 2023, alg. 2)."""
+    """A uniformly chosen pair of neighbours ``t > r`` on the Karras grid of ``n`` sigmas (Song et al. 2023, alg. 2)."""
     grid = karras(n, sigma_min, sigma_max, rho).to(u)
     i = (u * (n - 1)).long().clamp(max=n - 2)
     return grid[i], grid[i + 1]
@@ -184,12 +184,12 @@ class Consistency(Objective):
     def target_output(self, model: Denoise, above: Point, below: Point, batch: Batch) -> Tensor:
         """What ``f(x_t, t)`` is compared with: the target at r.
 
-        At or below the boundary that is x_r itself, and ln r need not exist there.
+        At or below the boundary that is x_r itself, and ln r need not exist.
         """
         x_r, r = below
         network = batch.condition(self.target) if self.target else model
         is_above = r > self.requirements.sigma_min
-        # r has no meaning for the others, so they get a noise level that the network can be asked about.
+        # r has no meaning for the others, so they get a noise level that the network knows.
         output = network(x_r, torch.where(is_above, r, torch.ones_like(r)), batch.labels)
         return torch.where(broadcast_like(is_above, x_r).bool(), output, x_r)
 

@@ -65,8 +65,8 @@ class Trajectory(Objective):
     """``d(G^-(G(x_t, t, s), s, 0), G^-(G^-(x_u, u, s), s, 0))``, plus the denoising term.
 
     ``t > u >= s`` are noise levels i, i + h and j of a grid, x_u is where h steps of the teacher's ODE lead from x_t,
-    and G^- is a copy of the student that lags behind. Both steps to s are compared as images, at noise level 0. The
-    denoising term is the limit s -> t, which these steps alone leave free. The lowest level of the grid is 0 for s, so
+    and G^- is the target network, an EMA of the student. Both steps to s are compared as images, at noise level 0. The
+    denoising term is the limit s -> t, which these steps alone leave free. The lowest sigma of the grid is 0 for s, so
     that steps to the image are among those that are learnt.
     """
 
@@ -102,28 +102,28 @@ class Trajectory(Objective):
         i, h, j = self.choice(*u)
         grid, s = self.grid.to(batch.u), self.ends.to(batch.u)[j]
         x_t = batch.x + broadcast_like(grid[i], batch.x) * batch.z
-        x_u, lagging = self._follow_teacher(x_t, batch, i, h), self._lagging(batch)
+        x_u, target_network = self._follow_teacher(x_t, batch, i, h), self._target_network(batch)
         with same_dropout(x_t.device) as again:
-            online = self._image(lagging, flow_map_step(model, x_t, grid[i], s, batch.labels), s, batch.labels)
+            online = self._image(target_network, flow_map_step(model, x_t, grid[i], s, batch.labels), s, batch.labels)
             again()
             with torch.no_grad():
-                x_s = flow_map_step(lagging, x_u, grid[i + h], s, batch.labels)
-                target = self._image(lagging, x_s, s, batch.labels)
+                x_s = flow_map_step(target_network, x_u, grid[i + h], s, batch.labels)
+                target = self._image(target_network, x_s, s, batch.labels)
         return self.metric(online, target)
 
-    def _lagging(self, batch: Batch) -> FlowMap:
+    def _target_network(self, batch: Batch) -> FlowMap:
         if self.target is None:
             raise RuntimeError("begin(model) comes before loss(model, ...)")
         return batch.condition(self.target)
 
-    def _image(self, lagging: FlowMap, x: Tensor, s: Tensor, labels: Tensor | None) -> Tensor:
-        """The target's step from s to 0; at 0 it is x itself, and ln s need not exist there."""
-        image = flow_map_step(lagging, x, torch.where(s > 0, s, torch.ones_like(s)), torch.zeros_like(s), labels)
+    def _image(self, target_network: FlowMap, x: Tensor, s: Tensor, labels: Tensor | None) -> Tensor:
+        """The target's step from s to 0; at 0 it is x itself, and ln s need not exist."""
+        image = flow_map_step(target_network, x, torch.where(s > 0, s, torch.ones_like(s)), torch.zeros_like(s), labels)
         return torch.where(broadcast_like(s > 0, x).bool(), image, x)
 
     @torch.no_grad()
     def _follow_teacher(self, x: Tensor, batch: Batch, i: Tensor, h: Tensor) -> Tensor:
-        """``h`` steps down the grid from its i-th noise level; images that have arrived rest."""
+        """``h`` steps down the grid from its i-th noise level; images at their last noise level stay."""
         grid = self.grid.to(device=x.device)
         for k in range(int(h.max())):
             rows = (h > k).nonzero()[:, 0]

@@ -15,7 +15,7 @@ __all__ = ["Denoising", "UncertainDenoising"]
 class Denoising(Objective):
     """``w(sigma) |D(x + sigma z, sigma) - x|^2``, mean over pixels, with ``sigma = noise_levels(u)``.
 
-    Its minimum is the mean of x_0 given x at every noise level that is visited, whatever the weight (Vincent 2011).
+    Its minimum is the mean of x_0 given x at every noise level of training, whatever the weight (Vincent 2011).
     """
 
     def __init__(

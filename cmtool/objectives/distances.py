@@ -1,4 +1,4 @@
-"""How far two images are apart: functions of (a, b) [B, ...] -> [B]."""
+"""Distances (metrics) of two images: functions of (a, b) [B, ...] -> [B]."""
 
 from collections.abc import Callable
 from typing import Annotated

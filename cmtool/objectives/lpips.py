@@ -1,4 +1,4 @@
-"""How far two images look apart: LPIPS (Zhang et al. 2018, arXiv 1801.03924)."""
+"""A perceptual distance of two images: LPIPS (Zhang et al. 2018, arXiv 1801.03924)."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -79,7 +79,7 @@ class LPIPS(nn.Module):
 
     def features(self, images: Tensor) -> Iterator[Tensor]:
         """The five maps, each of unit norm at every pixel."""
-        h = (self._sized(images) - self.shift) / self.scale
+        h = (self._resize(images) - self.shift) / self.scale
         for i, block in enumerate(BLOCKS):
             h = self.pool(h, 2) if i else h
             for j in block:
@@ -87,7 +87,7 @@ class LPIPS(nn.Module):
             # vector_norm, unlike the root of a sum, has a gradient where no feature is alive
             yield h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + 1e-10)
 
-    def _sized(self, images: Tensor) -> Tensor:
+    def _resize(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             shape = "x".join(map(str, images.shape[1:]))
             raise UsageError(f"LPIPS compares grey or colour images, not data of shape {shape}", OTHERWISE)

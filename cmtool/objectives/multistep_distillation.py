@@ -4,7 +4,7 @@ A network D that predicts x_0 steps from t to s by DDIM, which is Euler's step i
 read backwards: the x_0 that makes the step from x_t end where the step from x_r does. One segment is consistency
 distillation; segments without a noise level between their ends are progressive distillation.
 Source: Heek et al. 2024, arXiv 2403.06807, algorithm 1.
-Source of pd: Salimans and Ho 2022, arXiv 2202.00512, algorithm 2, here on a Karras schedule.
+Source of pd: Salimans and Ho 2022, arXiv 2202.00512, algorithm 2, on a Karras schedule instead.
 """
 
 import copy
@@ -148,7 +148,7 @@ class Progressive(Segments):
         self.guide = copy.deepcopy(model).eval().requires_grad_(False)
 
     def update(self, model: nn.Module, progress: float) -> None:
-        """A stage begins with the step after the one that enters it, wherever the run is cut."""
+        """A stage begins with the step after the one that enters it, wherever the run is resumed."""
         steps = halving_steps(progress, self.first, self.last)
         if steps < int(self.steps):
             self.guide.load_state_dict(model.state_dict())
@@ -167,10 +167,10 @@ def pd(
     sigma_max: SigmaMaxOption = 80.0,
     sigma_data: SigmaDataOption = 0.5,
 ) -> Progressive:
-    """Progressive distillation: one step of the student is two of its teacher's, and the steps halve on the way.
+    """Progressive distillation: one step of the student is two of its teacher's, and the steps halve during training.
 
     Formula: ``loss = max(1/t^2, 1) |D(x_t, t) - x~|^2``, ``ddim(x_t, t, s, x~)`` where two steps of the teacher end
-    Paper: Salimans and Ho 2022, arXiv 2202.00512, algorithm 2 and appendix G, here on a Karras schedule.
+    Paper: Salimans and Ho 2022, arXiv 2202.00512, algorithm 2 and appendix G, on a Karras schedule instead.
     Use: as the baseline that consistency models are compared with.
 
     From ``first`` steps to ``last``, in stages of equal length, of which those of 2 and of 1 step last twice as long.

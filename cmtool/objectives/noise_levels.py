@@ -1,4 +1,4 @@
-"""Which noise levels training visits, by one uniform number per image, and how much each of them counts."""
+"""The distribution of noise levels in training, by one uniform number per image, and their weights."""
 
 from collections.abc import Callable
 from typing import Annotated

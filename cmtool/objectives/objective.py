@@ -43,11 +43,11 @@ PreconditioningOption = Annotated[str, Option("what the network predicts", choic
 
 @dataclass(frozen=True)
 class Batch:
-    """Images with the randomness that belongs to them: the n-th image of a run always meets the same noise and level.
+    """Images with the randomness that belongs to them: the n-th image of a run always has the same z and u.
 
     ``x`` [B, ...] in [-1, 1]; ``z`` [B, ...] normal; ``u`` [B] uniform on (0, 1), float64; ``labels`` [B] or None;
     ``augment_labels`` [B, K], how the images were augmented, or None; ``v`` [B, ...] normal, for objectives with
-    ``probes``; ``others`` [M, ...] and their ``classes`` [M], images of the run that all pieces of a batch see, these
+    ``probes``; ``others`` [M, ...] and their ``classes`` [M], images of the run that all micro-batches see, these
     among them.
     """
 
@@ -69,7 +69,7 @@ class Batch:
         return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None and k not in whole})
 
     def split(self, size: int) -> list["Batch"]:
-        """Pieces of at most ``size`` images."""
+        """Micro-batches of at most ``size`` images."""
         return [self.select(slice(i, i + size)) for i in range(0, len(self), size)]
 
     def to(self, device: torch.device) -> "Batch":

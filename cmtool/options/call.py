@@ -1,4 +1,4 @@
-"""The options of a command as a program gives them: keyword arguments, judged like flags."""
+"""The options of a command as a program gives them: keyword arguments, checked like flags."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar

@@ -113,17 +113,17 @@ def _spec(value: Any) -> Spec:
         raise Expected("a name or a mapping of options")
     if not isinstance(value.get("name") or "", str):
         raise Expected("a name or a mapping of options, with a word for its name")
-    if not _bound(value):
+    if not _fits_digits(value):
         raise Expected("a name or a mapping of options, with numbers below 2^63")
     return Spec({key.replace("-", "_"): item for key, item in value.items()})
 
 
-def _bound(value: Any) -> bool:
+def _fits_digits(value: Any) -> bool:
     """Whether no whole number inside is longer than can be written out."""
     if isinstance(value, Mapping):
-        return all(_bound(item) for item in value.values())
+        return all(_fits_digits(item) for item in value.values())
     if isinstance(value, list | tuple):
-        return all(map(_bound, value))
+        return all(map(_fits_digits, value))
     return not isinstance(value, int) or abs(value) < 1 << 63
 
 

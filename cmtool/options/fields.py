@@ -36,7 +36,7 @@ class OptionField:
     section: str = "Input"
     required: tuple[str, str] | None = None
     parse: Callable[[str], Mapping[str, Any]] | None = None
-    usual: str | None = None
+    default_name: str | None = None
     shown: str | None = None
     name: str = ""
     kind: Any = str
@@ -63,9 +63,9 @@ class OptionField:
         return get_origin(self.kind) is tuple and Spec in get_args(self.kind)
 
     @property
-    def usual_plugin(self) -> str:
+    def default_plugin(self) -> str:
         """The plugin whose options are meant where none is named; "" where that depends on more."""
-        return self.default.name if isinstance(self.default, Spec) else self.usual or ""
+        return self.default.name if isinstance(self.default, Spec) else self.default_name or ""
 
     @property
     def switch(self) -> bool:
@@ -97,9 +97,9 @@ def option(default: Any = MISSING, *, help: str, **about: Any) -> Any:
 
     ``flag`` is a short flag, ``check`` a predicate, ``choices`` the words allowed, ``group`` the plugins a Spec names
     (``listed`` in the help), ``parse`` turns the text of a Spec into its mapping, ``path`` says that a text may name a
-    file or folder, ``required`` is (sentence, hint) for when it is not given, ``usual`` is the plugin that the default
-    None stands for, ``shown`` says what else the default None means, ``key`` is what users write where the attribute
-    cannot be called so, ``section`` is its heading in the help.
+    file or folder, ``required`` is (sentence, hint) for when it is not given, ``default_name`` is the plugin that the
+    default None stands for, ``shown`` says what else the default None means, ``key`` is what users write where the
+    attribute cannot be called so, ``section`` is its heading in the help.
     """
     metadata = {"option": (default, {"help": help, **about})}
     if isinstance(default, dict):  # a dataclass refuses a mutable default, and ours is never changed

@@ -66,7 +66,7 @@ def gather(
         (sources.from_flag(declared, key, value) for key, value in flags.items() if value is not None),
     )
     for item in items:
-        given[_known(cls, declared, item)].append(item)
+        given[_key_of(cls, declared, item)].append(item)
     return given
 
 
@@ -75,7 +75,7 @@ def resolve(cls: type[O], given: Mapping[str, Sequence[Given]]) -> O:
     return cls(**{d.name: _resolve(d, given[key]) for key, d in option_fields(cls).items()})
 
 
-def _known(cls: type[Options], declared: Mapping[str, OptionField], item: Given) -> str:
+def _key_of(cls: type[Options], declared: Mapping[str, OptionField], item: Given) -> str:
     key = sources.normal(item.key)
     if key in cls.refused:
         raise UsageError(*cls.refused[key])
@@ -104,7 +104,7 @@ def _check_plugins(d: OptionField, item: Given, specs: tuple[Spec, ...]) -> None
     for spec in specs:
         _in_registry(d, spec)
     if len(set(names)) < len(names):
-        raise UsageError(f"{item.place} must name each {registry.GROUPS[d.group or '']} once, not {_quoted(names)}")
+        raise UsageError(f"{item.place} must name each {registry.GROUPS[d.group or '']} once, not {_quote(names)}")
 
 
 def _value(d: OptionField, item: Given) -> Any:
@@ -115,20 +115,20 @@ def _value(d: OptionField, item: Given) -> Any:
         value = coerce(d.kind, value)
         value = path_text(value) if d.path and value is not None else value
     except Expected as wanted:
-        raise UsageError(f"{item.place} must be {wanted}, not {_quoted(item.value)}") from wanted
+        raise UsageError(f"{item.place} must be {wanted}, not {_quote(item.value)}") from wanted
     if value is None:
         return None
     word = value.name if isinstance(value, Spec) else value
     if d.choices and word not in d.choices and (word or not isinstance(value, Spec)):
         near = closest(str(word), d.choices)
         hint = f"did you mean '{near}'?" if near else None
-        raise UsageError(f"{item.place} must be one of {', '.join(d.choices)}, not {_quoted(word)}", hint)
+        raise UsageError(f"{item.place} must be one of {', '.join(d.choices)}, not {_quote(word)}", hint)
     if d.check and (words := d.check.complaint(value)):
-        raise UsageError(f"{item.place} must be {words}, not {_quoted(item.value, plain=True)}")
+        raise UsageError(f"{item.place} must be {words}, not {_quote(item.value, plain=True)}")
     return value
 
 
-def _quoted(value: Any, plain: bool = False) -> str:
+def _quote(value: Any, plain: bool = False) -> str:
     try:
         text = repr(value) if isinstance(value, str) and not plain else str(value)
     except ValueError:  # Python writes out no number of thousands of digits
@@ -149,8 +149,8 @@ def _merge(layers: Iterable[Spec | None]) -> Spec | None:
 
 def _in_registry(d: OptionField, spec: Spec | None) -> Spec | None:
     """The same with a name, which is registered; without one where whoever reads the options chooses the plugin."""
-    if spec and not spec.name and d.usual:
-        spec = Spec({"name": d.usual, **spec})
+    if spec and not spec.name and d.default_name:
+        spec = Spec({"name": d.default_name, **spec})
     if d.group and spec and spec.name and spec.name not in registry.names(d.group):
         error = unknown_name(registry.GROUPS[d.group], spec.name, registry.names(d.group))
         other = MISTAKEN.get(d.group)

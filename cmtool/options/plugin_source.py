@@ -134,7 +134,7 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 
 def _describe(found: _Found) -> PluginSource | None:
     text = found.module.texts.get(found.name, "")
-    factory = found if isinstance(found.node, ast.FunctionDef) else _wrapped(found)
+    factory = found if isinstance(found.node, ast.FunctionDef) else _unwrap(found)
     if factory is None or not isinstance(factory.node, ast.FunctionDef):
         return PluginSource(text) if text else None
     arguments = factory.node.args
@@ -143,7 +143,7 @@ def _describe(found: _Found) -> PluginSource | None:
     return PluginSource(text or ast.get_docstring(factory.node) or "", options)
 
 
-def _wrapped(found: _Found) -> _Found | None:
+def _unwrap(found: _Found) -> _Found | None:
     """The function that a constant is made of: the first of the arguments of the call that is one."""
     if not isinstance(found.node, ast.Call):
         return None

@@ -65,7 +65,7 @@ def get(group: str, name: str) -> Any:
         return entry.load()
     except CmtoolError:
         raise
-    except Exception as error:  # a plugin may fail in any way; only whoever asked for it is told
+    except Exception as error:  # a plugin may fail in any way; only whoever asked for it sees the error
         owner = entry.dist.name if entry.dist else "?"
         raise UsageError(
             f"the {GROUPS[group]} '{name}' of package {owner} cannot be imported: {type(error).__name__}: {error}",

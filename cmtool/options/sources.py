@@ -121,9 +121,9 @@ def name_sources(cls: type[Options], given: Mapping[str, Sequence[Given]]) -> It
         yield
     except (UsageError, MissingInput, BadFile) as error:
         last = ((d, given[key][-1]) for key, d in option_fields(cls).items() if given[key])
-        told = [f"{d.long} was set by {item.place.rstrip(',')}" for d, item in last if _is_about(error, d, item)]
-        if told:
-            error.hint = "; ".join([*([word_hint(error.hint)] if error.hint else []), *told])
+        origins = [f"{d.long} was set by {item.place.rstrip(',')}" for d, item in last if _is_about(error, d, item)]
+        if origins:
+            error.hint = "; ".join([*([word_hint(error.hint)] if error.hint else []), *origins])
         raise
 
 

@@ -89,16 +89,16 @@ def _entries(text: str, name: str) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
         for key_node, node in root.value:
             line = key_node.start_mark.line + 1
-            key = str(_made(loader, key_node, f"{name}, line {line}"))
+            key = str(_construct(loader, key_node, f"{name}, line {line}"))
             if key in entries:
                 raise UsageError(f"'{key}' in {name}, line {line} was given before, in line {entries[key].line}")
-            entries[key] = Entry(_made(loader, node, f"'{key}' in {name}, line {line}"), line)
+            entries[key] = Entry(_construct(loader, node, f"'{key}' in {name}, line {line}"), line)
         return entries
     finally:
         loader.dispose()
 
 
-def _made(loader: _Loader, node: yaml.Node, place: str) -> Any:
+def _construct(loader: _Loader, node: yaml.Node, place: str) -> Any:
     """The value of a node; UsageError that names the place where a tag or a number cannot be."""
     try:
         return loader.construct_object(node, deep=True)

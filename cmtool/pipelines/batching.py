@@ -1,4 +1,4 @@
-"""How many images are computed at once: pieces of one size, so that no bit depends on their number."""
+"""How many images are computed at once: chunks of one size, so that no bit depends on their number."""
 
 import math
 from collections.abc import Callable
@@ -24,15 +24,15 @@ def chunk_size(shape: tuple[int, ...], device: torch.device) -> int:
 
 
 def num_threads(device: torch.device, cores: int | None = None) -> int:
-    """Pieces at a time."""
+    """Chunks at a time."""
     return cores or torch.get_num_threads() if device.type == "cpu" else 1
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How many images are in memory: ``rounds`` of a piece on each of ``cores``; less would leave cores idle."""
+    """How many images are in memory: ``rounds`` of a chunk on each of ``cores``; less would leave cores idle."""
 
-    piece: int
+    chunk: int
     rounds: int
     cores: int
 
@@ -43,7 +43,7 @@ class MemoryPlan:
 
     @property
     def images(self) -> int:
-        return self.piece * self.rounds * self.cores
+        return self.chunk * self.rounds * self.cores
 
     def halved(self) -> "MemoryPlan":
         """OutOfMemory where there is nothing to halve."""
@@ -52,7 +52,7 @@ class MemoryPlan:
         if self.cores > 1:
             return replace(self, cores=self.cores // 2)
         raise OutOfMemory(
-            f"not even {self.piece} images at a time fit into memory",
+            f"not even {self.chunk} images at a time fit into memory",
             Hint("use a larger device: {}", Setting("device", "cpu")),
         )
 

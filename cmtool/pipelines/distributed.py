@@ -43,7 +43,7 @@ def launched_by(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def has_stray_rank(environment: Mapping[str, str] = os.environ) -> str | None:
-    """What there is to be told of ranks that do not count."""
+    """The warning about ranks that do not count."""
     rank, world = environment.get("RANK"), environment.get("WORLD_SIZE", "1")
     if launched_by(environment) or rank is None or world in ("", "1"):
         return None

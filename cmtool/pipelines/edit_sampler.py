@@ -1,6 +1,6 @@
 """From the options of an edit to its sampler, and running that on tiles and variants.
 
-Rows are computed in pieces of one size, so that no image depends on those beside it.
+Rows are computed in chunks of one size, so that no image depends on those beside it.
 """
 
 from collections.abc import Callable, Sequence
@@ -92,16 +92,16 @@ def _score_sampler(operator: Operator, header: Header, options: EditOptions) -> 
         return ODESampler(append_zero(torch.tensor([first], dtype=torch.float64)), build_solver(Spec(name="euler")))
     process = process_of(Preconditioning(**header.preconditioning), header.sigma_min, header.sigma_max)
 
-    def visited(schedule: str, n: int) -> Tensor:
+    def choose_sigmas(schedule: str, n: int) -> Tensor:
         if options.sigmas:
             return torch.tensor(options.sigmas, dtype=torch.float64)
         return sigma_schedule(schedule, n, header.sigma_min, first, process)
 
     if options.solver:
         solver = build_solver(options.solver)
-        return ODESampler(append_zero(visited("karras", ode_steps(solver, options.steps))), solver)
+        return ODESampler(append_zero(choose_sigmas("karras", ode_steps(solver, options.steps))), solver)
     factory: SamplerFactory = registry.build("samplers", {"name": SAMPLER, **(options.sampler or {})})
-    sigmas = visited(default_schedule(process), (options.steps or factory.default_steps) + 1)
+    sigmas = choose_sigmas(default_schedule(process), (options.steps or factory.default_steps) + 1)
     sampler = factory.build_sampler(process, process.time(sigmas))
     if not isinstance(sampler, ReverseSDESampler):
         others = Setting("sampler", "predictor-corrector"), Setting("solver", "heun")
@@ -139,23 +139,23 @@ def make_operator(
 def edit_rows(model: LoadedModel[Denoiser], options: EditOptions, rows: Sequence[Row]) -> Tensor:
     """The results, float32 [R, C, h, w] on the CPU; row i is a function of rows[i] alone, bit for bit."""
     device, shape = model.device, model.header.shape
-    most = 8 if device.type == "cpu" else 256  # one picture alone should not wait for a full piece
+    most = 8 if device.type == "cpu" else 256  # one picture alone should not wait for a full chunk
     size = max(1, min(chunk_size(shape, device) // 2, most))
     alike: dict[tuple[Any, ...], list[int]] = {}
     for i, row in enumerate(rows):
         alike.setdefault(tuple(row.canvas.given.items()), []).append(i)
-    pieces = [some[k : k + size] for some in alike.values() for k in range(0, len(some), size)]
-    filled = [[rows[i] for i in some + some[-1:] * (size - len(some))] for some in pieces]
+    chunks = [some[k : k + size] for some in alike.values() for k in range(0, len(some), size)]
+    filled = [[rows[i] for i in some + some[-1:] * (size - len(some))] for some in chunks]
     out = torch.empty(len(rows), *shape)
     with worker_pool(num_threads(device)) as work:
-        for some, images in zip(pieces, work(_edit_piece, repeat(model), repeat(options), filled), strict=True):
+        for some, images in zip(chunks, work(_edit_chunk, repeat(model), repeat(options), filled), strict=True):
             out[some] = images[: len(some)].float().cpu()
     if not out.isfinite().all():
         raise Diverged("the model gives numbers that are not finite", "its weights are damaged, or made so by training")
     return out
 
 
-def _edit_piece(model: LoadedModel[Denoiser], options: EditOptions, rows: Sequence[Row]) -> Tensor:
+def _edit_chunk(model: LoadedModel[Denoiser], options: EditOptions, rows: Sequence[Row]) -> Tensor:
     device = model.device
     corners = [row.place for row in rows]
     operator = make_operator(options.operator, [row.canvas for row in rows], corners, model)

@@ -37,14 +37,14 @@ def apply_guidance(
     """The model as the options guide it; itself at weight 1.
 
     UsageError for a model that cannot be guided so. One that is known never to have met an image without its class
-    gets a warning, where somebody is there to hear it, and is refused otherwise.
+    gets a warning where one can be shown, and is refused otherwise.
     """
     if options.guidance == 1:
         _refuse_idle(options)
         return loaded
     if loaded.header.kind != "score":
         raise UsageError(
-            f"guidance blends denoisers, and {loaded.path} is a consistency model, whose jump is not linear in them",
+            f"guidance blends denoisers, and {loaded.path} is a consistency model, whose steps are not linear in them",
             Hint("distil a guided teacher: {}", Run("distill", teacher="FILE", guidance=f"{options.guidance:g}")),
         )
     guide = options.guidance_model
@@ -115,7 +115,7 @@ def describe_guidance(options: GuidanceOptions) -> dict[str, Any] | None:
 
 
 def nfe(plan: SamplerSetup, model: Denoiser | Guided) -> int | None:
-    """Network evaluations for each image; those of a guided model are counted on a walk without a network."""
+    """NFE for each image; those of a guided model are counted by sampling without a network."""
     if plan.nfe is None or not isinstance(model, Guided):
         return plan.nfe
     counted = CountNFE(lambda x, sigma, labels=None: 0 * x, model.cost)

@@ -118,7 +118,11 @@ def open_images(target: str, batch: int, features: str = "inception") -> ImageSe
     if holds_statistics(target):
         statistics = read_statistics(target, features)
         statistics = statistics if statistics.data else replace(statistics, data=target)
-        return replace(_stream(target, batch), statistics=statistics) if _has_images(target) else _known(statistics)
+        return (
+            replace(_stream(target, batch), statistics=statistics)
+            if _has_images(target)
+            else _from_statistics(statistics)
+        )
     # a data set's name wins over a folder beside it; ./digits is the folder
     if target == "-" or (target not in names and Path(target).exists()):
         return _stream(target, batch)
@@ -141,7 +145,7 @@ def _stream(target: str, batch: int) -> ImageSet:
     return ImageSet(target, read, skipped=skipped)
 
 
-def _known(statistics: Statistics) -> ImageSet:
+def _from_statistics(statistics: Statistics) -> ImageSet:
     return ImageSet(statistics.data or "", statistics=statistics)
 
 
@@ -160,7 +164,7 @@ def loaded_images(loaded: LoadedModel[Denoiser], options: FidOptions, reporter: 
     pipeline = SamplingPipeline.of(loaded, options, reporter, class_index(loaded.header, options.klass))
     setup = pipeline.sampler
     if setup.grid:
-        reporter.say(f"levels {setup.description}")
+        reporter.say(f"sigmas {setup.description}")
     seeds = range(options.seed, options.seed + (options.n or OF_A_MODEL))
     if options.protocol and PROTOCOLS[options.protocol].truncate:
         pipeline.pixels = truncate_to_pixels

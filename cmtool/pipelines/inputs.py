@@ -47,7 +47,7 @@ PATHS = ("teacher", "init", "guidance_model")
 def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> Dataset:
     """``{"name": ..., "source": ..., "slice": "0::2", options}``; an empty one is a UsageError.
 
-    ``say`` is told what was passed over, and that a folder of the same name was not meant.
+    ``say`` is called with what was passed over, and that a folder of the same name was not meant.
     """
     spec = dict(spec)
     source, cut = spec.pop("source", None), spec.pop("slice", None)
@@ -170,7 +170,7 @@ def class_index(header: Header, klass: str | None) -> int | None:
         found = None
     if found is None:
         what = klass if klass.isdecimal() else f"'{klass}'"
-        raise UsageError(f"there is no class {what}", f"classes are {_told(header)}")
+        raise UsageError(f"there is no class {what}", f"classes are {_class_list(header)}")
     return found
 
 
@@ -180,7 +180,7 @@ def class_name(header: Header, label: int) -> str:
     return str(label) if names[label] == str(label) else f"{label} ({names[label]})"
 
 
-def _told(header: Header) -> str:
+def _class_list(header: Header) -> str:
     """The names of all classes, as many as a line holds; or the numbers, where that is all they have."""
     if len(header.classes) == header.num_classes and list(header.classes) != list(map(str, range(header.num_classes))):
         return some_names(header.classes, MOST)

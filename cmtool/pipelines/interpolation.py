@@ -103,9 +103,9 @@ def _invert(
     """Along the flow of the encoder, or of the model where it is a score model; else by searching."""
     guide = _inversion_model(model, options.encoder) if options.encoder else model
     if guide.header.kind == "score":
-        with in_fixed_batches(guide.model, chunk_size(guide.header.shape, x.device), num_threads(x.device)) as steadied:
-            told = labels if guide.header.num_classes else None
-            return invert_ode(steadied, x, guide.header.sigma_min, sigma, told)
+        with in_fixed_batches(guide.model, chunk_size(guide.header.shape, x.device), num_threads(x.device)) as denoise:
+            classes = labels if guide.header.num_classes else None
+            return invert_ode(denoise, x, guide.header.sigma_min, sigma, classes)
     with worker_pool(1):  # a gradient spread over cores would round differently with their number
         for parameter in model.model.parameters():
             parameter.requires_grad_(False)

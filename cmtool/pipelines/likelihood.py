@@ -46,17 +46,19 @@ def measure(
     model, header, where, cache = loaded.model, loaded.header, loaded.device, Cache(dataset)
     shape = header.shape
     size = chunk_size(shape, where)
-    levels = log_uniform(options.steps + 1, header.sigma_min, header.sigma_max).log().flip(0)
+    log_sigmas = log_uniform(options.steps + 1, header.sigma_min, header.sigma_max).log().flip(0)
     prior = torch.tensor(math.hypot(header.sigma_max, model.preconditioning.sigma_data))
 
     def one(first: int) -> Tensor:
-        numbers = [min(first + i, n - 1) for i in range(size)]  # the last piece is filled up, so that bits stay
+        numbers = [min(first + i, n - 1) for i in range(size)]  # the last chunk is filled up, so that bits stay
         images, labels = cache.read(numbers)
         noise = Noise([options.seed + i for i in numbers])
         x = dequantize(images, noise).to(where)
         labels = classes[labels].to(where) if labels is not None and classes is not None else None
         field = in_log_sigma(ode_field(model, labels))
-        log_density, _ = log_likelihood(field, x, integrate_along(levels, rk4()), probes(options, noise, shape), prior)
+        log_density, _ = log_likelihood(
+            field, x, integrate_along(log_sigmas, rk4()), probes(options, noise, shape), prior
+        )
         return bits_per_dim(log_density, math.prod(shape))[: n - first].cpu()
 
     with worker_pool(num_threads(where)) as work:
@@ -77,7 +79,7 @@ def probes(options: LikelihoodOptions, noise: Noise, shape: tuple[int, ...]) -> 
 
 
 def in_log_sigma(field: Field) -> Field:
-    """``dx/d ln sigma = sigma dx/dsigma``, which is smooth down to the lowest level."""
+    """``dx/d ln sigma = sigma dx/dsigma``, which is smooth down to the lowest noise level."""
     return lambda x, t: t.exp().to(x) * field(x, t.exp())
 
 

@@ -2,7 +2,7 @@
 
 Ours and EDM's belong to images, so that no image depends on its batch. OpenAI's program goes through its images in
 batches and draws the noise of each from the same generators, so that the images depend on how many there were and on
-the batch; its run is repeated here from its beginning, but the network sees no batch whose images are not asked for.
+the batch; its run is repeated from its beginning, but the network sees no batch whose images are not asked for.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -95,13 +95,13 @@ def openai_run(pipeline: SamplingPipeline, options: SampleOptions) -> "OpenAIRun
         )
     place, steps = _place(sampler, options), len(sampler.sigmas)
     if isinstance(sampler, ODESampler):
-        usual = "heun" if sampler.solver.order == 2 else "euler"  # the few steps of a distilled score model
-        name = options.solver.name if options.solver and options.solver.name else usual
+        default = "heun" if sampler.solver.order == 2 else "euler"  # the few steps of a distilled score model
+        name = options.solver.name if options.solver and options.solver.name else default
         if name not in OPENAI_SOLVERS:
             hint = f"there are: {', '.join(OPENAI_SOLVERS)}"
             raise UsageError(f"OpenAI's program has no solver {name} that draws as ours does", hint)
         draws = 1 + (steps - 1) * OPENAI_SOLVERS[name]
-    else:  # a single step is the sampler onestep there, which draws nothing after the start
+    else:  # a single step is OpenAI's sampler onestep, which draws nothing after the start
         draws = 1 if steps == 1 and not options.ts else 1 + steps
     individual = options.noise == "openai-indiv"
     return OpenAIRun(options.n, batch, options.seed, draws, place, individual, pipeline.model.device)

@@ -1,4 +1,4 @@
-"""Who is told of remarks and progress while a pipeline works: the console of a command, or nobody."""
+"""Where a pipeline reports remarks and progress: to the console of a command, or nowhere."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,7 +10,7 @@ __all__ = ["Progress", "Reporter", "Silence"]
 
 
 class Progress(Protocol):
-    """Progress of one piece of work."""
+    """Progress of one task."""
 
     def update(self, done: int, **figures: Any) -> None:
         """``done`` units in all; figures such as ``loss=0.1``."""

@@ -58,9 +58,9 @@ class SamplerSetup:
 
     @property
     def description(self) -> str:
-        """The noise levels in words, and of which schedule they are where they were given by number."""
-        levels = ", ".join(f"{level:.4g}" for level in self.sigmas)
-        return f"{levels}, on the Karras grid of {self.grid} levels" if self.grid else levels
+        """The noise levels in words, and their Karras schedule where they were given by index."""
+        sigmas = ", ".join(f"{sigma:.4g}" for sigma in self.sigmas)
+        return f"{sigmas}, on the Karras schedule of {self.grid} sigmas" if self.grid else sigmas
 
 
 def set_up_sampler(header: Header, options: GenerationOptions | None = None) -> SamplerSetup:
@@ -82,7 +82,7 @@ def set_up_sampler(header: Header, options: GenerationOptions | None = None) -> 
     steps = options.steps or 2
     _refuse(options, SCORE_ONLY, "score models, and this is a consistency model", {"steps": steps})
     return SamplerSetup(
-        _consistency_sampler(header, options), grid=_counted(options.ts, options.steps) if options.ts else None
+        _consistency_sampler(header, options), grid=_grid_size(options.ts, options.steps) if options.ts else None
     )
 
 
@@ -139,9 +139,9 @@ def _score_sampler(header: Header, options: GenerationOptions) -> Sampler:
             raise UsageError(Hint("{} clips what ODE solvers see, and {} takes none", *flags), "leave it out")
         factory: SamplerFactory = registry.build("samplers", options.sampler)
         n = (options.steps or factory.default_steps) + 1
-        return factory.build_sampler(own, own.time(_visited_sigmas(header, options, default_schedule(own), own, n)))
+        return factory.build_sampler(own, own.time(_choose_sigmas(header, options, default_schedule(own), own, n)))
     solver = build_solver(options.solver)
-    sigmas = _visited_sigmas(header, options, "karras", own, ode_steps(solver, options.steps))
+    sigmas = _choose_sigmas(header, options, "karras", own, ode_steps(solver, options.steps))
     solver = _in_native_time(solver, process) if process else solver
     return ODESampler(append_zero(sigmas), solver, clip=options.convention == "openai")
 
@@ -154,11 +154,11 @@ def _in_native_time(solver: Solver, process: Process) -> Solver:
         raise UsageError(error.message, hint) from error
 
 
-def _visited_sigmas(header: Header, options: GenerationOptions, usual: str, process: Process, n: int) -> Tensor:
-    """The noise levels asked for, or ``n`` of the schedule asked for, ``usual`` where none was."""
+def _choose_sigmas(header: Header, options: GenerationOptions, default: str, process: Process, n: int) -> Tensor:
+    """The noise levels asked for, or ``n`` of the schedule asked for, ``default`` where none was."""
     if options.sigmas:
         return _tensor(options.sigmas)
-    spec = {"name": usual, **(options.schedule or {})}
+    spec = {"name": default, **(options.schedule or {})}
     sigmas = sigma_schedule(spec, n, *_sigma_range(header), process, _preconditioning(header))
     if {"sigma_min", "sigma_max"} & spec.keys():
         check_sigmas(header, None, sigmas.tolist())
@@ -223,32 +223,32 @@ def _multistep_sigmas(header: Header, options: GenerationOptions) -> Tensor:
 
 
 def _indexed_sigmas(header: Header, ts: tuple[int, ...], steps: int | None) -> Tensor:
-    """Noise levels by their place in the Karras schedule; the last place is the image, to which nothing is added."""
-    n = _counted(ts, steps)
+    """Noise levels by their index in the Karras schedule; the last index is the image, to which nothing is added."""
+    n = _grid_size(ts, steps)
     return karras(n, *_sigma_range(header))[[i for i in ts if i < n - 1]]
 
 
-def _counted(ts: tuple[int, ...], steps: int | None) -> int:
-    """How many noise levels the Karras schedule has that ``ts`` count on.
+def _grid_size(ts: tuple[int, ...], steps: int | None) -> int:
+    """How many noise levels the Karras schedule has that ``ts`` are indices of.
 
-    OpenAI's end with the last place, which says it where it is one of their schedules; UsageError for others.
+    OpenAI's end with the last index, which says it where it is one of their schedules; UsageError for others.
     """
     n = steps or ts[-1] + 1
     if ts[-1] >= n:
         hint = Hint("give {}", Setting("steps", ts[-1] + 1))
-        raise UsageError(f"a grid of {n} levels has none with the number {ts[-1]}", hint)
+        raise UsageError(f"a Karras schedule of {n} sigmas has none with the index {ts[-1]}", hint)
     if steps is None and n not in OPENAI:
         grids = ", ".join(map(str, OPENAI[:-1]))
         raise UsageError(
             Hint(
-                "{} does not say of which grid: OpenAI's of {} or {} levels end at {}, and this ends at {}",
+                "{} does not say of which schedule: OpenAI's of {} or {} sigmas end at {}, and this ends at {}",
                 Setting("ts", ",".join(map(str, ts))),
                 grids,
                 str(OPENAI[-1]),
                 ", ".join(str(grid - 1) for grid in OPENAI),
                 str(ts[-1]),
             ),
-            Hint("give the number of its levels: {}", Setting("steps", OPENAI[0] if ts[-1] < OPENAI[0] else n)),
+            Hint("give the number of its sigmas: {}", Setting("steps", OPENAI[0] if ts[-1] < OPENAI[0] else n)),
         )
     return n
 

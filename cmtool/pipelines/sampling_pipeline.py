@@ -66,7 +66,7 @@ class SamplingPipeline:
 
     @property
     def nfe(self) -> int | None:
-        """Network evaluations (NFE) of each image; None where the solver decides as it goes."""
+        """NFE of each image; None of an adaptive solver."""
         return nfe(self.sampler, self.model.model)
 
     @property
@@ -81,7 +81,7 @@ class SamplingPipeline:
     def __call__(self, seeds: Sequence[int]) -> Iterator[SampleBatch]:
         """The images of seeds in their order, ``batch`` or a few more at a time; each depends on its own seed alone.
 
-        ``auto`` begins with 64 and halves it whenever memory runs out, down to the piece that the network always sees.
+        ``auto`` begins with 64 and halves it whenever memory runs out, down to the chunk that the network always sees.
         OutOfMemory when not even that fits, Diverged when a number is not finite.
         """
         if self.run:
@@ -110,14 +110,14 @@ def draw(
 ) -> Tensor:
     """The images of some noise, uint8 [B, C, H, W] on the CPU as ``pixels`` rounds them; points stay float32 [B, D].
 
-    Diverged when one is not finite, be it on the way.
+    Diverged when one is not finite, also between steps.
     ``cores`` of the processor work side by side, as many as torch uses when it is None; no bit depends on it.
     """
     model, device, shape = loaded.model, loaded.device, loaded.header.shape
     x = setup.sampler.begin(noise, shape).to(device)
     labels = None if labels is None else labels.to(device)
-    with in_fixed_batches(model, chunk_size(shape, device), num_threads(device, cores)) as steadied:
-        counted = CountNFE(steadied, cost(model))
+    with in_fixed_batches(model, chunk_size(shape, device), num_threads(device, cores)) as denoise:
+        counted = CountNFE(denoise, cost(model))
         x = check_finite(last(setup.sampler(counted, x, noise, labels)).cpu(), "at the end of sampling")
     setup.nfe_used += counted.calls * len(noise)
     return pixels(x) if x.ndim == 4 else x.float()

@@ -52,19 +52,19 @@ class TrainingReport:
     @property
     def model(self) -> LoadedModel[Denoiser]:
         """The network as it is now; it changes with the next step."""
-        return self._loaded(self.job.state.model)
+        return self._as_loaded(self.job.state.model)
 
     @property
     def ema(self) -> LoadedModel[Denoiser]:
         """The first average of the weights (EMA), the model that the commands keep; it changes with the next step."""
-        return self._loaded(self.job.state.average.model)
+        return self._as_loaded(self.job.state.average.model)
 
-    def _loaded(self, model: nn.Module) -> LoadedModel[Denoiser]:
+    def _as_loaded(self, model: nn.Module) -> LoadedModel[Denoiser]:
         return LoadedModel(cast(Denoiser, model), current_header(self.job), Path(self.job.header.method))
 
 
 def current_header(job: TrainingJob) -> Header:
-    """What a checkpoint says now: a method may change on the way at which noise levels its samples are drawn."""
+    """What a checkpoint says now: a method may change its sampling noise levels during training."""
     return replace(job.header, images=job.state.images, sigmas=job.state.objective.sampling_sigmas)
 
 

@@ -86,7 +86,7 @@ class EditOptions(SamplingOptions):
     )
     level: float | None = option(
         None,
-        help="noise level at which denoise and stroke start; higher is freer",
+        help="noise level (sigma) at which denoise and stroke start; a higher one keeps less",
         check=positive(),
         section=TASK,
         shown="estimated by denoise; 5.38",
@@ -101,17 +101,17 @@ class EditOptions(SamplingOptions):
     )
     solver: Spec | None = option(
         None,
-        help="in place of --sampler: ODE solver of a score model, which projects on what is known",
+        help="ODE solver of a score model, with projection on the known part, instead of --sampler",
         group="solvers",
         section=SAMPLING,
         shown="none",
     )
     sampler: Spec | None = option(
         None,
-        help="sampler of a score model, which keeps what is known at every noise level",
+        help="sampler of a score model, which imposes the known part at every noise level",
         group="samplers",
         section=SAMPLING,
-        usual="predictor-corrector",
+        default_name="predictor-corrector",
     )
     seed: int = option(0, help="seed of the first variant", check=SEED, section=SAMPLING)
     variants: int = option(

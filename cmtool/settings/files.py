@@ -24,7 +24,7 @@ class FetchOptions(Options):
         help="what to download, or all",
         positional=True,
         metavar="NAME",
-        shown="list what there is, and what is here",
+        shown="list what can be downloaded, and what already is",
     )
     folder: Path | None = option(
         None,
@@ -64,7 +64,7 @@ class ConvertOptions(ForeignOptions):
     )
     ema_width: float | None = option(
         None,
-        help="rebuild the power average of this relative width from those that the run has stored",
+        help="post-hoc EMA: reconstruct the power-function EMA of this relative width from those stored in the run",
         check=between(0.005, round(MAX_EMA_WIDTH - 5e-4, 3)),
         metavar="WIDTH",
         section=INPUT,

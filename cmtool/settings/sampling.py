@@ -35,7 +35,7 @@ class SamplingOptions(MachineOptions, ForeignOptions):
     )
     sigmas: tuple[float, ...] | None = option(
         None,
-        help="noise levels to visit, falling, such as 80,0.8",
+        help="noise levels (sigma) to sample at, descending, such as 80,0.8",
         check=descending(),
         metavar="X,X",
         section=SAMPLING,
@@ -51,21 +51,21 @@ class SamplingOptions(MachineOptions, ForeignOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions(SamplingOptions, GuidanceOptions):
-    """How images come out of noise, for the commands that start there."""
+    """How images are sampled from noise, for the commands that begin with noise."""
 
     solver: Spec | None = option(
         None,
-        help="ODE solver of a score model's probability flow",
+        help="ODE solver of a score model's probability flow ODE",
         group="solvers",
         section=SAMPLING,
-        usual="heun",
+        default_name="heun",
     )
     sampler: Spec | None = option(
         None,
-        help="in place of --solver: sampler of the reverse-time SDE, or Langevin dynamics",
+        help="sampler of the reverse-time SDE, or Langevin dynamics, instead of --solver",
         group="samplers",
         section=SAMPLING,
-        shown="the probability flow",
+        shown="the probability flow ODE",
     )
     schedule: Spec | None = option(
         None,
@@ -82,26 +82,26 @@ class GenerationOptions(SamplingOptions, GuidanceOptions):
         group="processes",
         listed=True,
         section=SAMPLING,
-        shown="the noise level; the model's own with --sampler",
+        shown="sigma as time, no scale; the model's own with --sampler",
     )
     ts: tuple[int, ...] | None = option(
         None,
-        help="noise levels of a consistency model as OpenAI counts them: 0,22,39 on the Karras schedule of 40",
+        help="noise levels of a consistency model as indices into OpenAI's Karras schedule of 40, such as 0,22,39",
         check=ascending_integers(),
         metavar="N,N",
         section=SAMPLING,
     )
     convention: str | None = option(
         None,
-        help="new noise and clipping of a consistency model: paper adds sqrt(t^2 - sigma_min^2), "
-        "openai also clips every image, of a score model too, ect adds t",
+        help="noise between consistency steps, and clipping: paper adds sqrt(t^2 - sigma_min^2), "
+        "openai also clips every denoised image, of a score model too, ect adds t",
         choices=("paper", "openai", "ect"),
         section=SAMPLING,
         shown="paper",
     )
     gamma: float | None = option(
         None,
-        help="new noise between the steps of a model trained by ctm or meanflow, from 0, none, to 1, all",
+        help="new noise between the steps of a ctm or meanflow model: 0 adds none, 1 is multistep consistency sampling",
         check=between(0, 1),
         section=SAMPLING,
         shown="1",
@@ -162,7 +162,7 @@ class SampleOptions(GenerationOptions):
     )
     output: str = option(
         SAMPLES,
-        help="FOLDER, FILE.tar, .zip, .npz, .npy, .png, or - for a tar of PNG; what is there is not made again",
+        help="FOLDER, FILE.tar, .zip, .npz, .npy, .png, or - for a tar of PNG; existing images are kept",
         flag="-o",
         metavar="OUT",
         section=OUTPUT,

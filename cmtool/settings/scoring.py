@@ -1,4 +1,4 @@
-"""Options of the commands that look at images and files: fid, levels, likelihood and info."""
+"""Options of the commands that look at images and files: fid, search-sigmas, likelihood and info."""
 # ruff: noqa: RUF009  (option() makes a dataclass field)
 
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class FidOptions(GenerationOptions):
 
     source: str | None = option(
         None,
-        help="images to judge: FOLDER, FILE.npz, .npy, .zip, .tar, - (a pipe), checkpoint, run, data set or statistics",
+        help="images to score: FOLDER, FILE.npz, .npy, .zip, .tar, - (a pipe), checkpoint, run, data set or statistics",
         positional=True,
         metavar="SOURCE",
         shown="the newest run, else the bundled model",
@@ -87,7 +87,7 @@ class FidOptions(GenerationOptions):
         flag="-r",
         metavar="REF",
         section=INPUT,
-        shown="what the model learned from",
+        shown="the training data of the model",
         path=True,
     )
     features: Spec = features_option()
@@ -165,7 +165,7 @@ class SearchSigmasOptions(MachineOptions):
     features: Spec = features_option()
     steps: int = option(
         2,
-        help="network evaluations of an image; all levels but the highest are looked for",
+        help="NFE of each image; every noise level (sigma) but the highest is searched for",
         flag="-k",
         check=at_least(2, 10**5),
         section=SAMPLING,
@@ -176,13 +176,13 @@ class SearchSigmasOptions(MachineOptions):
     seed: int = seed_option()
     within: float = option(
         0.1,
-        help="a level has been found when its logarithm is known within this",
+        help="a sigma is found when ln sigma is known within this",
         check=positive(),
         section=SEARCH,
     )
     tolerance: float = option(
         0.01,
-        help="the search ends when no level lowers the distance by more than this part of it",
+        help="the search ends when no sigma lowers the distance by more than this part of it",
         check=at_least(0),
         section=SEARCH,
     )
@@ -191,11 +191,11 @@ class SearchSigmasOptions(MachineOptions):
         help="measurements at most",
         check=at_least(1, 10**5),
         section=SEARCH,
-        shown="three rounds, one of a level alone",
+        shown="three rounds over the sigmas; one for a single sigma",
     )
     output: Path = option(
         Path("tuned.safetensors"),
-        help="copy of the model that samples at the levels found; what was measured is told in FILE.trace.jsonl",
+        help="copy of the model that samples at the sigmas found; FILE.trace.jsonl holds every measurement",
         flag="-o",
         metavar="FILE",
         section=OUTPUT,
@@ -218,25 +218,27 @@ class LikelihoodOptions(MachineOptions, ForeignOptions):
         parse=data_spec,
         metavar="DATA",
         section=INPUT,
-        shown="what the model learned from",
+        shown="the training data of the model",
     )
     model: Path | None = model_option()
     n: int = option(100, help="images at most", check=at_least(1), section=INPUT)
     steps: int = option(
         64,
-        help="steps of the classical Runge-Kutta method, four evaluations each",
+        help="steps of the classical Runge-Kutta method, 4 NFE each",
         flag="-k",
         check=at_least(1, 10**5),
         section=SAMPLING,
     )
     hutchinson_probes: int = option(
         1,
-        help="random directions that estimate the divergence; 0: every axis, exact",
+        help="probe vectors of Hutchinson's estimate of the divergence; 0: the exact divergence",
         check=at_least(0, 10**5),
         section=SAMPLING,
     )
-    probe: str = option("rademacher", help="their distribution", choices=("rademacher", "gaussian"), section=SAMPLING)
-    seed: int = option(0, help="seed of dequantisation and directions", check=SEED, section=SAMPLING)
+    probe: str = option(
+        "rademacher", help="distribution of the probe vectors", choices=("rademacher", "gaussian"), section=SAMPLING
+    )
+    seed: int = option(0, help="seed of dequantisation and probe vectors", check=SEED, section=SAMPLING)
 
 
 @dataclass(frozen=True, kw_only=True)

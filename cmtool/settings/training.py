@@ -13,7 +13,7 @@ from cmtool.options.lr_schedule import LR_SCHEDULES
 from cmtool.options.types import Spec, at_least, between, positive
 from cmtool.settings.shared import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, GuidanceOptions, MachineOptions
 
-# For runs of minutes: it reaches the highest levels soon, and at low ones it stays plain denoising to the end.
+# For runs of minutes: it reaches the highest noise levels soon, and low ones stay plain denoising to the end.
 FAR = {"P_mean": -0.4, "P_std": 1.6, "k": 40.0, "stages": 4, "weight": "output"}
 
 
@@ -37,25 +37,27 @@ class TrainOptions(MachineOptions):
         check=between(0, 1),
         section=DATA,
     )
-    flip: bool = option(False, help="mirror half of the images", section=DATA)
+    flip: bool = option(False, help="flip half of the images horizontally", section=DATA)
     augment: float = option(
         0.0,
-        help="probability of each change to an image; the network takes augment labels; 0.12 suits small sets",
+        help="probability of each augmentation, whose labels condition the network; 0.12 suits small sets",
         check=between(0, 1),
         section=DATA,
     )
     sigma_min: float = option(0.002, help="lowest noise level", check=positive(), section=NETWORK)
     sigma_max: float = option(80.0, help="highest noise level", check=positive(), section=NETWORK)
-    images: int = option(36_000, help="length, in images", flag="-n", check=at_least(1), section=TRAINING)
-    batch: int = option(16, help="images in a step", flag="-b", check=at_least(1, 10**6), section=TRAINING)
+    images: int = option(36_000, help="length of training, in images", flag="-n", check=at_least(1), section=TRAINING)
+    batch: int = option(16, help="batch size, in images", flag="-b", check=at_least(1, 10**6), section=TRAINING)
     optimizer: Spec = option(
         Spec(name="adam", betas=[0.9, 0.99]), help="optimizer, such as radam", group="optimizers", section=TRAINING
     )
     lr: float = option(2e-3, help="learning rate", check=positive(), section=TRAINING)
-    warmup: int = option(2_000, help="images over which the rate grows from 0", check=at_least(0), section=TRAINING)
+    warmup: int = option(
+        2_000, help="images over which the learning rate grows from 0", check=at_least(0), section=TRAINING
+    )
     lr_schedule: str = option(
         "cosine",
-        help="how the rate falls afterwards",
+        help="learning-rate decay after the warmup",
         choices=tuple(LR_SCHEDULES),
         section=TRAINING,
     )
@@ -69,38 +71,44 @@ class TrainOptions(MachineOptions):
     )
     ema: int | str = option(
         1_500,
-        help="half-life of the averaged weights, in images; below 1, such as 0.9999, the decay of each step; 0: none. "
+        help="EMA half-life, in images; below 1, such as 0.9999, the EMA decay of each step; 0: no EMA. "
         "Several, such as 1500,power:0.05,power:0.1: the first is the model, the others are kept beside it",
         check=EMA_SPECS,
         metavar="TRACKS",
         section=TRAINING,
     )
     grad_clip: float = option(
-        10.0, help="largest norm of a gradient; 0 clips none", check=at_least(0), section=TRAINING
+        10.0, help="largest norm of the gradient; 0: no clipping", check=at_least(0), section=TRAINING
     )
-    seed: int = option(0, help="seed of every draw of the run", check=SEED, section=TRAINING)
+    seed: int = option(0, help="seed of all random numbers of the run", check=SEED, section=TRAINING)
     run_dir: Path | None = option(
         None, help="run directory", metavar="FOLDER", section=RUN, shown="runs/COMMAND/DATE-DATA-HEX"
     )
     resume: Path | None = option(
         None,
-        help="go on with this run; with more --images, or --data where its data lie now",
+        help="resume this run; with more --images, or --data where its data lie now",
         metavar="FOLDER",
         section=RUN,
     )
-    snapshots: int = option(8, help="sample grids drawn on the way", check=at_least(0, 10**5), section=RUN)
+    snapshots: int = option(8, help="sample grids drawn during training", check=at_least(0, 10**5), section=RUN)
     ema_snapshots: int = option(
         16,
-        help="times each power average is stored on the way, for convert --ema-width",
+        help="times each power-function EMA is stored during training, for convert --ema-width",
         check=at_least(0, 10**5),
         section=RUN,
     )
-    ema_dtype: str = option("fp32", help="precision of what is stored", choices=("fp32", "fp16"), section=RUN)
+    ema_dtype: str = option("fp32", help="precision of these stored EMAs", choices=("fp32", "fp16"), section=RUN)
     dry_run: bool = option(False, help="say what would be done and how large it is, write nothing", section=RUN)
     micro_batch: int | None = option(
-        None, help="images at a time, to save memory", check=at_least(1, 10**6), section=MACHINE, shown="what suits"
+        None,
+        help="images of a micro-batch, to save memory",
+        check=at_least(1, 10**6),
+        section=MACHINE,
+        shown="what suits",
     )
-    precision: str = option("auto", help="arithmetic", choices=("auto", "fp32", "bf16"), section=MACHINE)
+    precision: str = option(
+        "auto", help="precision of the network; bf16: autocast", choices=("auto", "fp32", "bf16"), section=MACHINE
+    )
 
     def __post_init__(self) -> None:
         if self.sigma_min >= self.sigma_max:

@@ -36,7 +36,7 @@ def check_objective(objective: Objective, shape: tuple[int, ...] = (3, 8, 8), cl
     require(
         torch.equal(objective.loss(model, batch, 0.0), first), "the same weights, images and progress, the same loss"
     )
-    part = torch.cat([objective.loss(model, piece, 0.5) for piece in batch.split(4)])
+    part = torch.cat([objective.loss(model, part, 0.5) for part in batch.split(4)])
     require(close(part, loss, 1e-4), "the loss of an image does not depend on its batch")
     require(loss.requires_grad, "the loss is differentiable in the weights of the model")
     loss.sum().backward()

@@ -1,1 +1,1 @@
-"""The loop, the averaged weights, the batches."""
+"""The training loop, the EMA, the batches."""

@@ -19,7 +19,7 @@ SYM6 = torch.tensor(
         *(-0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148),
     ]
 )
-REACH = len(SYM6) // 4  # pixels around the image that the filter on the way down looks at
+REACH = len(SYM6) // 4  # pixels around the image that the downsampling filter looks at
 
 
 def matrix(*rows: tuple[Tensor | float, ...]) -> Tensor:

@@ -113,9 +113,9 @@ class BatchConfig:
 class Batches:
     """``at(n)`` is the batch of images n .. n + size - 1 of the run: each epoch a new permutation, with its own noise.
 
-    The same images whatever the batch size, so a run can be cut anywhere and taken up again. All pieces of a batch see
-    the same ``others``, and ``points_per_trajectory`` images in a row are one image with one noise: both are among the
-    requirements of the objective. UsageError as in ``BatchConfig.check``.
+    The same images whatever the batch size, so a run can be stopped anywhere and resumed. All micro-batches of a batch
+    see the same ``others``, and ``points_per_trajectory`` images in a row are one image with one noise: both are among
+    the requirements of the objective. UsageError as in ``BatchConfig.check``.
     """
 
     def __init__(self, dataset: Any, config: BatchConfig, requirements: Requirements | None = None):

@@ -1,4 +1,4 @@
-"""Averaged weights, which sample better than the last ones."""
+"""Exponential moving averages of the weights (EMA), which sample better than the last weights."""
 
 import copy
 from collections.abc import Callable

@@ -50,7 +50,7 @@ class LoopConfig:
     ``seed``      of what the network itself draws, as for dropout
     ``clip``      largest norm of a gradient, 0 for none
     ``micro``     images at a time, None for the whole batch
-    ``threads``   pieces at a time, on the processor
+    ``threads``   micro-batches at a time, on the processor
     ``autocast``  makes the context of a loss, for its precision
     """
 
@@ -70,30 +70,30 @@ def train(
 ) -> Generator[Report, None, None]:
     """Step until ``total`` images have been seen, at the learning rate ``rate(images)``.
 
-    The loss of a step is the mean over its batch. Its gradient is gathered from pieces of a batch, some of them at a
-    time on the processor, and added in order: the number of threads changes no bit of the result. A step whose gradient
-    is not finite is left out and counted, never patched.
+    The loss of a step is the mean over its batch. Its gradient is accumulated over micro-batches, some of them at
+    a time on the processor, and added in order: the number of threads changes no bit of the result. A step whose
+    gradient is not finite is left out and counted, never patched.
     """
     config = config or LoopConfig()
-    piece_gradient = MicrobatchGradient(state, config)
-    projected = projected_layers(state, piece_gradient.parameters)
+    gradient_of = MicrobatchGradient(state, config)
+    projected = projected_layers(state, gradient_of.parameters)
     state.model.train()
-    if state.images < total and not piece_gradient.on_accelerator and config.threads > 1:
+    if state.images < total and not gradient_of.on_accelerator and config.threads > 1:
         first = next(batches)
         batches = chain([first], batches)
-        piece_gradient.uses_rng = uses_rng(state, first.split(1)[0], state.images / total)
-    with worker_pool(1 if piece_gradient.on_accelerator or piece_gradient.uses_rng else config.threads) as work:
+        gradient_of.uses_rng = uses_rng(state, first.split(1)[0], state.images / total)
+    with worker_pool(1 if gradient_of.on_accelerator or gradient_of.uses_rng else config.threads) as work:
         while state.images < total:
             batch, progress = next(batches), state.images / total
             state.model.train()
             for layer in projected:
                 layer.project()
-            gradient = sum_gradients(piece_gradient, work, batch, config.micro or len(batch), progress)
+            gradient = sum_gradients(gradient_of, work, batch, config.micro or len(batch), progress)
             yield step(state, gradient, rate(state.images), config.clip, progress)
 
 
 class MicrobatchGradient:
-    """The loss of a piece of a batch and its gradient in all that is trained.
+    """The loss of a micro-batch and its gradient in all that is trained.
 
     ``uses_rng`` says whether that draws random numbers, as dropout does, from torch's own generator: all threads share
     that one. ``on_accelerator``: the device itself spreads the work.
@@ -105,14 +105,14 @@ class MicrobatchGradient:
         self.device = self.parameters[0].device
         self.on_accelerator, self.uses_rng = self.device.type != "cpu", True
 
-    def __call__(self, piece: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def __call__(self, microbatch: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The share in the mean over ``size`` images, of images of which the first is the n-th of the run."""
         if self.uses_rng:
             # dropout, too, is a function of (run seed, n)
             torch.manual_seed((self.config.seed * 0x9E3779B1 + n) % 2**64)
         with self.config.autocast():
-            piece = piece.to(self.device)
-            share = self.state.objective.loss(piece.condition(self.state.model), piece, progress).sum() / size
+            microbatch = microbatch.to(self.device)
+            share = self.state.objective.loss(microbatch.condition(self.state.model), microbatch, progress).sum() / size
         return share.detach(), torch.autograd.grad(share, self.parameters, materialize_grads=True)
 
 
@@ -127,15 +127,19 @@ class BatchGradient:
 
 
 def sum_gradients(
-    piece_gradient: MicrobatchGradient, work: Callable[..., Iterator[Any]], batch: Batch, micro: int, progress: float
+    gradient_of: MicrobatchGradient,
+    work: Callable[..., Iterator[Any]],
+    batch: Batch,
+    micro: int,
+    progress: float,
 ) -> BatchGradient:
-    """Loss and gradient of a batch, of its pieces in their order."""
-    size, seen = len(batch), piece_gradient.state.images
-    shares = work(piece_gradient, batch.split(micro), range(seen, seen + size, micro), repeat(size), repeat(progress))
+    """Loss and gradient of a batch, summed over its micro-batches in their order."""
+    size, seen = len(batch), gradient_of.state.images
+    shares = work(gradient_of, batch.split(micro), range(seen, seen + size, micro), repeat(size), repeat(progress))
     loss, gradients = next(shares)
     for more, others in shares:
         loss, gradients = loss + more, tuple(a + b for a, b in zip(gradients, others, strict=True))
-    return BatchGradient(piece_gradient.parameters, loss, gradients, size)
+    return BatchGradient(gradient_of.parameters, loss, gradients, size)
 
 
 def step(state: State, batch: BatchGradient, rate: float, clip: float, progress: float) -> Report:
@@ -180,11 +184,11 @@ def match_layout(gradient: Tensor, parameter: Tensor) -> Tensor:
     return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
-def uses_rng(state: State, piece: Batch, progress: float) -> bool:
+def uses_rng(state: State, microbatch: Batch, progress: float) -> bool:
     """Whether the loss draws random numbers of its own, as dropout does in whatever way it is written."""
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
-        state.objective.loss(piece.condition(state.model), piece, progress)
+        state.objective.loss(microbatch.condition(state.model), microbatch, progress)
         return not torch.equal(before, torch.get_rng_state())
 
 
@@ -197,7 +201,7 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors |= {f"average.{k}": v for k, v in state.average.model.state_dict().items()}
     for name, average in state.others.items():
         tensors |= {f"{OTHERS}{name}/{k}": v for k, v in average.model.state_dict().items()}
-    tensors |= {f"objective.{k}": v for k, v in _own(state).items()}
+    tensors |= {f"objective.{k}": v for k, v in _objective_tensors(state).items()}
     for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     return {k: v.detach().cpu() for k, v in tensors.items()}, {"images": state.images, "skipped": state.skipped}
@@ -235,7 +239,7 @@ def _count(value: Any) -> int:
     return value
 
 
-def _own(state: State) -> dict[str, Tensor]:
+def _objective_tensors(state: State) -> dict[str, Tensor]:
     return {k: v for k, v in state.objective.state_dict().items() if not k.startswith("teacher.")}
 
 

@@ -60,7 +60,7 @@ def add_conditions(backbone: Backbone, requirements: Requirements, augment: Augm
 def choose_preconditioning(
     requirements: Requirements, sigma_data: float, parent: Preconditioning | None = None
 ) -> Preconditioning:
-    """That of the parent, else the one that the objective asks for, else EDM's; with the boundary of the objective."""
+    """That of the parent, else the one that the objective requires, else EDM's; with the boundary of the objective."""
     boundary = requirements.sigma_min if requirements.kind == "consistency" else 0.0
     chosen = parent or requirements.preconditioning or Preconditioning(sigma_data)
     return replace(chosen, sigma_min=boundary, jumps=requirements.target_sigma)

@@ -73,7 +73,7 @@ def test_the_name_of_a_class_stands_beside_its_number(called, cm, tmp_path):
     header = cmtool.load(called(FOLDERS)).header
     assert [class_name(header, k) for k in (1, 2)] == ["1", "2 (10)"]
     told = cm("sample", "-m", called(FOLDERS), "-n", "2", "--class", "2", "-o", tmp_path / "s", "--json")
-    assert "2 images of class 3 (2), 1 network evaluation" in told.err
+    assert "2 images of class 3 (2), 1 NFE each" in told.err
     assert json.loads(told.out)["class"] == 3
     lines = (tmp_path / "s" / "manifest.jsonl").read_text().splitlines()
     assert [json.loads(line)["class"] for line in lines] == [3, 3]

@@ -91,7 +91,7 @@ def test_the_evaluations_that_are_told_are_those_of_the_network(cm, models, monk
     monkeypatch.setattr(sampling_pipeline, "in_fixed_batches", watched)
     argv = ["sample", *DRAW, "-m", models / "classes.safetensors", "--guidance", "2", "-o", tmp_path / "o.npz"]
     told = cm(*argv, *(["--guidance-interval", interval] if interval else []), "--json")
-    assert f"3 images, {made} network evaluations each" in told.err
+    assert f"3 images, {made} NFE each" in told.err
     assert json.loads(told.out)["nfe"] == made
     assert set(seen) == {size}
     assert len(seen) == made
@@ -189,7 +189,7 @@ def load_equal(one, two):
 
 
 REFUSED = {
-    "sample -m jump --guidance 2": ("*consistency model, whose jump is not linear*", "*distill*--guidance 2*"),
+    "sample -m jump --guidance 2": ("*consistency model, whose steps are not linear*", "*distill*--guidance 2*"),
     "sample -m plain --guidance 2": ("*trained without classes*", "*--guidance 2 --guidance-model WEAK*"),
     "sample -m plain --guidance-model weak": ("--guidance-model does nothing while*", "add --guidance 2, say"),
     "sample -m plain --guidance-interval 1,2": ("--guidance-interval does nothing while*", "*"),

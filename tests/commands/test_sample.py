@@ -209,7 +209,7 @@ def test_every_solver_says_how_often_it_asks(cm, trained, tmp_path, words, nfe):
     told = cm("sample", "-m", trained["teacher"], "-n", "2", "-k", "4", "--solver", *words, "-o", tmp_path, "--json")
     assert told.code == 0, told.err
     assert json.loads(told.out)["nfe"] == nfe
-    assert f"{nfe} network evaluations each" in told.err
+    assert f"{nfe} NFE each" in told.err
 
 
 def test_a_solver_that_chooses_its_steps_is_counted(cm, trained, tmp_path):
@@ -220,7 +220,7 @@ def test_a_solver_that_chooses_its_steps_is_counted(cm, trained, tmp_path):
     x = last(probability_flow(model, 80 * Noise([5]).normal((1, 8, 8), START), levels, rk45(), torch.tensor([5])))
     assert document["sigmas"] == levels.tolist()
     assert document["nfe"] == pytest.approx(model.calls, abs=12)  # a step more or less, by a rounding
-    assert f"{document['nfe']} network evaluations each" in told.err
+    assert f"{document['nfe']} NFE each" in told.err
     assert level(tmp_path / "s" / "00000005.png", to_pixels(x)[0, 0]) <= 1
 
 

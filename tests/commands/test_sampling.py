@@ -65,7 +65,7 @@ def test_nfe_is_printed(cm, trained, tmp_path):
         "-o",
         tmp_path / "s",
     )
-    assert "2 images, 8 network evaluations each" in told.err
+    assert "2 images, 8 NFE each" in told.err
 
 
 @pytest.mark.parametrize("name", ["karras", "log", "linear", "cosine", "vp", "time"])
@@ -91,14 +91,14 @@ def test_levels_as_openai_counts_them(drawn, rgb):
 def test_the_grid_that_openai_counts_on_is_said(drawn, rgb, cm, tmp_path, ts, n):
     places = [int(i) for i in ts.split(",")]
     told = cm("sample", "-m", rgb, "-n", "1", "--ts", ts, "-o", tmp_path / "said")
-    assert f"on the Karras grid of {n} levels" in told.err
+    assert f"on the Karras schedule of {n} sigmas" in told.err
     document, _ = drawn(rgb, "-n", "1", "--ts", ts)
     assert document["sigmas"] == karras(n)[places[:-1]].tolist()
 
 
 def test_numbers_of_no_grid_of_openai_are_asked_about(cm, rgb):
     told = cm("sample", "-m", rgb, "-n", "1", "--ts", "0,22")
-    assert told.code == 2 and "does not say of which grid" in told.err and "--steps 40" in told.err
+    assert told.code == 2 and "does not say of which schedule" in told.err and "--steps 40" in told.err
 
 
 def test_options_of_process_and_spacing(drawn, trained):
@@ -173,7 +173,7 @@ def test_the_process_of_a_model_is_its_own(drawn, trained):
         (
             "student",
             ["--ts", "0,22,39", "--steps", "30"],
-            "a grid of 30 levels has none with the number 39",
+            "a Karras schedule of 30 sigmas has none with the index 39",
             "--steps 40",
         ),
         ("student", ["--ts", "22,39"], "ts", "the first of them 0"),

@@ -188,7 +188,7 @@ def test_what_contradicts_the_file_is_named(file, given, message):
 @pytest.mark.parametrize(
     ("format", "message"),
     [
-        ({"process": "ve"}, "has no Fourier features, and so was not told a level of ve"),
+        ({"process": "ve"}, "has no Fourier features, and so is not conditioned on ln sigma of ve"),
         ({"process": "vp", "centered": False}, r"images in \[0, 1\] belong to ve"),
         ({"process": "vp", "scale_by_sigma": True}, "scale_by_sigma belongs to ve"),
         ({"process": "vp", "beta_min": 5, "beta_max": 1}, "no betas from 5 to 1"),
@@ -228,7 +228,7 @@ def model_without(key):
         (lambda f: f["ema"]["shadow_params"].__setitem__(0, "hat"), "more than named tensors"),
         (lambda f: f["model"].update({"module.hat": torch.zeros(1)}), "tensors that no network of score_sde has"),
         (lambda f: f["model"].update({"module.all_modules.x": torch.zeros(1)}), "no average that fits"),
-        (lambda f: f["model"].update({"module.sigmas": torch.zeros(3)}), "no ladder of noise levels"),
+        (lambda f: f["model"].update({"module.sigmas": torch.zeros(3)}), "holds no noise levels"),
         (lambda f: f.update(model=7), "no model in a format"),
         (lambda f: f["model"].update({"module.all_modules.1.weight": torch.zeros(64)}), "no whole network"),
         (

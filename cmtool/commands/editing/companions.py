@@ -19,7 +19,7 @@ MOST = 1 << 29  # bytes of pictures that wait for theirs, where an archive has t
 
 
 def has_names(target: str | Path) -> bool:
-    """Whether the images of ``target`` are told apart by name: files in a folder or an archive."""
+    """Whether the images of ``target`` are identified by name: files in a folder or an archive."""
     path = Path(target)
     known = FORMATS.get(path.suffix.lower())
     return str(target) != STREAM and (path.is_dir() or bool(known and known.named))
@@ -28,7 +28,7 @@ def has_names(target: str | Path) -> bool:
 class Truths:
     """The images of ``target``, each called ``what``, one for each of ``source``.
 
-    UsageError, at once where the names of both sides can be told, for a picture that has none.
+    UsageError, at once where the names of both sides are known, for a picture that has none.
     """
 
     def __init__(self, target: str | Path, source: str, what: str):
@@ -38,20 +38,20 @@ class Truths:
             there = {match_key(key) for key in keys_of(target)}
             for name in map(match_key, filter(None, keys_of(source))):
                 if name not in there:
-                    raise self._missing(name, there)
+                    raise self._missing_error(name, there)
 
     def of(self, item: Item) -> Item:
         """That of a picture."""
         if not (self.named and item.key):
             partner = next(self.items, None)
             if partner is None:
-                raise self._uneven()
+                raise self._count_error()
             return partner
         name = match_key(item.key)
         while name not in self.waiting:
             partner = next(self.items, None)
             if partner is None:
-                raise self._missing(name, set(self.waiting))
+                raise self._missing_error(name, set(self.waiting))
             self._wait(partner)
         return self.waiting.pop(name)
 
@@ -59,7 +59,7 @@ class Truths:
         """How many belong to no picture; UsageError where they go by their order."""
         n = len(self.waiting) + sum(1 for _ in self.items)
         if n and not self.named:
-            raise self._uneven()
+            raise self._count_error()
         return n
 
     def _wait(self, item: Item) -> None:
@@ -71,12 +71,12 @@ class Truths:
         if self.size > MOST:
             raise UsageError(f"the order of names in {self.target} is another than that of the inputs", "use a folder")
 
-    def _missing(self, name: str, there: set[str]) -> UsageError:
+    def _missing_error(self, name: str, there: set[str]) -> UsageError:
         names = ", ".join(sorted(there)[:6]) + (", ..." if len(there) > 6 else "")
         hint = f"they belong together by name; in {self.target} there are: {names or 'no more'}"
         return UsageError(f"there is no {self.what} called '{name}' in {self.target}", hint)
 
-    def _uneven(self) -> UsageError:
+    def _count_error(self) -> UsageError:
         return UsageError(
             f"there are not as many {self.what}s as inputs", "without names they belong together in their order"
         )

@@ -112,7 +112,7 @@ class EditRun:
 
     def summary(self) -> str:
         """One line for people."""
-        parts = [f"{self.document()['nfe']} network evaluations each"]
+        parts = [f"{self.document()['nfe']} NFE each"]
         if self.error is not None:
             parts.append(f"the known part is off by at most {self.error:.2g} of 255 grey levels")
         if self.scores:

@@ -10,7 +10,7 @@ from cmtool.files.header import Header
 
 __all__ = ["SCORE_FLAGS", "advice", "average_table", "averages", "summarize"]
 
-SCORE_FLAGS = "--solver heun --steps 18"  # what sample does with a score model when it is told nothing
+SCORE_FLAGS = "--solver heun --steps 18"  # what sample does with a score model by default
 
 
 def summarize(header: Header, command: str) -> str:
@@ -19,13 +19,13 @@ def summarize(header: Header, command: str) -> str:
 
 
 def advice(path: str, header: Header, said: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """A command that samples the model with the levels that suit it; ``said`` is what its file left open."""
-    told = [f"{group}.{key}={value}" for group, given in said.items() for key, value in (given or {}).items()]
-    flags = [f"--set {shlex.quote(one)}" for one in told]
-    walked = header.kind == "score" and not header.sigmas
+    """A command that samples the model at the noise levels that suit it; ``said`` is what its file left open."""
+    settings = [f"{group}.{key}={value}" for group, given in said.items() for key, value in (given or {}).items()]
+    flags = [f"--set {shlex.quote(one)}" for one in settings]
+    by_solver = header.kind == "score" and not header.sigmas
     steps = len(header.sigmas) + (1 if header.kind == "consistency" else 0)
     return " ".join(
-        [f"cmtool sample --model {shlex.quote(path)}", *flags, SCORE_FLAGS if walked else f"--steps {steps}"]
+        [f"cmtool sample --model {shlex.quote(path)}", *flags, SCORE_FLAGS if by_solver else f"--steps {steps}"]
     )
 
 
@@ -36,14 +36,14 @@ def _summary_lines(header: Header, command: str) -> Iterator[str]:
     sides = "x".join(map(str, header.shape))
     yield f"{header.kind} model for {sides} {makes}{classes}: {header.backbone.get('name')}{size}"
     about = header.preconditioning
-    told = ", ".join(f"{key} {about[key]}" for key in ("form", "time", "sigma_data") if key in about)
-    yield f"noise levels {header.sigma_min:g} to {header.sigma_max:g}; parameterisation: {told}"
+    form = ", ".join(f"{key} {about[key]}" for key in ("form", "time", "sigma_data") if key in about)
+    yield f"noise levels {header.sigma_min:g} to {header.sigma_max:g}; parameterisation: {form}"
     if header.licence:
         yield f"licence: {header.licence}{', not for commercial use' if header.noncommercial else ''}"
     for parent in header.parents:
         yield f"made from {parent.get('path')} ({str(parent.get('sha256'))[:12]})"
-    levels = [header.sigma_max, *header.sigmas] if header.kind == "consistency" else header.sigmas
-    yield f"sample it with: {command}" + (f"  (at {', '.join(f'{x:g}' for x in levels)})" if levels else "")
+    sigmas = [header.sigma_max, *header.sigmas] if header.kind == "consistency" else header.sigmas
+    yield f"sample it with: {command}" + (f"  (at {', '.join(f'{x:g}' for x in sigmas)})" if sigmas else "")
 
 
 def averages(run: Path) -> list[dict[str, Any]]:

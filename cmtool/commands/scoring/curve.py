@@ -17,10 +17,10 @@ __all__ = ["draw", "lines", "place", "sides", "table"]
 
 
 def sides(options: FidOptions, features: str, console: Console) -> list[ImageSet]:
-    """What is to be judged: of a run all that it kept, its own checkpoint first; else the one source."""
+    """What is to be scored: of a run all that it kept, its own checkpoint first; else the one source."""
     if options.source is None:
         return [model_images(None, options, console)]
-    kept = _kept(Path(options.source), options.every)
+    kept = _checkpoints_of(Path(options.source), options.every)
     if len(kept) < 2:
         return [find_images(options.source, features, options, console)]
     check_target(place(options))
@@ -28,7 +28,7 @@ def sides(options: FidOptions, features: str, console: Console) -> list[ImageSet
     return [model_images(path, options, console) for path in kept]
 
 
-def _kept(run: Path, every: int) -> list[Path]:
+def _checkpoints_of(run: Path, every: int) -> list[Path]:
     """The checkpoint of a run, and along training every N-th of the others of each average."""
     if not every or not (run / CHECKPOINT).is_file():
         return []

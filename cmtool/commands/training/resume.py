@@ -24,7 +24,7 @@ from cmtool.training.loop import unpack
 __all__ = ["check_data", "check_unchanged", "is_done", "resume_command", "resume_run"]
 
 T = TypeVar("T", bound=TrainOptions)
-# change no result, or are judged by themselves; models are known again by their contents
+# change no result, or are checked separately; models are known again by their contents
 CHANGEABLE = {
     "device",
     "threads",

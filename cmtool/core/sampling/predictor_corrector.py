@@ -105,7 +105,7 @@ def solve_reverse_sde(
     corrector: Update | None = None,
     denoise: bool = True,
 ) -> Iterator[Tensor]:
-    """Take ``x_t`` [B, ...] down the native ``times`` [n + 1], yielding it after each of the n steps.
+    """Sample from ``x_t`` [B, ...] at the native ``times`` [n + 1], yielding it after each of the n steps.
 
     At each time the corrector comes first, then the predictor; with ``denoise`` the last step adds no noise. Divide
     what is yielded by ``process.scale`` of its time for the image in the coordinates of the model. Draws are streams
@@ -121,7 +121,7 @@ def solve_reverse_sde(
 
 @dataclass(frozen=True)
 class ReverseSDESampler:
-    """Down the reverse-time SDE of ``process`` through its native ``times`` [n + 1]."""
+    """A sampler of the reverse-time SDE of ``process`` at its native ``times`` [n + 1]."""
 
     process: Process
     times: Tensor
@@ -181,11 +181,11 @@ def euler_maruyama(
     snr: SNROption = 0.16,
     corrections: CorrectionsOption = 1,
 ) -> SamplerFactory:
-    """Euler's method for the reverse-time SDE, with the corrector that is asked for.
+    """Euler's method for the reverse-time SDE, with an optional corrector.
 
     Formula: ``x + [f x - (1 + lambda^2)/2 g^2 score] dt + lambda g sqrt|dt| z``; 1 NFE a step and 1 a correction
     Paper: Song et al. 2021, arXiv 2011.13456, eq. 6.
-    Use: with 100 NFE or more, where noise on the way repairs some of what the network gets wrong.
+    Use: with 100 NFE or more, where noise between steps corrects some of the network's errors.
     """
     return PredictorCorrector(EulerMaruyama(noise), _corrector(corrector, snr, corrections))
 
@@ -197,7 +197,7 @@ def reverse_diffusion(
     snr: SNROption = 0.16,
     corrections: CorrectionsOption = 1,
 ) -> SamplerFactory:
-    """The steps of the forward process reversed, with the corrector that is asked for.
+    """The steps of the forward process reversed, with an optional corrector.
 
     Formula: ``(2 - a) x + (1 + lambda^2)/2 b^2 score + lambda b z`` for the step ``x_t = a x_s + b z``; 1 NFE a step
         and 1 a correction
@@ -216,7 +216,7 @@ def ancestral(
     snr: SNROption = 0.16,
     corrections: CorrectionsOption = 1,
 ) -> SamplerFactory:
-    """Ancestral sampling: SMLD's, or with ``wide`` noise DDPM's, with the corrector that is asked for.
+    """Ancestral sampling: SMLD's, or with ``wide`` noise DDPM's, with an optional corrector.
 
     Formula: ``(x + b^2 score)/a + std z`` for the step ``x_t = a x_s + b z``; 1 NFE a step and 1 a correction
     Paper: Song et al. 2021, arXiv 2011.13456, appendix F; Ho et al. 2020, arXiv 2006.11239, section 3.2.
@@ -228,7 +228,7 @@ def ancestral(
 def predictor_corrector(
     *,
     predictor: Annotated[
-        str, Option("a sampler by name; none: the corrector alone does the work", choices=PREDICTORS)
+        str, Option("a predictor by name; none: the corrector alone", choices=PREDICTORS)
     ] = "reverse-diffusion",
     noise: Annotated[float, Option("lambda of reverse-diffusion and euler-maruyama", at_least(0))] = 1.0,
     corrector: CorrectorOption = "langevin",

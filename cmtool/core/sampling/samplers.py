@@ -19,19 +19,19 @@ __all__ = ["MultistepSampler", "ODESampler", "Sampler", "SamplerFactory"]
 
 
 class Sampler(Protocol):
-    """A way from noise to images: ``sampler(model, sampler.begin(noise, shape), noise, labels)`` yields images.
+    """A sampler: ``sampler(model, sampler.begin(noise, shape), noise, labels)`` yields images.
 
     They are [B, *shape] in the coordinates of the model, better and better.
     """
 
     @property
     def sigmas(self) -> Tensor:
-        """The noise levels that are visited, [n], descending."""
+        """Its noise levels, [n], descending."""
         ...
 
     @property
     def nfe(self) -> int | None:
-        """NFE of each image; None where the sampler decides as it goes."""
+        """NFE of each image; None of adaptive samplers."""
         ...
 
     def begin(self, noise: NoiseSource, shape: tuple[int, ...]) -> Tensor:
@@ -56,7 +56,7 @@ class SamplerFactory(Protocol):
 
 @dataclass(frozen=True)
 class ODESampler:
-    """Along the probability flow of a score model; the last of ``sigmas`` is 0, and the step to it is the denoiser.
+    """An ODE solver along a score model's probability flow; the last of ``sigmas`` is 0, reached by the denoiser.
 
     With ``clip`` every denoised image is clipped to [-1, 1].
     """

@@ -108,7 +108,7 @@ class Update(Protocol):
 
     @property
     def nfe(self) -> int:
-        """How often it asks the score."""
+        """NFE of an update."""
         ...
 
     def __call__(self, sde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -116,7 +116,7 @@ class Update(Protocol):
 
 @dataclass(frozen=True)
 class NoPrediction:
-    """x is taken as it is at the next time, and the corrector does all the work."""
+    """No predictor: x is kept from time to time, for the corrector alone."""
 
     @property
     def nfe(self) -> int:
@@ -127,7 +127,7 @@ class NoPrediction:
 
 
 class Predictor:
-    """What the predictors below share: they ask the score once."""
+    """What the predictors below share: 1 NFE a step."""
 
     @property
     def nfe(self) -> int:

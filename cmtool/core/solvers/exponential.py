@@ -5,7 +5,7 @@ further D_k at noise levels u_k, the step to s of length ``h = ln(t/s)`` has the
 
     x_s = x + (s - t) dx/dsigma + sum_k w_k (D_k - D_0),    sum_k r_k^j w_k = j! h phi_{j+1}(-h),  r_k = ln(t/u_k) / h
 
-The times of a solver are noise levels here, and ``D = x - sigma dx/dsigma`` follows from the slope.
+The times of a solver are noise levels, and ``D = x - sigma dx/dsigma`` follows from the slope.
 Sources: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++); Zhao et al. 2023, arXiv 2302.04867 (UniPC).
 """
 

@@ -1,4 +1,4 @@
-"""What an ODE solver is, the loop over a sigma schedule that all share, and noise added on the way (churn, eta)."""
+"""What an ODE solver is, the loop over a sigma schedule that all share, and noise added between steps (churn, eta)."""
 
 import math
 from collections.abc import Callable, Iterator

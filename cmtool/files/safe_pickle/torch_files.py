@@ -52,7 +52,7 @@ def find_pickle(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             start = file.read(64)
-            if MAGIC in start:  # the pickle stands first, and its end is not told
+            if MAGIC in start:  # the pickle stands first, and its end is not recorded
                 return start + file.read(MOST)
             if not start.startswith(b"PK"):
                 return b""

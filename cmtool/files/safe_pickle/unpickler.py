@@ -90,7 +90,7 @@ class Record:
 class Unpickler:
     """The stack and the memo of one pickle; ``file`` stands at its beginning, and after ``load`` behind its end.
 
-    ``base`` is where the file's first byte stands in the file that places are told of.
+    ``base`` is where the file's first byte stands in the file that positions refer to.
     """
 
     def __init__(self, file: BinaryIO, base: int = 0):

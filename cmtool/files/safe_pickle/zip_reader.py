@@ -17,7 +17,7 @@ HEADER = 30  # bytes before the name of an entry
 
 
 class Source(io.BufferedReader):
-    """A file that hands out no more than ``most`` bytes in one piece."""
+    """A file that hands out no more than ``most`` bytes at once."""
 
     most = TABLE
 

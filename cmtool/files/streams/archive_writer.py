@@ -19,9 +19,9 @@ from cmtool.files.streams.formats import FORMATS
 from cmtool.files.streams.manifest import MANIFEST, ImageSettings, agreement, beside, hold_manifest, is_complete
 from cmtool.files.streams.sink import GrowingSink, Writer
 
-__all__ = ["archive_writer", "piece", "shared_archive_writer"]
+__all__ = ["archive_writer", "shard_path", "shared_archive_writer"]
 
-PIECE = 64  # images that are joined at a time
+CHUNK = 64  # images that are joined at a time
 
 
 @contextlib.contextmanager
@@ -105,26 +105,26 @@ def shared_archive_writer(
     if is_complete(target, wanted):
         yield None, ()
     else:
-        with archive_writer(piece(target, shard, shards), wanted.cut(shard, shards), suffix) as given:
+        with archive_writer(shard_path(target, shard, shards), wanted.cut(shard, shards), suffix) as given:
             yield given
     _join(target, wanted, shards, suffix)
 
 
-def piece(target: Path, shard: int, shards: int) -> Path:
+def shard_path(target: Path, shard: int, shards: int) -> Path:
     """The file of one part, until the last one joins them."""
     return beside(target, f"{shard}-of-{shards}")
 
 
 def _join(target: Path, wanted: ImageSettings, shards: int, suffix: str) -> None:
     """Make one file of all parts, unless some are not there yet, or another process is at it."""
-    parts = [(piece(target, k + 1, shards), wanted.cut(k + 1, shards)) for k in range(shards)]
+    parts = [(shard_path(target, k + 1, shards), wanted.cut(k + 1, shards)) for k in range(shards)]
     if not is_complete(target, wanted):
         if not all(is_complete(*part) for part in parts):
             return
         try:
             with archive_writer(target, wanted, suffix) as (writer, places):
                 images = islice(_images(parts, suffix), len(wanted) - len(places), None)
-                while writer and (some := list(islice(images, PIECE))):
+                while writer and (some := list(islice(images, CHUNK))):
                     writer.add(some)
         except UsageError:  # held by another process
             return

@@ -82,7 +82,7 @@ def _merge(root: Path, wanted: ImageSettings, shards: int) -> None:
     if shards > 1 and any(lines.get(seed, ("",))[0] != line for seed, line in pairs):
         return
     names = set(os.listdir(root))
-    there = {
+    kept = {
         seed: line
         for seed, (line, _) in sorted(lines.items())
         if line != deleted_entry(seed) or f"{stem(seed)}.png" in names
@@ -90,10 +90,10 @@ def _merge(root: Path, wanted: ImageSettings, shards: int) -> None:
     if wanted.labels is not None:
         classes = {f"{stem(seed)}.png": found.get("class") for seed, (_, found) in lines.items()}
         labels = {name: label for name, label in read_labels(root / LABELS).items() if name not in classes}
-        told = {name: label for name, label in classes.items() if label is not None}
+        labels_made = {name: label for name, label in classes.items() if label is not None}
         names_of = {"class_names": list(wanted.classes)} if wanted.classes else {}
-        _write(root / LABELS, dump_json({"labels": sorted((labels | told).items()), **names_of}).encode())
-    _write(root / MANIFEST, "".join(there.values()).encode())
+        _write(root / LABELS, dump_json({"labels": sorted((labels | labels_made).items()), **names_of}).encode())
+    _write(root / MANIFEST, "".join(kept.values()).encode())
     for journal in root.glob(f"{MANIFEST}.*"):
         _remove(journal)
 

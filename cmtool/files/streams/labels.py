@@ -17,7 +17,7 @@ SHOWN = 3  # names in a remark
 
 
 def choose_file(files: Sequence[str], pictures: Sequence[str], where: str, passed: SkippedFiles) -> str | None:
-    """The path of the list of labels that counts, as in training; of others ``passed`` is told."""
+    """The path of the list of labels that counts, as in training; ``passed`` is called with the others."""
     found, others = label_file(files, pictures)
     if others:
         names = ", ".join([*others[:SHOWN], *(["..."] if len(others) > SHOWN else [])])
@@ -28,7 +28,7 @@ def choose_file(files: Sequence[str], pictures: Sequence[str], where: str, passe
 def labels_of(
     said: Mapping[str, int], pictures: Sequence[str], file: str, name: str, passed: SkippedFiles
 ) -> list[int | None]:
-    """The label of each picture in the list ``file``, called ``name``; of what does not fit, ``passed`` is told."""
+    """The label of each picture in the list ``file``, called ``name``; ``passed`` is called with what does not fit."""
     found = match_labels(said, pictures, dirname(file))
     known = sum(label is not None for label in found)
     if said and not known:

@@ -65,8 +65,8 @@ class Rows:
 
     def _read(self, count: int) -> np.ndarray:
         data, size = bytearray(), count * self.width
-        while len(data) < size and (piece := self.file.read(min(size - len(data), 1 << 24))):
-            data += piece  # no more than comes is set aside
+        while len(data) < size and (block := self.file.read(min(size - len(data), 1 << 24))):
+            data += block  # no more than comes is set aside
         if len(data) < size:
             raise EOFError("it is cut short")
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape)
@@ -99,11 +99,11 @@ def items(rows: Rows, labels: Iterable[int] | None, name: str) -> Iterator[Item]
     if not points and (rows.dtype != np.uint8 or not (grey or colour)):
         shape = ", ".join(["N", *map(str, rows.shape)])
         raise BadFile(f"{name} holds {rows.dtype} [{shape}], which are no images", _hint(rows))
-    i, told = 0, iter(labels) if labels is not None else None
+    i, given = 0, iter(labels) if labels is not None else None
     for block in rows:
         for one in block:
             source = one.astype(np.float32) if points else planes(one)
-            yield Item(f"{name}:{i}", source, None if told is None else next(told), number=i)
+            yield Item(f"{name}:{i}", source, None if given is None else next(given), number=i)
             i += 1
 
 
@@ -142,6 +142,6 @@ def begins(file: BinaryIO, at: int, head: bytes) -> bool:
 
 
 def blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """The next ``size`` bytes, piece by piece."""
+    """The next ``size`` bytes, block by block."""
     for start in range(0, size, BLOCK):
         yield file.read(min(BLOCK, size - start))

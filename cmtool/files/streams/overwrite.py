@@ -1,4 +1,4 @@
-"""What stands where a run is to write, judged before the work: nothing that it did not make is lost or mixed in."""
+"""What stands where a run is to write, checked before the work: nothing that it did not make is lost or mixed in."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ Entry = Mapping[str, Any]
 
 
 def check_folder(root: Path, wanted: ImageSettings, overwrite: bool) -> list[str]:
-    """What is to be told about a folder that these images go to.
+    """The remarks about a folder that these images go to.
 
     UsageError where a picture of the user has the name of one of them, or where images of another model, or made with
     other settings, would stay among them; BadFile for a manifest or labels that are not ours; WriteFailed. With

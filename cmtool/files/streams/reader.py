@@ -34,7 +34,7 @@ def items_of(target: str | Path, passed: SkippedFiles | None = None) -> Iterator
     """
     passed = SkippedFiles() if passed is None else passed
     if str(target) == STREAM:
-        return _piped(stdin(), passed)
+        return _read_pipe(stdin(), passed)
     path = Path(target)
     if path.is_dir():
         return folder.read(path, passed)
@@ -87,7 +87,7 @@ class _Begun:
         return start + self.file.read(size - len(start)) if len(start) < size else start
 
 
-def _piped(file: BinaryIO, passed: SkippedFiles) -> Iterator[Item]:
+def _read_pipe(file: BinaryIO, passed: SkippedFiles) -> Iterator[Item]:
     """What comes through a pipe: a tar, an .npy, or one picture, which its first bytes tell apart."""
     name, start = "standard input", file.read(tar.BLOCK)
     begun = _Begun(start, file)

@@ -56,7 +56,7 @@ class ZipWriter:
         self.at += len(data)
 
     def close(self, entry: Entry, crc: int) -> None:
-        """Put in the checksum of a member that was written piece by piece."""
+        """Put in the checksum of a member that was written block by block."""
         entry.crc = crc
         self.file.seek(entry.offset)
         self.file.write(_local(entry.name, entry.size, crc))

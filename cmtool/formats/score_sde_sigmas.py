@@ -1,4 +1,4 @@
-"""What the networks of score_sde are told of the noise level, and what they predict.
+"""How the networks of score_sde are conditioned on the noise level, and what they predict.
 
 Source: Song et al. 2021, arXiv 2011.13456, sections 3.4 and appendix C.
 """
@@ -19,13 +19,13 @@ __all__ = ["PROCESSES", "ScoreSDESigmas"]
 
 PROCESSES = ("ve", "vp", "subvp", "smld", "ddpm")
 START = 1e-3  # the time at which score_sde stops sampling VP and sub-VP
-STEPS, MOST = 1000, 100_000  # of a ladder, where the file holds none, and at the most
+STEPS, MOST = 1000, 100_000  # of a discrete noise schedule, where the file holds none, and at the most
 TIMES = 999.0  # what a time from 0 to 1 is multiplied by
 
 
 @dataclass(frozen=True)
 class ScoreSDESigmas:
-    """``process`` and whether it has Fourier features; ``sigmas`` [N] is the ladder that the file holds, descending."""
+    """``process`` and whether it has Fourier features; ``sigmas`` [N] are those that the file holds, descending."""
 
     path: Path
     process: str
@@ -42,7 +42,7 @@ class ScoreSDESigmas:
 
     @property
     def unit(self) -> float:
-        """Of our levels in theirs: images in [0, 1] are half as large."""
+        """Of our noise levels in theirs: images in [0, 1] are half as large."""
         return 1.0 if self.centered else 2.0
 
     @property
@@ -56,17 +56,17 @@ class ScoreSDESigmas:
             return self._exploding()
         name = {"vp": "vp-999", "subvp": "subvp-999", "ddpm": "ddpm-1000"}[self.process]
         made = replace(
-            Preconditioning.named(name), beta_min=self.beta_min, beta_max=self.beta_max, steps=self._ladder_steps()
+            Preconditioning.named(name), beta_min=self.beta_min, beta_max=self.beta_max, steps=self._discrete_steps()
         )
         if not self.fourier:
             return made
         return replace(made, time=f"log-{self.process}", time_scale=1.0, time_shift=math.log(TIMES))
 
-    def _ladder_steps(self) -> int:
+    def _discrete_steps(self) -> int:
         return self.steps if self.process == "ddpm" else STEPS
 
     def _exploding(self) -> Preconditioning:
-        """Told ln sigma, sigma itself, or the number of a step that counts from the largest of theirs."""
+        """Conditioned on ln sigma, sigma itself, or the number of a step that counts from their largest sigma."""
         form = "score" if self.scale_by_sigma in (None, True) else "score-1"
         made = Preconditioning(form=form, sign=1.0 if form == "score" else 1 / self.unit)
         if self.fourier:
@@ -74,7 +74,7 @@ class ScoreSDESigmas:
         if self.process == "ve":
             return replace(made, time="level", time_scale=1 / self.unit)
         low, high = self._ends()
-        each = (self.steps - 1) / math.log(high / low)  # steps of the ladder in a step of ln sigma
+        each = (self.steps - 1) / math.log(high / low)  # discretization steps in a unit of ln sigma
         return replace(made, time="log", time_scale=-4 * each, time_shift=each * math.log(high * self.unit))
 
     def _check(self) -> None:
@@ -95,16 +95,16 @@ class ScoreSDESigmas:
             raise UsageError(
                 f"format.process={self.process} does not fit {path}: it has Fourier features, as those of ve have",
                 Hint(
-                    "leave {} out; if it was told the time, say {}, too",
+                    "leave {} out; if it is conditioned on the time, say {}, too",
                     Setting("format.process"),
                     Setting("format.scale_by_sigma", "false"),
                 ),
             )
         if self.process == "ve" and not self.fourier and self.scale_by_sigma is not False:
             raise UsageError(
-                f"{path} has no Fourier features, and so was not told a level of ve",
+                f"{path} has no Fourier features, and so is not conditioned on ln sigma of ve",
                 Hint(
-                    "say {} if it was told the number of a step, as the published ones were, or {} if it was told the "
+                    "say {} if it is conditioned on the number of a step, as the published ones are, or {} if on the "
                     "noise level itself",
                     Setting("format.process", "smld"),
                     Setting("format.scale_by_sigma", "false"),
@@ -116,23 +116,23 @@ class ScoreSDESigmas:
             raise UsageError(f"{path} has {self.steps} steps, too few for betas of {self.beta_max:g}")
 
     def _ends(self) -> tuple[float, float]:
-        """The least and the largest of their ladder; BadFile where there is none."""
+        """Their lowest and highest sigma; BadFile where there are none."""
         sigmas = self.sigmas
         if sigmas is None or not sigmas.numel() or not (sigmas > 0).all() or not sigmas.isfinite().all():
-            raise BadFile(f"{self.path} holds no ladder of noise levels")
+            raise BadFile(f"{self.path} holds no noise levels")
         low, high = float(sigmas.min()), float(sigmas.max())
         if self.process == "smld" and not low < high:
-            raise BadFile(f"{self.path} holds a ladder of a single noise level")
+            raise BadFile(f"{self.path} holds a single noise level")
         return low, high
 
     def span(self) -> tuple[float, float]:
-        """The lowest and the highest level; VE's stand in the file."""
+        """The lowest and the highest noise level; VE's stand in the file."""
         if self.exploding:
             low, high = self._ends()
             return self.unit * low, self.unit * high
         if self.process == "ddpm":
-            ladder = ddpm_sigmas(self.steps, beta_min=self.beta_min, beta_max=self.beta_max)
-            return float(ladder[0]), float(ladder[-1])
+            sigmas = ddpm_sigmas(self.steps, beta_min=self.beta_min, beta_max=self.beta_max)
+            return float(sigmas[0]), float(sigmas[-1])
         process = (VP if self.process == "vp" else SubVP)(self.beta_min, self.beta_max)
         low, high = process.sigma(torch.tensor([START, 1.0], dtype=torch.float64))
         return float(low), float(high)
