@@ -31,6 +31,8 @@ ODD = (
 )
 SOUND = ("1", "2", "8", "0.5", "0.002,80", "cpu", "digits", "shapes[:8]", "made", "made.npz", "unet", "euler", "x.png")
 SOME = {"-n": "2", "--images": "16", "--steps": "2", "--frames": "2", "--n": "2"}  # what bounds the work of a command
+# Options whose number makes the work long.
+HEAVY = {"n", "images", "steps", "batch", "variants", "frames", "rows", "hutchinson_probes", "seeds", "factor", "ts"}
 SLOW = {"train-score", "train-ct", "distill", "fetch", "search-sigmas", "likelihood"}  # only their options are judged
 
 
@@ -50,7 +52,7 @@ def command_line(dice: random.Random, at: Path, root: Path) -> list[str]:
         words += given(d, dice)
     for _ in range(dice.choice((0, 0, 0, 1, 2))):
         d = dice.choice([*option_fields(COMMANDS[name].options).values()])
-        key = d.key + dice.choice(("", "", ".name", ".x", ".", ".width", ".a.b.c"))
+        key = d.key + dice.choice(("", "", ".name", ".x", ".", ".model_channels", ".a.b.c"))
         words += [dice.choice(("--set", "--set", "-c", "--preset")), f"{key}={dice.choice(ODD + SOUND)}"]
     if dice.random() < 0.15:
         words.insert(dice.randrange(1, len(words) + 1), dice.choice((*ODD, "--nope", "--json", "--debug-me", "-q")))
@@ -66,8 +68,7 @@ def given(d: OptionField, dice: random.Random) -> list[str]:
     if d.switch:
         return [d.long]
     choices = [*map(str, d.choices or ()), *SOUND]
-    heavy = d.key in {"n", "images", "steps", "batch", "variants", "frames", "rows", "probes", "seeds", "factor", "ts"}
     value = dice.choice(ODD) if dice.random() < 0.6 else dice.choice(choices)
-    if heavy and value.isdecimal() and len(value) < 20:
+    if d.key in HEAVY and value.isdecimal() and len(value) < 20:
         value = "2"
     return [value] if d.positional else [dice.choice([flag for flag in (d.flag, d.long) if flag]), value]

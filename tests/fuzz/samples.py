@@ -82,7 +82,7 @@ def ours(root: Path) -> list[Form]:
         Form("table", "net.safetensors", (table, bytes_of), commands),
     ]
     made = root / "made"
-    options = ["--data", "digits[:16]", "-b", "8", "--backbone", "mlp", *sets("backbone.model_channels=4")]
+    options = ["--data", "digits[:16]", "-b", "8", "--backbone", "mlp", *sets("backbone.hidden_dim=4")]
     quiet("train-score", *options, "-n", "32", "--snapshots", "0", "--run-dir", str(made))
     going = (made / "config.yaml").read_text().replace("images: 32", "images: 40")
     for file, changes in {
