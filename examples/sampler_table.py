@@ -17,6 +17,7 @@ from typing import Any
 from cmtool import cli
 from cmtool.files.charts import curves
 from cmtool.files.picture_files import write_picture
+from cmtool.options import registry
 
 SAMPLES = os.environ.get("CMTOOL_N", "1000")
 IMAGES = os.environ.get("CMTOOL_IMAGES", "120000")
@@ -94,6 +95,11 @@ def judge(folder: Path, name: str, model: str, words: list[str]) -> tuple[float,
     return found["source"]["nfe"], found["value"], found["seconds"]
 
 
+def kind(name: str) -> str:
+    """The option that a way of sampling is a value of."""
+    return "--sampler" if name in registry.names("samplers") else "--solver"
+
+
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "sampler-table")
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +114,7 @@ def main() -> None:
         print(f"| {title} | {cost} | {values} | {sum(s for _, _, s in found) / len(found):.0f} |", flush=True)
 
     lines = {
-        name: [judge(folder, "EDM", models["EDM"], ["--solver", name, "--steps", str(n)])[:2] for n in steps]
+        name: [judge(folder, "EDM", models["EDM"], [kind(name), name, "--steps", str(n)])[:2] for n in steps]
         for name, steps in CURVES.items()
     }
     write_picture(folder / "samplers.png", curves(lines, "NFE", "FD-small"))
