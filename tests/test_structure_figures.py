@@ -241,6 +241,37 @@ def test_the_table_of_the_design_has_the_rows_of_the_script():
         assert f"|{name}|{before}|" in page, "run: python docs/structure --write"
 
 
+# Files of fewer than 60 lines that are no ``__init__``, and why each stands alone.
+PLUGIN_OR_CONTRACT = "one plugin or one contract, which is what its reader looks for"
+LEAF = "many rooms use it, and none of them is its place"
+EDGE = "the border between two layers, which must not import either"
+SMALL = {
+    **dict.fromkeys(("evaluation.psnr_ssim", "features.points", "core.editing.masks"), PLUGIN_OR_CONTRACT),
+    **dict.fromkeys(("testing.metric", "testing.objective", "testing.operator"), PLUGIN_OR_CONTRACT),
+    **dict.fromkeys(("core.deterministic", "core.inversion", "core.pixels", "features.inputs"), LEAF),
+    **dict.fromkeys(("evaluation.metrics", "files.streams.formats", "files.streams.labels", "testing.common"), LEAF),
+    **dict.fromkeys(("text_files", "training.devices", "options.lr_schedule", "options.data_spec"), LEAF),
+    **dict.fromkeys(("pipelines.classify", "options.plugin_facts", "commands.shared.manifest"), LEAF),
+    **dict.fromkeys(("options.call", "options.hint_words", "pipelines.reporter"), EDGE),
+    **dict.fromkeys(
+        ("__main__", "startup", "commands.signals"), "runs before anything else may be imported, or beside it"
+    ),
+    **dict.fromkeys(
+        ("commands.edit", "commands.information.presets"), "a command, or what one of them prints, is a file"
+    ),
+}
+
+
+def test_a_small_file_has_its_reason():
+    """A new one joins what it is read with, or says here why it does not."""
+    small = {place.split()[0] for place in counted(ROOT)["files_short"].places}
+    packages = {
+        path.parent.relative_to(ROOT / "cmtool").as_posix().replace("/", ".")
+        for path in ROOT.glob("cmtool/**/__init__.py")
+    }
+    assert small - packages - {"cmtool"} <= SMALL.keys()
+
+
 def test_the_house_stays_readable():
     """Four files of its room at most to follow a sampler or an objective; no file is long; no circle of modules."""
     found = counted(ROOT)

@@ -176,7 +176,7 @@ def test_an_option_is_shown_with_the_plugins_that_have_it(told):
         "help": "mean of ln sigma",
     }
     assert found["train_score", "edm"]["default"] == "-1.2"
-    assert "  train_ct ect         -1.1" in text
+    assert "  train_ct ect          -1.1  mean of ln sigma" in text
 
 
 def test_a_name_in_several_groups_is_shown_in_each(told):
