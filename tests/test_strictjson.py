@@ -10,7 +10,7 @@ FREE = {
     "text_files.py",
     "files/container.py",
     "files/safe_pickle/sandbox.py",
-    "commands/sample.py",
+    "commands/shared/manifest.py",
     "commands/interp.py",
 }
 

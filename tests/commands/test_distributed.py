@@ -9,8 +9,8 @@ import sys
 import pytest
 from tiny import random_model
 
-from cmtool.commands import distributed
 from cmtool.errors import CmtoolError
+from cmtool.pipelines import distributed
 from cmtool.pipelines.image_sets import split_seeds
 
 

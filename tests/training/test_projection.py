@@ -24,7 +24,7 @@ def batches(images: int = 0):
 
 def fresh() -> State:
     torch.manual_seed(0)
-    model = Denoiser(network((1, 8, 8), 2, model_channels=8, head=8, num_blocks=1), Preconditioning())
+    model = Denoiser(network((1, 8, 8), 2, model_channels=8, num_head_channels=8, num_blocks=1), Preconditioning())
     objective = edm2(head="fourier")
     steps = build_optimizer({}, [*model.parameters(), *objective.trained()], 0.1)
     return State(model, objective, steps, EMA(model, 100))
