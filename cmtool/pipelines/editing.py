@@ -20,6 +20,7 @@ from cmtool.files.picture_files import read_mask
 from cmtool.files.streams.item import Item
 from cmtool.options import registry
 from cmtool.options.call import options_of_call
+from cmtool.options.fields import option_fields
 from cmtool.pipelines.canvas import Canvas, make_canvas
 from cmtool.pipelines.classify import classify
 from cmtool.pipelines.edit_sampler import Row, edit_rows, edit_sampler, join_canvas, make_operator
@@ -130,7 +131,7 @@ def refuse_unused(options: EditOptions, masked: bool) -> None:
     given = {"mask": masked or None, **{key: getattr(options, key) for key in (*FOR_MASKS, *OF_TASKS)}}
     for key, value in given.items():
         if value is not None and key not in known:
-            flags = [Setting(each) for each in known if hasattr(options, each)]
+            flags = [Setting(each) for each in known if each in option_fields(EditOptions)]
             hint = Hint("it takes: {}", Hint.join(flags, ", ") if flags else "no options")
             raise UsageError(Hint("{} takes no {}", task, Setting(key)), hint)
 
