@@ -39,6 +39,8 @@ class Folder(Dataset):
     one for the labels.
     """
 
+    thread_safe = True
+
     def __init__(self, place: ImageStorage, known: LabelledPictures, shape: tuple[int, int, int], crop: str):
         self.place, self.shape, self.crop = place, shape, crop
         self.labels, self.classes = known.labels, known.classes
