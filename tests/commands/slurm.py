@@ -46,12 +46,14 @@ def sbatch(folder: Path, words: list[str]) -> int:
         }
         if last:
             job |= {"SLURM_ARRAY_TASK_ID": str(part), "SLURM_ARRAY_TASK_COUNT": str(last)}
+        code = 0
         for attempt in range(ATTEMPTS):
-            done = subprocess.run(["bash", words[0]], env=os.environ | job | {"SLURM_RESTART_COUNT": str(attempt)})
+            env = os.environ | job | {"SLURM_RESTART_COUNT": str(attempt)}
+            code = subprocess.run(["bash", words[0]], env=env).returncode
             mark = folder / f"requeue.{job['SLURM_JOB_ID']}.{attempt}"
             if not mark.exists():
                 break
-        codes.append(done.returncode)
+        codes.append(code)
     return max(codes)
 
 
