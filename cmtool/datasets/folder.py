@@ -34,6 +34,8 @@ class Folder(Dataset):
     one for the labels.
     """
 
+    thread_safe = True
+
     def __init__(self, place: ImageStorage, known: LabelledPictures, shape: tuple[int, int, int], crop: str):
         self.place, self.crop = place, crop
         self.shape: tuple[int, int, int] = shape
