@@ -2,7 +2,6 @@
 
 import math
 import time
-from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -11,39 +10,26 @@ from typing import Any, cast
 import torch
 
 from cmtool.commands.console import Console
-from cmtool.commands.shared.preview import sheet
 from cmtool.commands.signals import Stop
 from cmtool.commands.training.resume import check_data, check_unchanged, is_done, resume_command, resume_run
+from cmtool.commands.training.training_run import TrainingRun
 from cmtool.core.denoiser import Denoiser
-from cmtool.core.noise import Noise
-from cmtool.errors import BadFile, CmtoolError, Diverged, Interrupted, MissingInput, Preempted, WriteFailed
+from cmtool.errors import MissingInput
 from cmtool.files import runs
 from cmtool.files.atomic import has_no_locks, write_bytes
-from cmtool.files.checkpoint import DTYPES, check_header, save
+from cmtool.files.checkpoint import check_header
 from cmtool.files.data_fingerprint import write_inventory
-from cmtool.files.header import Header, read_header
-from cmtool.files.model_format import LoadedModel
-from cmtool.files.picture_files import write_picture
+from cmtool.files.header import read_header
 from cmtool.files.runs import CHECKPOINT
-from cmtool.files.sealed import save_state
-from cmtool.options.ema_spec import EMASpec, parse_ema_specs
 from cmtool.options.load import dump_options, load_options
-from cmtool.pipelines.classes import labels_of
 from cmtool.pipelines.distributed import has_stray_rank
 from cmtool.pipelines.inputs import anchor_paths, dataset_facts, open_dataset
-from cmtool.pipelines.sampler_setup import set_up_sampler
-from cmtool.pipelines.sampling_pipeline import draw
-from cmtool.pipelines.training import current_header, training_steps
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
-from cmtool.training.batches import ahead
 from cmtool.training.devices import choose_device, micro_batch_size, use_threads
-from cmtool.training.loop import LoopConfig, Report, pack, train
+from cmtool.training.loop import LoopConfig, train
 
 __all__ = ["run"]
-
-LINES = 200  # of metrics.jsonl in a whole run
-PATIENCE = 5  # steps in a row without a finite gradient
 
 
 def run(options: TrainOptions, console: Console) -> None:
@@ -143,138 +129,3 @@ def preview(options: TrainOptions, job: TrainingJob, console: Console, parameter
     }
     text = "\n".join(f"{key}: {value}" for key, value in document.items())
     console.result(document, text + "\nnothing was written; leave out --dry-run to train")
-
-
-class TrainingRun:
-    """The steps of one run, and what is written and reported meanwhile."""
-
-    def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, console: Console, stop: Stop):
-        self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
-        self.model = cast(Denoiser, job.state.average.model)
-        models = [average.model for average in (job.state.average, *job.state.others.values())]
-        self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
-        self.cores = torch.get_num_threads()
-        self.began = time.monotonic()
-        self.losses: list[torch.Tensor] = []
-        self.bad = 0
-
-    def run(self) -> float:
-        """Train to the end; the seconds it took. Interrupted or Preempted when a signal came first."""
-        options, state = self.options, self.job.state
-        self.status("running")
-        first = state.images
-        batches = ahead(self.job.batches.since(first))
-        steps = training_steps(options, self.job, batches)
-        try:
-            with (
-                closing(batches),
-                closing(steps),
-                self.console.progress(options.images, "images", options.command) as progress,
-            ):
-                for report in steps:
-                    self.step(report, first, progress)
-                    if self.stop.asked:
-                        break
-        except (BadFile, MissingInput) as error:  # a picture that cannot be read
-            raise self.broken(error) from error
-        except BaseException as error:
-            with suppress(OSError, WriteFailed):
-                self.status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-            raise
-        if state.images < options.images:
-            self.pause()
-        self.keep("finished")
-        return time.monotonic() - self.began
-
-    def step(self, report: Report, first: int, progress: Any) -> None:
-        self.losses.append(report.loss)
-        self.bad = 0 if report.finite else self.bad + 1
-        if self.bad >= PATIENCE:
-            self.keep("failed")
-            raise Diverged(
-                f"the last {PATIENCE} gradients were not finite; the weights before them are in {self.folder}",
-                f"start again with a lower learning rate, --lr {self.options.lr / 3:.1g}, or with --grad-clip 1",
-            )
-        if self.due(report.images, LINES):
-            loss = float(torch.stack(self.losses).mean())
-            self.losses.clear()
-            rate = (report.images - first) / (time.monotonic() - self.began)
-            self.log(report, loss, rate)
-            progress.update(report.images, loss=f"{loss:.4g}")
-        if self.due(report.images, self.options.ema_snapshots):
-            self.store(report.images)
-        if self.due(report.images, self.options.snapshots):
-            self.picture(report.images)
-            if report.images < self.options.images:
-                self.keep("running")
-
-    def due(self, images: int, times: int) -> bool:
-        """Whether this step crossed one of ``times`` equal parts of the run."""
-        part, size = self.options.images / max(times, 1), self.options.batch
-        return times > 0 and (images // part > (images - size) // part or images >= self.options.images)
-
-    def log(self, report: Report, loss: float, rate: float) -> None:
-        line = {
-            "images": report.images,
-            "loss": loss,
-            "gradient": float(report.gradient),
-            "ema_gap": float(self.job.state.average.gap(self.job.state.model)),
-            "lr": report.rate,
-            "images_per_second": round(rate, 2),
-            "seconds": round(time.monotonic() - self.began, 2),
-            "skipped": self.job.state.skipped,
-        }
-        runs.append(self.folder, line)
-
-    def picture(self, images: int) -> None:
-        """A sheet of samples of the averaged model, always of the same seeds."""
-        header = current_header(self.job)
-        seeds = range(max(header.num_classes, 8) * (4 if header.num_classes else 8))
-        labels = labels_of(seeds, header.num_classes)
-        model = LoadedModel(self.model, header, self.folder)
-        # torch itself has one core in training
-        made = draw(model, set_up_sampler(header), Noise(seeds), labels, self.cores)
-        write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.num_classes, 8)))
-
-    def broken(self, error: BadFile | MissingInput) -> CmtoolError:
-        """The message about a picture that ended the run, when what was learned is saved."""
-        images, reason = self.job.state.images, f"{error.message} "
-        if not images:
-            self.status("failed", reason=reason)
-            return error
-        self.keep("failed", reason=reason)
-        return type(error)(
-            f"{error.message}; stopped at {images:,} of {self.options.images:,} images, all is saved in {self.folder}",
-            f"mend it, then go on with: {resume_command(self.options.command, self.folder)}",
-        )
-
-    def status(self, word: str, **facts: Any) -> None:
-        runs.write_status(self.folder, word, images=self.job.state.images, skipped=self.job.state.skipped, **facts)
-
-    def keep(self, word: str, **facts: Any) -> None:
-        """Save the checkpoint, the state to go on from, and how the run stands."""
-        state = self.job.state
-        for track, model in self.tracks.items():
-            place = runs.average_path(self.folder, track.name) if model is not self.model else self.folder / CHECKPOINT
-            save(place, model, self.header(track))
-        save_state(self.folder, *pack(state))
-        self.status(word, **facts)
-
-    def store(self, images: int) -> None:
-        """Checkpoints of the power averages as they are now, from which others can be rebuilt."""
-        for track, model in self.tracks.items():
-            if track.form == "power":
-                place = runs.average_path(self.folder, track.name, images)
-                save(place, model, self.header(track), DTYPES[self.options.ema_dtype])
-
-    def header(self, track: EMASpec) -> Header:
-        """As of this step: a method may change its sampling noise levels during training."""
-        return replace(current_header(self.job), average={"ema": str(track)})
-
-    def pause(self) -> None:
-        self.keep("preempted" if self.stop.preempted else "interrupted")
-        kind = Preempted if self.stop.preempted else Interrupted
-        raise kind(
-            f"stopped at {self.job.state.images:,} of {self.options.images:,} images; all is saved in {self.folder}",
-            f"go on with: {resume_command(self.options.command, self.folder)}",
-        )

@@ -114,6 +114,11 @@ class TrainOptions(MachineOptions):
         if self.sigma_min >= self.sigma_max:
             raise UsageError(f"sigma_min ({self.sigma_min:g}) must be below sigma_max ({self.sigma_max:g})")
 
+    def due(self, images: int, times: int) -> bool:
+        """Whether the step that ended at ``images`` crossed one of ``times`` equal parts of the run."""
+        part = self.images / max(times, 1)
+        return times > 0 and (images // part > (images - self.batch) // part or images >= self.images)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions(TrainOptions):
