@@ -113,9 +113,9 @@ class BatchConfig:
 class Batches:
     """``at(n)`` is the batch of images n .. n + size - 1 of the run: each epoch a new permutation, with its own noise.
 
-    The same images whatever the batch size, so a run can be stopped anywhere and resumed. All micro-batches of a batch
-    see the same ``others``, and ``points_per_trajectory`` images in a row are one image with one noise: both are among
-    the requirements of the objective. UsageError as in ``BatchConfig.check``.
+    The same images whatever the batch size, so a run can be stopped anywhere and resumed, and a batch can be divided
+    among ranks. All micro-batches of a batch see the same ``others``, and ``points_per_trajectory`` images in a row are
+    one image with one noise: both are among the requirements of the objective. UsageError as in ``BatchConfig.check``.
     """
 
     def __init__(self, dataset: Any, config: BatchConfig, requirements: Requirements | None = None):
@@ -124,8 +124,16 @@ class Batches:
         self.cache, self.length = Cache(dataset), len(dataset)
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
-    def at(self, n: int) -> Batch:
+    def at(self, n: int, rows: range | None = None) -> Batch:
+        """The batch that begins with image n, or these rows of it, bit for bit; ValueError for rows it does not have.
+
+        ``others`` are those of the whole batch.
+        """
         numbers = range(n, n + self.config.size)
+        if rows is not None:
+            if not 0 <= rows.start < rows.stop <= len(numbers) or rows.step != 1:
+                raise ValueError(f"a batch of {len(numbers)} images has no {rows}")
+            numbers = numbers[rows.start : rows.stop]
         origins = [number // self.requirements.points_per_trajectory for number in numbers]
         noise = self._noise(origins)
         x, labels, augment_labels = self._images(origins)

@@ -11,6 +11,7 @@ from cmtool.datasets.toy import gaussians
 from cmtool.errors import UsageError
 from cmtool.objectives.objective import Batch, Requirements
 from cmtool.training import batches
+from cmtool.training.augment import Augment
 from cmtool.training.batches import BatchConfig, Batches, Cache
 
 KEYS = ("x", "z", "u", "labels")
@@ -85,6 +86,33 @@ def test_one_source_can_go_back():
     first = source.at(0)
     source.at(1000)
     assert_same(source.at(0), first)
+
+
+REQUIRED = {
+    "plain": Requirements(),
+    "others": Requirements(others=12),
+    "probes": Requirements(probes=True),
+    "points": Requirements(points_per_trajectory=4),
+}
+
+
+@pytest.mark.parametrize("rows", [range(8), range(2), range(5, 6), range(3, 8)], ids=str)
+@pytest.mark.parametrize(("required", "augmented"), [*((r, False) for r in REQUIRED), ("probes", True)])
+def test_rows_of_a_batch_are_those_of_the_whole(rows, required, augmented):
+    """Noise, level, mirror, augmentation and dropped labels belong to the number of the image; others to the batch."""
+    augment = Augment.edm(0.5) if augmented else None
+    config = BatchConfig(8, seed=5, flip=True, label_dropout=0.3, augment=augment)
+    whole, part = (Batches(Numbered(), config, REQUIRED[required]) for _ in range(2))
+    for n in (0, 8, 20, 23 * 4):  # the third crosses into another epoch
+        expected = whole.at(n)
+        assert_same(part.at(n, rows), expected.select(slice(rows.start, rows.stop)))
+        assert_same(whole.at(n, rows), expected.select(slice(rows.start, rows.stop)))
+
+
+@pytest.mark.parametrize("rows", [range(-1, 2), range(6, 9), range(4, 4), range(0, 8, 2), range(5, 1, -1)], ids=str)
+def test_a_batch_has_no_other_rows(rows):
+    with pytest.raises(ValueError, match="a batch of 8 images has no range"):
+        Batches(Numbered(), BatchConfig(8)).at(0, rows)
 
 
 def test_each_epoch_is_a_new_order_of_all_images():
