@@ -27,8 +27,8 @@ from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainS
 from cmtool.training.augment import Augment
 from cmtool.training.batches import BatchConfig, Batches
 from cmtool.training.cache import Storage
-from cmtool.training.loop import State
 from cmtool.training.setup import add_conditions, build_network, build_state, choose_preconditioning
+from cmtool.training.state import State
 
 __all__ = ["TrainingJob", "build_training"]
 
