@@ -115,7 +115,8 @@ class Batches:
 
     The same images whatever the batch size, so a run can be stopped anywhere and resumed. All micro-batches of a batch
     see the same ``others``, and ``points_per_trajectory`` images in a row are one image with one noise: both are among
-    the requirements of the objective. UsageError as in ``BatchConfig.check``.
+    the requirements of the objective. ``draws`` is the set of random draws: a run that was rolled back has others, and
+    its images in the same order. UsageError as in ``BatchConfig.check``.
     """
 
     def __init__(self, dataset: Any, config: BatchConfig, requirements: Requirements | None = None):
@@ -123,6 +124,7 @@ class Batches:
         config.check(dataset, self.requirements)
         self.cache, self.length = Cache(dataset), len(dataset)
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self.draws = 0
 
     def at(self, n: int) -> Batch:
         numbers = range(n, n + self.config.size)
@@ -134,7 +136,8 @@ class Batches:
         return Batch(x, z, u, self._drop(labels, noise), augment_labels, v, *self._others(n))
 
     def _noise(self, numbers: Sequence[int]) -> Noise:
-        return Noise(numbers, domain=self.config.seed + 1)  # sampling has domain 0
+        # sampling has domain 0; other draws count down from the end of the domains
+        return Noise(numbers, domain=2**64 - self.draws - self.config.seed if self.draws else self.config.seed + 1)
 
     def _images(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The images with these numbers, in model units, mirrored or augmented; their labels, and augment labels."""

@@ -20,7 +20,8 @@ __all__ = ["LoopConfig", "Report", "State", "pack", "train", "unpack"]
 class State:
     """Everything that training changes. ``images`` counts how many have been seen; it is the clock of a run.
 
-    ``others`` are further averages by name, which are kept beside the first.
+    ``others`` are further averages by name, which are kept beside the first. ``skipped`` steps had a gradient that was
+    not finite, the last ``streak`` of them in a row. ``draws`` is the set of random draws: 0, and 1 after a rollback.
     """
 
     model: nn.Module
@@ -30,6 +31,8 @@ class State:
     images: int = 0
     skipped: int = field(default=0)
     others: dict[str, EMA] = field(default_factory=dict)
+    streak: int = 0
+    draws: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class MicrobatchGradient:
         """The share in the mean over ``size`` images, of images of which the first is the n-th of the run."""
         if self.uses_rng:
             # dropout, too, is a function of (run seed, n)
-            torch.manual_seed((self.config.seed * 0x9E3779B1 + n) % 2**64)
+            torch.manual_seed((self.config.seed * 0x9E3779B1 + self.state.draws * 0xC2B2AE3D27D4EB4F + n) % 2**64)
         with self.config.autocast():
             microbatch = microbatch.to(self.device)
             share = self.state.objective.loss(microbatch.condition(self.state.model), microbatch, progress).sum() / size
@@ -151,6 +154,7 @@ def step(state: State, batch: BatchGradient, rate: float, clip: float, progress:
         nn.utils.clip_grads_with_norm_(batch.parameters, clip, norm)
     finite = bool(torch.isfinite(norm))
     state.images += batch.size
+    state.streak = 0 if finite else state.streak + 1
     if finite:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
@@ -193,6 +197,7 @@ def uses_rng(state: State, microbatch: Batch, progress: float) -> bool:
 
 
 OTHERS = "averages/"
+COUNTERS = ("images", "skipped", "streak", "draws")
 
 
 def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -204,7 +209,7 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors |= {f"objective.{k}": v for k, v in _objective_tensors(state).items()}
     for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-    return {k: v.detach().cpu() for k, v in tensors.items()}, {"images": state.images, "skipped": state.skipped}
+    return {k: v.detach().cpu() for k, v in tensors.items()}, {key: vars(state)[key] for key in COUNTERS}
 
 
 def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
@@ -220,7 +225,10 @@ def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) ->
         moments.setdefault(int(i), {})[key] = value
     _check(state, moments)
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
-    state.images, state.skipped = (_count(scalars[key]) for key in ("images", "skipped"))
+    counts = {key: _count(scalars[key]) for key in ("images", "skipped")}
+    counts |= {key: _count(scalars.get(key, 0)) for key in ("streak", "draws")}  # which older states lack
+    for key, count in counts.items():
+        setattr(state, key, count)
 
 
 def _check(state: State, moments: dict[int, dict[str, Tensor]]) -> None:
