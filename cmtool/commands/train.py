@@ -73,7 +73,7 @@ def run(options: TrainOptions, console: Console) -> None:
         console.warn(remark)
     with runs.locked(folder), Stop() as stop:
         check_room(folder, RunSize.of(options, job).whole - size_below(folder))
-        training = TrainingRun(options, job, folder, console, stop, numerics(options, job, where))
+        training = TrainingRun(options, job, folder, console, stop)
         if found:
             go_on(training, found)
         keep_options(options, folder, found)
@@ -84,16 +84,16 @@ def run(options: TrainOptions, console: Console) -> None:
 
 def go_on(training: TrainingRun, folder: Path) -> None:
     """Put a run where it was saved, and say so."""
-    console, state, saver = training.console, training.job.state, training.saver
+    console, state = training.console, training.job.state
     scalars = resume_run(training.job, folder, console.warn)
     training.metrics.load_state(scalars.get("metrics", {}))
     training.metrics.restart_clock()
     console.say(f"going on with {folder} at {state.images:,} images")
-    if changed := changed_numerics(scalars.get("numerics", {}), saver.numerics):
+    if changed := changed_numerics(scalars.get("numerics", {}), numerics(training.options, training.job)):
         bits = "the weights will not be, to the last bit, those of a run that was not stopped"
         console.warn(f"{folder} goes on with other numerics, {'; '.join(changed)}: {bits}")
     if scalars:
-        saver.renew_models()
+        training.saver.renew_models()
 
 
 def open_data(options: TrainOptions, folder: Path | None, console: Console) -> Any:

@@ -12,7 +12,7 @@ from cmtool.files.atomic import FULL
 from cmtool.options.ema_spec import parse_ema_specs
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
-from cmtool.training.loop import pack
+from cmtool.training.state import pack
 
 __all__ = ["RunSize", "check_room", "is_full", "size_below", "size_of"]
 

@@ -15,12 +15,13 @@ from cmtool.training.devices import micro_batch_size, precision_name
 __all__ = ["changed_numerics", "numerics"]
 
 
-def numerics(options: TrainOptions, job: TrainingJob, where: torch.device) -> dict[str, Any]:
+def numerics(options: TrainOptions, job: TrainingJob) -> dict[str, Any]:
     """The precision and micro-batch as they are in effect, the version of torch, the device and how it computes."""
+    where = next(job.state.model.parameters()).device
     micro = options.micro_batch or micro_batch_size(options.batch, job.header.shape, where)
     found = {
         "precision": precision_name(options.precision, where),
-        "micro_batch": min(micro, options.batch),
+        "micro_batch": min(micro, job.state.micro or micro, options.batch),
         "torch": torch.__version__,
         "device": where.type,
     }

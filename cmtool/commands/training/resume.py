@@ -21,7 +21,7 @@ from cmtool.pipelines.inputs import PATHS
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
 from cmtool.settings.training import ALLOWED
-from cmtool.training.loop import unpack
+from cmtool.training.state import unpack
 
 __all__ = ["check_data", "check_unchanged", "find_run", "is_done", "restore", "resume_command", "resume_run"]
 

@@ -9,7 +9,7 @@ from cmtool.files.run_states import newest_state
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.training.devices import choose_device
-from cmtool.training.loop import pack, unpack
+from cmtool.training.state import pack, unpack
 
 __all__ = ["PATIENCE", "roll_back"]
 

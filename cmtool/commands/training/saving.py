@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from cmtool.commands.training.disk_space import check_room, is_full, size_of
 from cmtool.commands.training.metrics import MetricsLog
+from cmtool.commands.training.numerics import numerics
 from cmtool.commands.training.resume import resume_command
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, WriteFailed
@@ -24,23 +25,20 @@ from cmtool.options.save_interval import parse_save_interval
 from cmtool.pipelines.training import current_header
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
-from cmtool.training.loop import pack
+from cmtool.training.state import pack
 
 __all__ = ["Saver"]
 
 
 class Saver:
-    """Writes into the run directory ``folder`` what ``job`` is at the moment; ``numerics`` goes into the states.
+    """Writes into the run directory ``folder`` what ``job`` is at the moment.
 
     A kill at any point leaves a run that goes on: the state is written first, then the checkpoints, which are those of
     the state or are written anew when it is taken up, then the status, and at last old states are removed.
     """
 
-    def __init__(
-        self, options: TrainOptions, job: TrainingJob, folder: Path, metrics: MetricsLog, numerics: dict[str, Any]
-    ):
-        self.options, self.job, self.folder = options, job, folder
-        self.metrics, self.numerics = metrics, numerics
+    def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, metrics: MetricsLog):
+        self.options, self.job, self.folder, self.metrics = options, job, folder, metrics
         self.model = cast(Denoiser, job.state.average.model)
         models = [average.model for average in (job.state.average, *job.state.others.values())]
         self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
@@ -73,7 +71,8 @@ class Saver:
         tensors, scalars = pack(self.job.state)
         check_room(self.folder, size_of(tensors.values()) + size_of(self.model.state_dict().values()))
         path = state_path(self.folder, scalars["images"])
-        scalars |= {"parents": self.job.header.parents, "metrics": self.metrics.state(), "numerics": self.numerics}
+        scalars |= {"parents": self.job.header.parents, "metrics": self.metrics.state()}
+        scalars["numerics"] = numerics(self.options, self.job)
         save_state(path, tensors, scalars)
         self.saved_at = time.monotonic()
         now = datetime.now(UTC).isoformat(timespec="seconds")

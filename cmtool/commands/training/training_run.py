@@ -44,18 +44,10 @@ __all__ = ["TrainingRun"]
 class TrainingRun:
     """The steps of one run: after each what is due is logged, drawn and saved."""
 
-    def __init__(
-        self,
-        options: TrainOptions,
-        job: TrainingJob,
-        folder: Path,
-        console: Console,
-        stop: Stop,
-        numerics: dict[str, Any],
-    ):
+    def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, console: Console, stop: Stop):
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
         self.metrics = MetricsLog(options, job, folder)
-        self.saver = Saver(options, job, folder, self.metrics, numerics)
+        self.saver = Saver(options, job, folder, self.metrics)
         self.cores = torch.get_num_threads()
 
     def run(self) -> float:
