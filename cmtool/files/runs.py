@@ -129,8 +129,7 @@ def read_status(folder: str | Path) -> dict[str, Any]:
 def append(folder: str | Path, record: dict[str, Any], name: str = METRICS) -> None:
     """Add a line to ``metrics.jsonl``; a number that is not finite becomes null, which JSON can hold."""
     path = Path(folder) / name
-    with write_file(path), path.open("a", encoding="utf-8", newline="
-") as file:
+    with write_file(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(dump_json(record) + "\n")
 
 
