@@ -26,8 +26,9 @@ from cmtool.help_pages import Command
 from cmtool.options.fields import OptionField, Options, long_flag, option_fields
 from cmtool.options.load import dump_options, gather, resolve
 from cmtool.options.sources import name_sources, normal
+from cmtool.options.stored_run import stored_options
 from cmtool.settings import InfoOptions
-from cmtool.user_paths import config_folder, expand_home
+from cmtool.user_paths import config_folder
 
 __all__ = ["COMMANDS", "reference", "run"]
 
@@ -86,8 +87,11 @@ def _complete_in_bash(argv: list[str]) -> None:
 
 def _execute(call: Call, argv: Sequence[str]) -> None:
     command, shared = COMMANDS[call.command], call.shared
-    sets, configs = shared["sets"] or (), [*_stored_configs(call), *(shared["configs"] or ())]
-    given = gather(command.options, call.flags, sets, configs, shared["preset"], user=_user_file())
+    sets, configs = shared["sets"] or (), shared["configs"] or ()
+    typed = gather(command.options, call.flags, sets, configs, shared["preset"])
+    user = gather(command.options, {}, environment={}, user=_user_file())
+    stored = stored_options(command.options, typed)  # of the run that goes on
+    given = {key: [*user[key], *stored.get(key, ()), *typed[key]] for key in typed}
     with name_sources(command.options, given):
         _do(call, resolve(command.options, given), argv)
 
@@ -119,23 +123,6 @@ def _look_around() -> None:
         os.getcwd()
     except FileNotFoundError:
         raise MissingInput("the folder this was called from is gone", "cd to one that is there") from None
-
-
-def _stored_configs(call: Call) -> list[Path]:
-    """The options that the run of --resume began with, the weakest of all files: nobody has to repeat them."""
-    run = call.flags.get("resume")
-    if run is None:
-        return []
-    path = Path(expand_home(run)) / "config.yaml"
-    if not path.is_file():
-        raise MissingInput(f"there is no run {run}", "a run is the folder that training made, with a config.yaml in it")
-    with path.open("rb") as file:
-        first = file.readline(100).decode("utf-8-sig", errors="replace").split()
-    if first[:2] == ["#", "cmtool"] and first[2:] != [call.command]:
-        began = " ".join(first[2:])
-        again = f"cmtool {began} --resume {shlex.quote(run)}"
-        raise UsageError(f"{run} is a run of {began}", f"go on with it by: {again}")
-    return [path]
 
 
 def _user_file() -> Path | None:
