@@ -7,7 +7,7 @@ rotation mean, and when a picture is too large or too damaged to be used.
 import io
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,13 +47,20 @@ DAMAGE = (
 )
 
 
+MODES = {"1": "grey", "L": "grey", "LA": "grey+alpha", "P": "palette", "PA": "palette"}  # of Pillow, in our words
+
+
 @dataclass(frozen=True)
 class Size:
-    """What a picture says of itself before it is decoded: pixels as they are stored, and whether it is grey."""
+    """What a picture says of itself before it is decoded: pixels as they are stored, whether it is grey, its mode.
+
+    Modes are ``grey``, ``RGB``, ``palette``, ``RGBA``, ``grey 16-bit`` ...; empty stands for what ``grey`` says.
+    """
 
     width: int
     height: int
     grey: bool
+    mode: str = field(default="", compare=False)
 
 
 def decode(source: str | Path | BinaryIO | bytes, name: str | None = None) -> np.ndarray:
@@ -93,7 +100,9 @@ def size_of_file(source: Path | bytes | BinaryIO, name: str) -> Size:
         else:
             file.seek(0)
             with Image.open(file, formats=FORMATS) as image:
-                size = Size(image.width, image.height, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
+                grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+                mode = "grey 16-bit" if image.mode.startswith("I") else MODES.get(image.mode, image.mode)
+                size = Size(image.width, image.height, grey, mode)
     except Image.UnidentifiedImageError:
         raise _not_read(start, name) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -23,7 +23,7 @@ from cmtool.options.types import Check, at_least
 from cmtool.pictures import kind_of, planes, with_channels
 from cmtool.user_paths import expand_home
 
-__all__ = ["Folder", "folder", "square"]
+__all__ = ["Folder", "folder", "open_place", "square"]
 
 CROPS = ("center", "squeeze")
 SIZE_HELP = "side in pixels; the short side of the images, where they agree on it"
@@ -107,7 +107,7 @@ def folder(
     file name (``filename-prefix``), or ``none``; ``auto`` takes those of a ``dataset.json`` or of the archive, if there
     are any, and else the folders, if there are several.
     """
-    place = _place(_require_path(source))
+    place = open_place(source)
     known = find_labels(place, labels)
     sizes = [place.size(i) for i in range(len(place.names))]  # also finds what cannot be read before training begins
     size = size or _common([min(one.width, one.height) for one in sizes])
@@ -115,7 +115,9 @@ def folder(
     return Folder(place, known, (channels, size, size), crop)
 
 
-def _place(path: Path) -> ImageStorage:
+def open_place(source: str | Path | None) -> ImageStorage:
+    """The place that a path names."""
+    path = _require_path(source)
     if path.is_dir():
         return FolderStorage(path)
     kind = ARCHIVES.get(path.suffix.lower())
