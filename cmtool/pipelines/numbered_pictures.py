@@ -35,6 +35,10 @@ class NumberedPictures(Protocol):
         """What messages call a picture."""
         ...
 
+    def key(self, number: int) -> str:
+        """Its path within the folder or archive; "" where pictures have numbers and no names."""
+        ...
+
     def size(self, number: int) -> Size | None:
         """Its size before it is decoded, None of a point; BadFile where it is no picture."""
         ...
@@ -64,16 +68,14 @@ class StoredPictures:
     def call(self, number: int) -> str:
         return self.place.call(self.rows[number])
 
+    def key(self, number: int) -> str:
+        return self.place.names[self.rows[number]]
+
     def size(self, number: int) -> Size:
         return self.place.size(self.rows[number])
 
     def read(self, number: int) -> tuple[np.ndarray, int | None]:
         return planes(self.place.pixels(self.rows[number])), None if self.labels is None else self.labels[number]
-
-    def key(self, number: int) -> str:
-        """Its path in the place; "" where pictures have numbers and no names."""
-        return self.place.names[self.rows[number]]
-
 
 class GeneratedPictures:
     """The items of a data set, whose labels come with them."""
@@ -88,6 +90,9 @@ class GeneratedPictures:
 
     def call(self, number: int) -> str:
         return f"{self.name}:{number}"
+
+    def key(self, number: int) -> str:
+        return ""
 
     def size(self, number: int) -> Size | None:
         if len(self.dataset.shape) != 3:
