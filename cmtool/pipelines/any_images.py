@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cmtool.datasets.folder import open_place
-from cmtool.datasets.storage import FolderStorage
-from cmtool.errors import MissingInput
+from cmtool.data_paths import is_list
+from cmtool.datasets.places import is_plain_folder
 from cmtool.files.streams import npz
 from cmtool.files.streams.formats import FORMATS
 from cmtool.files.streams.item import Item, StoredPicture
@@ -36,7 +35,7 @@ def is_stream(target: str | Path) -> bool:
     if text in registry.names("datasets"):
         return False
     if path.is_dir():
-        return _is_plain_folder(path)
+        return is_plain_folder(path)
     if path.exists():
         suffix = path.suffix.lower()
         return suffix in FORMATS and (suffix != ".npz" or npz.holds_images(path))
@@ -95,15 +94,8 @@ def _later(pictures: NumberedPictures, number: int, size: int) -> StoredPicture:
     return StoredPicture(read, size)
 
 
-def _is_plain_folder(path: Path) -> bool:
-    try:
-        return isinstance(open_place(path), FolderStorage)
-    except MissingInput:
-        return True
-
-
 def _is_missing(text: str) -> bool:
-    """Whether a text is a path, and nothing lies there."""
+    """Whether a text is the path of one file or folder, and nothing lies there."""
     spec = data_spec(text)
-    source = spec["source"]
-    return spec["name"] == "folder" and source is not None and not Path(expand_home(source)).exists()
+    source = expand_home(spec["source"] or "")
+    return spec["name"] == "folder" and source != "" and not Path(source).exists() and not is_list(source)

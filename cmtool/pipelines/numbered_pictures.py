@@ -1,16 +1,18 @@
 """The pictures of data by number, each of its own size as it is stored: files, or the items of a named data set."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from cmtool.datasets import Dataset
-from cmtool.datasets.folder import open_place
 from cmtool.datasets.labels import find_labels
-from cmtool.datasets.storage import ImageStorage
+from cmtool.datasets.places import open_storage
+from cmtool.datasets.storage import Choice, ImageStorage
 from cmtool.errors import CmtoolError, UsageError
+from cmtool.options import registry
 from cmtool.pictures import Size, planes
 from cmtool.pipelines.inputs import open_dataset, parse_slice
 
@@ -69,7 +71,7 @@ class StoredPictures:
         return self.place.call(self.rows[number])
 
     def key(self, number: int) -> str:
-        return self.place.names[self.rows[number]]
+        return self.place.names[self.rows[number]] if self.place.rows is None else ""
 
     def size(self, number: int) -> Size:
         return self.place.size(self.rows[number])
@@ -112,9 +114,11 @@ def open_pictures(spec: Mapping[str, Any]) -> NumberedPictures:
     """
     if spec["name"] != "folder":
         return GeneratedPictures(spec["name"], open_dataset(spec))
-    cut, source = spec.get("slice"), spec.get("source")
-    part = slice(None) if cut is None else parse_slice(str(cut))
-    pictures = StoredPictures(open_place(source), spec.get("labels") or "auto", part)
+    named = {key: spec.get(key) for key in ("source", "slice")}
+    options = registry.parse_spec("datasets", {key: value for key, value in spec.items() if key not in named})
+    choice = Choice(**{field.name: options.get(field.name) for field in fields(Choice)})
+    part = slice(None) if named["slice"] is None else parse_slice(str(named["slice"]))
+    pictures = StoredPictures(open_storage(named["source"], choice), options.get("labels", "auto"), part)
     if not len(pictures):
-        raise UsageError(f"{source} has no images in [{cut}]", f"it has {len(pictures.place.names)}")
+        raise UsageError(f"{named['source']} has no images in [{named['slice']}]", f"it has {len(pictures.place.names)}")
     return pictures

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cmtool.commands.console import Console
+from cmtool.data_paths import expand_paths
 from cmtool.pipelines.data_report import DataReport, measure_data
 from cmtool.pipelines.numbered_pictures import NumberedPictures, open_pictures
 from cmtool.pipelines.read_ahead import READERS
@@ -34,11 +35,12 @@ def describe_data(spec: Mapping[str, Any], options: InfoOptions, console: Consol
 
 
 def bytes_of(source: str | None) -> int | None:
-    """The bytes of a file, or of the files below a folder; None where there is neither."""
-    path = Path(expand_home(source)) if source else None
-    if path is None or not path.exists():
+    """The bytes of a file, of several, or of the files below a folder; None where there is no source."""
+    if source is None:
         return None
-    files = [path / name for name in files_below(path).files] if path.is_dir() else [path]
+    whole = Path(expand_home(source))
+    paths = [whole] if whole.exists() else [Path(expand_home(part)) for part in expand_paths(source)]
+    files = [path / name for path in paths for name in (files_below(path).files if path.is_dir() else [""])]
     return sum(os.stat(file).st_size for file in files)
 
 
