@@ -19,7 +19,7 @@ from cmtool.errors import BadFile, Hint, MissingInput, Setting, UsageError, clos
 from cmtool.pictures import kind_of
 from cmtool.user_paths import expand_home, is_visible
 
-__all__ = ["KINDS", "Kind", "open_storage"]
+__all__ = ["KINDS", "Kind", "is_plain_folder", "open_storage"]
 
 Within = Callable[[Path, Sequence[str]], Sequence[Path]]
 START = 64  # bytes
@@ -94,6 +94,11 @@ def open_storage(source: str | Path | None, choice: Choice) -> ImageStorage:
         return kind.open(paths, show_path(os.path.basename(text.rstrip("/"))), choice)
     except OSError as error:
         raise MissingInput(f"cannot read {show_path(str(error.filename or text))}: {error.strerror}") from error
+
+
+def is_plain_folder(path: Path) -> bool:
+    """Whether a folder holds pictures as files of their own, if any, rather than another kind of place."""
+    return _recognise([path])[0] is FOLDER
 
 
 def _recognise(paths: Sequence[Path]) -> tuple[Kind, Sequence[Path]]:

@@ -68,7 +68,8 @@ class Batches:
 
     The same images whatever the batch size, so a run can be stopped anywhere and resumed, and a batch can be divided
     among ranks. All micro-batches of a batch see the same ``others``, and ``points_per_trajectory`` images in a row are
-    one image with one noise: both are among the requirements of the objective. UsageError as in ``BatchConfig.check``.
+    one image with one noise: both are among the requirements of the objective. ``draws`` is the set of random draws: a
+    run that was rolled back has others, and its images in the same order. UsageError as in ``BatchConfig.check``.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Batches:
         self.order = EpochOrder(config.seed, self.length)
         # windows overlap: those that are made at a time share most of their images
         self.cache = open_cache(dataset, storage, self._window() and self._window() + (AHEAD + 1) * config.size)
+        self.draws = 0
 
     def at(self, n: int, rows: range | None = None) -> Batch:
         """The batch that begins with image n, or these rows of it, bit for bit; ValueError for rows it does not have.
@@ -112,7 +114,8 @@ class Batches:
         return 4 * math.prod(self.shape) * pictures
 
     def _noise(self, numbers: Sequence[int]) -> Noise:
-        return Noise(numbers, domain=self.config.seed + 1)  # sampling has domain 0
+        # sampling has domain 0; other draws count down from the end of the domains
+        return Noise(numbers, domain=2**64 - self.draws - self.config.seed if self.draws else self.config.seed + 1)
 
     def _images(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The images with these numbers, in model units, mirrored or augmented; their labels, and augment labels."""
