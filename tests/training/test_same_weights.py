@@ -9,7 +9,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import lmdb
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -129,6 +132,26 @@ def idx(root: Path, images: np.ndarray) -> Path:
     return root
 
 
+def parquet(root: Path, images: np.ndarray) -> Path:
+    """Two files with several groups of rows, as the ``datasets`` library writes pictures and classes."""
+    features = {"image": {"_type": "Image"}, "label": {"names": [str(k) for k in range(8)], "_type": "ClassLabel"}}
+    noted = {"huggingface": json.dumps({"info": {"features": features}})}
+    for k in range(2):
+        rows = range(32 * k, 32 * (k + 1))
+        column = [{"bytes": file_of(images[i]), "path": f"{i}.png"} for i in rows]
+        table = pyarrow.table({"image": column, "label": LABELS[rows.start : rows.stop]}).replace_schema_metadata(noted)
+        root.mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(table, root / f"train-{k:05d}-of-00002.parquet", row_group_size=10)
+    return root
+
+
+def database(root: Path, images: np.ndarray) -> Path:
+    with lmdb.open(str(root), map_size=1 << 24) as opened, opened.begin(write=True) as written:
+        for i, image in enumerate(images):
+            written.put(f"{i:040x}".encode(), file_of(image))
+    return root
+
+
 def npz(root: Path, images: np.ndarray) -> Path:
     np.savez(path := root.with_suffix(".npz"), images, LABELS)
     return path
@@ -144,8 +167,21 @@ def npy(root: Path, images: np.ndarray) -> Path:
     return path
 
 
-WITH_LABELS = (class_folders, prefixes, edm_folder, edm_zip, deflated_zip, tar, shards, npz, packed_npz, cifar, idx)
-WITHOUT = (flat_folder, bitmaps, npy)
+WITH_LABELS = (
+    class_folders,
+    prefixes,
+    edm_folder,
+    edm_zip,
+    deflated_zip,
+    tar,
+    shards,
+    npz,
+    packed_npz,
+    cifar,
+    idx,
+    parquet,
+)
+WITHOUT = (flat_folder, bitmaps, npy, database)
 
 
 def weights(path: Path, conditional: bool, **options) -> str:
