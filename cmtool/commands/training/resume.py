@@ -27,7 +27,7 @@ __all__ = ["check_data", "check_unchanged", "find_run", "is_done", "restore", "r
 
 T = TypeVar("T", bound=TrainOptions)
 # change no result, or are checked separately; models are known again by their contents
-CHANGEABLE = {"device", "threads", "snapshots", "ema_snapshots", "save_every", "keep"}
+CHANGEABLE = {"device", "threads", "cache", "snapshots", "ema_snapshots", "save_every", "keep"}
 CHANGEABLE |= {"run_dir", "resume", "dry_run", "allow_change", "reproduce", "data", "images", *PATHS}
 
 
