@@ -22,14 +22,21 @@ __all__ = ["GeneratedPictures", "NumberedPictures", "StoredPictures", "open_pict
 class NumberedPictures(Protocol):
     """Pictures 0, 1, ...; any number of threads may read them.
 
-    ``what`` is what they lie in, ``classes`` are the names of the labels 0, 1, ..., ``labels`` those in their order that
-    are known before a picture is read, or None; ``remarks`` are lines on what was passed over.
+    ``what`` is what they lie in, ``classes`` are the names of the labels 0, 1, ...; ``labels`` are in their order, None
+    where there are none, or where each comes with its picture alone; ``remarks`` are lines on what was passed over.
     """
 
-    what: str
-    classes: tuple[str, ...]
-    labels: Sequence[int] | None
-    remarks: tuple[str, ...]
+    @property
+    def what(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def labels(self) -> Sequence[int] | None: ...
+
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 
@@ -61,7 +68,9 @@ class StoredPictures:
             found, self.classes, remarks = known.labels, known.classes, known.remarks
         except CmtoolError as error:
             found, self.classes, remarks = None, (), [f"{place.name} has no labels that can be used: {error}"]
-        self.labels = None if found is None else found if len(found) == len(self.rows) else [found[i] for i in self.rows]
+        self.labels = (
+            None if found is None else found if len(found) == len(self.rows) else [found[i] for i in self.rows]
+        )
         self.remarks = (*remarks, *([f"{place.name}: {place.remark}"] if place.remark else []))
 
     def __len__(self) -> int:
@@ -78,6 +87,7 @@ class StoredPictures:
 
     def read(self, number: int) -> tuple[np.ndarray, int | None]:
         return planes(self.place.pixels(self.rows[number])), None if self.labels is None else self.labels[number]
+
 
 class GeneratedPictures:
     """The items of a data set, whose labels come with them."""
@@ -120,5 +130,6 @@ def open_pictures(spec: Mapping[str, Any]) -> NumberedPictures:
     part = slice(None) if named["slice"] is None else parse_slice(str(named["slice"]))
     pictures = StoredPictures(open_storage(named["source"], choice), options.get("labels", "auto"), part)
     if not len(pictures):
-        raise UsageError(f"{named['source']} has no images in [{named['slice']}]", f"it has {len(pictures.place.names)}")
+        count = f"it has {len(pictures.place.names):,}"
+        raise UsageError(f"{named['source']} has no images in [{named['slice']}]", count)
     return pictures
