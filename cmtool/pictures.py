@@ -22,6 +22,7 @@ __all__ = [
     "FORMATS",
     "MAX_BYTES",
     "MAX_PIXELS",
+    "READABLE_KINDS",
     "SUFFIXES",
     "Size",
     "decode",
