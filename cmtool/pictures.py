@@ -189,6 +189,8 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:
+    if (plain := png.decode_plain(data, MAX_PIXELS)) is not None:
+        return plain
     data = png.drop_large_chunks(data) if data.startswith(png.SIGNATURE) else data
     with _open(data, name) as image:
         if image.format == "PNG":  # Pillow decodes a PNG that ends early without a word; verify() reads to the end

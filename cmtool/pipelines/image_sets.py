@@ -41,7 +41,7 @@ from cmtool.settings import FidOptions
 from cmtool.settings.scoring import PROTOCOLS
 from cmtool.training.cache import open_cache
 from cmtool.training.devices import choose_device
-from cmtool.training.read_ahead import depth_for, map_ahead
+from cmtool.training.read_ahead import depth_for, read_parts
 
 __all__ = [
     "ImageSet",
@@ -212,7 +212,7 @@ def dataset_images(spec: Mapping[str, Any], batch: int, target: str | None = Non
     def read() -> Iterator[Images]:
         parts = (range(i, min(i + batch, n)) for i in range(0, n, batch))
         depth = depth_for(batch * math.prod(dataset.shape))
-        return (images for images, _ in map_ahead(cache.read, parts, depth))
+        return (images for images, _ in read_parts(cache, parts, depth))
 
     return ImageSet(target or spec["name"], read, n, classes=tuple(dataset.classes))
 

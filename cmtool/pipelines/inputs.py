@@ -23,6 +23,8 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 from cmtool.options import registry
 from cmtool.options.data_spec import SLICE
+from cmtool.options.fields import option_fields
+from cmtool.options.stored_run import OF_ONE_CALL
 from cmtool.options.types import Spec
 from cmtool.pipelines.reporter import Reporter
 from cmtool.settings import TrainOptions
@@ -35,6 +37,7 @@ __all__ = [
     "class_index",
     "class_name",
     "dataset_facts",
+    "kept_options",
     "load",
     "open_dataset",
     "open_model",
@@ -81,6 +84,12 @@ def dataset_facts(name: str, dataset: Dataset, conditional: bool = True) -> str:
         return f"{size}, no classes"
     classes = f"{len(dataset.classes):,} classes: {some_names(dataset.classes, 10)}"
     return f"{size}, {classes}" if conditional else f"{size}, its labels not used ({classes})"
+
+
+def kept_options(options: T) -> T:
+    """Those that a checkpoint and ``config.yaml`` keep, with whole paths; what is of one call has its default."""
+    defaults = {d.name: d.default for key, d in option_fields(type(options)).items() if key in OF_ONE_CALL}
+    return anchor_paths(replace(options, **defaults))
 
 
 def anchor_paths(options: T) -> T:
