@@ -94,7 +94,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     if not folder.is_dir():
         raise MissingInput(f"there is no run {folder}", _nearby(folder))
     with write_file(folder):
-        file = (folder / LOCK).open("a+")
+        file = (folder / LOCK).open("a+", encoding="utf-8")
     with file:
         _acquire(folder, file)
         sweep(folder)
@@ -129,7 +129,7 @@ def read_status(folder: str | Path) -> dict[str, Any]:
 def append(folder: str | Path, record: dict[str, Any], name: str = METRICS) -> None:
     """Add a line to ``metrics.jsonl``; a number that is not finite becomes null, which JSON can hold."""
     path = Path(folder) / name
-    with write_file(path), path.open("a") as file:
+    with write_file(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(dump_json(record) + "\n")
 
 
@@ -148,14 +148,23 @@ def _acquire(folder: Path, file: TextIO) -> None:
     try:
         take_lock(file)
     except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        raise UsageError(f"{folder} is being written by {holder}", "wait until it has ended, or stop it") from None
+        raise UsageError(
+            f"{folder} is being written by {_holder(file)}", "wait until it has ended, or stop it"
+        ) from None
     except OSError as error:
         raise WriteFailed(f"cannot lock {folder}: {error.strerror}", "choose another place for the run") from error
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.write(f" process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
+
+
+def _holder(file: TextIO) -> str:
+    """Who holds the lock, as it has written there; Windows lets nobody else read the first byte."""
+    for place in (0, 1):
+        with contextlib.suppress(OSError):
+            file.seek(place)
+            return file.read().strip() or "another process"
+    return "another process"
 
 
 def _nearby(folder: Path) -> str | None:

@@ -26,6 +26,7 @@ from cmtool.pipelines.inputs import checkpoint_path, kept_options, open_dataset
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 from cmtool.training.augment import Augment
 from cmtool.training.batches import BatchConfig, Batches
+from cmtool.training.cache import Storage
 from cmtool.training.setup import add_conditions, build_network, build_state, choose_preconditioning
 from cmtool.training.state import State
 
@@ -87,7 +88,8 @@ def build_training(
     config = BatchConfig(
         options.batch, options.seed, options.flip, num_classes > 0, options.label_dropout, start.augment
     )
-    batches = Batches(dataset, config, requirements)
+    storage = Storage(device, None if options.cache is None else options.cache * 10**6)
+    batches = Batches(dataset, config, requirements, storage)
     return TrainingJob(state, batches, _header(options, start, dataset, num_classes, model), dataset, remarks)
 
 

@@ -139,6 +139,14 @@ class TrainOptions(MachineOptions):
     precision: str = option(
         "auto", help="precision of the network; bf16: autocast", choices=("auto", "fp32", "bf16"), section=MACHINE
     )
+    cache: int | None = option(
+        None,
+        help="memory for decoded images, in MB, on the device if that is a GPU; data that need more are streamed",
+        yaml_only=True,
+        check=at_least(0, 10**8),
+        section=MACHINE,
+        shown="a quarter of what is free",
+    )
 
     def __post_init__(self) -> None:
         if self.sigma_min >= self.sigma_max:
