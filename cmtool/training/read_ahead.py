@@ -33,6 +33,11 @@ class ReadAhead:
         self.rows: range | None = None
         self._begin(first, rows)
 
+    @property
+    def size(self) -> int:
+        """The images of a whole batch."""
+        return self.batches.config.size
+
     def get(self, n: int, rows: range | None = None) -> Batch:
         """The batch that begins with image n, or these rows of it; what went wrong when it was made is raised here."""
         if self.rows != self._known(rows) or self.waiting[0][0] != n:
