@@ -132,6 +132,7 @@ def step(state: State, batch: BatchGradient, rate: float, clip: float, progress:
         nn.utils.clip_grads_with_norm_(batch.parameters, clip, norm)
     finite = bool(torch.isfinite(norm))
     state.images += batch.size
+    state.streak = 0 if finite else state.streak + 1
     if finite:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
