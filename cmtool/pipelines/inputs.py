@@ -12,6 +12,7 @@ from cmtool.bundled import NAMES, bundled, find_bundled
 from cmtool.class_names import known_names, match_classes, some_names
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
+from cmtool.data_paths import is_list
 from cmtool.datasets import Dataset, as_dataset
 from cmtool.datasets.views import DatasetSlice
 from cmtool.errors import Hint, MissingInput, Setting, UsageError, closest, printable
@@ -79,7 +80,9 @@ def anchor_paths(options: T) -> T:
     """The same options with whole paths, so that a run can be taken up from another working directory."""
     changed: dict[str, Any] = {name: _whole(path) for name in PATHS if (path := getattr(options, name, None))}
     if source := options.data.get("source"):
-        changed["data"] = Spec(options.data | {"source": str(_whole(Path(source)))})
+        parts = source.split(",") if is_list(source) and not Path(expand_home(source)).exists() else ()
+        whole = ",".join(os.path.abspath(expand_home(part)) for part in parts)
+        changed["data"] = Spec(options.data | {"source": whole or str(_whole(Path(source)))})
     return replace(options, **changed)
 
 

@@ -26,8 +26,8 @@ from cmtool.pipelines.inputs import anchor_paths, checkpoint_path, open_dataset
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 from cmtool.training.augment import Augment
 from cmtool.training.batches import BatchConfig, Batches
-from cmtool.training.loop import State
 from cmtool.training.setup import add_conditions, build_network, build_state, choose_preconditioning
+from cmtool.training.state import State
 
 __all__ = ["TrainingJob", "build_training"]
 

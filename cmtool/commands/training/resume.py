@@ -19,7 +19,7 @@ from cmtool.options.types import Spec
 from cmtool.pipelines.inputs import PATHS
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
-from cmtool.training.loop import unpack
+from cmtool.training.state import unpack
 
 __all__ = ["check_data", "check_unchanged", "is_done", "resume_command", "resume_run"]
 

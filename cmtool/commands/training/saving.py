@@ -14,7 +14,7 @@ from cmtool.options.ema_spec import EMASpec, parse_ema_specs
 from cmtool.pipelines.training import current_header
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
-from cmtool.training.loop import pack
+from cmtool.training.state import pack
 
 __all__ = ["Saver"]
 
