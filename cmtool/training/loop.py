@@ -8,11 +8,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from cmtool.core.sharded_tensors import scale_to_norm, total_norm
 from cmtool.errors import Advice, Hint, Setting
 from cmtool.objectives.objective import Batch
 from cmtool.training.agreement import micro_batch_of, prepare_together
 from cmtool.training.data_parallel import ddp_gradients
 from cmtool.training.gradients import BatchGradient, Engine, Feed, LoopConfig, exact_gradients
+from cmtool.training.sharded_gradients import sharded_gradients
 from cmtool.training.state import State
 
 __all__ = ["LoopConfig", "Report", "State", "train"]
@@ -37,6 +39,7 @@ class Report:
 ENGINES: dict[str, Callable[[State, Feed, LoopConfig, float], AbstractContextManager[Engine]]] = {
     "exact": exact_gradients,
     "ddp": ddp_gradients,
+    "fsdp": sharded_gradients,
 }
 
 
@@ -107,9 +110,9 @@ def step(state: State, batch: BatchGradient, rate: float, clip: float, progress:
     """
     for parameter, gradient in zip(batch.parameters, batch.gradients, strict=True):
         parameter.grad = match_layout(gradient, parameter)
-    norm = nn.utils.get_total_norm(batch.gradients)
+    norm = total_norm(batch.gradients)
     if clip:
-        nn.utils.clip_grads_with_norm_(batch.parameters, clip, norm)
+        scale_to_norm(batch.parameters, clip, norm)
     finite = bool(torch.isfinite(norm))
     state.images += batch.size
     if finite:

@@ -9,9 +9,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cmtool.core.sharded_tensors import ShardedTensor
-from cmtool.errors import Hint, LostRank, OutOfMemory, Setting, UsageError, is_out_of_memory
+from cmtool.errors import Hint, OutOfMemory, Setting, UsageError, is_out_of_memory
 from cmtool.objectives.objective import Batch
 from cmtool.training.gradients import BatchGradient, Feed, LoopConfig, MicrobatchLoss
+from cmtool.training.ranks import lost_rank
 from cmtool.training.state import State
 from cmtool.training.summation_tree import share_of
 
@@ -43,6 +44,7 @@ class ShardedGradients:
 
     def prepare(self, micro: int, progress: float) -> None:
         self.batch, self.micro, self.progress = self.feed.get(self.state.images, self.rows), micro, progress
+        self._forget()  # FSDP would add to what the optimizer has used
 
     def reduce(self) -> BatchGradient:
         batch, self.batch = self.batch, None
@@ -64,8 +66,7 @@ class ShardedGradients:
             text = f"this method, or this network, cannot be trained with sharded weights: {reason}"
             raise UsageError(text, Hint("use {}", Setting("parallel", "ddp"))) from error
         finally:
-            for parameter in self.parameters:
-                parameter.grad = None
+            self._forget()
 
     def _backward(self, microbatch: Batch, start: int, last: bool) -> Tensor:
         """Add the gradient of a micro-batch to those before it; its share in the loss.
@@ -82,10 +83,8 @@ class ShardedGradients:
         return share.detach()
 
     def _take(self) -> tuple[Tensor, ...]:
-        """The gradients, which the parameters no longer hold; 0 for what was not used. Whole weights are added here."""
+        """The gradients, 0 for what was not used; those of whole weights are added up here."""
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        for parameter in self.parameters:
-            parameter.grad = None
         whole = [i for i, gradient in enumerate(found) if not isinstance(gradient, ShardedTensor)]
         if whole:
             ranks, joined = self.config.ranks, torch.cat([found[i].reshape(-1) for i in whole])
@@ -93,6 +92,10 @@ class ShardedGradients:
             for i, part in zip(whole, parts, strict=True):
                 found[i] = part.view(found[i].shape)
         return tuple(found)
+
+    def _forget(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
 
 
 @contextmanager
@@ -105,7 +108,7 @@ def _explained(rank: int) -> Iterator[None]:
             hint = Hint("a smaller {} needs less", Setting("micro_batch"))
             raise OutOfMemory("memory ran out in a step with sharded weights", hint) from error
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise LostRank(f"rank {rank} waited for one that ended early", "the other one says why") from error
+            raise lost_rank(rank) from error
         raise
 
 

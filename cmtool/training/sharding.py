@@ -54,7 +54,7 @@ class Sharding:
         plain.load_state_dict(found, strict=False, assign=True)
         for mine, theirs in zip(plain.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)
-        return plain.requires_grad_(False).eval()
+        return plain.cpu().requires_grad_(False).eval()
 
 
 def shard_state(state: State, device: torch.device, dtype: torch.dtype | None = None) -> Sharding:
@@ -65,7 +65,7 @@ def shard_state(state: State, device: torch.device, dtype: torch.dtype | None = 
     """
     if state.optimizer.state:
         raise ValueError("the optimizer has moments already")
-    outline = _outline(cast(Denoiser, state.model)).cpu()
+    outline = _outline(cast(Denoiser, state.model))
     before = [*state.model.parameters(), *state.objective.trained()]
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     policy = MixedPrecisionPolicy(
