@@ -7,7 +7,7 @@ rotation mean, and when a picture is too large or too damaged to be used.
 import io
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,13 +50,20 @@ DAMAGE = (
 )
 
 
+MODES = {"1": "grey", "L": "grey", "LA": "grey+alpha", "P": "palette", "PA": "palette"}  # of Pillow, in our words
+
+
 @dataclass(frozen=True)
 class Size:
-    """What a picture says of itself before it is decoded: pixels as they are stored, and whether it is grey."""
+    """What a picture says of itself before it is decoded: pixels as they are stored, whether it is grey, its mode.
+
+    Modes are ``grey``, ``RGB``, ``palette``, ``RGBA``, ``grey 16-bit`` ...; empty stands for what ``grey`` says.
+    """
 
     width: int
     height: int
     grey: bool
+    mode: str = field(default="", compare=False)
 
 
 def decode(source: str | Path | BinaryIO | bytes, name: str | None = None) -> np.ndarray:
@@ -96,7 +103,9 @@ def size_of_file(source: Path | bytes | BinaryIO, name: str) -> Size:
         else:
             file.seek(0)
             with Image.open(file, formats=FORMATS) as image:
-                size = Size(image.width, image.height, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
+                grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+                mode = "grey 16-bit" if image.mode.startswith("I") else MODES.get(image.mode, image.mode)
+                size = Size(image.width, image.height, grey, mode)
     except Image.UnidentifiedImageError:
         raise _not_read(start, name) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -119,8 +128,8 @@ def size_from_start(start: bytes) -> Size | None:
     return size if 0 < size.width * size.height <= MAX_PIXELS else None
 
 
-def _jpeg_frame(start: bytes) -> tuple[int, int, bool] | None:
-    """Width, height, and whether it is grey, of the frame header; None where it is not within these bytes.
+def _jpeg_frame(start: bytes) -> tuple[int, int, bool, str] | None:
+    """Width, height, whether it is grey, and the mode, of the frame header; None where it is not within these bytes.
 
     Source: ITU-T T.81, B.2.2; frames of a kind that few programs write are left to Pillow.
     """
@@ -129,7 +138,8 @@ def _jpeg_frame(start: bytes) -> tuple[int, int, bool] | None:
         marker, length = start[at + 1], int.from_bytes(start[at + 2 : at + 4], "big")
         if marker in (0xC0, 0xC1, 0xC2):
             height, width = (int.from_bytes(start[k : k + 2], "big") for k in (at + 5, at + 7))
-            return (width, height, start[at + 9] == 1) if start[at + 4] == 8 and start[at + 9] in (1, 3, 4) else None
+            mode = {1: "grey", 3: "RGB", 4: "CMYK"}.get(start[at + 9])
+            return (width, height, mode == "grey", mode) if start[at + 4] == 8 and mode else None
         if marker not in SKIPPED or length < 2:
             return None
         at += 2 + length
@@ -178,6 +188,8 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:
+    if (plain := png.decode_plain(data, MAX_PIXELS)) is not None:
+        return plain
     data = png.drop_large_chunks(data) if data.startswith(png.SIGNATURE) else data
     with _open(data, name) as image:
         if image.format == "PNG":  # Pillow decodes a PNG that ends early without a word; verify() reads to the end

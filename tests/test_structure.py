@@ -191,7 +191,8 @@ for name in COMMANDS:
               [name, "-c", "nope.yaml"], [name, "--preset", "nope"], [name, "--print-config"]]
 calls += [["distill", "-d", "digits"], ["train-ct", "--teacher", "a"], ["train-ct", "--data", "nope"],
           ["train-ct", "--method", "nope"], ["train-ct", "--print-config"], ["sample", "--steps", "0"], ["edit"],
-          ["edit", "nope", "a.png"], ["fid", "a", "--metrics", "nope"]]
+          ["edit", "nope", "a.png"], ["fid", "a", "--metrics", "nope"], ["sample", "--print-sbatch", "array=2"],
+          ["train-ct", "--run-dir", "a", "--print-sbatch"], ["train-ct", "--print-sbatch"], ["status", "nope"]]
 def attempt(call):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert run(call) in (0, 2, 66) or "completion" in call[0], call  # a job without a shell has none to show

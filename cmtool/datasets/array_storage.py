@@ -3,7 +3,6 @@
 import math
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,46 +11,30 @@ from numpy.lib import format as npy
 
 from cmtool.datasets.archive_names import whole
 from cmtool.datasets.positional import PositionalFile
-from cmtool.datasets.raw_images import Numbers, RawImages
+from cmtool.datasets.raw_images import ArrayPlace, Numbers, RawImages
 from cmtool.datasets.storage import fingerprint, show_path
 from cmtool.datasets.zip_storage import member_start
 from cmtool.errors import BadFile
-from cmtool.pictures import Size
 
-__all__ = ["ArrayFile", "ArrayStorage"]
+__all__ = ["ArrayFile", "open_arrays"]
 
 IMAGES, LABELS = ("arr_0", "samples", "images", "data"), ("arr_1", "labels", "y")
 MOST = 1 << 30  # bytes of a compressed array, which has to be in memory as a whole
 BLOCK, HEADER = 1 << 20, 30
 
 
-class ArrayStorage:
-    """Pictures of an npz or npy; arrays that are stored as they are stay on the disk."""
-
-    what, text, remark = "archive", None, None
-    labels_in, unused, empty = "", (), ()
-    class_names: Mapping[int, str] = {}
-
-    def __init__(self, path: Path):
-        self.name, self.title = show_path(path.name), show_path(str(path))
-        file = ArrayFile(path)
-        with whole(path, f"an {path.suffix.lower()} file"):
-            images, labels, number = file.read_single() if path.suffix.lower() == ".npy" else _read(file)
-        self.images = RawImages([_planes(images, self.title)], self.title)
-        self.names, self.rows, self.sizes = Numbers(len(images)), self.images.rows, self.images.sizes
-        self.marks = dict.fromkeys(self.names, number)
-        if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
-            raise BadFile(f"{self.title} holds {len(images)} images, but arr_1 is not their labels")
-        self.labels: list[int] = [] if labels is None else labels.tolist()
-
-    def call(self, index: int) -> str:
-        return f"{self.title}:{index}"
-
-    def size(self, index: int) -> Size:
-        return self.images.size
-
-    def pixels(self, index: int) -> np.ndarray:
-        return self.images.pixels(index)
+def open_arrays(path: Path) -> ArrayPlace:
+    """The pictures of an npz or npy; arrays that are stored as they are stay on the disk."""
+    file = ArrayFile(path)
+    with whole(path, f"an {path.suffix.lower()} file"):
+        images, labels, number = file.read_single() if path.suffix.lower() == ".npy" else _read(file)
+    found = RawImages([_planes(images, file.title)], file.title)
+    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
+        raise BadFile(f"{file.title} holds {len(images)} images, but arr_1 is not their labels")
+    marks = dict.fromkeys(
+        Numbers(len(found)), number
+    )  # by each number, as runs have known them since the first version
+    return ArrayPlace(found, file.title, show_path(path.name), marks, [] if labels is None else labels.tolist())
 
 
 Found = tuple[np.ndarray, np.ndarray | None, int]  # images, labels, a number that changes with the images

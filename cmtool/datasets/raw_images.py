@@ -1,14 +1,15 @@
 """Pictures that lie as arrays, in memory or mapped: any number of them are taken at once, and none is decoded."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from cmtool.errors import BadFile
 from cmtool.pictures import MAX_PIXELS, Size
 
-__all__ = ["Numbers", "RawImages"]
+__all__ = ["ArrayPlace", "Numbers", "RawImages"]
 
 
 class RawImages:
@@ -36,9 +37,6 @@ class RawImages:
         channels, height, width = self.shape
         return Size(width, height, channels == 1)
 
-    def sizes(self) -> Collection[Size]:
-        return (self.size,)
-
     def rows(self, indices: Sequence[int]) -> np.ndarray:
         """The pictures of these numbers, uint8 [B, C, H, W], copied."""
         wanted = np.asarray(indices, np.int64)
@@ -52,10 +50,48 @@ class RawImages:
         return found
 
     def pixels(self, index: int) -> np.ndarray:
-        """One picture, uint8 [H, W] or [H, W, 3]."""
+        """One picture, uint8 [H, W] or [H, W, 3], copied."""
         which = bisect_right(self.ends, index)
         image = self.arrays[which][index - (self.ends[which] - len(self.arrays[which]))]
-        return np.ascontiguousarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0))
+        return np.array(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0), order="C")
+
+
+@dataclass
+class ArrayPlace:
+    """The ``storage.ImageStorage`` of pictures that lie as arrays; ``title`` is its whole path in messages."""
+
+    images: RawImages
+    title: str
+    name: str
+    marks: Mapping[str, int]
+    labels: Sequence[int | None] = ()
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    remark: str | None = None
+    what: str = "archive"
+    text: bytes | None = None
+    labels_in: str = ""
+    unused: Sequence[str] = ()
+    empty: Sequence[str] = ()
+
+    @property
+    def names(self) -> Sequence[str]:
+        return Numbers(len(self.images))
+
+    @property
+    def rows(self) -> Callable[[Sequence[int]], np.ndarray]:
+        return self.images.rows
+
+    def call(self, index: int) -> str:
+        return f"{self.title}:{index}"
+
+    def size(self, index: int) -> Size:
+        return self.images.size
+
+    def sizes(self) -> Collection[Size]:
+        return (self.images.size,)
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.images.pixels(index)
 
 
 class Numbers(Sequence[str]):

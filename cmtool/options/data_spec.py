@@ -13,6 +13,7 @@ from cmtool.user_paths import expand_home
 __all__ = ["SLICE", "data_spec"]
 
 SLICE = re.compile(r"-?\d{0,18}:-?\d{0,18}(:(-?[1-9]\d{0,17})?)?")
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def data_spec(text: str) -> Mapping[str, Any]:
@@ -32,7 +33,11 @@ def data_spec(text: str) -> Mapping[str, Any]:
 
 
 def _is_path(text: str) -> bool:
-    return text.startswith((".", "/", "~")) or ((has_suffix(text) or is_list(text)) and ":" not in text)
+    return (
+        text.startswith((".", "/", "~", "\\"))
+        or bool(DRIVE.match(text))
+        or ((has_suffix(text) or is_list(text)) and ":" not in text)
+    )
 
 
 def _is_there(text: str) -> bool:

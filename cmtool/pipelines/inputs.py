@@ -23,6 +23,8 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 from cmtool.options import registry
 from cmtool.options.data_spec import SLICE
+from cmtool.options.fields import option_fields
+from cmtool.options.stored_run import OF_ONE_CALL
 from cmtool.options.types import Spec
 from cmtool.pipelines.reporter import Reporter
 from cmtool.settings import TrainOptions
@@ -35,9 +37,11 @@ __all__ = [
     "class_index",
     "class_name",
     "dataset_facts",
+    "kept_options",
     "load",
     "open_dataset",
     "open_model",
+    "parse_slice",
 ]
 
 
@@ -56,15 +60,21 @@ def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda li
         say(f"'{spec['name']}' is the data set of this name; for the folder of this name write ./{spec['name']}")
     dataset = as_dataset(registry.build("datasets", spec, source))
     if cut is not None:
-        if not SLICE.fullmatch(str(cut)[:60]):
-            raise UsageError(f"slice: {str(cut)[:60]} is no part of a data set", "write slice: '0:100' or '0::2'")
-        start, stop, step = ([int(part) if part else None for part in str(cut).split(":")] + [None])[:3]
-        dataset = DatasetSlice(dataset, start, stop, step or 1)
+        part = parse_slice(str(cut))
+        dataset = DatasetSlice(dataset, part.start, part.stop, part.step)
     if not len(dataset):
         raise UsageError(f"the data set '{spec['name']}' has no images" + (f" in [{cut}]" if cut else ""))
     for remark in dataset.remarks:
         say(remark)
     return dataset
+
+
+def parse_slice(text: str) -> slice:
+    """The slice that ``0:100`` or ``0::2`` stands for, with a step of 1 where there is none; UsageError."""
+    if not SLICE.fullmatch(text[:60]):
+        raise UsageError(f"slice: {text[:60]} is no part of a data set", "write slice: '0:100' or '0::2'")
+    start, stop, step = ([int(part) if part else None for part in text.split(":")] + [None])[:3]
+    return slice(start, stop, step or 1)
 
 
 def dataset_facts(name: str, dataset: Dataset, conditional: bool = True) -> str:
@@ -74,6 +84,12 @@ def dataset_facts(name: str, dataset: Dataset, conditional: bool = True) -> str:
         return f"{size}, no classes"
     classes = f"{len(dataset.classes):,} classes: {some_names(dataset.classes, 10)}"
     return f"{size}, {classes}" if conditional else f"{size}, its labels not used ({classes})"
+
+
+def kept_options(options: T) -> T:
+    """Those that a checkpoint and ``config.yaml`` keep, with whole paths; what is of one call has its default."""
+    defaults = {d.name: d.default for key, d in option_fields(type(options)).items() if key in OF_ONE_CALL}
+    return anchor_paths(replace(options, **defaults))
 
 
 def anchor_paths(options: T) -> T:

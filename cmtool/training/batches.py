@@ -3,8 +3,10 @@
 import atexit
 import math
 import threading
+from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from queue import Queue
 from threading import Lock
 from typing import Any
@@ -66,7 +68,8 @@ class Batches:
 
     The same images whatever the batch size, so a run can be stopped anywhere and resumed, and a batch can be divided
     among ranks. All micro-batches of a batch see the same ``others``, and ``points_per_trajectory`` images in a row are
-    one image with one noise: both are among the requirements of the objective. UsageError as in ``BatchConfig.check``.
+    one image with one noise: both are among the requirements of the objective. ``draws`` is the set of random draws: a
+    run that was rolled back has others, and its images in the same order. UsageError as in ``BatchConfig.check``.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Batches:
         self.order = EpochOrder(config.seed, self.length)
         # windows overlap: those that are made at a time share most of their images
         self.cache = open_cache(dataset, storage, self._window() and self._window() + (AHEAD + 1) * config.size)
+        self.draws = 0
 
     def at(self, n: int, rows: range | None = None) -> Batch:
         """The batch that begins with image n, or these rows of it, bit for bit; ValueError for rows it does not have.
@@ -96,7 +100,8 @@ class Batches:
             if not 0 <= rows.start < rows.stop <= len(numbers) or rows.step != 1:
                 raise ValueError(f"a batch of {len(numbers)} images has no {rows}")
             numbers = numbers[rows.start : rows.stop]
-        origins = [number // self.requirements.points_per_trajectory for number in numbers]
+        points = self.requirements.points_per_trajectory
+        origins = numbers if points == 1 else [number // points for number in numbers]
         noise = self._noise(origins)
         x, labels, augment_labels = self._images(origins)
         v = noise.normal(self.shape, PROBE) if self.requirements.probes else None
@@ -109,7 +114,8 @@ class Batches:
         return 4 * math.prod(self.shape) * pictures
 
     def _noise(self, numbers: Sequence[int]) -> Noise:
-        return Noise(numbers, domain=self.config.seed + 1)  # sampling has domain 0
+        # sampling has domain 0; other draws count down from the end of the domains
+        return Noise(numbers, domain=2**64 - self.draws - self.config.seed if self.draws else self.config.seed + 1)
 
     def _images(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The images with these numbers, in model units, mirrored or augmented; their labels, and augment labels."""
@@ -154,6 +160,13 @@ class Batches:
             n += self.config.size
 
 
+def _places(numbers: Sequence[int], start: int) -> np.ndarray:
+    """Where in its epoch each of these numbers is."""
+    if isinstance(numbers, range):
+        return np.arange(numbers.start - start, numbers.stop - start, numbers.step)
+    return np.array(numbers, np.int64) - start
+
+
 class EpochOrder:
     """Which image of a data set is the n-th of a run: in each epoch a permutation of its own, drawn by the seed."""
 
@@ -163,12 +176,13 @@ class EpochOrder:
         self.lock, self.orders = Lock(), {}
 
     def indices(self, numbers: Sequence[int]) -> np.ndarray:
-        """Indices of the images with these numbers."""
-        epochs, places = np.divmod(np.array(numbers, np.int64), self.length)
-        found = np.empty(len(places), np.int64)
-        for epoch in np.unique(epochs).tolist():
-            found[epochs == epoch] = self._order(epoch)[places[epochs == epoch]]
-        return found
+        """Indices of the images with these numbers, which do not fall."""
+        first, last = numbers[0] // self.length, numbers[-1] // self.length
+        if first == last:
+            return self._order(first)[_places(numbers, first * self.length)]
+        ends = [bisect_left(numbers, epoch * self.length) for epoch in range(first + 1, last + 1)]
+        parts = pairwise([0, *ends, len(numbers)])
+        return np.concatenate([self.indices(numbers[start:end]) for start, end in parts if start < end])
 
     def _order(self, epoch: int) -> np.ndarray:
         """The permutation of an epoch; those of two stay, since a batch may lie in both."""

@@ -33,8 +33,11 @@ class Storage:
 class ImageCache(Protocol):
     """Images of a data set by lists of indices, asked for by any number of threads at once.
 
-    The bits are those of the data set, wherever the images are kept.
+    The bits are those of the data set, wherever the images are kept. ``complete`` says that all are in memory.
     """
+
+    @property
+    def complete(self) -> bool: ...
 
     def read(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor | None]:
         """Images uint8 [B, C, H, W] (or points float32 [B, D]) on the device; labels [B] on the processor, or None."""
@@ -88,6 +91,10 @@ class ResidentImages:
         self.state, self.missing = np.zeros(len(source), np.uint8), len(source)
         self.changed = Condition()
 
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
     def read(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor | None]:
         rows = np.asarray(indices, np.int64)
         while self.missing and not (self.state[rows] == KNOWN).all():
@@ -126,6 +133,8 @@ class ResidentImages:
 
 class StreamedImages:
     """Images that are read each time; the last ``recall`` of them stay."""
+
+    complete = False
 
     def __init__(self, source: Source, device: torch.device = CPU, recall: int = 0):
         self.source, self.device, self.recall = source, device, recall

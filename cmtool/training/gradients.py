@@ -96,7 +96,8 @@ class MicrobatchLoss(nn.Module):
         """The sum of the losses over ``size``; the first of these images is the n-th of the run."""
         if self.uses_rng:
             # dropout, too, is a function of (run seed, n)
-            torch.manual_seed((self.config.seed * 0x9E3779B1 + n) % 2**64)
+            draws = self.state.draws * 0xC2B2AE3D27D4EB4F
+            torch.manual_seed((self.config.seed * 0x9E3779B1 + draws + n) % 2**64)
         with self.config.autocast():
             microbatch = microbatch.to(self.device)
             loss = self.state.objective.loss(microbatch.condition(self.model), microbatch, progress)

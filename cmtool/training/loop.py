@@ -115,6 +115,7 @@ def step(state: State, batch: BatchGradient, rate: float, clip: float, progress:
         scale_to_norm(batch.parameters, clip, norm)
     finite = bool(torch.isfinite(norm))
     state.images += batch.size
+    state.streak = 0 if finite else state.streak + 1
     if finite:
         for group in state.optimizer.param_groups:
             group["lr"] = rate

@@ -1,16 +1,21 @@
 """Threads that read ahead: what comes next is made while the last is in use, and is the same bits as without them."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from typing import TypeVar
 
+import numpy as np
+from torch import Tensor
+
 from cmtool.objectives.objective import Batch
 from cmtool.training.batches import AHEAD, Batches
+from cmtool.training.cache import ImageCache
 from cmtool.training.memory import reading_threads
 
-__all__ = ["ReadAhead", "depth_for", "map_ahead"]
+__all__ = ["ReadAhead", "depth_for", "map_ahead", "read_parts"]
 
 BYTES = 256 << 20  # of batches that wait
 Item = TypeVar("Item")
@@ -71,6 +76,21 @@ class ReadAhead:
 def depth_for(size: int) -> int:
     """How many batches of ``size`` bytes may wait: 1 to 8, as many as fit in 256 MB."""
     return max(1, min(AHEAD, BYTES // size))
+
+
+def read_parts(
+    cache: ImageCache, parts: Iterable[Sequence[int] | np.ndarray], depth: int = AHEAD
+) -> Generator[tuple[Tensor, Tensor | None], None, None]:
+    """Images and labels of each part, in order, read ahead; a thread would only delay those that are in memory."""
+    rest = iter(parts)
+
+    def unread() -> Iterator[Sequence[int] | np.ndarray]:
+        while not cache.complete and (part := next(rest, None)) is not None:
+            yield part
+
+    with closing(map_ahead(cache.read, unread(), depth)) as found:
+        yield from found
+    yield from map(cache.read, rest)
 
 
 def map_ahead(

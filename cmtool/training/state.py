@@ -17,7 +17,8 @@ class State:
     """Everything that training changes. ``images`` counts how many have been seen; it is the clock of a run.
 
     ``others`` are further averages by name, which are kept beside the first. ``micro`` is the micro-batch that fits,
-    where memory has run out with the one that was asked for.
+    where memory has run out with the one that was asked for. ``skipped`` steps had a gradient that was not finite, the
+    last ``streak`` of them in a row. ``draws`` is the set of random draws: 0, and 1 after a rollback.
     """
 
     model: nn.Module
@@ -28,9 +29,12 @@ class State:
     skipped: int = field(default=0)
     others: dict[str, EMA] = field(default_factory=dict)
     micro: int | None = None
+    streak: int = 0
+    draws: int = 0
 
 
 OTHERS = "averages/"
+COUNTERS = ("images", "skipped", "streak", "draws")
 
 
 def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -42,7 +46,7 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors |= {f"objective.{k}": v for k, v in _objective_tensors(state).items()}
     for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-    scalars: dict[str, Any] = {"images": state.images, "skipped": state.skipped}
+    scalars: dict[str, Any] = {key: vars(state)[key] for key in COUNTERS}
     if state.micro:
         scalars["micro"] = state.micro
     return {k: v.detach().cpu() for k, v in tensors.items()}, scalars
@@ -62,6 +66,7 @@ def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) ->
     _check(state, moments)
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
     state.images, state.skipped = (_count(scalars[key]) for key in ("images", "skipped"))
+    state.streak, state.draws = (_count(scalars.get(key, 0)) for key in ("streak", "draws"))  # older states have none
     state.micro = _count(scalars["micro"]) or None if "micro" in scalars else None
 
 

@@ -11,7 +11,8 @@ from cmtool.datasets.toy import gaussians
 from cmtool.objectives.objective import Requirements
 from cmtool.training import read_ahead
 from cmtool.training.batches import BatchConfig, Batches
-from cmtool.training.read_ahead import ReadAhead, depth_for, map_ahead
+from cmtool.training.cache import Storage, open_cache
+from cmtool.training.read_ahead import ReadAhead, depth_for, map_ahead, read_parts
 
 
 class Watched(Batches):
@@ -128,3 +129,23 @@ def test_an_error_comes_in_its_turn():
     assert [next(walk), next(walk)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(walk)
+
+
+def test_parts_of_a_data_set_are_read_ahead_until_all_of_it_is_in_memory():
+    points = gaussians(count=40)
+    parts, taken = [[3, 1], range(40), [5], [39, 0], [7, 7]], []
+    cache = open_cache(points)
+    before = threading.active_count()
+    walk = read_parts(cache, (taken.append(part) or part for part in parts), depth=2)
+    for k, part in enumerate(parts):
+        images, labels = next(walk)
+        assert torch.equal(images, points.points[list(part)])
+        assert labels is not None and torch.equal(labels, points.labels[list(part)])
+        assert len(taken) <= k + 3
+    assert cache.complete
+    assert list(walk) == []
+    assert threading.active_count() == before
+    assert [len(images) for images, _ in read_parts(cache, parts)] == [2, 40, 1, 2, 2]
+    streamed = open_cache(points, Storage(most=0))
+    assert [len(images) for images, _ in read_parts(streamed, parts)] == [2, 40, 1, 2, 2]
+    assert not streamed.complete

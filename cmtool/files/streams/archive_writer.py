@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from cmtool.errors import UsageError
-from cmtool.files.atomic import sync, write_bytes, write_file
+from cmtool.files.atomic import holds_open_files, open_update, sync, write_bytes, write_file
 from cmtool.files.streams.formats import FORMATS
 from cmtool.files.streams.manifest import MANIFEST, ImageSettings, agreement, beside, hold_manifest, is_complete
 from cmtool.files.streams.sink import GrowingSink, Writer
+from cmtool.files.streams.zip import ZipSink
 
 __all__ = ["archive_writer", "shard_path", "shared_archive_writer"]
 
@@ -45,6 +46,8 @@ def archive_writer(
         make = FORMATS[suffix or target.suffix.lower()].sink
         assert make
         sink = cast(GrowingSink, make(file, wanted.shape, len(wanted), wanted.labels is not None))
+        if isinstance(sink, ZipSink):
+            sink.classes = wanted.classes
         known = agreement(lines, wanted)
         with write_file(part):
             kept = sink.keep(wanted.seeds[:known], [wanted.label(i) for i in range(known)])
@@ -69,6 +72,8 @@ def archive_writer(
         with write_file(target):
             for one in (file, journal):
                 sync(one.fileno())
+                if holds_open_files():
+                    one.close()
             lines.replace(manifest)
             part.replace(target)
 
@@ -88,7 +93,7 @@ def _journal(target: Path, wanted: ImageSettings, file: BinaryIO) -> Iterator[Bi
             lines = "".join(islice(wanted.lines(), agreed)).encode()
             write_bytes(journal, lines, durable=False, place=beside(journal, "copy"))
     with write_file(journal):
-        opened = os.fdopen(os.open(journal, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        opened = open_update(journal)
     with opened:
         yield opened
 
