@@ -14,7 +14,6 @@ from cmtool.errors import WriteFailed
 from cmtool.files.atomic import replace_folder
 from cmtool.files.images import check_stream
 from cmtool.files.streams.formats import FORMATS
-from cmtool.files.streams.item import WORKERS
 from cmtool.files.streams.sink import Writer
 from cmtool.files.streams.zip import ZipSink
 from cmtool.pictures import encode

@@ -130,7 +130,7 @@ def test_too_little_memory_is_said_in_one_sentence(cm, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Consistency, "loss", loss)
     told = cm("train-ct", "-d", "digits", *TINY, "--run-dir", tmp_path / "run")
-    assert (told.code, told.error[0]) == (71, "there is not enough memory")
+    assert (told.code, told.error[0]) == (71, "there is not enough memory to train on one image at a time")
     assert read_status(tmp_path / "run")["state"] == "failed"
 
 

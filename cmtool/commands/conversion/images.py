@@ -1,7 +1,6 @@
 """Images of any data set into one file, for training here and with other programs."""
 
 import time
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
