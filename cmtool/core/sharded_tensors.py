@@ -5,12 +5,12 @@ takes a second and few runs are sharded.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ShardedTensor", "by_kind", "full_tensor", "scale_to_norm", "total_norm"]
+__all__ = ["ShardedTensor", "by_kind", "full_tensor", "scale_to_norm", "shard_like", "total_norm"]
 
 T = TypeVar("T", bound=Tensor)
 
@@ -29,8 +29,19 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, ShardedTensor) else tensor
 
 
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, which all ranks have, sharded as ``like`` is; itself where it is sharded, or ``like`` is not."""
+    if isinstance(tensor, ShardedTensor) or not isinstance(like, ShardedTensor):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor  # which takes a second
+
+    sharded = cast(DTensor, like)
+    here = tensor.to(sharded.to_local().device)
+    return distribute_tensor(here, sharded.device_mesh, sharded.placements, src_data_rank=None)
+
+
 def by_kind(*lists: Iterable[T]) -> Iterator[tuple[list[T], ...]]:
-    """The same lists in two parts, those of which the first tensor is sharded and the rest; empty parts are left out."""
+    """The same lists in two parts, those whose first tensor is sharded and the rest; empty parts are left out."""
     rows = list(zip(*lists, strict=True))
     for sharded in (True, False):
         chosen = [row for row in rows if isinstance(row[0], ShardedTensor) == sharded]

@@ -70,7 +70,7 @@ class EMA:
 
     @torch.no_grad()
     def gap(self, model: nn.Module) -> Tensor:
-        """``|average - weights| / |weights|``, the norms over all parameters; all ranks call it where they are sharded."""
+        """``|average - weights| / |weights|``, norms over all parameters; all ranks call it where these are sharded."""
         apart: list[Tensor] = []
         for ours, theirs in by_kind(self.model.parameters(), model.parameters()):
             apart += torch._foreach_sub(ours, theirs)  # pyright: ignore - one kernel for all, but no public name

@@ -7,8 +7,6 @@ Source: Zhao et al. 2023, arXiv 2304.11277; ``torch.distributed.fsdp.fully_shard
 """
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -20,44 +18,32 @@ from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import EVERYWHERE, Guided
 from cmtool.core.sharded_tensors import by_kind, full_tensor
 from cmtool.objectives.objective import Objective
-from cmtool.training.state import State
+from cmtool.training.state import Sharding, State
 
-__all__ = ["Sharding", "blocks_of", "shard_state", "sharded_networks"]
+__all__ = ["blocks_of", "gather_model", "shard_state"]
 
 
-@dataclass(frozen=True)
-class Sharding:
-    """What a sharded state no longer says of itself.
+def gather_model(model: nn.Module, sharding: Sharding, keep: bool = True) -> Denoiser | None:
+    """A copy of a sharded model with whole weights, in the memory of the processor, where ``keep``; else None.
 
-    ``outline``     the model without the values of its weights
-    ``parameters``  in the order in which the optimizer of an unsharded state numbers them
+    All ranks call it. A weight at a time is put together, so that a rank that does not keep them needs no more than the
+    largest.
     """
-
-    outline: Denoiser
-    parameters: list[nn.Parameter]
-
-    def gather(self, model: nn.Module, keep: bool = True) -> Denoiser | None:
-        """A copy of a sharded model with whole weights, in the memory of the processor, where ``keep``; else None.
-
-        All ranks call it. A weight at a time is put together, so that a rank that does not keep them needs no more than
-        the largest.
-        """
-        found: dict[str, Tensor] = {}
-        for name, parameter in model.named_parameters():
-            whole = full_tensor(parameter.detach())
-            if keep:
-                found[name] = whole.cpu()
-            del whole
-        if not keep:
-            return None
-        plain = copy.deepcopy(self.outline)
-        plain.load_state_dict(found, strict=False, assign=True)
-        for mine, theirs in zip(plain.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
-        return plain.cpu().requires_grad_(False).eval()
+    found: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        whole = full_tensor(parameter.detach())
+        if keep:
+            found[name] = whole.cpu()
+    if not keep:
+        return None
+    plain = copy.deepcopy(cast(Denoiser, sharding.outline))
+    plain.load_state_dict(found, strict=False, assign=True)
+    for mine, theirs in zip(plain.buffers(), model.buffers(), strict=True):
+        mine.copy_(theirs)
+    return plain.cpu().requires_grad_(False).eval()
 
 
-def shard_state(state: State, device: torch.device, dtype: torch.dtype | None = None) -> Sharding:
+def shard_state(state: State, device: torch.device, dtype: torch.dtype | None = None) -> None:
     """Shard a state that has just been built, over all ranks of the default group, and move it to ``device``.
 
     ``dtype`` is that in which weights are sent and computed with, None for their own; gradients are added in float32.
@@ -84,12 +70,7 @@ def shard_state(state: State, device: torch.device, dtype: torch.dtype | None = 
         group["params"], *rest = (part for (part,) in by_kind([heir[id(p)] for p in group["params"]]))
         for part in rest:
             state.optimizer.add_param_group({**group, "params": part})
-    return Sharding(outline, numbered)
-
-
-def sharded_networks(module: nn.Module) -> Iterator[FSDPModule]:
-    """Every part of a module that is sharded by itself."""
-    return (cast(FSDPModule, part) for part in module.modules() if isinstance(part, FSDPModule))
+    state.sharding = Sharding(outline, numbered)
 
 
 def blocks_of(net: nn.Module) -> list[nn.Module]:
