@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -24,6 +25,7 @@ from cmtool.files.runs import CHECKPOINT
 from cmtool.options.load import dump_options, load_options
 from cmtool.pipelines.distributed import has_stray_rank
 from cmtool.pipelines.inputs import anchor_paths, dataset_facts, open_dataset
+from cmtool.pipelines.model_evaluator import ModelEvaluator
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.training.devices import choose_device, micro_batch_size, use_threads
@@ -55,6 +57,7 @@ def run(options: TrainOptions, console: Console) -> None:
         console.say(remark)
     size = f"{parameters:,} parameters on {where}, {torch.get_num_threads()} threads"
     console.say(f"network: {job.header.backbone['name']}, {size}")
+    evaluator = ModelEvaluator(options, job, console) if options.eval_interval else None
     if options.dry_run:
         return preview(options, job, console, parameters)
 
@@ -67,7 +70,8 @@ def run(options: TrainOptions, console: Console) -> None:
             console.say(f"going on with {folder} at {job.state.images:,} images")
         keep_options(options, folder)
         write_inventory(folder, dataset)
-        seconds = TrainingRun(options, job, folder, console, stop).run()
+        with closing(TrainingRun(options, job, folder, console, stop, evaluator)) as training:
+            seconds = training.run()
     return finish(folder, options.command, console, seconds)
 
 

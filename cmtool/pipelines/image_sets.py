@@ -12,6 +12,7 @@ from torch import Tensor
 from cmtool.bundled import NAMES
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.pixels import truncate_to_pixels
+from cmtool.datasets import Dataset
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.accumulator import Accumulator, Images
 from cmtool.evaluation.metrics import missing
@@ -45,6 +46,7 @@ __all__ = [
     "dataset_images",
     "expected_statistics",
     "find_images",
+    "images_of_dataset",
     "is_model",
     "model_images",
     "open_images",
@@ -186,13 +188,17 @@ def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Seque
 
 def dataset_images(spec: Mapping[str, Any], batch: int, target: str | None = None) -> ImageSet:
     """Every image of a data set, under the name that the user gave it or its own."""
-    dataset = open_dataset(spec)
+    return images_of_dataset(open_dataset(spec), batch, target or spec["name"])
+
+
+def images_of_dataset(dataset: Dataset, batch: int, target: str) -> ImageSet:
+    """Every image of a data set that is open."""
     cache, n = Cache(dataset), len(dataset)
 
     def read() -> Iterator[Images]:
         return (cache.read(range(i, min(i + batch, n)))[0] for i in range(0, n, batch))
 
-    return ImageSet(target or spec["name"], read, n, classes=tuple(dataset.classes))
+    return ImageSet(target, read, n, classes=tuple(dataset.classes))
 
 
 def statistics_of(

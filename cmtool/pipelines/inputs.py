@@ -80,6 +80,8 @@ def anchor_paths(options: T) -> T:
     changed: dict[str, Any] = {name: _whole(path) for name in PATHS if (path := getattr(options, name, None))}
     if source := options.data.get("source"):
         changed["data"] = Spec(options.data | {"source": str(_whole(Path(source)))})
+    if options.eval_ref and options.eval_ref not in registry.names("datasets"):
+        changed["eval_ref"] = str(_whole(Path(options.eval_ref)))
     return replace(options, **changed)
 
 

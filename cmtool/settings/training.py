@@ -11,14 +11,15 @@ from cmtool.options.ema_spec import EMA_SPECS
 from cmtool.options.fields import option
 from cmtool.options.lr_schedule import LR_SCHEDULES
 from cmtool.options.types import Spec, at_least, between, positive
-from cmtool.settings.shared import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, GuidanceOptions, MachineOptions
+from cmtool.settings.evaluation import EvaluationOptions
+from cmtool.settings.shared import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, GuidanceOptions
 
 # For runs of minutes: it reaches the highest noise levels soon, and low ones stay plain denoising to the end.
 FAR = {"P_mean": -0.4, "P_std": 1.6, "k": 40.0, "stages": 4, "weight": "output"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(MachineOptions):
+class TrainOptions(EvaluationOptions):
     """What train-score, distill and train-ct share."""
 
     data: Spec = option(

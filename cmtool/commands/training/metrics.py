@@ -1,11 +1,10 @@
 """``metrics.jsonl``: how training goes, in lines that are means over the steps since the last one."""
 
 import time
-from pathlib import Path
 
 import torch
 
-from cmtool.files import runs
+from cmtool.commands.training.logs import RunLog
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
 from cmtool.training.loop import Report
@@ -18,8 +17,8 @@ LINES = 200  # of metrics.jsonl in a whole run
 class MetricsLog:
     """Collects reports of steps, and writes a line when one is due."""
 
-    def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path):
-        self.options, self.job, self.folder = options, job, folder
+    def __init__(self, options: TrainOptions, job: TrainingJob, log: RunLog):
+        self.options, self.job, self.log = options, job, log
         self.first, self.began = job.state.images, time.monotonic()
         self.losses: list[torch.Tensor] = []
 
@@ -32,7 +31,6 @@ class MetricsLog:
         self.losses.clear()
         seconds, state = time.monotonic() - self.began, self.job.state
         line = {
-            "images": report.images,
             "loss": loss,
             "gradient": float(report.gradient),
             "ema_gap": float(state.average.gap(state.model)),
@@ -41,5 +39,5 @@ class MetricsLog:
             "seconds": round(seconds, 2),
             "skipped": state.skipped,
         }
-        runs.append(self.folder, line)
+        self.log.log(report.images, line)
         return loss

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from cmtool.class_names import some_names
 from cmtool.errors import MissingInput, UsageError, report_damage
 from cmtool.files import runs
+from cmtool.files.best_checkpoint import rewind_best
 from cmtool.files.data_fingerprint import Inventory, read_inventory
 from cmtool.files.header import read_header
 from cmtool.files.runs import CHECKPOINT
@@ -35,6 +36,7 @@ CHANGEABLE = {
     "resume",
     "dry_run",
     "ema_snapshots",
+    "log",
 }
 CHANGEABLE |= {"data", "images", *PATHS}
 
@@ -139,3 +141,4 @@ def resume_run(job: TrainingJob, folder: Path, command: str) -> None:
         unpack(job.state, tensors, scalars)
     runs.rewind(folder, job.state.images)
     runs.rewind_averages(folder, job.state.images)
+    rewind_best(folder, job.state.images)

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from cmtool.core.denoiser import Denoiser
 from cmtool.files import runs
+from cmtool.files.best_checkpoint import prune_best
 from cmtool.files.checkpoint import DTYPES, save
 from cmtool.files.header import Header
 from cmtool.files.runs import CHECKPOINT
@@ -26,6 +27,7 @@ class Saver:
         self.options, self.job, self.folder = options, job, folder
         self.model = cast(Denoiser, job.state.average.model)
         models = [average.model for average in (job.state.average, *job.state.others.values())]
+        self.facts: dict[str, Any] = {}  # what status.json says besides
         self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
 
     def save(self, word: str, **facts: Any) -> None:
@@ -35,10 +37,13 @@ class Saver:
             place = runs.average_path(self.folder, track.name) if model is not self.model else self.folder / CHECKPOINT
             save(place, model, self.header(track))
         save_state(self.folder, *pack(state))
+        prune_best(self.folder, state.images)
         self.status(word, **facts)
 
     def status(self, word: str, **facts: Any) -> None:
-        runs.write_status(self.folder, word, images=self.job.state.images, skipped=self.job.state.skipped, **facts)
+        runs.write_status(
+            self.folder, word, images=self.job.state.images, skipped=self.job.state.skipped, **self.facts, **facts
+        )
 
     def store_power_averages(self) -> None:
         """Checkpoints of the power averages as they are now, from which others can be rebuilt."""
@@ -47,6 +52,6 @@ class Saver:
                 place = runs.average_path(self.folder, track.name, self.job.state.images)
                 save(place, model, self.header(track), DTYPES[self.options.ema_dtype])
 
-    def header(self, track: EMASpec) -> Header:
+    def header(self, track: EMASpec, **facts: Any) -> Header:
         """As of this step: a method may change its sampling noise levels during training."""
-        return replace(current_header(self.job), average={"ema": str(track)})
+        return replace(current_header(self.job), average={"ema": str(track)}, **facts)

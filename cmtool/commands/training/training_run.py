@@ -10,6 +10,8 @@ import torch
 from cmtool.commands.console import Console
 from cmtool.commands.shared.preview import sheet
 from cmtool.commands.signals import Stop
+from cmtool.commands.training.evaluation import EvaluationRun
+from cmtool.commands.training.logs import RunLog
 from cmtool.commands.training.metrics import MetricsLog
 from cmtool.commands.training.resume import resume_command
 from cmtool.commands.training.saving import Saver
@@ -19,6 +21,7 @@ from cmtool.errors import BadFile, CmtoolError, Diverged, Interrupted, MissingIn
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.picture_files import write_picture
 from cmtool.pipelines.classes import labels_of
+from cmtool.pipelines.model_evaluator import ModelEvaluator
 from cmtool.pipelines.sampler_setup import set_up_sampler
 from cmtool.pipelines.sampling_pipeline import draw
 from cmtool.pipelines.training import current_header, training_steps
@@ -35,17 +38,33 @@ PATIENCE = 5  # steps in a row without a finite gradient
 class TrainingRun:
     """The steps of one run: after each what is due is logged, drawn and saved."""
 
-    def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, console: Console, stop: Stop):
+    def __init__(
+        self,
+        options: TrainOptions,
+        job: TrainingJob,
+        folder: Path,
+        console: Console,
+        stop: Stop,
+        evaluator: ModelEvaluator | None = None,
+    ):
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
-        self.saver, self.metrics = Saver(options, job, folder), MetricsLog(options, job, folder)
+        self.saver, self.log = Saver(options, job, folder), RunLog.of(options, folder, job.state.images, console)
+        self.metrics = MetricsLog(options, job, self.log)
+        self.evaluation = EvaluationRun(evaluator, self.saver, self.log, console, stop) if evaluator else None
         self.cores = torch.get_num_threads()
         self.bad = 0
+
+    def close(self) -> None:
+        """Let go of the loggers."""
+        self.log.close()
 
     def run(self) -> float:
         """Train to the end; the seconds it took. Interrupted or Preempted when a signal came first."""
         options, state = self.options, self.job.state
         began = time.monotonic()
         self.saver.status("running")
+        if self.evaluation:
+            self.evaluation.catch_up()
         batches = ahead(self.job.batches.since(state.images))
         steps = training_steps(options, self.job, batches)
         try:
@@ -80,6 +99,8 @@ class TrainingRun:
         loss = self.metrics.add(report)
         if loss is not None:
             progress.update(report.images, loss=f"{loss:.4g}")
+        if self.evaluation:
+            self.evaluation.after(report.images)
         if self.options.due(report.images, self.options.ema_snapshots):
             self.saver.store_power_averages()
         if self.options.due(report.images, self.options.snapshots):
@@ -95,7 +116,9 @@ class TrainingRun:
         model = LoadedModel(cast(Denoiser, self.job.state.average.model), header, self.folder)
         # torch itself has one core in training
         made = draw(model, set_up_sampler(header), Noise(seeds), labels, self.cores)
-        write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.num_classes, 8)))
+        picture = sheet(made, max(header.num_classes, 8))
+        write_picture(self.folder / "samples" / f"{images:08d}.png", picture)
+        self.log.draw(images, "samples", picture)
 
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:
         """The message about a picture that ended the run, when what was learned is saved."""
