@@ -86,6 +86,7 @@ class ModelEvaluator:
             self.fid = replace(self.pipeline.options, n=self.n)
             self.pipeline.options = self.fid
             set_up_sampler(current_header(job), self.fid)
+            features(blank_images(job.header.shape))  # which may be for points alone
             warn_of_few("evaluation", self.n, features.dim, reporter)
 
     @contextmanager
@@ -175,6 +176,11 @@ def scoring_options(options: TrainOptions, shape: Sequence[int], device: torch.d
         solver=options.eval_solver,
         batch=BATCH,
     )
+
+
+def blank_images(shape: Sequence[int]) -> Tensor:
+    """Two images uint8 [2, C, H, W], or points [2, D]."""
+    return torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
 
 
 def chosen_tracks(options: TrainOptions) -> tuple[EMASpec, ...]:
