@@ -54,9 +54,8 @@ def history(path):
         found.ParseFromString(record)
         kind = found.WhichOneof("record_type")
         if kind == "history":
-            lines.append(
-                {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in found.history.item}
-            )
+            items = ((item.key or "|".join(item.nested_key), item.value_json) for item in found.history.item)
+            lines.append({key: json.loads(value) for key, value in items})
         if kind == "run":
             about = {"id": found.run.run_id, "project": found.run.project, "job": found.run.job_type}
             about |= {item.key: json.loads(item.value_json) for item in found.run.config.update}
@@ -108,6 +107,5 @@ def test_offline_files_hold_what_was_logged(tmp_path):
     for line in (*first, *second):
         assert line["loss"] == pytest.approx(1 / line["images"])
         assert math.isnan(float(line["eval/FD-small/half-life-1500"]))
-        picture = line["samples-3"]
-        assert (picture["width"], picture["height"]) == (8, 6)
-        assert Path(picture["path"]).suffix == ".png"
+        assert (line["samples-3|width"], line["samples-3|height"]) == (8, 6)
+        assert Path(line["samples-3|path"]).suffix == ".png"
