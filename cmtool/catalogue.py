@@ -3,7 +3,9 @@
 from cmtool import settings
 from cmtool.help_pages import Command
 
-__all__ = ["COMMANDS"]
+__all__ = ["BATCH_FILE", "COMMANDS"]
+
+BATCH_FILE = "cmtool.commands.batch_file:run"
 
 ADVICE = (  # what the tables of docs/benchmarks.md and docs/solvers.md support
     ("a consistency model", "none: --steps 1, or 2 for better images"),
@@ -21,6 +23,7 @@ COMMANDS = {
             ("cmtool train-score --data digits", "on the embedded handwritten digits"),
             ("cmtool train-score --data ./pictures --set data.size=32", "on a folder of images"),
         ),
+        batch=True,
     ),
     "distill": Command(
         settings.DistillOptions,
@@ -32,6 +35,7 @@ COMMANDS = {
                 "the student starts with the teacher's weights",
             ),
         ),
+        batch=True,
     ),
     "train-ct": Command(
         settings.TrainCtOptions,
@@ -41,6 +45,7 @@ COMMANDS = {
             ("cmtool train-ct", "on procedural shapes, minutes on two cores"),
             ("cmtool train-ct --data digits --init teacher.safetensors", "from the weights of a score model"),
         ),
+        batch=True,
     ),
     "sample": Command(
         settings.SampleOptions,
@@ -51,6 +56,7 @@ COMMANDS = {
             ("cmtool sample -n 256 -o - | cmtool fid - --ref digits --features small", "as a pipe"),
         ),
         ADVICE,
+        batch=True,
     ),
     "edit": Command(
         settings.EditOptions,
@@ -97,6 +103,15 @@ COMMANDS = {
         "cmtool.commands.likelihood:run",
         "Likelihood of images under a score model, in bits per dimension",
         (("cmtool likelihood -m teacher.safetensors --data digits -n 200", "mean and standard error"),),
+    ),
+    "status": Command(
+        settings.StatusOptions,
+        "cmtool.commands.status:run",
+        "Show how a training run stands: its state, images, last save and last metrics",
+        (
+            ("cmtool status runs/train-ct/mine", "for people; with --json for programs"),
+            ("cmtool status runs/train-ct/mine --state", "one word, for batch files"),
+        ),
     ),
     "convert": Command(
         settings.ConvertOptions,

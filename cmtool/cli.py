@@ -19,15 +19,16 @@ from typing import Annotated, Any
 import typer
 
 from cmtool import __version__, completion, failures, help_pages, presets, startup
-from cmtool.catalogue import COMMANDS
+from cmtool.catalogue import BATCH_FILE, COMMANDS
 from cmtool.commands.console import Console
 from cmtool.errors import MissingInput, UsageError, closest, unknown_name
 from cmtool.help_pages import Command
 from cmtool.options.fields import OptionField, Options, long_flag, option_fields
 from cmtool.options.load import dump_options, gather, resolve
 from cmtool.options.sources import name_sources, normal
+from cmtool.options.stored_run import stored_options
 from cmtool.settings import InfoOptions
-from cmtool.user_paths import config_folder, expand_home
+from cmtool.user_paths import config_folder
 
 __all__ = ["COMMANDS", "reference", "run"]
 
@@ -59,11 +60,21 @@ def _run(argv: list[str]) -> None:
         return
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise unknown_name("command", argv[0], COMMANDS)
+    argv = _with_empty_job(argv)
     typed = _parse(argv)
     if isinstance(typed, Call):
-        _execute(typed)
+        _execute(typed, argv)
     elif isinstance(typed, int) and typed:  # Typer took an interrupt for an exit, and tells its code
         raise KeyboardInterrupt if typed == INTERRUPTED else SystemExit(typed)
+
+
+def _with_empty_job(argv: list[str]) -> list[str]:
+    """``--print-sbatch`` may stand alone, which the parser cannot know."""
+    if "--print-sbatch" in argv:
+        place = argv.index("--print-sbatch") + 1
+        if not re.match(r"[a-z]+=", (argv[place:] or [""])[0]):
+            return [*argv[:place], "", *argv[place:]]
+    return argv
 
 
 def _complete_in_bash(argv: list[str]) -> None:
@@ -74,25 +85,36 @@ def _complete_in_bash(argv: list[str]) -> None:
     print(completion.without(offered.getvalue(), left), end="")
 
 
-def _execute(call: Call) -> None:
+def _execute(call: Call, argv: Sequence[str]) -> None:
     command, shared = COMMANDS[call.command], call.shared
-    sets, configs = shared["sets"] or (), [*_stored_configs(call), *(shared["configs"] or ())]
-    given = gather(command.options, call.flags, sets, configs, shared["preset"], user=_user_file())
+    sets, configs = shared["sets"] or (), shared["configs"] or ()
+    typed = gather(command.options, call.flags, sets, configs, shared["preset"])
+    user = gather(command.options, {}, environment={}, user=_user_file())
+    stored = stored_options(command.options, typed)  # of the run that goes on
+    given = {key: [*user[key], *stored.get(key, ()), *typed[key]] for key in typed}
     with name_sources(command.options, given):
-        _do(call, resolve(command.options, given))
+        _do(call, resolve(command.options, given), argv)
 
 
-def _do(call: Call, options: Options) -> None:
+def _do(call: Call, options: Options, argv: Sequence[str]) -> None:
     command, shared = COMMANDS[call.command], call.shared
     if shared["print_config"]:
         print(dump_options(options), end="")
         return
-    _look_around()
-    module, function = command.target.split(":")
     console = Console(call.command, json=bool(shared["json"]), quiet=bool(shared["quiet"]))
-    work = getattr(import_module(module), function)
+    if (job := shared.get("print_sbatch")) is not None:
+        _target(BATCH_FILE)(argv, options, job, console)
+        return
+    _look_around()
+    work = _target(command.target)
     startup.mark_started()
     work(options, console)
+
+
+def _target(name: str) -> Callable[..., None]:
+    """The function of ``module:function``."""
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)
 
 
 def _look_around() -> None:
@@ -101,23 +123,6 @@ def _look_around() -> None:
         os.getcwd()
     except FileNotFoundError:
         raise MissingInput("the folder this was called from is gone", "cd to one that is there") from None
-
-
-def _stored_configs(call: Call) -> list[Path]:
-    """The options that the run of --resume began with, the weakest of all files: nobody has to repeat them."""
-    run = call.flags.get("resume")
-    if run is None:
-        return []
-    path = Path(expand_home(run)) / "config.yaml"
-    if not path.is_file():
-        raise MissingInput(f"there is no run {run}", "a run is the folder that training made, with a config.yaml in it")
-    with path.open("rb") as file:
-        first = file.readline(100).decode("utf-8-sig", errors="replace").split()
-    if first[:2] == ["#", "cmtool"] and first[2:] != [call.command]:
-        began = " ".join(first[2:])
-        again = f"cmtool {began} --resume {shlex.quote(run)}"
-        raise UsageError(f"{run} is a run of {began}", f"go on with it by: {again}")
-    return [path]
 
 
 def _user_file() -> Path | None:
@@ -257,6 +262,7 @@ def _shared_flags(command: Command) -> dict[str, tuple[Any, Any]]:
         "json": (bool, typer.Option("--json")),
         "quiet": (bool, typer.Option("--quiet", "-q")),
         "debug": (bool, typer.Option("--debug")),
+        **({"print_sbatch": (str, typer.Option("--print-sbatch"))} if command.batch else {}),
     }
 
 
@@ -266,7 +272,8 @@ def _presets(incomplete: str) -> list[str]:
 
 def _flags(name: str | None) -> list[str]:
     """Every long and short flag of a command, for did-you-mean."""
-    shared = [word for left, _ in (help_pages.SHARED if name else help_pages.ROOT) for word in _words(left)]
+    batch = help_pages.BATCH if name and COMMANDS[name].batch else ()
+    shared = [word for left, _ in (*batch, *(help_pages.SHARED if name else help_pages.ROOT)) for word in _words(left)]
     declared = option_fields(COMMANDS[name].options).values() if name else []
     return shared + [flag for d in declared if not d.positional for flag in (d.long, d.flag) if flag]
 

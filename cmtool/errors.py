@@ -1,6 +1,7 @@
 """What can go wrong for a user, and the exit code of each.
 
     CmtoolError           1    a fault of ours
+    ├── LostRank               another rank failed, and says why; the exit code is its own
     ├── UsageError        2    an option, a name or a combination that cannot be
     ├── BadFile          65    a damaged, foreign or untrusted file
     ├── MissingInput     66    a file, folder or device that is not there
@@ -32,6 +33,7 @@ __all__ = [
     "Diverged",
     "Hint",
     "Interrupted",
+    "LostRank",
     "MissingAsset",
     "MissingInput",
     "OutOfMemory",
@@ -51,6 +53,7 @@ __all__ = [
 
 
 NAMED = object()  # the value of a Setting that names an option without a value
+MEMORY_IS_OUT = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")  # of plain RuntimeErrors
 NO_FAULT_OF_THE_DISK = (None, errno.EINVAL)  # what bz2 raises, and a seek to where no file goes
 
 
@@ -153,6 +156,10 @@ class Interrupted(CmtoolError):
     code = 130
 
 
+class LostRank(CmtoolError):
+    """Another rank of this run has failed, is gone or silent: the echo of what happened there, and of its exit code."""
+
+
 def closest(word: object, words: Iterable[str]) -> str | None:
     """The word that was probably meant, or None; what a file has in the place of a word may be a number."""
     near = difflib.get_close_matches(str(word), list(words), n=1, cutoff=0.6)
@@ -175,7 +182,7 @@ def encodable(text: str) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the processor or an accelerator ran out of memory; the classes of torch are known by name."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool({"OutOfMemoryError", "MemoryError"} & names) or "can't allocate memory" in str(error)
+    return bool({"OutOfMemoryError", "MemoryError"} & names) or any(words in str(error) for words in MEMORY_IS_OUT)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from cmtool.errors import (
 from cmtool.options.hint_words import word_hint
 from cmtool.text_files import dump_json
 
-__all__ = ["run_guarded"]
+__all__ = ["exit_code", "run_guarded"]
 
 CLOSED_PIPE = 141
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -44,6 +44,11 @@ def run_guarded(work: Callable[[], None], argv: Sequence[str]) -> int:
         if isinstance(error, BrokenPipeError):
             return CLOSED_PIPE
         return _report(error, argv)
+
+
+def exit_code(error: BaseException) -> int:
+    """The code by which an exception would end the program."""
+    return _explain(error).code
 
 
 def _explain(error: BaseException) -> CmtoolError:

@@ -40,13 +40,17 @@ Rows = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its options, where it lives (``module:function``), one sentence, lines to try, and advice."""
+    """A command: its options, where it lives (``module:function``), one sentence, lines to try, and advice.
+
+    ``batch`` says whether it can print a batch file that runs it.
+    """
 
     options: type[Options]
     target: str
     summary: str
     examples: Rows
     advice: Rows = ()
+    batch: bool = False
 
 
 SHARED = (
@@ -58,6 +62,14 @@ SHARED = (
     ("-q, --quiet", "no progress and no remarks"),
     ("--debug", "show the traceback of an internal error"),
     ("-h, --help", "print this page"),
+)
+BATCH = (
+    (
+        "--print-sbatch [JOB]",
+        "print a batch file for Slurm that runs this command, and stop; JOB such as nodes=2,gpus=4,time=24:00:00 "
+        "asks for nodes, gpus and processes of each, cpus of a process, memory, time, partition, account, qos; "
+        "array=N shares the images of sample among N jobs",
+    ),
 )
 START = (
     ("cmtool train-ct", "train a one-step generator on procedural shapes, minutes on two cores"),
@@ -99,6 +111,7 @@ def command_page(name: str, command: Command, width: int = WIDTH) -> str:
     parts["Only in YAML and --set"] = [(d.key, _describe(d)) for d in declared if d.yaml_only]
     parts["Options of plugins"] = [row for d in declared if d.group for row in _plugin_row(d)]
     parts["Which solver"] = command.advice
+    parts["On a cluster"] = BATCH if command.batch else ()
     parts["For every command"] = SHARED
     return _page(f"{command.summary}.", parts, PRECEDENCE, width)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from posixpath import splitext
 
 __all__ = ["READABLE_KINDS", "SUFFIXES", "kind_of", "unread_kinds"]
 
@@ -85,7 +85,7 @@ def kind_of(data: bytes) -> str | None:
 
 def unread_kinds(names: Iterable[str]) -> str | None:
     """``not read: 2 .gif, 1 .tif``, where files among ``names`` are pictures of kinds that are not read; else None."""
-    count = Counter(PurePosixPath(name).suffix.lower() for name in names)
+    count = Counter(splitext(name)[1].lower() for name in names)
     found = sorted(suffix for suffix in count if suffix in UNREAD)
     return f"not read: {', '.join(f'{count[suffix]:,} {suffix}' for suffix in found)}" if found else None
 

@@ -28,6 +28,7 @@ __all__ = [
     "encode",
     "kind_of",
     "planes",
+    "size_from_start",
     "size_of_file",
     "unread_kinds",
     "with_channels",
@@ -37,6 +38,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 4 * MAX_PIXELS
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+SKIPPED = {0xC4, 0xCC, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # segments of a JPEG that may stand before the frame
 
 # Pillow only warns between one and two times its own limit, which is above ours anyway.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -105,6 +108,34 @@ def size_of_file(source: Path | bytes | BinaryIO, name: str) -> Size:
     return size
 
 
+def size_from_start(start: bytes) -> Size | None:
+    """The size of a PNG or JPEG by its first bytes; None where those do not tell, or tell nothing that is read."""
+    if said := png.size_and_kind(start):
+        size = Size(*said)
+    elif start.startswith(b"\xff\xd8") and (found := _jpeg_frame(start)):
+        size = Size(*found)
+    else:
+        return None
+    return size if 0 < size.width * size.height <= MAX_PIXELS else None
+
+
+def _jpeg_frame(start: bytes) -> tuple[int, int, bool] | None:
+    """Width, height, and whether it is grey, of the frame header; None where it is not within these bytes.
+
+    Source: ITU-T T.81, B.2.2; frames of a kind that few programs write are left to Pillow.
+    """
+    at = 2
+    while at + 10 <= len(start) and start[at] == 0xFF and start[at + 1] >= 0xC0:
+        marker, length = start[at + 1], int.from_bytes(start[at + 2 : at + 4], "big")
+        if marker in (0xC0, 0xC1, 0xC2):
+            height, width = (int.from_bytes(start[k : k + 2], "big") for k in (at + 5, at + 7))
+            return (width, height, start[at + 9] == 1) if start[at + 4] == 8 and start[at + 9] in (1, 3, 4) else None
+        if marker not in SKIPPED or length < 2:
+            return None
+        at += 2 + length
+    return None
+
+
 def encode(image: np.ndarray, level: int = 6) -> bytes:
     """The PNG file of a uint8 image ``[C, H, W]``, C 1 or 3; equal pixels give equal bytes. ``level`` is zlib's."""
     buffer = io.BytesIO()
@@ -147,6 +178,8 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:
+    if (plain := png.decode_plain(data, MAX_PIXELS)) is not None:
+        return plain
     data = png.drop_large_chunks(data) if data.startswith(png.SIGNATURE) else data
     with _open(data, name) as image:
         if image.format == "PNG":  # Pillow decodes a PNG that ends early without a word; verify() reads to the end

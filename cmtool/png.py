@@ -9,13 +9,16 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["SIGNATURE", "apply_orientation", "decode_16_bit", "drop_large_chunks", "size_and_kind"]
+__all__ = ["SIGNATURE", "apply_orientation", "decode_16_bit", "decode_plain", "drop_large_chunks", "size_and_kind"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 KEPT = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # they can say how a camera was held
 LARGEST = 1 << 20  # of a text, as in Pillow
+LEAST_RATIO = 1100  # deflate shrinks by 1032 at most: a file that is smaller cannot hold its pixels
 GREY, COLOUR, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 4, 6
+PLAIN = {GREY: ("L", 1), COLOUR: ("RGB", 3)}  # Pillow's mode, and values of a pixel
+SAYS_NOTHING = {b"PLTE", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME", b"bKGD", b"sBIT", b"iCCP"}  # of these pixels
 
 
 def drop_large_chunks(data: bytes) -> bytes:
@@ -38,6 +41,50 @@ def size_and_kind(start: bytes) -> tuple[int, int, bool] | None:
         return None
     width, height, _, kind = struct.unpack(">IIBB", start[16:26])
     return width, height, kind in (GREY, GREY_ALPHA)
+
+
+def decode_plain(data: bytes, most: int) -> np.ndarray | None:
+    """The pixels uint8 [H, W] or [H, W, 3] of the common kind of PNG, several times as fast as Pillow opens files.
+
+    That is one of 8 bits, grey or colour, not interlaced, without transparency, animation, texts and EXIF. None for any
+    other, for one of more than ``most`` pixels, and where anything is damaged, checksums of all chunks included.
+    """
+    if len(data) < 33 or not data.startswith(SIGNATURE) or data[8:16] != b"\0\0\0\rIHDR":
+        return None
+    width, height, depth, kind, packing, filters, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    if depth != 8 or kind not in PLAIN or packing or filters or interlaced or not 0 < width * height <= most:
+        return None
+    packed = _plain_data(data)
+    if packed is None:
+        return None
+    mode, values = PLAIN[kind]
+    if len(packed) < width * height * values // LEAST_RATIO:
+        return None
+    try:
+        image = Image.frombytes(mode, (width, height), packed, "zip", mode, 0)
+    except (ValueError, OSError):
+        return None
+    return np.array(image)
+
+
+def _plain_data(data: bytes) -> bytes | None:
+    """The compressed pixels; None where a checksum is wrong, the end is missing, or a chunk may change the pixels."""
+    view, at, parts, kind = memoryview(data), len(SIGNATURE), [], b""
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(view[at : at + 4], "big")
+        before, kind = kind, data[at + 4 : at + 8]
+        if end > len(data) or zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            return None
+        if kind == b"IDAT":
+            if parts and before != kind:
+                return None
+            parts.append(data[at + 8 : end - 4])
+        elif kind == b"IEND":
+            return b"".join(parts) or None
+        elif kind not in SAYS_NOTHING and (kind != b"IHDR" or before):
+            return None
+        at = end
+    return None
 
 
 def decode_16_bit(data: bytes) -> np.ndarray | None:

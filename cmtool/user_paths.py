@@ -1,7 +1,7 @@
 """The home folder, the folders of the user in it, and the files below a folder as every command sees them."""
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from platformdirs import user_cache_path, user_config_path
@@ -53,7 +53,8 @@ class Tree(NamedTuple):
 
 def is_visible(name: str) -> bool:
     """Whether neither a path nor a folder on it is hidden (``.name``) or one that a system keeps for itself."""
-    return not any(part.startswith(".") or part.casefold() in SYSTEM for part in PurePosixPath(name).parts)
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return not any(part.startswith(".") or part.casefold() in SYSTEM for part in parts)
 
 
 def files_below(root: Path) -> Tree:

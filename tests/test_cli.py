@@ -128,6 +128,7 @@ def test_printed_options_are_a_config(name, capsys, tmp_path):
         "edit": "denoise in.png",
         "fid": "a -r b",
         "convert": "a -o b",
+        "status": "a",
         "search-sigmas": "a -r b",
     }.get(name, "")
     assert run([name, *required.split(), "--print-config"]) == 0

@@ -28,3 +28,20 @@ def test_folders_with_brackets_and_archives(tmp_path, monkeypatch, text, source,
     for name in ("x.zip", "notes.txt"):
         (tmp_path / name).touch()
     assert data_spec(text) == {"name": "folder", "source": source, "slice": part}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "source", "part"),
+    [
+        (r"C:\pictures", "folder", r"C:\pictures", None),
+        ("d:/pictures/x.tar[0:9]", "folder", "d:/pictures/x.tar", "0:9"),
+        (r"\\server\share\x.zip", "folder", r"\\server\share\x.zip", None),
+        (r".\CON", "folder", r".\CON", None),
+        (r"folder:C:\pictures[::2]", "folder", r"C:\pictures", "::2"),
+        (r"emoji:C:\fonts\x.ttf", "emoji", r"C:\fonts\x.ttf", None),
+        ("d:8", "d", "8", None),  # no drive: a data set of one letter
+    ],
+)
+def test_drives_and_backslashes_are_paths(tmp_path, monkeypatch, text, name, source, part):
+    monkeypatch.chdir(tmp_path)
+    assert data_spec(text) == {"name": name, "source": source, "slice": part}

@@ -21,7 +21,16 @@ TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items(
 
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "PIL", "cleanfid", "safetensors"}
 L0 = {"errors", "options", "settings", "presets", "help_pages", "catalogue", "failures", "startup"}
-L0 |= {"class_names", "completion", "plugin_pages", "plugin_reference", "plugin_usage", "text_files", "user_paths"}
+L0 |= {
+    "class_names",
+    "completion",
+    "data_paths",
+    "plugin_pages",
+    "plugin_reference",
+    "plugin_usage",
+    "text_files",
+    "user_paths",
+}
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 SCRIPTS = {"cmtool.features.train_small"}  # run by hand, once, to make a file that ships
 PLUGIN = {"errors", "options.plugin_option", "options.types"}  # what any room of plugins may use
@@ -35,7 +44,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "core": PLUGIN | {"options.registry"},
     "objectives": PLUGIN | {"core", "options.registry", "assets"},
     "backbones": PLUGIN,
-    "datasets": PLUGIN | {"pictures", "user_paths", "label_files"},
+    "datasets": PLUGIN | {"pictures", "user_paths", "label_files", "data_paths", "files.safe_pickle"},
     "features": PLUGIN | {"pictures", "assets"},
     "loggers": PLUGIN | {"files"},
     "training": PLUGIN | {"core", "objectives", "datasets", "options.registry", "options.ema_spec"},
@@ -45,6 +54,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "files": {"core", "assets", "options.registry", "options.yaml_files", "errors", "pictures", "picture_kinds", "png"}
     | {"text_files", "user_paths", "label_files"},
     "pipelines": {"errors", "options", "settings", "class_names", "text_files", "user_paths", "cmtool", "assets"}
+    | {"data_paths"}
     | {"core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures", "bundled"},
     "commands": L0
     | {"pipelines", "core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures"}
@@ -183,7 +193,8 @@ for name in COMMANDS:
               [name, "-c", "nope.yaml"], [name, "--preset", "nope"], [name, "--print-config"]]
 calls += [["distill", "-d", "digits"], ["train-ct", "--teacher", "a"], ["train-ct", "--data", "nope"],
           ["train-ct", "--method", "nope"], ["train-ct", "--print-config"], ["sample", "--steps", "0"], ["edit"],
-          ["edit", "nope", "a.png"], ["fid", "a", "--metrics", "nope"]]
+          ["edit", "nope", "a.png"], ["fid", "a", "--metrics", "nope"], ["sample", "--print-sbatch", "array=2"],
+          ["train-ct", "--run-dir", "a", "--print-sbatch"], ["train-ct", "--print-sbatch"], ["status", "nope"]]
 def attempt(call):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert run(call) in (0, 2, 66) or "completion" in call[0], call  # a job without a shell has none to show

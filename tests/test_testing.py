@@ -1,5 +1,7 @@
 """Every contract notices who does not keep it, and says in a sentence what it wants."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -125,6 +127,17 @@ class Batched(Data):
         return self.images[: len(indices)], torch.ones(len(indices), dtype=torch.long)
 
 
+class Positioned(Data):
+    """One that remembers a position: threads that read at once get each other's images."""
+
+    thread_safe = True
+
+    def __getitem__(self, index):
+        self.position = index
+        time.sleep(0.001)
+        return super().__getitem__(self.position)
+
+
 @pytest.mark.parametrize(
     ("dataset", "sentence"),
     [
@@ -141,6 +154,7 @@ class Batched(Data):
         (Data(notice=""), "notice is one line"),
         (Data(notice="two\nlines"), "notice is one line"),
         (Batched(), "batch\\(indices\\) gives the images"),
+        (Positioned(), "threads that read at once"),
     ],
 )
 def test_a_data_set_with_a_fault_is_told_which(dataset, sentence):

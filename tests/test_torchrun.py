@@ -4,14 +4,14 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 from cmtool.cli import COMMANDS
-from cmtool.help_pages import SHARED
+from cmtool.help_pages import BATCH, SHARED
 from cmtool.options.fields import option_fields
 
 
 def flags(name):
     """Every flag of a command with a value behind it, as a user could type it."""
     declared = [d for d in option_fields(COMMANDS[name].options).values() if not d.positional and not d.yaml_only]
-    shared = [word for left, _ in SHARED for word in left.replace(",", "").split() if word.startswith("-")]
+    shared = [word for left, _ in (*SHARED, *BATCH) for word in left.replace(",", "").split() if word.startswith("-")]
     negative = [f"--no-{d.long[2:]}" for d in declared if d.switch]
     return [*shared, *negative, *(flag for d in declared for flag in (d.long, d.flag) if flag)]
 

@@ -21,7 +21,7 @@ from cmtool.files.output_check import check_place, made_by
 from cmtool.files.picture_files import check_target, write_picture
 from cmtool.files.streams.archive_writer import shard_path
 from cmtool.files.streams.manifest import ImageSettings
-from cmtool.pipelines.distributed import has_stray_rank, launched_by, local_device, shard_of
+from cmtool.pipelines.distributed import find_world, has_stray_rank, local_device, shard_of
 from cmtool.pipelines.guidance import describe_guidance
 from cmtool.pipelines.inputs import class_name, describe_model, open_model
 from cmtool.pipelines.noise_setup import seeds_of
@@ -173,10 +173,9 @@ def parse_shard(shard: tuple[int, int]) -> str:
 
 
 def ranks() -> str:
-    """`` (RANK=0 of WORLD_SIZE=2)`` where it is these that make this process one of several."""
-    if not launched_by() or os.environ.get("WORLD_SIZE", "1") == "1":
-        return ""
-    return f" (RANK={os.environ.get('RANK', '0')} of WORLD_SIZE={os.environ['WORLD_SIZE']})"
+    """`` (rank 0 of 2)`` where a launcher makes this process one of several."""
+    world = find_world()
+    return "" if world.size == 1 else f" (rank {world.rank} of {world.size})"
 
 
 def count_written(output: str, shard: tuple[int, int]) -> str:

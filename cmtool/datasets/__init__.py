@@ -23,6 +23,7 @@ class Dataset(ABC):
     ``remarks``    lines on what was passed over, such as files that are no images
     ``inventory``  ``{name: number}`` of a data set that reads files, where a number changes with the contents of its
                    file: by it a run that is taken up knows its data again, wherever they lie
+    ``thread_safe``  whether several threads may ask for items at once; they take turns otherwise
 
     An item depends on its index alone.
     """
@@ -31,6 +32,7 @@ class Dataset(ABC):
     classes: tuple[str, ...] = ()
     notice: str = ""
     remarks: tuple[str, ...] = ()
+    thread_safe: bool = False
 
     @property
     def inventory(self) -> Mapping[str, int] | None:
@@ -56,6 +58,7 @@ class AdaptedDataset(Dataset):
         self.found = found
         self.shape, self.classes = tuple(found.shape), tuple(found.classes)
         self.notice, self.remarks = getattr(found, "notice", ""), tuple(getattr(found, "remarks", ()))
+        self.thread_safe = bool(getattr(found, "thread_safe", False))
         self.make_batch = getattr(found, "batch", super().batch)
 
     @property

@@ -24,6 +24,7 @@ class Digits(Dataset):
     """
 
     classes = tuple("0123456789")
+    thread_safe = True
     notice = "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI repository, CC BY 4.0"
 
     def __init__(self, ink: np.ndarray, labels: np.ndarray, size: int):

@@ -4,7 +4,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,9 +47,8 @@ def find_labels(place: ImageStorage, way: str) -> LabelledPictures:
         return _name_classes([_before(place, i, "/") for i in range(len(place.names))], _empty(place))
     if place.text is not None:
         return _from_json(place, place.text)
-    if place.labels:
-        numbers = [place.labels.get(i) for i in range(len(place.names))]
-        return _number(place, numbers, {}, place.name)
+    if len(place.labels):
+        return _number(place, place.labels, place.class_names, place.name)
     return _from_folders(place)
 
 
@@ -148,7 +147,7 @@ def _parse(text: bytes, title: str) -> tuple[dict[str, Any] | None, dict[int, st
 
 
 def _number(
-    place: ImageStorage, numbers: Sequence[Any], names: dict[int, str], title: str, remarks: Sequence[str] = ()
+    place: ImageStorage, numbers: Sequence[Any], names: Mapping[int, str], title: str, remarks: Sequence[str] = ()
 ) -> LabelledPictures:
     """Classes 0 to the highest label; those without a name are called by their number."""
     missing = [i for i, label in enumerate(numbers) if label is None]

@@ -29,6 +29,7 @@ class Shapes(Dataset):
     """
 
     classes = tuple(FIGURES)
+    thread_safe = True
     notice = "shapes: drawn by cmtool, Apache-2.0"
 
     def __init__(self, size: int, count: int, seed: int):

@@ -30,6 +30,7 @@ class Points(Dataset):
     """Points float32 [2] with the ``density(x [N, 2]) -> [N]`` they were drawn from; labels number the modes."""
 
     shape = (2,)
+    thread_safe = True
 
     def __init__(self, name: str, points: np.ndarray, labels: np.ndarray | None, density: Callable[[Tensor], Tensor]):
         self.points = torch.from_numpy(points.astype(np.float32))

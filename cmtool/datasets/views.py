@@ -18,7 +18,7 @@ class DatasetView(Dataset):
     def __init__(self, dataset: Any):
         self.dataset = as_dataset(dataset)
         self.shape, self.classes, self.notice = self.dataset.shape, self.dataset.classes, self.dataset.notice
-        self.remarks = self.dataset.remarks
+        self.remarks, self.thread_safe = self.dataset.remarks, self.dataset.thread_safe
 
     @property
     def inventory(self) -> Mapping[str, int] | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import tempfile
@@ -10,12 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from filelock import lock_descriptor
+
 from cmtool.errors import WriteFailed
 
 __all__ = [
     "end_of",
     "has_no_locks",
+    "holds_open_files",
     "make_folder",
+    "open_update",
     "replace_folder",
     "sweep",
     "sync",
@@ -26,6 +29,7 @@ __all__ = [
 
 
 PREFIX = ".tmp-"
+WINDOWS = os.name == "nt"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # What file systems say that cannot force a file or folder to the disk: CIFS, shared folders of machines, some of FUSE.
 UNSYNCED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
@@ -109,6 +113,19 @@ def end_of(path: str | Path) -> Path:
     return end
 
 
+def open_update(path: str | Path) -> BinaryIO:
+    """A file to read and to write from its start, made where it is not there; what it has stays."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
+
+
+def holds_open_files() -> bool:
+    """Whether nobody can rename or remove a file that is open, and only its holder reads one that is locked: Windows.
+
+    There a lock is taken of a file beside, and files are closed before they get their names.
+    """
+    return WINDOWS
+
+
 def sync(number: int) -> None:
     """Force what was written through a file descriptor to the disk, where the file system can do that."""
     try:
@@ -162,12 +179,13 @@ def take_lock(file: IO[Any]) -> bool:
     BlockingIOError when another process holds it, OSError for whatever else the system refuses.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock_descriptor(file.fileno(), blocking=False):
+            return True
     except OSError as error:
         if error.errno in NO_LOCKS:
             return False
         raise
-    return True
+    raise BlockingIOError(errno.EAGAIN, "another process holds it")
 
 
 def has_no_locks(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ A run goes back to an older state when it is resumed or rolled back. What was th
 one that is surpassed is set aside until no state is kept from which it would be the best.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from cmtool.errors import BadFile, MissingInput
@@ -53,12 +53,12 @@ def rewind_best(folder: Path, images: int) -> None:
                 path.replace(best)
 
 
-def prune_best(folder: Path, oldest: int) -> None:
-    """Remove what is the best of no state from ``oldest`` images on, the oldest that is kept."""
+def prune_best(folder: Path, states: Collection[int]) -> None:
+    """Remove what would be the best in none of the ``states`` that are kept, each a number of images."""
     header = read_best(folder)
-    later = header.images if header else 0
+    later = header.images if header else None
     for number, path in sorted(_set_aside(folder), reverse=True):
-        if later <= oldest:
+        if later is not None and not any(number <= state < later for state in states):
             _remove(path)
         later = number
 

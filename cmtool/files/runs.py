@@ -3,13 +3,16 @@
     runs/COMMAND/DATE-DATA-HEX/
       config.yaml        the resolved options
       status.json        {"state": "running" | "finished" | "interrupted" | "preempted" | "failed", "images", "updated"}
-      metrics.jsonl      one JSON object a line
+      metrics.jsonl      one JSON object a line; the same whenever and wherever the run was stopped
+      timing.jsonl       how fast it was, likewise
       model.safetensors  the checkpoint
-      state.safetensors  what the run goes on from
-      ema/               checkpoints of further averages, and snapshots of power-function EMAs (files/runs.py)
+      best.safetensors   the best of all models that --eval-every measured (files/best_checkpoint.py)
+      states/            what the run goes on from (files/run_states.py)
+      ema/               checkpoints of further averages, and snapshots of power-function EMAs
       samples/           sample grids drawn during training
 
-Everything but metrics.jsonl is replaced as a whole: a killed run leaves the old file or the new one.
+All but the two ``.jsonl`` are replaced as a whole: a killed run leaves the old file or the new one. They are written in
+an order in which what is newer than the newest state can be taken back: files/rewind.py.
 
 Below ema/ stand
 
@@ -51,8 +54,6 @@ __all__ = [
     "latest_checkpoint",
     "locked",
     "read_status",
-    "rewind",
-    "rewind_averages",
     "stored_averages",
     "write_status",
 ]
@@ -60,7 +61,8 @@ __all__ = [
 
 ROOT = Path("runs")
 LARGEST = 1 << 20  # bytes of a status
-CHECKPOINT, STATUS, METRICS, LOCK = "model.safetensors", "status.json", "metrics.jsonl", ".lock"
+CHECKPOINT, STATUS, LOCK = "model.safetensors", "status.json", ".lock"
+METRICS, TIMING, AVERAGES, SAMPLES = "metrics.jsonl", "timing.jsonl", "ema", "samples"
 PATTERNS = (f"runs/*/*/{STATUS}", f"runs/*/{STATUS}", f"*/{STATUS}")  # the last two: where users said --run-dir
 
 
@@ -74,7 +76,7 @@ def create(run: str | Path | None, command: str, slug: str, root: Path = ROOT) -
         if any(entry.name != LOCK for entry in folder.iterdir()):
             raise UsageError(
                 f"{folder} is not empty",
-                Hint("go on with it by {}, or choose another {}", Setting("resume", folder), Setting("run_dir")),
+                Hint("choose another {}: no run of this command goes on there", Setting("run_dir")),
             )
         return folder
     parent, slug = make_folder(root / command), re.sub(r"[^\w.-]+", "-", slug)
@@ -93,7 +95,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     if not folder.is_dir():
         raise MissingInput(f"there is no run {folder}", _nearby(folder))
     with write_file(folder):
-        file = (folder / LOCK).open("a+")
+        file = (folder / LOCK).open("a+", encoding="utf-8")
     with file:
         _acquire(folder, file)
         sweep(folder)
@@ -125,27 +127,11 @@ def read_status(folder: str | Path) -> dict[str, Any]:
     return found
 
 
-def append(folder: str | Path, record: dict[str, Any]) -> None:
+def append(folder: str | Path, record: dict[str, Any], name: str = METRICS) -> None:
     """Add a line to ``metrics.jsonl``; a number that is not finite becomes null, which JSON can hold."""
-    path = Path(folder) / METRICS
-    with write_file(path), path.open("a") as file:
+    path = Path(folder) / name
+    with write_file(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(dump_json(record) + "\n")
-
-
-def rewind(folder: str | Path, images: int) -> None:
-    """Drop the lines of ``metrics.jsonl`` beyond ``images``, and half a line of a writer that was killed."""
-    path = Path(folder) / METRICS
-    if not path.exists():
-        return
-    check_regular(path)
-    lines = path.read_bytes().splitlines(keepends=True)
-    kept = []
-    for number, line in enumerate(lines, 1):
-        with report_damage(f"{path}, line {number},", hint="mend the line, or take it out"):
-            if line.endswith(b"\n") and json.loads(line)["images"] <= images:
-                kept.append(line)
-    if kept != lines:
-        write_bytes(path, b"".join(kept))
 
 
 def latest_checkpoint(folder: Path = Path()) -> Path | None:
@@ -163,23 +149,29 @@ def _acquire(folder: Path, file: TextIO) -> None:
     try:
         take_lock(file)
     except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        raise UsageError(f"{folder} is being written by {holder}", "wait until it has ended, or stop it") from None
+        raise UsageError(
+            f"{folder} is being written by {_holder(file)}", "wait until it has ended, or stop it"
+        ) from None
     except OSError as error:
         raise WriteFailed(f"cannot lock {folder}: {error.strerror}", "choose another place for the run") from error
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.write(f" process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
+
+
+def _holder(file: TextIO) -> str:
+    """Who holds the lock, as it has written there; Windows lets nobody else read the first byte."""
+    for place in (0, 1):
+        with contextlib.suppress(OSError):
+            file.seek(place)
+            return file.read().strip() or "another process"
+    return "another process"
 
 
 def _nearby(folder: Path) -> str | None:
     names = os.listdir(folder.parent) if folder.parent.is_dir() else []
     near = closest(folder.name, names)
     return f"did you mean {folder.parent / near}?" if near else None
-
-
-AVERAGES = "ema"
 
 
 def average_path(folder: Path, name: str, images: int | None = None) -> Path:
@@ -192,12 +184,3 @@ def stored_averages(folder: Path) -> list[tuple[Path, Header]]:
     """Every average of a run with its header, the run's own checkpoint first; BadFile when a header is damaged."""
     paths = [folder / CHECKPOINT, *sorted((folder / AVERAGES).glob("*.safetensors"))]
     return [(path, read_header(path)) for path in paths]
-
-
-def rewind_averages(folder: Path, images: int) -> None:
-    """Drop what was stored beyond ``images``, where the run goes on from, and what a killed writer left."""
-    sweep(folder / AVERAGES)
-    for path in (folder / AVERAGES).glob("power-*-*.safetensors"):
-        at = re.search(r"-(\d{8,})$", path.stem)
-        if at and int(at[1]) > images:
-            path.unlink()

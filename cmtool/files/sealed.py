@@ -84,7 +84,7 @@ def _bytes(tensor: Tensor) -> Any:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-FORMAT = 1
+FORMAT = 2  # 1 lacks the counters of a rollback and what stands in scalars besides: all have defaults
 KEY = "cmtool.state"
 NAME = "state.safetensors"
 
@@ -98,7 +98,7 @@ def load_state(place: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What ``save_state`` wrote, bit for bit, on the CPU; MissingInput when it is not there, BadFile when damaged."""
     path = _file(place)
     tensors, document = read_sealed(path, KEY)
-    if document.get("format") != FORMAT or not isinstance(document.get("scalars"), dict):
+    if document.get("format") not in (1, FORMAT) or not isinstance(document.get("scalars"), dict):
         raise BadFile(f"{path} is a training state of another version of cmtool", "start a new run")
     # mapped memory is unaligned for the fastest kernels, and at the mercy of whoever rewrites the file
     return {name: tensor.clone() for name, tensor in tensors.items()}, document["scalars"]

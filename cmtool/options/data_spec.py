@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cmtool.data_paths import has_suffix, is_list
 from cmtool.errors import UsageError
 from cmtool.options import registry
 from cmtool.user_paths import expand_home
@@ -12,14 +13,15 @@ from cmtool.user_paths import expand_home
 __all__ = ["SLICE", "data_spec"]
 
 SLICE = re.compile(r"-?\d{0,18}:-?\d{0,18}(:(-?[1-9]\d{0,17})?)?")
-ARCHIVES = (".zip", ".tar", ".npz", ".npy")
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def data_spec(text: str) -> Mapping[str, Any]:
-    """``NAME``, ``NAME:SOURCE``, a folder or an archive, with or without a slice: ``name``, ``source`` and ``slice``.
+    """``NAME``, ``NAME:SOURCE`` or a path, with or without a slice: ``name``, ``source`` and ``slice``.
 
     ``digits[0::2]`` is every second digit, ``folder:pictures`` and ``./pictures`` are the folder's images, and
-    ``./photos[1]`` is a folder where there is one of that name; None stands where the text says nothing. Raises
+    ``./photos[1]`` is a folder where there is one of that name. A path is that of a folder, an archive, or several,
+    ``data/{000..099}.tar``. None stands where the text says nothing. Raises
     UsageError when the slice is none.
     """
     whole = text.removeprefix("folder:")
@@ -31,7 +33,11 @@ def data_spec(text: str) -> Mapping[str, Any]:
 
 
 def _is_path(text: str) -> bool:
-    return text.startswith((".", "/", "~")) or (text.lower().endswith(ARCHIVES) and ":" not in text)
+    return (
+        text.startswith((".", "/", "~", "\\"))
+        or bool(DRIVE.match(text))
+        or ((has_suffix(text) or is_list(text)) and ":" not in text)
+    )
 
 
 def _is_there(text: str) -> bool:

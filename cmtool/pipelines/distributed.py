@@ -1,77 +1,146 @@
-"""Several processes: which part of the images this one makes, and how the ranks of torchrun share results."""
+"""Several processes: the group of the ranks, and how they share results and end together."""
 
 import atexit
+import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from itertools import count
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
-from cmtool.errors import CmtoolError, UsageError
+from cmtool.errors import CmtoolError
+from cmtool.pipelines.launcher import World, find_world, has_stray_rank, meeting_place, shard_of
 
 __all__ = [
+    "LostRank",
+    "World",
+    "claim_failure",
+    "failure_code",
+    "find_world",
     "gather_in_turn",
     "has_stray_rank",
     "is_main_rank",
-    "launched_by",
+    "largest_over_ranks",
     "local_device",
     "rank_and_world",
+    "report_lost_rank",
+    "run_on_main",
     "shard_of",
+    "start_group",
     "sum_over_ranks",
 ]
 
-
-def shard_of(given: str | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """Part (from 1) and number of parts: ``3/8`` as (3, 8), of which each rank of torchrun has an equal share.
-
-    Rank r of w in part k of n has part ``(k - 1) w + r + 1`` of ``n w``. Ranks that no launcher has set do not count:
-    they were left over. UsageError for ranks that are no numbers.
-    """
-    part, parts = map(int, (given or "1/1").split("/"))
-    if not launched_by(environment):
-        return part, parts
-    rank, world = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
-    if not (rank.isdecimal() and world.isdecimal() and len(rank + world) < 20 and int(rank) < int(world)):
-        raise UsageError(f"RANK={rank} and WORLD_SIZE={world} are no rank of a group of processes", "unset both")
-    return (part - 1) * int(world) + int(rank) + 1, parts * int(world)
-
-
-def launched_by(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this is a process of several: their launcher also says where they meet."""
-    return "TORCHELASTIC_RUN_ID" in environment or ("MASTER_ADDR" in environment and "MASTER_PORT" in environment)
-
-
-def has_stray_rank(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The warning about ranks that do not count."""
-    rank, world = environment.get("RANK"), environment.get("WORLD_SIZE", "1")
-    if launched_by(environment) or rank is None or world in ("", "1"):
-        return None
-    return (
-        f"RANK={rank} and WORLD_SIZE={world} are set, and no launcher such as torchrun has started this process; "
-        "they do not count, and everything is made here"
-    )
-
-
-def local_device(name: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The device of a rank of torchrun on a machine with several GPUs: its own, unless one was named by number."""
-    rank = environment.get("LOCAL_RANK", "") if launched_by(environment) else ""
-    count = torch.cuda.device_count()
-    return f"cuda:{int(rank) % count}" if name in ("auto", "cuda") and rank.isdecimal() and count > 1 else name
-
+START = 600.0  # seconds in which all ranks must have started: they read their libraries from one busy disk
+TIMEOUT = 120.0  # seconds that a rank waits for another one afterwards
+PAUSE = 0.05  # seconds between two looks into the store
+LINGER = 2.0
+FAILURE = "failure"
 
 T = TypeVar("T")
 
 
+def start_group(world: World, device: torch.device, timeout: float = TIMEOUT) -> None:
+    """Make the default group of ``torch.distributed``, once: gloo on the CPU, and NCCL beside it on CUDA.
+
+    The ranks may start up to ten minutes apart; after that no rank waits longer than ``timeout`` seconds for
+    another. Ranks that torchrun has started anew never meet what those before them left in its store. The group ends
+    with the process. LostRank where the ranks do not meet.
+    """
+    if world.size == 1 or dist.is_initialized():
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    with report_lost_rank(world):
+        store = _assemble(PrefixStore("cmtool", _meet(world)), world)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        waiting = timedelta(seconds=timeout)
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=waiting)
+    _STORES[:] = [store]
+    atexit.register(_end_group)
+
+
+_STORES: list[Store] = []  # of the group of this process, through which ranks also reach each other in trouble
+_CALLS = count()
+
+
+def _meet(world: World) -> Store:
+    """The store of torchrun's agent; of srun's ranks the first one has it."""
+    place = "env://" if world.launcher == "torchrun" else "tcp://{}:{}".format(*meeting_place())
+    url = f"{place}?rank={world.rank}&world_size={world.size}"
+    store, _, _ = next(rendezvous(url, timeout=timedelta(seconds=START)))
+    return store
+
+
+def _assemble(store: Store, world: World) -> Store:
+    """The part of the store for this start of the ranks, when all of them are there.
+
+    torchrun starts all ranks anew when one has died, with the same store, in which the dead ones have left their
+    addresses. The first rank counts these starts; the others join the newest that is not complete. (The count of
+    torchrun itself is not the same on all nodes: those where nobody died do not count.)
+    """
+    until, joined = time.monotonic() + START, 0
+    if world.main:
+        joined = store.add("start", 1)
+    while time.monotonic() < until:
+        if world.main and store.add(f"here/{joined}", 0) == world.size - 1:
+            store.set(f"complete/{joined}", "1")
+        if joined and store.check([f"complete/{joined}"]):
+            return PrefixStore(f"start/{joined}", store)
+        newest = store.add("start", 0)
+        if newest > joined and not store.check([f"complete/{newest}"]):
+            joined = newest
+            store.add(f"here/{joined}", 1)
+        time.sleep(PAUSE)
+    raise LostRank(world)
+
+
+def _end_group() -> None:
+    _STORES.clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class LostRank(CmtoolError):
+    """Another rank is gone or silent: the echo of what happened there."""
+
+    def __init__(self, world: World):
+        super().__init__(f"rank {world.rank} waited for one that ended early", "the other one says why")
+
+
+@contextmanager
+def report_lost_rank(world: World) -> Iterator[None]:
+    """What torch says of a rank that is gone or silent becomes a LostRank; gloo's errors have no class of their own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise LostRank(world) from error
+        raise
+
+
+def local_device(name: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The device of a rank on a machine with several GPUs: its own, unless one was named by number."""
+    world, gpus = find_world(environment), torch.cuda.device_count()
+    ours = name in ("auto", "cuda") and world.launcher != "single" and gpus > 1
+    return f"cuda:{world.local_rank % gpus}" if ours else name
+
+
 def rank_and_world() -> tuple[int, int]:
     """The rank of this process, and how many there are."""
-    part, parts = shard_of(None)
-    return part - 1, parts
+    world = find_world()
+    return world.rank, world.size
 
 
 def is_main_rank() -> bool:
     """Whether this process is the one that tells the result."""
-    return rank_and_world()[0] == 0
+    return find_world().main
 
 
 def gather_in_turn(mine: Iterator[T]) -> Iterator[T]:
@@ -80,7 +149,7 @@ def gather_in_turn(mine: Iterator[T]) -> Iterator[T]:
     Where thing k of a work is made by rank k mod w, that is the order in which one process makes them, so that sums
     over them have the same last bit.
     """
-    if rank_and_world()[1] == 1:
+    if find_world().size == 1:
         yield from mine
         return
     while things := [thing for thing in _all_gather(next(mine, None)) if thing is not None]:
@@ -89,19 +158,70 @@ def gather_in_turn(mine: Iterator[T]) -> Iterator[T]:
 
 def sum_over_ranks(number: float) -> float:
     """The sum over all ranks."""
-    return number if rank_and_world()[1] == 1 else sum(_all_gather(number))
+    return number if find_world().size == 1 else sum(_all_gather(number))
+
+
+def largest_over_ranks(number: int) -> int:
+    """The largest number of any rank, such as that of a signal which one of them got."""
+    return number if find_world().size == 1 else max(_all_gather(number))
 
 
 def _all_gather(thing: T) -> list[T]:
     """What each rank brought. Between processes of one run on gloo, and never from a file."""
-    found: list[T] = [thing] * rank_and_world()[1]
-    try:
-        if not dist.is_initialized():
-            dist.init_process_group("gloo")
-            atexit.register(dist.destroy_process_group)
+    world = find_world()
+    found: list[T] = [thing] * world.size
+    start_group(world, torch.device("cpu"))
+    with report_lost_rank(world):
         dist.all_gather_object(found, thing)
-    except RuntimeError as error:  # gloo's words for a rank that is gone
-        raise CmtoolError(
-            f"rank {rank_and_world()[0]} waited for one that ended early", "the other one says why"
-        ) from error
     return found
+
+
+def run_on_main(world: World, work: Callable[[], None]) -> None:
+    """Let the first rank alone do ``work``, such as drawing samples; the others wait, however long it takes.
+
+    All ranks call this at the same point. LostRank on the others where the first rank fails; where it was killed
+    the launcher ends them.
+    """
+    if world.main:
+        work()
+    if not _STORES:
+        return
+    store, done = _STORES[0], f"done/{next(_CALLS)}"
+    with report_lost_rank(world):
+        if world.main:
+            store.set(done, "1")
+        while not store.check([done]):
+            if store.check([FAILURE]):
+                raise LostRank(world)
+            time.sleep(PAUSE)
+        dist.all_reduce(torch.zeros(1))  # so that none of them leaves, with the store, while another one looks there
+
+
+def claim_failure(world: World, code: int) -> bool:
+    """Tell the other ranks that this one ends with an exit code; False where another one was first.
+
+    The first one stays for two seconds at most until the others have read it: it may be the one that has the store.
+    """
+    if not _STORES:
+        return True
+    store, mine = _STORES[0], json.dumps({"rank": world.rank, "code": code})
+    with suppress(RuntimeError):  # the process that had the store is gone
+        if store.compare_set(FAILURE, "", mine).decode() != mine:
+            return False
+        until = time.monotonic() + LINGER
+        while store.add(f"{FAILURE}/read", 0) < world.size - 1 and time.monotonic() < until:
+            time.sleep(PAUSE)
+    return True
+
+
+def failure_code() -> int | None:
+    """The exit code of the rank that failed first, or None where none says within two seconds that it did."""
+    until = time.monotonic() + LINGER
+    with suppress(RuntimeError):  # the process that had the store is gone
+        while _STORES and time.monotonic() < until:
+            if _STORES[0].check([FAILURE]):
+                found = json.loads(_STORES[0].get(FAILURE))["code"]
+                _STORES[0].add(f"{FAILURE}/read", 1)
+                return found
+            time.sleep(PAUSE)
+    return None

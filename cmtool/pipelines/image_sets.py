@@ -1,5 +1,6 @@
 """What is measured and what it is compared with: images or statistics, by the name of a file, data set or model."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,8 +38,9 @@ from cmtool.pipelines.sampler_setup import SamplerSetup
 from cmtool.pipelines.sampling_pipeline import SampleBatch, SamplingPipeline
 from cmtool.settings import FidOptions
 from cmtool.settings.scoring import PROTOCOLS
-from cmtool.training.batches import Cache
+from cmtool.training.cache import open_cache
 from cmtool.training.devices import choose_device
+from cmtool.training.read_ahead import depth_for, read_parts
 
 __all__ = [
     "ImageSet",
@@ -193,10 +195,12 @@ def dataset_images(spec: Mapping[str, Any], batch: int, target: str | None = Non
 
 def images_of_dataset(dataset: Dataset, batch: int, target: str) -> ImageSet:
     """Every image of a data set that is open."""
-    cache, n = Cache(dataset), len(dataset)
+    cache, n = open_cache(dataset), len(dataset)
 
     def read() -> Iterator[Images]:
-        return (cache.read(range(i, min(i + batch, n)))[0] for i in range(0, n, batch))
+        parts = (range(i, min(i + batch, n)) for i in range(0, n, batch))
+        depth = depth_for(batch * math.prod(dataset.shape))
+        return (images for images, _ in read_parts(cache, parts, depth))
 
     return ImageSet(target, read, n, classes=tuple(dataset.classes))
 

@@ -12,6 +12,7 @@ from cmtool.bundled import NAMES, bundled, find_bundled
 from cmtool.class_names import known_names, match_classes, some_names
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import Guided
+from cmtool.data_paths import is_list
 from cmtool.datasets import Dataset, as_dataset
 from cmtool.datasets.views import DatasetSlice
 from cmtool.errors import Hint, MissingInput, Setting, UsageError, closest, printable
@@ -22,6 +23,8 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.files.runs import CHECKPOINT, latest_checkpoint
 from cmtool.options import registry
 from cmtool.options.data_spec import SLICE
+from cmtool.options.fields import option_fields
+from cmtool.options.stored_run import OF_ONE_CALL
 from cmtool.options.types import Spec
 from cmtool.pipelines.reporter import Reporter
 from cmtool.settings import TrainOptions
@@ -34,6 +37,7 @@ __all__ = [
     "class_index",
     "class_name",
     "dataset_facts",
+    "kept_options",
     "load",
     "open_dataset",
     "open_model",
@@ -75,11 +79,19 @@ def dataset_facts(name: str, dataset: Dataset, conditional: bool = True) -> str:
     return f"{size}, {classes}" if conditional else f"{size}, its labels not used ({classes})"
 
 
+def kept_options(options: T) -> T:
+    """Those that a checkpoint and ``config.yaml`` keep, with whole paths; what is of one call has its default."""
+    defaults = {d.name: d.default for key, d in option_fields(type(options)).items() if key in OF_ONE_CALL}
+    return anchor_paths(replace(options, **defaults))
+
+
 def anchor_paths(options: T) -> T:
     """The same options with whole paths, so that a run can be taken up from another working directory."""
     changed: dict[str, Any] = {name: _whole(path) for name in PATHS if (path := getattr(options, name, None))}
     if source := options.data.get("source"):
-        changed["data"] = Spec(options.data | {"source": str(_whole(Path(source)))})
+        parts = source.split(",") if is_list(source) and not Path(expand_home(source)).exists() else ()
+        whole = ",".join(os.path.abspath(expand_home(part)) for part in parts)
+        changed["data"] = Spec(options.data | {"source": whole or str(_whole(Path(source)))})
     if options.eval_ref and options.eval_ref not in registry.names("datasets"):
         changed["eval_ref"] = str(_whole(Path(options.eval_ref)))
     return replace(options, **changed)

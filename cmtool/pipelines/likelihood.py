@@ -26,7 +26,7 @@ from cmtool.core.solvers.runge_kutta import rk4
 from cmtool.files.model_format import LoadedModel
 from cmtool.pipelines.batching import chunk_size, num_threads
 from cmtool.settings import LikelihoodOptions
-from cmtool.training.batches import Cache
+from cmtool.training.cache import open_cache
 
 __all__ = ["measure"]
 
@@ -43,7 +43,7 @@ def measure(
 
     ``classes`` [K] are the model's labels of those of the data. Diverged where a number is not finite.
     """
-    model, header, where, cache = loaded.model, loaded.header, loaded.device, Cache(dataset)
+    model, header, where, cache = loaded.model, loaded.header, loaded.device, open_cache(dataset)
     shape = header.shape
     size = chunk_size(shape, where)
     log_sigmas = log_uniform(options.steps + 1, header.sigma_min, header.sigma_max).log().flip(0)

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from cmtool.objectives.objective import Objective
 from cmtool.options import registry
 from cmtool.options.ema_spec import parse_ema_specs
 from cmtool.pipelines.guidance import apply_guidance
-from cmtool.pipelines.inputs import anchor_paths, checkpoint_path, open_dataset
+from cmtool.pipelines.inputs import checkpoint_path, kept_options, open_dataset
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
 from cmtool.training.augment import Augment
 from cmtool.training.batches import BatchConfig, Batches
-from cmtool.training.loop import State
+from cmtool.training.cache import Storage
 from cmtool.training.setup import add_conditions, build_network, build_state, choose_preconditioning
+from cmtool.training.state import State
 
 __all__ = ["TrainingJob", "build_training"]
 
@@ -87,7 +88,8 @@ def build_training(
     config = BatchConfig(
         options.batch, options.seed, options.flip, num_classes > 0, options.label_dropout, start.augment
     )
-    batches = Batches(dataset, config, requirements)
+    storage = Storage(device, None if options.cache is None else options.cache * 10**6)
+    batches = Batches(dataset, config, requirements, storage)
     return TrainingJob(state, batches, _header(options, start, dataset, num_classes, model), dataset, remarks)
 
 
@@ -233,7 +235,7 @@ def _header(options: TrainOptions, start: ModelStart, dataset: Any, num_classes:
         sigma_max=options.sigma_max,
         sigmas=start.objective.sampling_sigmas,
         method=f"{options.command} {vars(options)['method']['name']}",
-        options=plain(asdict(anchor_paths(replace(options, run_dir=None, resume=None, dry_run=False)))),
+        options=plain(asdict(kept_options(options))),
         parents=[parent_record(Path(os.path.abspath(path))) for path in files],
         licence=start.parent.header.licence if start.parent else "",
         versions={"cmtool": cmtool.__version__, "torch": torch.__version__},

@@ -1,4 +1,4 @@
-"""Options of fetch and convert."""
+"""Options of fetch, convert and status."""
 
 # ruff: noqa: RUF009  (option() makes a dataclass field)
 
@@ -88,3 +88,20 @@ class ConvertOptions(ForeignOptions):
         place = self.target or self.output
         assert place
         return place
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusOptions(Options):
+    """Options of ``cmtool status``."""
+
+    command: ClassVar[str] = "status"
+
+    run: Path = option(
+        help="run directory",
+        positional=True,
+        metavar="RUN",
+        required=("status needs a run directory", "cmtool status runs/train-ct/mine"),
+    )
+    state: bool = option(
+        False, help="the state alone: running, finished, preempted, interrupted or failed", section=OUTPUT
+    )

@@ -10,12 +10,19 @@ from cmtool.options.data_spec import data_spec
 from cmtool.options.ema_spec import EMA_SPECS
 from cmtool.options.fields import option
 from cmtool.options.lr_schedule import LR_SCHEDULES
-from cmtool.options.types import Spec, at_least, between, positive
+from cmtool.options.save_interval import SAVE_INTERVALS
+from cmtool.options.types import Check, Spec, at_least, between, positive
 from cmtool.settings.evaluation import EvaluationOptions
 from cmtool.settings.shared import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, GuidanceOptions
 
 # For runs of minutes: it reaches the highest noise levels soon, and low ones stay plain denoising to the end.
 FAR = {"P_mean": -0.4, "P_std": 1.6, "k": 40.0, "stages": 4, "weight": "output"}
+
+# What may be typed differently when a run goes on, if the user says so.
+ALLOWED = ("micro-batch", "precision")
+CHANGES = Check(
+    lambda names: {name.strip().replace("_", "-") for name in names} <= set(ALLOWED), f"of {', '.join(ALLOWED)}"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +90,35 @@ class TrainOptions(EvaluationOptions):
     )
     seed: int = option(0, help="seed of all random numbers of the run", check=SEED, section=TRAINING)
     run_dir: Path | None = option(
-        None, help="run directory", metavar="FOLDER", section=RUN, shown="runs/COMMAND/DATE-DATA-HEX"
+        None,
+        help="run directory; a run that is there goes on where it was saved, with more --images also beyond its end",
+        metavar="FOLDER",
+        section=RUN,
+        shown="runs/COMMAND/DATE-DATA-HEX",
     )
     resume: Path | None = option(
+        None, help="the same as --run-dir, for a run that must be there", metavar="FOLDER", section=RUN
+    )
+    save_every: str = option(
+        "10min",
+        help="time or images between saves of the training state, such as 10min, 1h, 5000img or 10min,50kimg",
+        check=SAVE_INTERVALS,
+        metavar="INTERVAL",
+        section=RUN,
+    )
+    keep: int = option(2, help="training states to keep, the newest ones", check=at_least(1, 1000), section=RUN)
+    allow_change: tuple[str, ...] | None = option(
         None,
-        help="resume this run; with more --images, or --data where its data lie now",
-        metavar="FOLDER",
+        help="options that may differ from those a run began with, of micro-batch and precision: "
+        "then the last bits of the weights differ",
+        check=CHANGES,
+        metavar="OPTIONS",
+        section=RUN,
+    )
+    reproduce: Path | None = option(
+        None,
+        help="compute the step again at which a run diverged, from the capsule in its folder, and say where it breaks",
+        metavar="CAPSULE",
         section=RUN,
     )
     snapshots: int = option(8, help="sample grids drawn during training", check=at_least(0, 10**5), section=RUN)
@@ -109,6 +139,14 @@ class TrainOptions(EvaluationOptions):
     )
     precision: str = option(
         "auto", help="precision of the network; bf16: autocast", choices=("auto", "fp32", "bf16"), section=MACHINE
+    )
+    cache: int | None = option(
+        None,
+        help="memory for decoded images, in MB, on the device if that is a GPU; data that need more are streamed",
+        yaml_only=True,
+        check=at_least(0, 10**8),
+        section=MACHINE,
+        shown="a quarter of what is free",
     )
 
     def __post_init__(self) -> None:

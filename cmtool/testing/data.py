@@ -1,5 +1,6 @@
 """What a data set and a feature extractor have to be."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ def check_dataset(dataset: Any) -> None:
     """``dataset[i] -> (image, label)``: a tensor uint8 [C, H, W], or float32 [D], and an index into ``.classes``.
 
     Reading is repeatable; ``.batch(indices)``, where there is one, equals the items; labels are None exactly where
-    ``.classes`` is (); ``.notice`` says in one line whose the data are.
+    ``.classes`` is (); ``.notice`` says in one line whose the data are. One that is ``.thread_safe`` is read by several
+    threads at once.
     """
     shape, classes, notice = dataset.shape, dataset.classes, dataset.notice
     require(len(dataset) > 0, "a data set has at least one item")
@@ -37,6 +39,11 @@ def check_dataset(dataset: Any) -> None:
         require(same, "batch(indices) gives the labels of the items, int64 [B]")
     else:
         require(numbers is None, "batch(indices) gives None for labels where there are no classes")
+    if as_dataset(dataset).thread_safe:
+        with ThreadPoolExecutor(4) as pool:
+            read = list(pool.map(lambda i: dataset[i][0], 8 * indices))
+        same = all(map(torch.equal, read, 8 * images))
+        require(same, "where thread_safe is set, threads that read at once get what one gets")
 
 
 def _check_item(item: Any, again: Any, shape: tuple[int, ...], classes: tuple[str, ...], i: int) -> None:

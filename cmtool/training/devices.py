@@ -9,7 +9,7 @@ import torch
 
 from cmtool.errors import Hint, Setting, UsageError
 
-__all__ = ["choose_device", "micro_batch_size", "precision", "use_threads"]
+__all__ = ["choose_device", "micro_batch_size", "precision", "precision_name", "use_threads"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -38,11 +38,16 @@ def use_threads(n: int | None) -> None:
     )
 
 
+def precision_name(name: str, where: torch.device) -> str:
+    """``auto`` is bf16 on GPUs that have it and fp32 elsewhere: on most CPUs bfloat16 is slower."""
+    if name != "auto":
+        return name
+    return "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
 def precision(name: str, where: torch.device) -> Callable[[], AbstractContextManager]:
-    """``auto`` is bfloat16 autocast on GPUs that have it and float32 elsewhere: on most CPUs bfloat16 is slower."""
-    if name == "auto":
-        name = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if name == "fp32":
+    """The context of a loss: bfloat16 autocast, or none for float32; ``auto`` as in ``precision_name``."""
+    if precision_name(name, where) == "fp32":
         return nullcontext
     return lambda: torch.autocast(where.type, dtype=torch.bfloat16)
 

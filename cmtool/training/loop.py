@@ -1,69 +1,48 @@
-"""The training loop: a generator that yields after every step; and its state as tensors and numbers, for snapshots."""
+"""The training loop: a generator that yields after every step."""
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from itertools import chain, repeat
-from typing import Any, Protocol, runtime_checkable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.deterministic import worker_pool
-from cmtool.objectives.objective import Batch, Objective
-from cmtool.training.ema import EMA
+from cmtool.errors import Advice, Hint, Setting
+from cmtool.objectives.objective import Batch
+from cmtool.training.agreement import micro_batch_of, prepare_together
+from cmtool.training.data_parallel import ddp_gradients
+from cmtool.training.gradients import BatchGradient, Engine, Feed, LoopConfig, exact_gradients
+from cmtool.training.state import State
 
-__all__ = ["LoopConfig", "Report", "State", "pack", "train", "unpack"]
-
-
-@dataclass
-class State:
-    """Everything that training changes. ``images`` counts how many have been seen; it is the clock of a run.
-
-    ``others`` are further averages by name, which are kept beside the first.
-    """
-
-    model: nn.Module
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    average: EMA
-    images: int = 0
-    skipped: int = field(default=0)
-    others: dict[str, EMA] = field(default_factory=dict)
+__all__ = ["LoopConfig", "Report", "State", "train"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """One step: loss and gradient norm are tensors on the device, so that reading them is the reader's choice."""
+    """One step: loss and gradient norm are tensors on the device, so that reading them is the reader's choice.
+
+    ``polled`` is what the ranks agreed on, ``LoopConfig.poll``; ``remarks`` are for people.
+    """
 
     images: int
     loss: Tensor
     gradient: Tensor
     rate: float
     finite: bool
+    polled: tuple[int, ...] = ()
+    remarks: tuple[Advice, ...] = ()
 
 
-@dataclass(frozen=True)
-class LoopConfig:
-    """How steps are computed.
-
-    ``seed``      of what the network itself draws, as for dropout
-    ``clip``      largest norm of a gradient, 0 for none
-    ``micro``     images at a time, None for the whole batch
-    ``threads``   micro-batches at a time, on the processor
-    ``autocast``  makes the context of a loss, for its precision
-    """
-
-    seed: int = 0
-    clip: float = 0.0
-    micro: int | None = None
-    threads: int = 1
-    autocast: Callable[[], AbstractContextManager] = nullcontext
+ENGINES: dict[str, Callable[[State, Feed, LoopConfig, float], AbstractContextManager[Engine]]] = {
+    "exact": exact_gradients,
+    "ddp": ddp_gradients,
+}
 
 
 def train(
     state: State,
-    batches: Iterator[Batch],
+    batches: Iterator[Batch] | Feed,
     total: int,
     rate: Callable[[int], float],
     config: LoopConfig | None = None,
@@ -71,79 +50,61 @@ def train(
     """Step until ``total`` images have been seen, at the learning rate ``rate(images)``.
 
     The loss of a step is the mean over its batch. Its gradient is accumulated over micro-batches, some of them at
-    a time on the processor, and added in order: the number of threads changes no bit of the result. A step whose
-    gradient is not finite is left out and counted, never patched.
+    a time on the processor, and added in a fixed order: neither threads nor, in exact mode, ranks change a bit of the
+    result. A step whose gradient is not finite is left out and counted, never patched. A step for which memory runs
+    out is made again with micro-batches of half the size, and so are all after it. An error of one rank ends all at
+    the same step: there it is raised as it is, on the others as LostRank. Until all ranks have their part of a
+    gradient nothing has changed.
     """
-    config = config or LoopConfig()
-    gradient_of = MicrobatchGradient(state, config)
-    projected = projected_layers(state, gradient_of.parameters)
+    config, feed = config or LoopConfig(), InTurn(batches) if isinstance(batches, Iterator) else batches
+    if state.images >= total:
+        return
+    kind = config.parallel if config.ranks.size > 1 else "exact"
     state.model.train()
-    if state.images < total and not gradient_of.on_accelerator and config.threads > 1:
-        first = next(batches)
-        batches = chain([first], batches)
-        gradient_of.uses_rng = uses_rng(state, first.split(1)[0], state.images / total)
-    with worker_pool(1 if gradient_of.on_accelerator or gradient_of.uses_rng else config.threads) as work:
+    with ENGINES[kind](state, feed, config, state.images / total) as engine:
+        projected = projected_layers(state, engine.parameters)
+        remarks = [*idle_ranks(kind, config, -(-feed.size // micro_batch_of(state, config, feed.size)))]
         while state.images < total:
-            batch, progress = next(batches), state.images / total
+            progress, before = state.images / total, state.micro
             state.model.train()
             for layer in projected:
                 layer.project()
-            gradient = sum_gradients(gradient_of, work, batch, config.micro or len(batch), progress)
-            yield step(state, gradient, rate(state.images), config.clip, progress)
+            polled = prepare_together(engine, state, config, feed.size, progress)
+            if state.micro != before:
+                remarks += [Hint("memory ran out; from here on training has {}", Setting("micro_batch", state.micro))]
+            report = step(state, engine.reduce(), rate(state.images), config.clip, progress)
+            yield replace(report, polled=polled, remarks=tuple(remarks))
+            remarks = []
 
 
-class MicrobatchGradient:
-    """The loss of a micro-batch and its gradient in all that is trained.
+class InTurn:
+    """Batches of one size that come one after the other."""
 
-    ``uses_rng`` says whether that draws random numbers, as dropout does, from torch's own generator: all threads share
-    that one. ``on_accelerator``: the device itself spreads the work.
-    """
+    def __init__(self, batches: Iterator[Batch]):
+        self.batches, self.batch = batches, next(batches)
+        self.size, self.place = len(self.batch), -1
 
-    def __init__(self, state: State, config: LoopConfig):
-        self.state, self.config = state, config
-        self.parameters = [p for p in state.model.parameters() if p.requires_grad] + state.objective.trained()
-        self.device = self.parameters[0].device
-        self.on_accelerator, self.uses_rng = self.device.type != "cpu", True
-
-    def __call__(self, microbatch: Batch, n: int, size: int, progress: float) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The share in the mean over ``size`` images, of images of which the first is the n-th of the run."""
-        if self.uses_rng:
-            # dropout, too, is a function of (run seed, n)
-            torch.manual_seed((self.config.seed * 0x9E3779B1 + n) % 2**64)
-        with self.config.autocast():
-            microbatch = microbatch.to(self.device)
-            share = self.state.objective.loss(microbatch.condition(self.state.model), microbatch, progress).sum() / size
-        return share.detach(), torch.autograd.grad(share, self.parameters, materialize_grads=True)
+    def get(self, n: int, rows: range | None = None) -> Batch:
+        """The next batch, or again the last one where n is the same."""
+        if self.place not in (-1, n):
+            self.batch = next(self.batches)
+        self.place = n
+        return self.batch if rows is None else self.batch.select(slice(rows.start, rows.stop))
 
 
-@dataclass(frozen=True)
-class BatchGradient:
-    """The mean loss of a batch of ``size`` images, and its gradient in each of ``parameters``."""
-
-    parameters: list[nn.Parameter]
-    loss: Tensor
-    gradients: tuple[Tensor, ...]
-    size: int
-
-
-def sum_gradients(
-    gradient_of: MicrobatchGradient,
-    work: Callable[..., Iterator[Any]],
-    batch: Batch,
-    micro: int,
-    progress: float,
-) -> BatchGradient:
-    """Loss and gradient of a batch, summed over its micro-batches in their order."""
-    size, seen = len(batch), gradient_of.state.images
-    shares = work(gradient_of, batch.split(micro), range(seen, seen + size, micro), repeat(size), repeat(progress))
-    loss, gradients = next(shares)
-    for more, others in shares:
-        loss, gradients = loss + more, tuple(a + b for a, b in zip(gradients, others, strict=True))
-    return BatchGradient(gradient_of.parameters, loss, gradients, size)
+def idle_ranks(kind: str, config: LoopConfig, count: int) -> Iterator[Advice]:
+    """What is to be said where not every rank has one of ``count`` micro-batches."""
+    if kind == "exact" and count < config.ranks.size:
+        only, most = "1 micro-batch" if count == 1 else f"{count} micro-batches", f"{config.ranks.size} ranks"
+        yield Hint("there is {} for {}, and the others idle: give a smaller {}", only, most, Setting("micro_batch"))
 
 
 def step(state: State, batch: BatchGradient, rate: float, clip: float, progress: float) -> Report:
-    """Change the weights, what the objective keeps and the averages, unless the gradient is not finite."""
+    """Change the weights, what the objective keeps and the averages, unless the gradient is not finite.
+
+    The gradient is that of all ranks, so each makes the same step. An error in here leaves a state that must not be
+    saved.
+    """
     for parameter, gradient in zip(batch.parameters, batch.gradients, strict=True):
         parameter.grad = match_layout(gradient, parameter)
     norm = nn.utils.get_total_norm(batch.gradients)
@@ -151,6 +112,7 @@ def step(state: State, batch: BatchGradient, rate: float, clip: float, progress:
         nn.utils.clip_grads_with_norm_(batch.parameters, clip, norm)
     finite = bool(torch.isfinite(norm))
     state.images += batch.size
+    state.streak = 0 if finite else state.streak + 1
     if finite:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
@@ -182,66 +144,3 @@ def projected_layers(state: State, parameters: list[nn.Parameter]) -> list[Proje
 def match_layout(gradient: Tensor, parameter: Tensor) -> Tensor:
     """The gradient in the memory layout of its parameter, which fused optimizers take for granted."""
     return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
-
-
-def uses_rng(state: State, microbatch: Batch, progress: float) -> bool:
-    """Whether the loss draws random numbers of its own, as dropout does in whatever way it is written."""
-    with torch.random.fork_rng(devices=[]):
-        before = torch.get_rng_state()
-        state.objective.loss(microbatch.condition(state.model), microbatch, progress)
-        return not torch.equal(before, torch.get_rng_state())
-
-
-OTHERS = "averages/"
-
-
-def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and numbers of a state. A teacher is left out: it never changes and is named in the options."""
-    tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in state.average.model.state_dict().items()}
-    for name, average in state.others.items():
-        tensors |= {f"{OTHERS}{name}/{k}": v for k, v in average.model.state_dict().items()}
-    tensors |= {f"objective.{k}": v for k, v in _objective_tensors(state).items()}
-    for i, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-    return {k: v.detach().cpu() for k, v in tensors.items()}, {"images": state.images, "skipped": state.skipped}
-
-
-def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-    """Put back what ``pack`` took; any error of torch or Python where that is of another run."""
-    state.model.load_state_dict(_under("model.", tensors))
-    state.average.model.load_state_dict(_under("average.", tensors))
-    for name, average in state.others.items():
-        average.model.load_state_dict(_under(f"{OTHERS}{name}/", tensors))
-    state.objective.load_state_dict(state.objective.state_dict() | _under("objective.", tensors))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under("optimiser.", tensors).items():
-        i, _, key = name.partition(".")
-        moments.setdefault(int(i), {})[key] = value
-    _check(state, moments)
-    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
-    state.images, state.skipped = (_count(scalars[key]) for key in ("images", "skipped"))
-
-
-def _check(state: State, moments: dict[int, dict[str, Tensor]]) -> None:
-    """The optimizer takes moments of any shape, and fails in the next step; ValueError before that."""
-    shapes = [parameter.shape for group in state.optimizer.param_groups for parameter in group["params"]]
-    for i, given in moments.items():
-        if not 0 <= i < len(shapes) or any(value.ndim and value.shape != shapes[i] for value in given.values()):
-            raise ValueError(f"moments of parameter {i} have another shape")
-    if len({frozenset(given) for given in moments.values()}) > 1:
-        raise ValueError("a moment of a parameter is missing")
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError("a count of images is no whole number")
-    return value
-
-
-def _objective_tensors(state: State) -> dict[str, Tensor]:
-    return {k: v for k, v in state.objective.state_dict().items() if not k.startswith("teacher.")}
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

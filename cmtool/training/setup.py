@@ -14,8 +14,8 @@ from cmtool.options import registry
 from cmtool.options.ema_spec import EMASpec
 from cmtool.training.augment import Augment
 from cmtool.training.ema import EMA, RULES
-from cmtool.training.loop import State
 from cmtool.training.optimizers import build_optimizer
+from cmtool.training.state import State
 
 __all__ = ["add_conditions", "build_network", "build_state", "choose_preconditioning"]
 

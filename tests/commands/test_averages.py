@@ -65,7 +65,7 @@ def test_the_log_has_the_gap(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines] == list(MOMENTS)
     assert all(line["ema_gap"] > 0 for line in lines)
-    tensors = load_file(run / "state.safetensors")
+    tensors = load_file(run / "states/00000128.safetensors")
     ours, theirs = (
         torch.cat(
             [

@@ -92,7 +92,7 @@ def test_no_input_is_written_over_by_any_name(kept, cm, model, tmp_path):
 def test_a_run_is_no_place_for_its_copy(kept, trained):
     run = trained["student"]
     before = listing(run)
-    for place in (run, run / "model.safetensors", run / "state.safetensors", run / "status.json"):
+    for place in (run, run / "model.safetensors", run / "states/00000128.safetensors", run / "status.json"):
         kept("convert", run, place)
     assert listing(run) == before
 

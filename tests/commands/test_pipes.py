@@ -63,7 +63,7 @@ def test_ctrl_c_and_a_scheduler_in_a_process_of_its_own(tmp_path):
             _, err = process.communicate(timeout=300)
             assert (process.returncode, read_status(tmp_path / which.name)["state"]) == ends[which]
             assert "Traceback" not in err
-            assert err.endswith(f"  hint: go on with: cmtool train-ct --resume {which.name}\n")
+            assert err.endswith(f"  hint: go on with: cmtool train-ct --run-dir {which.name}\n")
     finally:
         for process in started.values():
             process.kill()

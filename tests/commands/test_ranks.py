@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny import random_model
 
-from cmtool.pipelines.distributed import has_stray_rank, launched_by, shard_of
+from cmtool.pipelines.distributed import World, find_world, has_stray_rank, shard_of
 
 RANKS = {"RANK": "1", "WORLD_SIZE": "4"}
 LAUNCHERS = [{"TORCHELASTIC_RUN_ID": "none"}, {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}]
@@ -19,7 +19,7 @@ def model(tmp_path_factory):
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_ranks_of_a_launcher_count(launcher):
     assert shard_of("2/3", RANKS | launcher) == (6, 12)
-    assert launched_by(launcher)
+    assert find_world(RANKS | launcher) == World(1, 4, 0, "torchrun")
     assert has_stray_rank(RANKS | launcher) is None
 
 
@@ -48,7 +48,7 @@ def test_the_name_of_a_part_is_told_until_all_are_there(cm, model, tmp_path, mon
     first = cm(*words)
     assert first.out == f"{tmp_path / name}.1-of-2\n"
     assert (tmp_path / f"{name}.1-of-2").exists()
-    assert ", part 1/2 (RANK=0 of WORLD_SIZE=2)," in first.err
+    assert ", part 1/2 (rank 0 of 2)," in first.err
     assert f"the process that ends last makes {tmp_path / name}" in first.err
     monkeypatch.setenv("RANK", "1")
     assert cm(*words).out == f"{tmp_path / name}\n"

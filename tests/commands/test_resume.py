@@ -17,6 +17,7 @@ from cmtool.files.checkpoint import load, save
 from cmtool.files.header import read_header
 from cmtool.files.runs import read_status
 
+SAME = ("model.safetensors", "states/00000128.safetensors", "config.yaml", "metrics.jsonl", "samples/00000128.png")
 LOCK = "import fcntl,sys,time; f=open(sys.argv[1],'a'); fcntl.flock(f,2); f.write('process 7 on moon\\n'); f.flush()"
 
 
@@ -39,17 +40,17 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(cm, stopped, trained, tmp_p
     assert told.code == 130
     assert told.error == (
         f"stopped at 64 of 128 images; all is saved in {run}",
-        f"go on with: cmtool {command} --resume {run}",
+        f"go on with: cmtool {command} --run-dir {run}",
     )
     status = read_status(run)
     assert (status["state"], status["images"]) == ("interrupted", 64)
     assert read_header(run / "model.safetensors", whole=True).images == 64
 
-    told = cm(command, "--resume", run)
+    told = cm(*words, "--run-dir", run)  # the same command
     assert told.code == 0, told.err
     assert f"going on with {run} at 64 images" in told.err
     whole, taken_up = listing(tmp_path / "whole"), listing(run)
-    for name in ("model.safetensors", "state.safetensors", "config.yaml", "samples/00000128.png"):
+    for name in SAME:
         assert taken_up[name] == whole[name], name
     images = [json.loads(line)["images"] for line in taken_up["metrics.jsonl"].splitlines()]
     assert images == [32, 64, 96, 128]
@@ -63,7 +64,7 @@ def test_a_scheduler_is_told_to_start_it_again(cm, stopped, tmp_path, which):
     finally:
         signal.signal(which, before)
     assert told.code == 75
-    assert told.error[1] == f"go on with: cmtool train-ct --resume {tmp_path / 'run'}"
+    assert told.error[1] == f"go on with: cmtool train-ct --run-dir {tmp_path / 'run'}"
     assert read_status(tmp_path / "run")["state"] == "preempted"
     assert cm("train-ct", "--resume", tmp_path / "run").code == 0
 
@@ -91,29 +92,33 @@ def test_a_killed_run_goes_on_from_its_last_save(cm, at, trained, tmp_path):
         raise Killed
 
     at(96, kill)
-    told = cm("train-ct", "-d", "digits", *TINY, "--snapshots", "2", "--run-dir", tmp_path / "run")
+    told = cm("train-ct", "-d", "digits", *TINY, "--save-every", "64img", "--run-dir", tmp_path / "run")
     assert told.code == 1
     status = read_status(tmp_path / "run")
     assert (status["state"], status["images"]) == ("failed", 96)
-    told = cm("train-ct", "--resume", tmp_path / "run", "--snapshots", "1")
+    told = cm("train-ct", "--resume", tmp_path / "run")
     assert (told.code, "at 64 images" in told.err) == (0, True)
-    # the same weights; the files differ in the option snapshots
+    # the same weights; the files differ in the option save_every
     ours, theirs = (load_file(run / "model.safetensors") for run in (tmp_path / "run", trained["tuned"]))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_run_killed_before_its_first_save_says_so(cm, at, tmp_path):
+def test_a_run_killed_before_its_first_save_goes_on_from_its_beginning(cm, at, trained, tmp_path):
     at(32, lambda walk: 1 / 0)
     run = tmp_path / "run"
     assert cm("train-ct", "-d", "digits", *TINY, "--run-dir", run).code == 1
-    told = cm("train-ct", "--resume", run)
-    again = f"start it again: cmtool train-ct --config {run / 'config.yaml'}"
-    assert (told.code, told.error) == (66, (f"{run} was stopped before its first save", again))
+    assert read_status(run)["exit_code"] == 1
+    told = cm("train-ct", "--run-dir", run)
+    assert (told.code, f"going on with {run} at 0 images" in told.err) == (0, True)
+    ours, theirs = listing(run), listing(trained["tuned"])
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name] == theirs[name] for name in SAME)
 
 
-def test_a_finished_run_says_that_it_is(cm, trained):
+@pytest.mark.parametrize("how", [["--resume"], ["-d", "digits", *TINY, "--run-dir"]], ids=["resume", "again"])
+def test_a_finished_run_says_that_it_is(cm, trained, how):
     before = listing(trained["tuned"])
-    told = cm("train-ct", "--resume", trained["tuned"])
+    told = cm("train-ct", *how, trained["tuned"])
     assert told.code == 0
     assert f"{trained['tuned']} has finished already" in told.err
     assert told.out == f"{trained['tuned'] / 'model.safetensors'}\n"
@@ -124,12 +129,15 @@ def test_what_cannot_change_on_the_way_is_named(cm, stopped, tmp_path):
     run = tmp_path / "run"
     stopped("train-ct", "-d", "digits", *TINY)
     told = cm("train-ct", "--resume", run, "--lr", "1", "--set", "backbone.model_channels=32", "--threads", "1")
-    assert (told.code, told.error[0]) == (2, f"{run} was started with another lr and another backbone")
+    changes = "lr: 0.003 -> 1.0; backbone.model_channels: 16 -> 32"
+    assert (told.code, told.error[0]) == (2, f"{run} was started with other options: {changes}")
+    assert told.error[1].startswith("leave that out, or choose another --run-dir")
     told = cm("train-score", "--resume", run)
     assert (told.code, told.error) == (
         2,
         (f"{run} is a run of train-ct", f"go on with it by: cmtool train-ct --resume {run}"),
     )
+    assert cm("train-score", *TINY, "--run-dir", run).error[1] == f"go on with it by: cmtool train-ct --run-dir {run}"
     assert read_status(run)["state"] == "interrupted"
 
 
@@ -186,7 +194,7 @@ def test_data_may_have_moved(cm, stopped, pets, tmp_path, monkeypatch):
     told = cm("train-ct", "--resume", "../run")
     assert (told.code, told.error[0]) == (66, f"there is no folder or file {pets}")
     moved, source = told.error[1].split("; ")
-    assert moved == "if the data have moved: cmtool train-ct --resume ../run --data WHERE"
+    assert moved == "if the data have moved: cmtool train-ct --run-dir ../run --data WHERE"
     assert source == "--data was set by 'data' in ../run/config.yaml, line 4"
     told = cm("train-ct", "--resume", "../run", "--data", "../animals")
     assert told.code == 0, told.err
@@ -242,7 +250,7 @@ def test_a_damaged_picture_stops_a_run_with_what_was_learned_saved(cm, pets, tmp
     assert 0 < status["images"] < 48
     assert told.error[0].startswith(f"{broken} is damaged")
     assert told.error[0].endswith(f"stopped at {status['images']} of 64 images, all is saved in {run}")
-    assert told.error[1] == f"mend it, then go on with: cmtool train-score --resume {run}"
+    assert told.error[1] == f"mend it, then go on with: cmtool train-score --run-dir {run}"
     assert cm("train-score", "--resume", run).code == 65
     broken.write_bytes(whole)
     told = cm("train-score", "--resume", run)
@@ -275,7 +283,7 @@ def test_a_finished_run_goes_on_to_more_images(cm, trained, tmp_path):
     assert (told.code, f"{run} has finished already" in told.err) == (0, True)
     told = cm("train-ct", "--resume", run, "--images", "64")
     assert (told.code, told.error[0]) == (2, f"{run} has seen 192 images already, more than --images 64")
-    assert told.error[1] == f"to go on give more: cmtool train-ct --resume {run} --images 384"
+    assert told.error[1] == f"to go on give more: cmtool train-ct --run-dir {run} --images 384"
 
 
 def test_an_interrupted_run_can_become_longer(cm, stopped, tmp_path):

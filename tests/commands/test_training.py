@@ -17,8 +17,9 @@ def test_a_run_directory_holds_what_was_done(trained):
         "config.yaml",
         "data.json",
         "metrics.jsonl",
+        "timing.jsonl",
         "model.safetensors",
-        "state.safetensors",
+        "states/00000128.safetensors",
         "status.json",
         ".lock",
     }
@@ -52,7 +53,7 @@ def test_a_checkpoint_says_where_it_comes_from(trained):
 
 def test_the_config_of_a_run_makes_the_same_run(well, trained, tmp_path):
     well("train-ct", "-c", trained["tuned"] / "config.yaml", "--run-dir", tmp_path / "again")
-    for name in ("model.safetensors", "state.safetensors", "config.yaml", "samples/00000128.png"):
+    for name in ("model.safetensors", "states/00000128.safetensors", "config.yaml", "samples/00000128.png"):
         assert (tmp_path / "again" / name).read_bytes() == (trained["tuned"] / name).read_bytes()
 
 
@@ -66,18 +67,25 @@ def test_a_dry_run_writes_nothing(well, tmp_path, monkeypatch):
     tensors = load_file("run/model.safetensors")
     buffers = sum(t.numel() for name, t in tensors.items() if name.endswith("frequencies"))
     assert net == sum(t.numel() for t in tensors.values()) - buffers
-    assert (tmp_path / "run" / "state.safetensors").stat().st_size == pytest.approx(document["state_bytes"], rel=0.2)
+    assert (tmp_path / "run" / "states/00000128.safetensors").stat().st_size == pytest.approx(
+        document["state_bytes"], rel=0.2
+    )
     assert (tmp_path / "run" / "model.safetensors").stat().st_size == pytest.approx(
         document["checkpoint_bytes"], rel=0.2
     )
 
 
-def test_a_new_run_leaves_an_old_one_alone(cm, trained):
-    before = listing(trained["tuned"])
-    told = cm("train-ct", "-d", "digits", *TINY, "--run-dir", trained["tuned"])
-    assert (told.code, told.error[0]) == (2, f"{trained['tuned']} is not empty")
-    assert f"--resume {trained['tuned']}" in told.error[1]
-    assert listing(trained["tuned"]) == before
+def test_what_is_no_run_is_left_alone(cm, trained, tmp_path):
+    """A picture, a folder of options alone, and a run whose options somebody has taken away."""
+    for place, names in {"a": ["photo.png"], "b": ["config.yaml"], "c": ["status.json", "model.safetensors"]}.items():
+        (tmp_path / place).mkdir()
+        for name in names:
+            source = trained["tuned"] / name
+            (tmp_path / place / name).write_bytes(source.read_bytes() if source.is_file() else b"mine")
+        before = listing(tmp_path / place)
+        told = cm("train-ct", "-d", "digits", *TINY, "--run-dir", tmp_path / place)
+        assert (told.code, told.error[0]) == (2, f"{tmp_path / place} is not empty")
+        assert listing(tmp_path / place) == before
 
 
 def test_numbers_that_are_not_finite_stop_a_run_with_its_weights_kept(cm, stopped, tmp_path, monkeypatch):
@@ -113,7 +121,7 @@ def test_a_few_steps_that_are_not_finite_are_left_out(cm, tmp_path, monkeypatch)
     told = cm("train-ct", "-d", "digits", *TINY, "--run-dir", tmp_path / "run", "--json")
     assert told.code == 0
     assert json.loads(told.out)["skipped"] == 1
-    assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "run" / "state.safetensors").values())
+    assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "run" / "states/00000128.safetensors").values())
 
 
 def test_too_little_memory_is_said_in_one_sentence(cm, tmp_path, monkeypatch):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cmtool.datasets.folder import folder, square
+from cmtool.datasets.fit import fit
+from cmtool.datasets.folder import folder
 from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.options import registry
 from cmtool.options.hint_words import word_hint
@@ -104,26 +105,26 @@ def test_the_camera_was_held_sideways(tmp_path):
 
 def test_the_centre_is_cut_out():
     pixels = noise(9, 5, 3)
-    assert np.array_equal(square(pixels, 5), pixels[2:7])
-    assert np.array_equal(square(pixels.transpose(1, 0, 2), 5), pixels.transpose(1, 0, 2)[:, 2:7])
+    assert np.array_equal(fit(pixels, 5, 5), pixels[2:7])
+    assert np.array_equal(fit(pixels.transpose(1, 0, 2), 5, 5), pixels.transpose(1, 0, 2)[:, 2:7])
 
 
 def test_halving_is_the_mean_of_four_and_the_rest_is_bicubic():
     pixels = noise(32, 32)
     quarters = pixels.reshape(16, 2, 16, 2).astype(float).mean((1, 3))
-    assert np.abs(square(pixels, 16) - quarters).max() <= 1  # Pillow rounds rows and columns
-    half = Image.fromarray(square(pixels, 16))
-    assert np.array_equal(square(pixels, 10), np.array(half.resize((10, 10), Image.Resampling.BICUBIC)))
+    assert np.abs(fit(pixels, 16, 16) - quarters).max() <= 1  # Pillow rounds rows and columns
+    half = Image.fromarray(fit(pixels, 16, 16))
+    assert np.array_equal(fit(pixels, 10, 10), np.array(half.resize((10, 10), Image.Resampling.BICUBIC)))
 
 
 def test_a_straight_ramp_survives_cropping_and_resizing():
     # A linear image is reproduced by averaging and by cubic interpolation alike, away from the border.
     x = np.linspace(0, 255, 300)
     pixels = np.rint(np.broadcast_to(x, (200, 300))).astype(np.uint8)
-    result = square(pixels, 40).astype(float)
+    result = fit(pixels, 40, 40).astype(float)
     expected = np.interp((np.arange(40) + 0.5) * 5 + 50 - 0.5, np.arange(300), x)
     assert np.abs(result - expected).max() < 1.5
-    squeezed = square(pixels, 40, "squeeze").astype(float)
+    squeezed = fit(pixels, 40, 40, "squeeze").astype(float)
     assert np.abs(squeezed - np.interp((np.arange(40) + 0.5) * 7.5 - 0.5, np.arange(300), x))[:, 2:-2].max() < 1
 
 
@@ -228,19 +229,19 @@ def test_other_formats_under_a_known_name_are_not_opened(tmp_path):
 def test_of_a_strip_the_middle_alone_is_enlarged(shape):
     strip = noise(*shape[:2], 3)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = square(strip, 256)
+    found = fit(strip, 256, 256)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
     middle = strip[shape[0] // 2 - 9 : shape[0] // 2 + 9] if shape[1] == 1 else strip[:, 2991:3009]
-    expected = square(middle, 256)
+    expected = fit(middle, 256, 256)
     assert found.shape == (256, 256, 3)
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 def test_a_picture_is_cut_before_or_after_it_is_enlarged(monkeypatch):
     pixels = noise(5, 90, 3)
-    after = square(pixels, 32)
-    monkeypatch.setattr("cmtool.datasets.folder.LARGE", 0)
-    assert np.abs(square(pixels, 32).astype(int) - after).max() <= 1
+    after = fit(pixels, 32, 32)
+    monkeypatch.setattr("cmtool.datasets.fit.LARGE", 0)
+    assert np.abs(fit(pixels, 32, 32).astype(int) - after).max() <= 1
 
 
 def test_pictures_of_kinds_that_are_not_read_are_counted(tree):

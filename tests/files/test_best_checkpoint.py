@@ -43,14 +43,16 @@ def test_what_was_the_best_then_comes_back(keep, tmp_path):
     for images in (100, 200, 300, 400):
         keep(images, 1 / images)
     assert kept(tmp_path) == (400, [100, 200, 300])
-    prune_best(tmp_path, 250)  # a state at 250 would have 200 as its best
+    prune_best(tmp_path, [250, 399])  # a state at 250 would have 200 as its best
     assert kept(tmp_path) == (400, [200, 300])
+    prune_best(tmp_path, [250])
+    assert kept(tmp_path) == (400, [200])
     rewind_best(tmp_path, 350)
-    assert kept(tmp_path) == (300, [200])
+    assert kept(tmp_path) == (200, [])
     rewind_best(tmp_path, 350)
-    assert kept(tmp_path) == (300, [200])
+    assert kept(tmp_path) == (200, [])
     keep(500, 0.0)
-    prune_best(tmp_path, 500)
+    prune_best(tmp_path, [500])
     assert kept(tmp_path) == (500, [])
     rewind_best(tmp_path, 499)
     assert kept(tmp_path) == (None, [])
@@ -68,7 +70,7 @@ def test_any_history_leaves_the_best_of_what_is_past(keep, tmp_path, seed):
         history.append((value, now))
         if rng.random() < 0.5:
             states = [*states, now][-2:]
-            prune_best(tmp_path, states[0])
+            prune_best(tmp_path, states)
         if rng.random() < 0.3:
             now = rng.choice(states)
             states = [state for state in states if state <= now]

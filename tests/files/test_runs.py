@@ -8,7 +8,8 @@ import time
 import pytest
 
 from cmtool.errors import BadFile, MissingInput, UsageError, WriteFailed
-from cmtool.files.runs import append, create, latest_checkpoint, locked, read_status, rewind, write_status
+from cmtool.files.rewind import rewind, rewind_lines
+from cmtool.files.runs import append, create, latest_checkpoint, locked, read_status, write_status
 from cmtool.options.hint_words import word_hint
 
 HOLD = """
@@ -40,7 +41,7 @@ def test_a_run_in_a_place_of_the_users_choice(tmp_path):
     (tmp_path / "a" / "b" / "config.yaml").touch()
     with pytest.raises(UsageError, match="is not empty") as caught:
         create(tmp_path / "a" / "b", "distill", "x")
-    assert "--resume" in word_hint(caught.value.hint)
+    assert "--run-dir" in word_hint(caught.value.hint)
     with pytest.raises(WriteFailed):
         create(tmp_path / "a" / "b" / "config.yaml", "distill", "x")
 
@@ -95,7 +96,7 @@ def test_metrics_are_lines_of_json(tmp_path):
     assert [json.loads(line)["loss"] for line in lines] == [0.5, None, None]
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"images": 5, "lo')
-    rewind(tmp_path, 10)
+    rewind_lines(tmp_path / "metrics.jsonl", 10)
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:2]
     rewind(tmp_path / "nowhere", 10)
 

@@ -89,18 +89,19 @@ def ours(root: Path) -> list[Form]:
         "status.json": (document, words, bytes_of),
         "metrics.jsonl": (document, words, bytes_of),
         "config.yaml": (words, words, bytes_of),
-        "state.safetensors": (sealed_document, table, bytes_of),
+        "states/00000032.safetensors": (sealed_document, table, bytes_of),
         "model.safetensors": (sealed_document, table, bytes_of),
     }.items():
-        run_folder = folder(root, f"run-{file}") / "run"
-        run_folder.mkdir()
-        for name in ("status.json", "metrics.jsonl", "state.safetensors", "model.safetensors"):
+        run_folder = folder(root, f"run-{Path(file).name}") / "run"
+        (run_folder / "states").mkdir(parents=True)
+        (run_folder / ".lock").touch()
+        for name in ("status.json", "metrics.jsonl", "states/00000032.safetensors", "model.safetensors"):
             (run_folder / name).write_bytes((made / name).read_bytes())
         (run_folder / "config.yaml").write_text(going)
         status = json.loads((made / "status.json").read_text()) | {"state": "interrupted"}
         (run_folder / "status.json").write_text(json.dumps(status))
         resume = ["train-score", "--resume", "run", "--threads", "1"]
-        forms.append(Form(f"run-{file}", f"run/{file}", changes, [resume, resume, ["info", "run"]]))
+        forms.append(Form(f"run-{Path(file).name}", f"run/{file}", changes, [resume, resume, ["info", "run"]]))
     return forms
 
 

@@ -13,7 +13,8 @@ from cmtool.objectives.edm import FourierLogVariance, edm2
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.options import registry
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, projected_layers
+from cmtool.training.loop import projected_layers
+from cmtool.training.state import State
 
 
 def built(case: Case, net: dict[str, Any]) -> tuple[Denoiser, FourierLogVariance]:

@@ -22,7 +22,8 @@ from cmtool.objectives.score_matching import ddpm, dsm, ncsn
 from cmtool.options.types import Seeds
 from cmtool.pipelines.noise_setup import OpenAIRun, edm_noise
 from cmtool.training.ema import EMA
-from cmtool.training.loop import LoopConfig, State, train
+from cmtool.training.loop import LoopConfig, train
+from cmtool.training.state import State
 
 
 @claim("edm_loss")

@@ -36,16 +36,16 @@ class Memory:
 
 def test_one_that_fails_is_left_alone(tmp_path, capsys):
     good, bad, late = Memory(), Memory(1), Memory(3)
-    log = RunLog(
-        jsonl(LoggedRun(tmp_path, "train-ct", {})), {"good": good, "bad": bad, "late": late}, Console("train-ct")
-    )
+    log = RunLog(Console("train-ct"))
+    log.own, log.others = jsonl(LoggedRun(tmp_path, "train-ct", {})), {"good": good, "bad": bad, "late": late}
     log.log(1, {"loss": 1.0})
-    log.log(2, {"loss": math.nan})
+    log.log(2, {"loss": math.nan, "timing/seconds": 3.0})
     log.draw(2, "samples", np.zeros((1, 2, 2), np.uint8))
     log.close()
     log.close()
-    assert good.told == [("log", 1, {"loss": 1.0}), ("log", 2, {"loss": pytest.approx(math.nan, nan_ok=True)}),
-                         ("draw", 2, "samples"), ("close",)]  # fmt: skip
+    assert [told[:2] for told in good.told] == [("log", 1), ("log", 2), ("draw", 2), ("close",)]
+    assert math.isnan(good.told[1][2].pop("loss"))
+    assert good.told[1][2] == {"timing/seconds": 3.0}
     assert (len(bad.told), len(late.told)) == (1, 3)
     told = capsys.readouterr().err.splitlines()
     assert told == [
@@ -54,9 +54,11 @@ def test_one_that_fails_is_left_alone(tmp_path, capsys):
     ]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == [{"images": 1, "loss": 1.0}, {"images": 2, "loss": None}]
+    assert json.loads((tmp_path / "timing.jsonl").read_text()) == {"images": 2, "seconds": 3.0}
 
 
 def test_the_lines_of_the_run_itself_must_be_written(tmp_path):
-    log = RunLog(jsonl(LoggedRun(tmp_path / "gone", "train-ct", {})), {}, Console("train-ct"))
+    log = RunLog(Console("train-ct"))
+    log.own = jsonl(LoggedRun(tmp_path / "gone", "train-ct", {}))
     with pytest.raises(WriteFailed):
         log.log(1, {"loss": 1.0})

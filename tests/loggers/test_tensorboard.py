@@ -48,11 +48,13 @@ def scalars(found):
 
 
 def logged(folder):
-    """The same of ``metrics.jsonl``."""
+    """The same of ``metrics.jsonl`` and ``timing.jsonl``."""
     lines = {}
-    for text in (folder / "metrics.jsonl").read_text().splitlines():
-        line = json.loads(text)
-        lines.setdefault(line.pop("images"), {}).update(line)
+    for name, prefix in (("metrics", ""), ("timing", "timing/")):
+        for text in (folder / f"{name}.jsonl").read_text().splitlines():
+            line = json.loads(text)
+            figures = lines.setdefault(line.pop("images"), {})
+            figures |= {f"{prefix}{key}": value for key, value in line.items()}
     return lines
 
 

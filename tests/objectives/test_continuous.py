@@ -20,7 +20,8 @@ from cmtool.objectives.objective import Batch, Requirements
 from cmtool.objectives.scm import normalize_tangent, scd, scm_tangent, sct, trig_of_sigma, velocity_output
 from cmtool.options import registry
 from cmtool.training.ema import EMA
-from cmtool.training.loop import LoopConfig, State, train
+from cmtool.training.loop import LoopConfig, train
+from cmtool.training.state import State
 
 ROUND = Gaussian(torch.tensor([0.3, -0.2], dtype=torch.float64), 0.4)
 TILTED = AnisotropicGaussian([0.3, -0.2, 0.5], [[0.3, 0.1, 0.0], [0.1, 0.2, -0.05], [0.0, -0.05, 0.4]])

@@ -22,7 +22,8 @@ from cmtool.objectives.easy_consistency import ect
 from cmtool.objectives.multistep_distillation import mcd, pd
 from cmtool.objectives.objective import Batch
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, train
+from cmtool.training.loop import train
+from cmtool.training.state import State
 
 STD = 0.5
 EULER = {2: 6.4059997656e-5, 18: 5.2879775614e-3, 40: 5.8107276512e-3, 151: 6.1326355912e-3}

@@ -18,7 +18,8 @@ from cmtool.objectives.objective import Batch
 from cmtool.options import registry
 from cmtool.options.lr_schedule import learning_rate
 from cmtool.training.ema import EMA
-from cmtool.training.loop import LoopConfig, State, train
+from cmtool.training.loop import LoopConfig, train
+from cmtool.training.state import State
 
 METHODS = [
     {"name": "edm"},

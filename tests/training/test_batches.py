@@ -10,8 +10,9 @@ from cmtool.core.noise import Noise
 from cmtool.datasets.toy import gaussians
 from cmtool.errors import UsageError
 from cmtool.objectives.objective import Batch, Requirements
-from cmtool.training import batches
-from cmtool.training.batches import BatchConfig, Batches, Cache
+from cmtool.training.augment import Augment
+from cmtool.training.batches import BatchConfig, Batches, EpochOrder
+from cmtool.training.cache import Storage
 
 KEYS = ("x", "z", "u", "labels")
 
@@ -85,6 +86,33 @@ def test_one_source_can_go_back():
     first = source.at(0)
     source.at(1000)
     assert_same(source.at(0), first)
+
+
+REQUIRED = {
+    "plain": Requirements(),
+    "others": Requirements(others=12),
+    "probes": Requirements(probes=True),
+    "points": Requirements(points_per_trajectory=4),
+}
+
+
+@pytest.mark.parametrize("rows", [range(8), range(2), range(5, 6), range(3, 8)], ids=str)
+@pytest.mark.parametrize(("required", "augmented"), [*((r, False) for r in REQUIRED), ("probes", True)])
+def test_rows_of_a_batch_are_those_of_the_whole(rows, required, augmented):
+    """Noise, level, mirror, augmentation and dropped labels belong to the number of the image; others to the batch."""
+    augment = Augment.edm(0.5) if augmented else None
+    config = BatchConfig(8, seed=5, flip=True, label_dropout=0.3, augment=augment)
+    whole, part = (Batches(Numbered(), config, REQUIRED[required]) for _ in range(2))
+    for n in (0, 8, 20, 23 * 4):  # the third crosses into another epoch
+        expected = whole.at(n)
+        assert_same(part.at(n, rows), expected.select(slice(rows.start, rows.stop)))
+        assert_same(whole.at(n, rows), expected.select(slice(rows.start, rows.stop)))
+
+
+@pytest.mark.parametrize("rows", [range(-1, 2), range(6, 9), range(4, 4), range(0, 8, 2), range(5, 1, -1)], ids=str)
+def test_a_batch_has_no_other_rows(rows):
+    with pytest.raises(ValueError, match="a batch of 8 images has no range"):
+        Batches(Numbered(), BatchConfig(8)).at(0, rows)
 
 
 def test_each_epoch_is_a_new_order_of_all_images():
@@ -209,21 +237,11 @@ def test_each_image_is_read_once(make):
     assert data.read.tolist() == [1] * 23
 
 
-@pytest.mark.parametrize("make", [Numbered, Stacked])
-def test_the_cache_gives_the_images_that_were_asked_for(make):
-    cache = Cache(make())
-    for indices in ([3, 1, 3], [22, 1, 0], [5]):
-        found, labels = cache.read(indices)
-        assert torch.equal(found, torch.stack([Numbered()[i][0] for i in indices]))
-        assert labels.tolist() == [i % 2 for i in indices]
-        found.zero_(), labels.fill_(9)  # what is handed out is the caller's own
-
-
-def test_windows_that_overlap_are_read_once(monkeypatch):
+def test_windows_that_overlap_are_read_once():
     """Of 10 of 230 images a step, with a window of 50, each is read once in an epoch."""
-    data, small = Numbered(230), Batches(Numbered(230), BatchConfig(10), Requirements(others=50))
-    monkeypatch.setattr(batches, "CACHE_BYTES", 0)
-    large = Batches(data, BatchConfig(10), Requirements(others=50))
+    data, required = Numbered(230), Requirements(others=50)
+    small = Batches(Numbered(230), BatchConfig(10), required)
+    large = Batches(data, BatchConfig(10), required, Storage(most=0))
     for n in range(0, 180, 10):
         batch = large.at(n)
         assert_same(batch, small.at(n))
@@ -232,13 +250,37 @@ def test_windows_that_overlap_are_read_once(monkeypatch):
 
 
 @pytest.mark.parametrize("make", [Numbered, Stacked])
-def test_a_data_set_too_large_for_memory_is_read_again(make, monkeypatch):
-    expected = images(60, 20)
-    monkeypatch.setattr(batches, "CACHE_BYTES", 23 * 24 - 1)
-    data = make()
-    assert_same(images(60, 20, dataset=data), expected)
-    assert 23 < data.read.sum() <= 61, "at most sixty images, and the first one for its size"
-    monkeypatch.setattr(batches, "CACHE_BYTES", 23 * 24)
-    data = make()
-    assert_same(images(60, 20, dataset=data), expected)
-    assert data.read.tolist() == [1] * 23
+def test_a_data_set_too_large_for_memory_is_read_again(make):
+    config, required = BatchConfig(20, seed=5, flip=True, label_dropout=0.2), Requirements(probes=True)
+    data, kept = make(), make()
+    streamed = Batches(data, config, required, Storage(most=23 * 24 - 1))
+    resident = Batches(kept, config, required, Storage(most=23 * 24))
+    for n in range(0, 60, 20):
+        assert_same(streamed.at(n), resident.at(n))
+        assert_same(streamed.at(n, range(3, 7)), resident.at(n, range(3, 7)))
+    assert data.read.sum() > 60
+    assert kept.read.tolist() == [1] * 23
+
+
+def test_the_order_is_that_of_numpy():
+    """A permutation of Philox, keyed by the epoch and the name of the draw, with the seed in the counter."""
+    order = EpochOrder(seed=7, length=1000)
+    for epoch in (0, 1, 5, 0):
+        bits = np.random.Philox(key=np.array([epoch, 1 << 32], np.uint64), counter=np.array([0, 0, 0, 8], np.uint64))
+        expected = np.random.Generator(bits).permutation(1000)
+        assert (order.indices(range(1000 * epoch, 1000 * (epoch + 1))) == expected).all()
+
+
+def test_an_order_is_drawn_once_where_batches_lie_in_two_epochs(monkeypatch):
+    order, drawn = EpochOrder(0, 100), []
+    alone = [EpochOrder(0, 100).indices([n])[0] for n in range(300)]
+
+    class Counted(Noise):
+        def at(self, seed, stream):
+            drawn.append(seed)
+            return super().at(seed, stream)
+
+    monkeypatch.setattr("cmtool.training.batches.Noise", Counted)
+    for n in range(0, 290, 3):
+        assert order.indices(range(n, n + 10)).tolist() == alone[n : n + 10]
+    assert drawn == [0, 1, 2]

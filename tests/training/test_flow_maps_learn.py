@@ -15,8 +15,9 @@ from cmtool.objectives.objective import Objective
 from cmtool.options.lr_schedule import learning_rate
 from cmtool.training.batches import BatchConfig, Batches, ahead
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, train
+from cmtool.training.loop import train
 from cmtool.training.optimizers import build_optimizer
+from cmtool.training.state import State
 
 PAIRS = [
     (80.0, 0.0),

@@ -23,8 +23,9 @@ from cmtool.objectives.objective import Objective
 from cmtool.options.lr_schedule import learning_rate
 from cmtool.training.batches import BatchConfig, Batches, ahead
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, train
+from cmtool.training.loop import train
 from cmtool.training.optimizers import build_optimizer
+from cmtool.training.state import State
 
 EPS = 0.002
 DATA = Mixture.line((0.4, 0.6), (-0.5, 0.4), (0.15, 0.25))

@@ -19,8 +19,9 @@ from cmtool.objectives.objective import Objective
 from cmtool.options.lr_schedule import learning_rate
 from cmtool.training.batches import BatchConfig, Batches, ahead
 from cmtool.training.ema import EMA
-from cmtool.training.loop import State, train
+from cmtool.training.loop import train
 from cmtool.training.optimizers import build_optimizer
+from cmtool.training.state import State
 
 MEANS, WIDTH, SHARE = (-0.5, 0.5), 0.25, 0.3  # a label in three is dropped
 CLASSES = [Gaussian(mean, WIDTH) for mean in MEANS]

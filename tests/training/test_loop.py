@@ -12,8 +12,9 @@ from cmtool.core.denoiser import Denoise
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.testing import small_model
 from cmtool.training.ema import EMA
-from cmtool.training.loop import LoopConfig, Report, State, train
+from cmtool.training.loop import LoopConfig, Report, train
 from cmtool.training.optimizers import build_optimizer
+from cmtool.training.state import State
 
 
 class Squares(Objective):

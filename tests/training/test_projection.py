@@ -10,8 +10,9 @@ from cmtool.core.denoiser import Denoiser, Preconditioning
 from cmtool.objectives.edm import edm2
 from cmtool.objectives.objective import Batch, Objective
 from cmtool.training.ema import EMA
-from cmtool.training.loop import LoopConfig, State, pack, projected_layers, train, unpack
+from cmtool.training.loop import LoopConfig, projected_layers, train
 from cmtool.training.optimizers import build_optimizer
+from cmtool.training.state import State, pack, unpack
 
 
 def batches(images: int = 0):

@@ -18,8 +18,9 @@ from cmtool.options.lr_schedule import learning_rate
 from cmtool.testing import small_model
 from cmtool.training.batches import BatchConfig, Batches, ahead
 from cmtool.training.ema import EMA, constant_decay, power_decay
-from cmtool.training.loop import LoopConfig, State, pack, train, unpack
+from cmtool.training.loop import LoopConfig, train
 from cmtool.training.optimizers import build_optimizer
+from cmtool.training.state import State, pack, unpack
 
 SIZE, STEPS = 16, 10
 RECIPES = {

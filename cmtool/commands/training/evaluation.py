@@ -8,6 +8,7 @@ from cmtool.commands.console import Console
 from cmtool.commands.signals import Stop
 from cmtool.commands.training.logs import RunLog
 from cmtool.commands.training.saving import Saver
+from cmtool.evaluation.statistics import Statistics
 from cmtool.files.best_checkpoint import BEST, read_best, set_aside_best
 from cmtool.files.checkpoint import save
 from cmtool.files.runs import METRICS
@@ -20,19 +21,20 @@ __all__ = ["EvaluationRun", "last_evaluation"]
 class EvaluationRun:
     """What ``--eval-every`` asks for: ``after`` each step, before anything of that step is saved.
 
-    So whatever is saved has been evaluated; only where a signal came first, ``catch_up`` does it when the run goes on.
+    So whatever is saved has been evaluated; only where a signal came first, ``begin`` does it when the run goes on.
     """
 
     def __init__(self, evaluator: ModelEvaluator, saver: Saver, log: RunLog, console: Console, stop: Stop):
         self.evaluator, self.saver, self.log, self.console, self.stop = evaluator, saver, log, console, stop
         self.options, self.folder = saver.options, saver.folder
-        self.reference = evaluator.measure_reference(self.folder, console)
-        self._tell_status(last_evaluation(self.folder))
+        self.reference: Statistics | None = None
 
-    def catch_up(self) -> None:
-        """Evaluate where the run was left, if that was due and a signal came first."""
-        images, (at, _) = self.saver.job.state.images, last_evaluation(self.folder)
-        if images and at < images:
+    def begin(self) -> None:
+        """Before the first step: measure the reference, or read it, and make up for what a signal left undone."""
+        self.reference = self.evaluator.measure_reference(self.folder, self.console)
+        self.tell_status()
+        images = self.saver.job.state.images
+        if images and last_evaluation(self.folder)[0] < images:
             self.after(images)
 
     def after(self, images: int) -> None:
@@ -40,6 +42,7 @@ class EvaluationRun:
         options = self.options
         if not options.eval_due(images, options.batch, options.images):
             return
+        assert self.reference
         try:
             found = self.evaluator(self.saver.tracks, self.reference, self._stopped, self.console)
         except EvaluationStopped:
@@ -47,7 +50,7 @@ class EvaluationRun:
         if found.scores and is_main_rank():
             best = self._keep_best(found)
             self.log.log(images, found.values())
-            self._tell_status((images, found.values()))
+            self.tell_status()
             self.console.say(_line(found, best))
 
     def _stopped(self) -> bool:
@@ -67,13 +70,12 @@ class EvaluationRun:
         save(self.folder / BEST, self.saver.tracks[track], self.saver.header(track, evaluation=chosen_by))
         return True
 
-    def _tell_status(self, last: tuple[int, dict[str, float]]) -> None:
-        best = read_best(self.folder)
-        if last[1]:
-            self.saver.facts["evaluation"] = {"images": last[0], **last[1]}
-        if best:
-            track = {"track": best.average.get("ema"), "images": best.images}
-            self.saver.facts["best"] = {**best.evaluation, **track}
+    def tell_status(self) -> None:
+        """What ``status.json`` says of it: the last evaluation and the best checkpoint."""
+        facts, best, (images, values) = self.saver.facts, read_best(self.folder), last_evaluation(self.folder)
+        facts["evaluation"] = {"images": images, **values} if values else None
+        about = {"track": best.average.get("ema"), "images": best.images} if best else {}
+        facts["best"] = {**best.evaluation, **about} if best else None
 
 
 def last_evaluation(folder: Path) -> tuple[int, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Where the figures and pictures of a run go: its ``.jsonl`` files, and the loggers that were asked for."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from cmtool.commands.console import Console
 from cmtool.loggers import LoggedRun, Logger
 from cmtool.options import registry
 from cmtool.pipelines.distributed import is_main_rank
+from cmtool.pipelines.inputs import kept_options
 from cmtool.pipelines.training_job import plain
 from cmtool.settings import TrainOptions
 
@@ -24,18 +25,23 @@ class RunLog:
     The run's own lines belong to its result: what goes wrong with them ends it.
     """
 
-    def __init__(self, own: Logger | None, others: Mapping[str, Logger], console: Console):
-        self.own, self.others, self.console = own, dict(others), console
+    def __init__(self, console: Console):
+        self.console = console
+        self.own: Logger | None = None
+        self.others: dict[str, Logger] = {}
 
-    @classmethod
-    def of(cls, options: TrainOptions, folder: Path, images: int, console: Console) -> "RunLog":
-        """The loggers of ``options``, of which only the main rank has any; MissingAsset where a library lacks."""
-        if not is_main_rank():
-            return cls(None, {}, console)
-        about = plain(asdict(replace(options, run_dir=None, resume=None, dry_run=False)))
-        run = LoggedRun(folder, options.command, about, images)
-        others = {spec.name: registry.build("loggers", spec, run) for spec in options.log if spec.name != OWN}
-        return cls(registry.build("loggers", OWN, run), others, console)
+    def open(self, options: TrainOptions, folder: Path, images: int) -> None:
+        """The loggers of ``options`` for a run that starts or continues at ``images``; once more when it goes back.
+
+        Only the main rank has any. MissingAsset where a library lacks.
+        """
+        self.close()
+        if is_main_rank():
+            run = LoggedRun(folder, options.command, plain(asdict(kept_options(options))), images)
+            self.own = registry.build("loggers", OWN, run)
+            for spec in options.log:
+                if spec.name != OWN:
+                    self.others[spec.name] = registry.build("loggers", spec, run)
 
     def log(self, images: int, values: Mapping[str, float]) -> None:
         """A line of figures by name."""

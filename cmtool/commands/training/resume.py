@@ -1,65 +1,92 @@
 """Taking up a run: what may have changed since it began, and what may not."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar
 
 from cmtool.class_names import some_names
-from cmtool.errors import MissingInput, UsageError, report_damage
+from cmtool.errors import BadFile, Hint, Setting, UsageError, report_damage
 from cmtool.files import runs
-from cmtool.files.best_checkpoint import rewind_best
 from cmtool.files.data_fingerprint import Inventory, read_inventory
 from cmtool.files.header import read_header
+from cmtool.files.rewind import rewind
+from cmtool.files.run_states import StoredState, newest_state
 from cmtool.files.runs import CHECKPOINT
-from cmtool.files.sealed import NAME as STATE
-from cmtool.files.sealed import load_state
 from cmtool.options.load import load_options
+from cmtool.options.stored_run import CONFIG, is_run
 from cmtool.options.types import Spec
-from cmtool.pipelines.inputs import PATHS
+from cmtool.pipelines.inputs import PATHS, anchor_paths
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
-from cmtool.training.loop import unpack
+from cmtool.settings.training import ALLOWED
+from cmtool.training.state import unpack
 
-__all__ = ["check_data", "check_unchanged", "is_done", "resume_command", "resume_run"]
+__all__ = ["check_data", "check_unchanged", "find_run", "is_done", "restore", "resume_command", "resume_run"]
 
 T = TypeVar("T", bound=TrainOptions)
 # change no result, or are checked separately; models are known again by their contents
-CHANGEABLE = {
-    "device",
-    "threads",
-    "precision",
-    "micro_batch",
-    "snapshots",
-    "run_dir",
-    "resume",
-    "dry_run",
-    "ema_snapshots",
-    "log",
-}
-CHANGEABLE |= {"data", "images", *PATHS}
+CHANGEABLE = {"device", "threads", "snapshots", "ema_snapshots", "save_every", "keep", "log"}
+CHANGEABLE |= {"run_dir", "resume", "dry_run", "allow_change", "reproduce", "data", "images", *PATHS}
+
+
+def find_run(options: TrainOptions) -> Path | None:
+    """The run that is to go on; None for a new one. UsageError where two are named."""
+    if options.resume and options.run_dir and options.resume != options.run_dir:
+        raise UsageError(f"two runs are named, {options.resume} and {options.run_dir}", "leave one of them out")
+    folder = options.resume or options.run_dir
+    return folder if folder and is_run(folder) else None
 
 
 def check_unchanged(options: T, folder: Path) -> T:
     """The options to go on with: a part of the data stays that part.
 
-    UsageError names what a run cannot change. ``images`` and the place of the data can; whether the data are the same
-    is for ``check_data`` to say.
+    UsageError with the list of what a run cannot change. ``images`` and the place of the data can; whether the data are
+    the same is for ``check_data`` to say. Of ALLOWED those can that ``allow_change`` names.
     """
-    stored = load_options(type(options), {}, configs=[folder / "config.yaml"], environment={})
+    stored = load_options(type(options), {}, configs=[folder / CONFIG], environment={})
     data = Spec(options.data)
     if stored.data.get("slice") and not data.get("slice"):
         data["slice"] = stored.data["slice"]
-    changed = [k for k, v in vars(options).items() if k not in CHANGEABLE and getattr(stored, k) != v]
-    changed += [k for k in PATHS if bool(getattr(options, k, None)) != bool(getattr(stored, k, None))]
-    changed += ["data"] if _but_source(data) != _but_source(stored.data) else []
+    allowed = {name.strip().replace("-", "_") for name in options.allow_change or ()}
+    then, now = _compared(stored, stored.data, allowed), _compared(options, data, allowed)
+    changed = [
+        f"{key}: {_shown(then, key)} -> {_shown(now, key)}" for key in {**then, **now} if _differ(then, now, key)
+    ]
     if changed:
-        raise UsageError(
-            f"{folder} was started with another {' and another '.join(changed)}",
-            "leave that out, or start a new run without --resume",
-        )
+        raise UsageError(f"{folder} was started with other options: {'; '.join(changed)}", _hint(then, now))
     return replace(options, data=data)
+
+
+def _compared(options: TrainOptions, data: Mapping[str, Any], allowed: set[str]) -> dict[str, Any]:
+    """What may not change, by key; the options of a plugin each by itself. A path counts as given or not."""
+    whole = anchor_paths(options)
+    kept = {key: value for key, value in vars(whole).items() if key not in CHANGEABLE | allowed}
+    kept |= {key: "given" for key in PATHS if vars(options).get(key)}
+    found: dict[str, Any] = {}
+    for key, value in {"data": _but_source(data), **kept}.items():
+        parts = (
+            {f"{key}.{part}".removesuffix(".name"): v for part, v in value.items()} if isinstance(value, dict) else {}
+        )
+        found |= parts or {key: value}
+    return found
+
+
+def _differ(then: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:
+    return (key in then, then.get(key)) != (key in now, now.get(key))
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return "not given" if values.get(key) is None else str(values[key])
+
+
+def _hint(then: Mapping[str, Any], now: Mapping[str, Any]) -> Hint:
+    names = [name for name in ALLOWED if _differ(then, now, name.replace("-", "_"))]
+    if names:
+        allow = Setting("allow_change", ",".join(names))
+        return Hint("leave that out; with {} the run goes on, and the last bits of its weights differ", allow)
+    return Hint("leave that out, or choose another {}", Setting("run_dir"))
 
 
 def _but_source(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +110,7 @@ def is_done(options: TrainOptions, folder: Path) -> bool:
 
 def resume_command(command: str, folder: Path | None) -> str:
     """What a person types to go on with a run."""
-    return f"cmtool {command} --resume {quote(str(folder))}"
+    return f"cmtool {command} --run-dir {quote(str(folder))}"
 
 
 def check_data(dataset: Any, folder: Path) -> None:
@@ -98,7 +125,7 @@ def check_data(dataset: Any, folder: Path) -> None:
         stored.document, Inventory.of(dataset).document, str(runs.read_status(folder).get("reason", ""))
     )
     if found:
-        hint = "bring the data back as they were, or start a new run without --resume"
+        hint = Hint("bring the data back as they were, or choose another {}", Setting("run_dir"))
         raise UsageError(f"the data are not those that {folder} was started with: {found}", hint)
 
 
@@ -125,20 +152,38 @@ def _difference(then: Mapping[str, Any], now: Mapping[str, Any], reason: str) ->
     return "the files are others" if then["sha256"] != now["sha256"] and not before else None
 
 
-def resume_run(job: TrainingJob, folder: Path, command: str) -> None:
-    """Put the job where the run was left; MissingInput when killed too early, UsageError for a new teacher."""
-    if not (folder / STATE).exists():
-        anew = f"start it again: cmtool {command} --config {quote(str(folder / 'config.yaml'))}"
-        raise MissingInput(f"{folder} was stopped before its first save", anew)
-    parents = read_header(folder / CHECKPOINT).parents
-    if [parent.get("sha256") for parent in parents] != [now["sha256"] for now in job.header.parents]:
-        known = {parent.get("sha256") for parent in parents}
+def resume_run(job: TrainingJob, folder: Path, warn: Callable[[str], None]) -> Mapping[str, Any]:
+    """Put the job and the folder where the run was saved, at its beginning when it was killed before; the scalars.
+
+    UsageError for a new teacher; BadFile where no state is whole.
+    """
+    found = newest_state(folder, warn)
+    if found is None:
+        if (folder / CHECKPOINT).exists():
+            hint = "bring its folder states back, or start a new run, which can begin with the weights of this one"
+            raise BadFile(f"{folder} has a model, and no training state to go on from", hint)
+        rewind(folder, 0)
+        return {}
+    parents = found.scalars.get("parents")
+    if parents is None:  # a state of an older version
+        parents = read_header(folder / CHECKPOINT).parents
+    check_parents(job, folder, parents)
+    restore(job, found)
+    rewind(folder, job.state.images)
+    return found.scalars
+
+
+def restore(job: TrainingJob, found: StoredState) -> None:
+    """Put the job where a state was saved; BadFile for one of another run."""
+    with report_damage(found.path, "is not the state of this run", "start a new run"):
+        unpack(job.state, found.tensors, found.scalars)
+    job.batches.draws = job.state.draws
+
+
+def check_parents(job: TrainingJob, folder: Path, parents: Sequence[Mapping[str, Any]]) -> None:
+    """UsageError where a teacher, or a model that training began with, is another than then."""
+    known = [parent.get("sha256") for parent in parents]
+    if known != [now["sha256"] for now in job.header.parents]:
         now = next((now["path"] for now in job.header.parents if now["sha256"] not in known), "the teacher")
-        hint = "bring that file back, or start a new run without --resume"
+        hint = Hint("bring that file back, or choose another {}", Setting("run_dir"))
         raise UsageError(f"{now} is not the file that {folder} was started with", hint)
-    tensors, scalars = load_state(folder)
-    with report_damage(folder / STATE, "is not the state of this run", "start a new run without --resume"):
-        unpack(job.state, tensors, scalars)
-    runs.rewind(folder, job.state.images)
-    runs.rewind_averages(folder, job.state.images)
-    rewind_best(folder, job.state.images)

@@ -14,10 +14,21 @@ from cmtool.commands.training.evaluation import EvaluationRun
 from cmtool.commands.training.logs import RunLog
 from cmtool.commands.training.metrics import MetricsLog
 from cmtool.commands.training.resume import resume_command
+from cmtool.commands.training.rollback import PATIENCE, roll_back
 from cmtool.commands.training.saving import Saver
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
-from cmtool.errors import BadFile, CmtoolError, Diverged, Interrupted, MissingInput, Preempted, WriteFailed
+from cmtool.errors import (
+    BadFile,
+    CmtoolError,
+    Diverged,
+    Interrupted,
+    MissingInput,
+    OutOfMemory,
+    Preempted,
+    WriteFailed,
+    is_out_of_memory,
+)
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.picture_files import write_picture
 from cmtool.pipelines.classes import labels_of
@@ -31,8 +42,6 @@ from cmtool.training.batches import ahead
 from cmtool.training.loop import Report
 
 __all__ = ["TrainingRun"]
-
-PATIENCE = 5  # steps in a row without a finite gradient
 
 
 class TrainingRun:
@@ -48,54 +57,53 @@ class TrainingRun:
         evaluator: ModelEvaluator | None = None,
     ):
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
-        self.saver, self.log = Saver(options, job, folder), RunLog.of(options, folder, job.state.images, console)
+        self.log = RunLog(console)
         self.metrics = MetricsLog(options, job, self.log)
+        self.saver = Saver(options, job, folder, self.metrics)
         self.evaluation = EvaluationRun(evaluator, self.saver, self.log, console, stop) if evaluator else None
         self.cores = torch.get_num_threads()
-        self.bad = 0
-
-    def close(self) -> None:
-        """Let go of the loggers."""
-        self.log.close()
 
     def run(self) -> float:
         """Train to the end; the seconds it took. Interrupted or Preempted when a signal came first."""
         options, state = self.options, self.job.state
         began = time.monotonic()
         self.saver.status("running")
-        if self.evaluation:
-            self.evaluation.catch_up()
-        batches = ahead(self.job.batches.since(state.images))
-        steps = training_steps(options, self.job, batches)
         try:
-            with (
-                closing(batches),
-                closing(steps),
-                self.console.progress(options.images, "images", options.command) as progress,
-            ):
-                for report in steps:
-                    self.step(report, progress)
-                    if self.stop.asked:
-                        break
+            self.log.open(options, self.folder, state.images)
+            if self.evaluation:
+                self.evaluation.begin()
+            with self.console.progress(options.images, "images", options.command) as progress:
+                while self.walk(progress):
+                    self.go_back()
         except (BadFile, MissingInput) as error:  # a picture that cannot be read
             raise self.broken(error) from error
         except BaseException as error:
             with suppress(OSError, WriteFailed):
-                self.saver.status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+                word = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                self.saver.status(word, exit_code=code_of(error))
             raise
+        finally:
+            self.log.close()
         if state.images < options.images:
             self.pause()
-        self.saver.save("finished")
+        self.saver.save("finished", exit_code=0)
         return time.monotonic() - began
 
+    def walk(self, progress: Any) -> bool:
+        """Step to the end, or until a signal comes; True where so many gradients were not finite that it ends here."""
+        batches = ahead(self.job.batches.since(self.job.state.images))
+        steps = training_steps(self.options, self.job, batches)
+        with closing(batches), closing(steps):
+            for report in steps:
+                self.step(report, progress)
+                if self.job.state.streak >= PATIENCE:
+                    return True
+                if self.stop.asked:
+                    break
+        return False
+
     def step(self, report: Report, progress: Any) -> None:
-        self.bad = 0 if report.finite else self.bad + 1
-        if self.bad >= PATIENCE:
-            self.saver.save("failed")
-            raise Diverged(
-                f"the last {PATIENCE} gradients were not finite; the weights before them are in {self.folder}",
-                f"start again with a lower learning rate, --lr {self.options.lr / 3:.1g}, or with --grad-clip 1",
-            )
+        """What a step is followed by. What is written here is written again when the run goes on from before it."""
         loss = self.metrics.add(report)
         if loss is not None:
             progress.update(report.images, loss=f"{loss:.4g}")
@@ -105,8 +113,8 @@ class TrainingRun:
             self.saver.store_power_averages()
         if self.options.due(report.images, self.options.snapshots):
             self.picture(report.images)
-            if report.images < self.options.images:
-                self.saver.save("running")
+        if self.saver.due(report.images) and report.images < self.options.images:
+            self.saver.save("running")
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
@@ -120,22 +128,52 @@ class TrainingRun:
         write_picture(self.folder / "samples" / f"{images:08d}.png", picture)
         self.log.draw(images, "samples", picture)
 
+    def go_back(self) -> None:
+        """Once, to the last good save, with other draws; Diverged the second time."""
+        state, at = self.job.state, self.job.state.images
+        if state.draws:
+            self.saver.save_models()
+            raise Diverged(
+                f"the last {PATIENCE} gradients were not finite; the weights before them are in {self.folder}",
+                f"start again with a lower learning rate, --lr {self.options.lr / 3:.1g}, or with --grad-clip 1",
+            )
+        scalars = roll_back(self.options, self.job, self.folder, self.console.warn)
+        self.metrics.load_state(scalars.get("metrics", {}))
+        self.metrics.restart_clock()
+        self.saver.save_rolled_back()
+        self.log.open(self.options, self.folder, state.images)
+        if self.evaluation:
+            self.evaluation.tell_status()
+        self.console.warn(
+            f"the last {PATIENCE} gradients before {at:,} images were not finite; "
+            f"going on from {state.images:,} images with other random draws"
+        )
+
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:
         """The message about a picture that ended the run, when what was learned is saved."""
         images, reason = self.job.state.images, f"{error.message} "
         if not images:
-            self.saver.status("failed", reason=reason)
+            self.saver.status("failed", reason=reason, exit_code=error.code)
             return error
-        self.saver.save("failed", reason=reason)
+        self.saver.save("failed", reason=reason, exit_code=error.code)
         return type(error)(
             f"{error.message}; stopped at {images:,} of {self.options.images:,} images, all is saved in {self.folder}",
             f"mend it, then go on with: {resume_command(self.options.command, self.folder)}",
         )
 
     def pause(self) -> None:
-        self.saver.save("preempted" if self.stop.preempted else "interrupted")
-        kind = Preempted if self.stop.preempted else Interrupted
+        kind, word = (Preempted, "preempted") if self.stop.preempted else (Interrupted, "interrupted")
+        self.saver.save(word, exit_code=kind.code)
         raise kind(
             f"stopped at {self.job.state.images:,} of {self.options.images:,} images; all is saved in {self.folder}",
             f"go on with: {resume_command(self.options.command, self.folder)}",
         )
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code of the command that ends with an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.code
+    if is_out_of_memory(error):
+        return OutOfMemory.code
+    return error.code if isinstance(error, CmtoolError) else WriteFailed.code if isinstance(error, OSError) else 1

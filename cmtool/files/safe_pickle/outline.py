@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from cmtool.files.safe_pickle.tensor_layout import WIDTHS, Stored, storage_layout, tensor_places
-from cmtool.files.safe_pickle.unpickler import Name, Record, Refusal, Span, Unpickler
+from cmtool.files.safe_pickle.unpickler import Name, Record, Refusal, Span, Text, Unpickler
 from cmtool.files.safe_pickle.zip_reader import MAGIC, open_archive
 
 __all__ = ["describe"]
@@ -92,6 +92,11 @@ def storage_in_legacy(storage: Any, found: dict[str, Stored]) -> Stored:
     return kind, start + offset * WIDTHS[kind], size
 
 
+def stands_at(value: Any) -> Any:
+    """The place of bytes that Python 2 wrote, which are read as a text; everything else as it is."""
+    return value.span if isinstance(value, Text) and not value.span.text else value
+
+
 class Outline:
     """Makes the outline of an object, of so many parts and letters at most: an alias is written out every time."""
 
@@ -131,10 +136,10 @@ class Outline:
             dtype, span = record.args
             code = CODES[dtype.args[0]]
             order = dtype.state[1] if dtype.state and dtype.state[1] in "<>" else "<"
-            return struct.unpack(order + code, self.bytes(span))[0]
+            return struct.unpack(order + code, self.bytes(stands_at(span)))[0]
         if record.name.endswith(".multiarray._reconstruct") and record.state:
             _, shape, dtype, fortran, span = record.state
-            return self.array(shape, dtype, fortran, span)
+            return self.array(shape, dtype, fortran, stands_at(span))
         if record.name.endswith(".numeric._frombuffer"):
             span, dtype, shape, order = record.args
             return self.array(shape, dtype, order == "F", span)

@@ -34,9 +34,9 @@ def describe_network(path: Path) -> dict[str, Any]:
     return parse_answer(path, _ask("persistence", path))
 
 
-def describe_objects(path: Path) -> Any:
-    """``outline.describe`` of a file; BadFile as above."""
-    return parse_answer(path, _ask("outline", path))
+def describe_objects(path: Path, title: object = None) -> Any:
+    """``outline.describe`` of a file, which messages call ``title``; BadFile as above."""
+    return parse_answer(title or path, _ask("outline", path))
 
 
 def _ask(reader: str, path: Path) -> bytes:
@@ -49,7 +49,7 @@ def _ask(reader: str, path: Path) -> bytes:
     return done.stdout if done.returncode == 0 else b""
 
 
-def parse_answer(path: Path, text: str | bytes) -> Any:
+def parse_answer(path: object, text: str | bytes) -> Any:
     """The description that the process gave, unless it is a refusal or nothing: BadFile."""
     answer = json.loads(text or '{"refused": "that takes more time or memory than a network needs"}')
     if isinstance(answer, dict) and "refused" in answer:

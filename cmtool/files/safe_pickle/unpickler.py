@@ -71,7 +71,7 @@ class Span(NamedTuple):
 
 
 class Text(str):
-    """A text and the place where it stands: the protocols before 3 write bytes so."""
+    """A text and the place where it stands: the protocols before 3 write bytes so, and Python 2 had no others."""
 
     span: Span
 
@@ -98,6 +98,7 @@ class Unpickler:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.short: dict[Span, str] = {}  # what stands in bytes that may be keys, read as Latin-1
         self.outside: list[Any] = []  # what the pickle knows to stand elsewhere, such as the values of tensors
 
     def load(self) -> Any:
@@ -106,18 +107,28 @@ class Unpickler:
             if count > STEPS:
                 raise Refusal(f"its pickle has more than {STEPS:,} steps")
             if isinstance(argument, bytes | bytearray):
-                argument = self.span(len(argument))
+                argument = self.place(bytes(argument))
             elif opcode.name not in TABLE:
                 raise Refusal(f"its pickle uses {opcode.name} at byte {position}")
             elif opcode.name == "BINUNICODE":
                 argument = Text(argument)
-                argument.span = self.span(len(argument.encode("utf-8", "surrogatepass")))
+                argument.span = self.span(len(argument.encode("utf-8", "surrogatepass")))._replace(text=True)
+            elif opcode.name in STRINGS:  # of Python 2, whose bytes are read as Latin-1
+                argument = Text(argument)
+                argument.span = self.span(len(argument))
             TABLE[opcode.name](self, argument)
         return self.stack.pop()
 
     def span(self, size: int) -> Span:
         """The bytes that were read last."""
         return Span(self.base + self.file.tell() - size, size)
+
+    def place(self, data: bytes) -> Span:
+        """The place of bytes that were read last; short ones are kept, since Python 3 may have them as keys."""
+        found = self.span(len(data))
+        if len(data) <= LONGEST:
+            self.short[found] = data.decode("latin1")
+        return found
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -153,6 +164,7 @@ class Unpickler:
             self.push(args[0])  # not a copy of it, which would take longer than its opcode
         elif called == "_codecs.encode":
             self.push(encode(*args))
+            self.short |= {self.stack[-1]: args[0]} if len(args[0]) <= LONGEST else {}
         elif called == "builtins.bytearray" and len(args) == 1 and isinstance(args[0], Span):
             self.push(args[0])
         elif called == "builtins.bytes" and not args:
@@ -173,6 +185,7 @@ class Unpickler:
     def store(self, pairs: list[Any]) -> None:
         into = self.stack[-1]
         into = into.items if isinstance(into, Record) else into
+        pairs[::2] = [self.short.get(key, key) if isinstance(key, Span) else key for key in pairs[::2]]
         if not isinstance(into, dict) or not all(is_key(key) for key in pairs[::2]):
             raise Refusal("it has a dictionary whose keys are no text")
         into.update(zip(pairs[::2], pairs[1::2], strict=True))
@@ -200,9 +213,9 @@ class Unpickler:
 
 def encode(text: Any = None, how: Any = None) -> Span:
     """Bytes that the protocols before 3 write as text; nothing is encoded here."""
-    if how != "latin1" or not isinstance(text, Text):
+    if how != "latin1" or not isinstance(text, Text) or not text.span.text:
         raise Refusal("it asks for a text in an encoding")
-    return text.span._replace(text=True)
+    return text.span
 
 
 def is_key(key: Any) -> bool:
@@ -214,7 +227,8 @@ Step = Callable[[Unpickler, Any], Any]
 BYTES = {"BINBYTES", "BINBYTES8", "SHORT_BINBYTES", "BYTEARRAY8"}
 DICTIONARIES = {"collections.OrderedDict", "collections.defaultdict", "dnnlib.util.EasyDict"}
 NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
-TEXTS = ("UNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE")
+STRINGS = ("BINSTRING", "SHORT_BINSTRING")
+TEXTS = ("STRING", *STRINGS, "UNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE")
 
 TABLE: dict[str, Step] = {
     **dict.fromkeys((*BYTES, *NUMBERS, *TEXTS), lambda u, value: u.push(value)),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from cmtool.errors import UsageError
-from cmtool.files.atomic import sync, write_bytes, write_file
+from cmtool.files.atomic import holds_open_files, open_update, sync, write_bytes, write_file
 from cmtool.files.streams.formats import FORMATS
 from cmtool.files.streams.manifest import MANIFEST, ImageSettings, agreement, beside, hold_manifest, is_complete
 from cmtool.files.streams.sink import GrowingSink, Writer
@@ -69,6 +69,8 @@ def archive_writer(
         with write_file(target):
             for one in (file, journal):
                 sync(one.fileno())
+                if holds_open_files():
+                    one.close()
             lines.replace(manifest)
             part.replace(target)
 
@@ -88,7 +90,7 @@ def _journal(target: Path, wanted: ImageSettings, file: BinaryIO) -> Iterator[Bi
             lines = "".join(islice(wanted.lines(), agreed)).encode()
             write_bytes(journal, lines, durable=False, place=beside(journal, "copy"))
     with write_file(journal):
-        opened = os.fdopen(os.open(journal, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        opened = open_update(journal)
     with opened:
         yield opened
 

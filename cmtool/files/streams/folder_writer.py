@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cmtool.files.atomic import take_lock, write_bytes, write_file
+from cmtool.files.atomic import holds_open_files, take_lock, write_bytes, write_file
 from cmtool.files.streams.folder import FolderSink, read_labels
 from cmtool.files.streams.manifest import MANIFEST, ImageSettings, deleted_entry, entries, hold_manifest
 from cmtool.files.streams.sink import Writer, stem
@@ -104,6 +104,10 @@ def _write(path: Path, data: bytes) -> None:
 
 def _remove(journal: Path) -> None:
     """Unless another process is writing it."""
+    if holds_open_files():  # where one that is open cannot be removed
+        with contextlib.suppress(OSError):
+            journal.unlink()
+        return
     with contextlib.suppress(FileNotFoundError, BlockingIOError), journal.open("r+b") as file:
         take_lock(file)
         journal.unlink()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cmtool.errors import BadFile, Hint, Setting, UsageError, WriteFailed
-from cmtool.files.atomic import make_folder, take_lock, write_file
+from cmtool.files.atomic import holds_open_files, make_folder, open_update, take_lock, write_file
 from cmtool.files.output_check import ANOTHER_PLACE
 from cmtool.text_files import dump_json
 
@@ -163,28 +163,55 @@ def hold_manifest(path: Path, then: Callable[[], None] = lambda: None) -> Iterat
     ``then`` is called when it has been let go. UsageError when another process holds it.
     """
     make_folder(path.parent)
-    file = _lock(path)
+    file, release = _hold_beside(path) if holds_open_files() else (_hold(path), lambda: None)
     try:
         yield file
     finally:
         with contextlib.suppress(OSError):  # all was flushed, or a full disk refuses again what the buffer still holds
             file.close()
+        release()
         then()
 
 
-def _lock(path: Path) -> BinaryIO:
+def _hold(path: Path) -> BinaryIO:
     while True:
-        with write_file(path):
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-        try:
-            take_lock(file)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    return file
-        except OSError as error:
-            file.close()
-            if isinstance(error, BlockingIOError):
-                hint = Hint("wait until it has ended, or give each process its {}", Setting("shard"))
-                raise UsageError(f"another process is writing {path}", hint) from None
-            raise WriteFailed(f"cannot lock {path}: {error.strerror}", "choose another place") from error
+        file = _open_locked(path)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
         file.close()  # its last holder has just renamed it
+
+
+def _hold_beside(path: Path) -> tuple[BinaryIO, Callable[[], None]]:
+    """The file, which can be read, closed and renamed while a lock beside it is held, and how that is let go."""
+    place = path.with_name(f".{path.name}.lock")
+    lock = _open_locked(place, path)
+
+    def release() -> None:
+        lock.close()
+        with contextlib.suppress(OSError):  # the next holder has opened it already
+            place.unlink()
+
+    try:
+        with write_file(path):
+            return open_update(path), release
+    except BaseException:
+        release()
+        raise
+
+
+def _open_locked(path: Path, named: Path | None = None) -> BinaryIO:
+    """The open file with its lock taken; UsageError about it, or the file that it stands for, when another has that."""
+    named = named or path
+    with write_file(named):
+        file = open_update(path)
+    try:
+        take_lock(file)
+    except BlockingIOError:
+        file.close()
+        hint = Hint("wait until it has ended, or give each process its {}", Setting("shard"))
+        raise UsageError(f"another process is writing {named}", hint) from None
+    except OSError as error:
+        file.close()
+        raise WriteFailed(f"cannot lock {named}: {error.strerror}", "choose another place") from error
+    return file

@@ -1,0 +1,32 @@
+"""What is done about gradients that are not finite, several in a row."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cmtool.commands.training.resume import restore
+from cmtool.files.run_states import newest_state
+from cmtool.pipelines.training_job import TrainingJob, build_training
+from cmtool.settings import TrainOptions
+from cmtool.training.devices import choose_device
+from cmtool.training.state import pack, unpack
+
+__all__ = ["PATIENCE", "roll_back"]
+
+PATIENCE = 5  # steps in a row without a finite gradient
+
+
+def roll_back(options: TrainOptions, job: TrainingJob, folder: Path, warn: Callable[[str], None]) -> Mapping[str, Any]:
+    """Put the job where it was last saved after a good step, or at its beginning, with other random draws.
+
+    The scalars of that state; none at the beginning. The images come in the same order; their noise, noise levels,
+    augmentation and dropout are others.
+    """
+    draws = job.state.draws + 1
+    found = newest_state(folder, warn, good=lambda state: not state.scalars.get("streak", 0))
+    if found:
+        restore(job, found)
+    else:
+        unpack(job.state, *pack(build_training(options, choose_device(options.device), job.dataset).state))
+    job.state.draws = job.batches.draws = draws
+    return found.scalars if found else {}

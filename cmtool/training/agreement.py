@@ -1,0 +1,62 @@
+"""What the ranks settle in each step before anything is sent: whether all go on, and with which micro-batch."""
+
+import gc
+
+import torch
+
+from cmtool.errors import CmtoolError, Hint, LostRank, OutOfMemory, Setting, is_out_of_memory
+from cmtool.training.gradients import Engine, LoopConfig
+from cmtool.training.state import State
+
+__all__ = ["micro_batch_of", "prepare_together"]
+
+
+def micro_batch_of(state: State, config: LoopConfig, size: int) -> int:
+    """Images at a time: what was asked for, or what fits, of a batch of ``size`` images."""
+    return min(config.micro or size, state.micro or size, size)
+
+
+def prepare_together(engine: Engine, state: State, config: LoopConfig, size: int, progress: float) -> tuple[int, ...]:
+    """Each rank computes its part of a batch of ``size`` images; the numbers that they polled.
+
+    When memory runs out on one of them, all do so again with micro-batches of half the size, and keep to them. Nothing
+    that is trained has changed meanwhile. OutOfMemory on all ranks where one image at a time is too much; of an error
+    of another kind, itself where it arose and LostRank on the others; CmtoolError where a rank is at another step.
+    """
+    ranks = config.ranks
+    while True:
+        micro = micro_batch_of(state, config, size)
+        failure, full = _attempt(engine, micro, progress)
+        failed = ranks.size - ranks.rank if failure else 0  # so that the first of them is the largest
+        clock = [state.images, state.skipped]
+        own = [failed, int(full), *clock, *(-n for n in clock), *config.poll()]
+        failed, full, *agreed = ranks.maximum(own)
+        if failed:
+            raise failure or LostRank(f"rank {ranks.size - failed} of {ranks.size} failed", "it says why")
+        if agreed[:2] != [-n for n in agreed[2:4]]:
+            raise CmtoolError(
+                f"rank {ranks.rank} of {ranks.size} is at {state.images:,} images, another one at {agreed[0]:,}",
+                "they must go on from the same state",
+            )
+        if not full:
+            return tuple(agreed[4:])
+        if micro == 1:
+            hint = Hint("a smaller network needs less, or {}", Setting("precision", "bf16"))
+            raise OutOfMemory("there is not enough memory to train on one image at a time", hint)
+        state.micro = micro // 2
+        _free()
+
+
+def _attempt(engine: Engine, micro: int, progress: float) -> tuple[Exception | None, bool]:
+    """What went wrong, and whether it was memory; then nothing holds what had been computed."""
+    try:
+        engine.prepare(micro, progress)
+    except Exception as error:
+        return (None, True) if is_out_of_memory(error) else (error, False)
+    return None, False
+
+
+def _free() -> None:
+    gc.collect()  # frames that an error went through
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,67 @@
+"""Free memory is what the system or the container says, whichever is less."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from cmtool.training import memory
+from cmtool.training.memory import free_memory, reading_threads
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A made-up /proc and /sys."""
+    monkeypatch.setattr(memory, "Path", lambda name: tmp_path / str(name).lstrip("/"))
+
+    def write(name: str, text: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    return write
+
+
+def test_this_system_has_some():
+    assert 1 << 20 < free_memory(CPU) < 1 << 46
+    available = next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if "Available" in line)
+    assert free_memory(CPU) < 1.2 * 1024 * int(available)
+
+
+def test_what_the_system_does_not_say_is_little(files):
+    assert free_memory(CPU) == 2 << 30
+
+
+def test_the_smaller_of_system_and_container_counts(files):
+    files("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
+    assert free_memory(CPU) == 5000 * 1024
+    files("sys/fs/cgroup/memory.max", "max\n")
+    files("sys/fs/cgroup/memory.current", "1000000\n")
+    assert free_memory(CPU) == 5000 * 1024
+    files("sys/fs/cgroup/memory.max", "3000000\n")
+    assert free_memory(CPU) == 2_000_000
+    files("sys/fs/cgroup/memory.stat", "active_file 7\ninactive_file 500000\n")
+    assert free_memory(CPU) == 2_500_000, "pages of files are given back"
+    files("sys/fs/cgroup/memory.current", "4000000\n")
+    assert free_memory(CPU) == 0
+
+
+def test_older_containers_count_too(files):
+    files("proc/meminfo", "MemAvailable: 5000 kB\n")
+    files("sys/fs/cgroup/memory/memory.limit_in_bytes", "3000000\n")
+    files("sys/fs/cgroup/memory/memory.usage_in_bytes", "1000000\n")
+    assert free_memory(CPU) == 2_000_000
+
+
+def test_ranks_of_one_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr(memory, "sched_getaffinity", lambda process: set(range(6)))
+    for ranks, threads in (("1", 6), ("2", 3), ("4", 1), ("100", 1), ("0", 6), ("many", 6)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert reading_threads() == threads
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    monkeypatch.setattr(memory, "sched_getaffinity", None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert reading_threads() == 8
