@@ -1,6 +1,6 @@
 """``best.safetensors`` of a run: the model that was the best when it was measured.
 
-    best.safetensors        the best so far; its header says by which metric and value
+    best.safetensors            the best so far; its header says by which metric and value
     best/00012000.safetensors   one that was the best at 12,000 images, and is so again when the run goes back
 
 A run goes back to an older state when it is resumed or rolled back. What was the best by then must still be there, so
