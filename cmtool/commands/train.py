@@ -45,6 +45,7 @@ from cmtool.pipelines.distributed import (
     threads_of,
 )
 from cmtool.pipelines.inputs import dataset_facts, kept_options, open_dataset
+from cmtool.pipelines.model_evaluator import ModelEvaluator
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.training.devices import choose_device, micro_batch_size, use_threads
@@ -80,7 +81,10 @@ def only_look(options: TrainOptions, console: Console) -> None:
     elif found and is_done(options := check_unchanged(options, found), found):
         say_finished(options, found, console)
     else:
-        preview(options, assemble(options, found, console, where), console)
+        job = assemble(options, found, console, where)
+        if options.eval_interval:
+            ModelEvaluator(options, job, console)  # says what would be wrong with it
+        preview(options, job, console)
 
 
 def train_ranks(options: TrainOptions, console: Console, world: World, where: torch.device) -> None:
@@ -92,6 +96,7 @@ def train_ranks(options: TrainOptions, console: Console, world: World, where: to
         if run_on_main(world, lambda: is_done(options, found)):
             return run_on_main(world, lambda: say_finished(options, found, console))
     job = assemble(options, found, console, where)
+    evaluator = ModelEvaluator(options, job, console) if options.eval_interval else None
     folder = found or Path(
         run_on_main(world, lambda: str(runs.create(options.run_dir, options.command, options.data["name"])))
     )
@@ -102,7 +107,7 @@ def train_ranks(options: TrainOptions, console: Console, world: World, where: to
             console.warn(remark)
     with runs.locked(folder) if world.main else nullcontext(), Stop() as stop:
         run_on_main(world, lambda: check_room(folder, RunSize.of(options, job).whole - size_below(folder)))
-        training = TrainingRun(options, job, folder, console, stop)
+        training = TrainingRun(options, job, folder, console, stop, evaluator)
         if found:
             go_on(training, found)
         run_on_main(world, lambda: keep_inputs(options, folder, found, job.dataset))

@@ -37,7 +37,8 @@ class LoopConfig:
     ``threads``   micro-batches at a time, on the processor
     ``autocast``  makes the context of a loss, for its precision
     ``ranks``     the processes that share the work
-    ``parallel``  how they do: "exact", by the summation tree, or "ddp", by DistributedDataParallel
+    ``parallel``  how they do: "exact", by the summation tree, or "ddp", by DistributedDataParallel, or "fsdp", by
+                  FSDP2, for a state that is sharded
     ``poll``      numbers of this rank, such as that of a signal; the largest of any rank are those of the step
     """
 

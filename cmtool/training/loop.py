@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from cmtool.core.sharded_tensors import scale_to_norm, total_norm
 from cmtool.errors import Advice, Hint, Setting
 from cmtool.objectives.objective import Batch
 from cmtool.training.agreement import prepare_together
@@ -21,6 +22,7 @@ from cmtool.training.gradients import (
     exact_rows,
     micro_batch_of,
 )
+from cmtool.training.sharded_gradients import sharded_gradients
 from cmtool.training.state import State
 from cmtool.training.summation_tree import share_of
 
@@ -46,6 +48,7 @@ class Report:
 ENGINES: dict[str, Callable[[State, Feed, LoopConfig, float], AbstractContextManager[Engine]]] = {
     "exact": exact_gradients,
     "ddp": ddp_gradients,
+    "fsdp": sharded_gradients,
 }
 
 
@@ -127,9 +130,9 @@ def step(state: State, batch: BatchGradient, rate: float, clip: float, progress:
     """
     for parameter, gradient in zip(batch.parameters, batch.gradients, strict=True):
         parameter.grad = match_layout(gradient, parameter)
-    norm = nn.utils.get_total_norm(batch.gradients)
+    norm = total_norm(batch.gradients)
     if clip:
-        nn.utils.clip_grads_with_norm_(batch.parameters, clip, norm)
+        scale_to_norm(batch.parameters, clip, norm)
     finite = bool(torch.isfinite(norm))
     state.images += batch.size
     state.streak = 0 if finite else state.streak + 1
