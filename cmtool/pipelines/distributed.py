@@ -1,6 +1,7 @@
 """Several processes: the group of the ranks, and how they share results and end together."""
 
 import atexit
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
