@@ -39,6 +39,11 @@ class ReadAhead:
         self.asked: tuple[int, range] | None = None
         self._begin(first, self._known(rows))
 
+    @property
+    def size(self) -> int:
+        """The images of a whole batch."""
+        return self.batches.config.size
+
     def get(self, n: int, rows: range | None = None) -> Batch:
         """The batch that begins with image n, or these rows of it; what went wrong when it was made is raised here."""
         asked = n, self._known(rows)
