@@ -67,7 +67,9 @@ def test_it_trains_on_what_it_packed(well, photos):
     tiny = ["--set", "backbone.model_channels=8", "--set", "backbone.channel_mult=[1]", "--images", "8", "--batch", "4"]
     hashes = [
         json.loads(well("train-score", "--data", *data, *tiny, "--run-dir", f"run{k}", "--json"))
-        for k, data in enumerate([["out.zip"], ["photos", "--set", "data.size=8", "--set", "data.labels=filename-prefix"]])
+        for k, data in enumerate(
+            [["out.zip"], ["photos", "--set", "data.size=8", "--set", "data.labels=filename-prefix"]]
+        )
     ]
     weights = [(photos.parent / f"run{k}" / "model.safetensors").exists() for k in range(2)]
     assert weights == [True, True]
