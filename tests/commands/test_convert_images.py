@@ -17,7 +17,7 @@ def photos(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for i, image in enumerate(IMAGES):
-        Image.fromarray(image).save(tmp_path / "photos" / f"{'cat dog'.split()[i % 2]}_{i}.png")
+        Image.fromarray(image).save(tmp_path / "photos" / f"{['cat', 'dog'][i % 2]}_{i}.png")
     return tmp_path / "photos"
 
 

@@ -119,7 +119,10 @@ def test_damaged_pictures_are_named_and_counted(tmp_path):
     (tmp_path / "b" / "y.png").write_text("hello")
     report = measured(tmp_path)
     assert (report.images, report.broken) == (8, 2)
-    assert [one.name for one in report.broken_examples] == [str(tmp_path / "a" / "x.png"), str(tmp_path / "b" / "y.png")]
+    assert [one.name for one in report.broken_examples] == [
+        str(tmp_path / "a" / "x.png"),
+        str(tmp_path / "b" / "y.png"),
+    ]
     assert "is not a picture" in report.broken_examples[1].reason
     assert report.classes == {"a": 4, "b": 4}
     kept = ("fingerprint", "mean", "std", "sizes", "modes", "duplicates")

@@ -17,7 +17,7 @@ from cmtool.files.runs import CHECKPOINT, STATUS
 from cmtool.options.load import load_options
 from cmtool.options.stored_run import CONFIG, is_run
 from cmtool.options.types import Spec
-from cmtool.pipelines.inputs import PATHS
+from cmtool.pipelines.inputs import PATHS, anchor_paths
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
 from cmtool.settings.training import ALLOWED
@@ -27,7 +27,7 @@ __all__ = ["check_data", "check_unchanged", "find_run", "is_done", "restore", "r
 
 T = TypeVar("T", bound=TrainOptions)
 # change no result, or are checked separately; models are known again by their contents
-CHANGEABLE = {"device", "threads", "cache", "snapshots", "ema_snapshots", "save_every", "keep"}
+CHANGEABLE = {"device", "threads", "cache", "snapshots", "ema_snapshots", "save_every", "keep", "log"}
 CHANGEABLE |= {"run_dir", "resume", "dry_run", "allow_change", "reproduce", "data", "images", *PATHS}
 
 
@@ -61,7 +61,8 @@ def check_unchanged(options: T, folder: Path) -> T:
 
 def _compared(options: TrainOptions, data: Mapping[str, Any], allowed: set[str]) -> dict[str, Any]:
     """What may not change, by key; the options of a plugin each by itself. A path counts as given or not."""
-    kept = {key: value for key, value in vars(options).items() if key not in CHANGEABLE | allowed}
+    whole = anchor_paths(options)
+    kept = {key: value for key, value in vars(whole).items() if key not in CHANGEABLE | allowed}
     kept |= {key: "given" for key in PATHS if vars(options).get(key)}
     found: dict[str, Any] = {}
     for key, value in {"data": _but_source(data), **kept}.items():
@@ -125,9 +126,7 @@ def check_data(dataset: Any, folder: Path) -> None:
     stored = read_inventory(folder)
     if stored is None:
         return
-    found = _difference(
-        stored.document, Inventory.of(dataset).document, str(_status(folder).get("reason", ""))
-    )
+    found = _difference(stored.document, Inventory.of(dataset).document, str(_status(folder).get("reason", "")))
     if found:
         hint = Hint("bring the data back as they were, or choose another {}", Setting("run_dir"))
         raise UsageError(f"the data are not those that {folder} was started with: {found}", hint)

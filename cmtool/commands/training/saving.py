@@ -14,6 +14,7 @@ from cmtool.commands.training.resume import resume_command
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, WriteFailed
 from cmtool.files import runs
+from cmtool.files.best_checkpoint import prune_best
 from cmtool.files.checkpoint import DTYPES, save
 from cmtool.files.header import Header, read_header
 from cmtool.files.rewind import rewind
@@ -39,6 +40,7 @@ class Saver:
 
     def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, metrics: MetricsLog):
         self.options, self.job, self.folder, self.metrics = options, job, folder, metrics
+        self.facts: dict[str, Any] = {}  # what status.json says besides
         self.model = cast(Denoiser, job.state.average.model)
         models = [average.model for average in (job.state.average, *job.state.others.values())]
         self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
@@ -61,6 +63,7 @@ class Saver:
         self.status(word, **facts)
         if not self.job.state.streak:  # what a rollback would need stays
             keep_newest(self.folder, self.options.keep)
+            prune_best(self.folder, [int(path.stem) for path in stored_states(self.folder)])
 
     def save_rolled_back(self) -> None:
         """Save a run that was put back: the state with its new draws is there before the newer ones go."""
@@ -133,6 +136,7 @@ class Saver:
             saved=self.last,
             command=resume_command(self.options.command, self.folder.absolute()),
             **self.metrics.speed(),
+            **self.facts,
             **facts,
         )
 
@@ -143,6 +147,6 @@ class Saver:
                 place = runs.average_path(self.folder, track.name, self.job.state.images)
                 save(place, model, self.header(track), DTYPES[self.options.ema_dtype])
 
-    def header(self, track: EMASpec) -> Header:
+    def header(self, track: EMASpec, **facts: Any) -> Header:
         """As of this step: a method may change its sampling noise levels during training."""
-        return replace(current_header(self.job), average={"ema": str(track)})
+        return replace(current_header(self.job), average={"ema": str(track)}, **facts)
