@@ -5,10 +5,12 @@ rotation mean, and when a picture is too large or too damaged to be used.
 """
 
 import io
+import os
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
 import numpy as np
@@ -22,6 +24,7 @@ __all__ = [
     "FORMATS",
     "MAX_BYTES",
     "MAX_PIXELS",
+    "READABLE_KINDS",
     "SUFFIXES",
     "Size",
     "decode",
@@ -37,6 +40,7 @@ __all__ = [
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 4 * MAX_PIXELS
+SMALL = 1 << 16  # bytes that are asked for at least: not every file says how long it is
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 SKIPPED = {0xC4, 0xCC, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # segments of a JPEG that may stand before the frame
@@ -50,13 +54,20 @@ DAMAGE = (
 )
 
 
+MODES = {"1": "grey", "L": "grey", "LA": "grey+alpha", "P": "palette", "PA": "palette"}  # of Pillow, in our words
+
+
 @dataclass(frozen=True)
 class Size:
-    """What a picture says of itself before it is decoded: pixels as they are stored, and whether it is grey."""
+    """What a picture says of itself before it is decoded: pixels as they are stored, whether it is grey, its mode.
+
+    Modes are ``grey``, ``RGB``, ``palette``, ``RGBA``, ``grey 16-bit`` ...; empty stands for what ``grey`` says.
+    """
 
     width: int
     height: int
     grey: bool
+    mode: str = field(default="", compare=False)
 
 
 def decode(source: str | Path | BinaryIO | bytes, name: str | None = None) -> np.ndarray:
@@ -68,7 +79,7 @@ def decode(source: str | Path | BinaryIO | bytes, name: str | None = None) -> np
     64 megapixels.
     """
     if isinstance(source, str | Path):
-        name, source = name or str(source), _read(Path(source))
+        name, source = name or str(source), _read(source if isinstance(source, Path) else Path(source))
     name = name or "the picture"
     data = source if isinstance(source, bytes) else source.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -96,7 +107,9 @@ def size_of_file(source: Path | bytes | BinaryIO, name: str) -> Size:
         else:
             file.seek(0)
             with Image.open(file, formats=FORMATS) as image:
-                size = Size(image.width, image.height, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
+                grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+                mode = "grey 16-bit" if image.mode.startswith("I") else MODES.get(image.mode, image.mode)
+                size = Size(image.width, image.height, grey, mode)
     except Image.UnidentifiedImageError:
         raise _not_read(start, name) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -119,8 +132,8 @@ def size_from_start(start: bytes) -> Size | None:
     return size if 0 < size.width * size.height <= MAX_PIXELS else None
 
 
-def _jpeg_frame(start: bytes) -> tuple[int, int, bool] | None:
-    """Width, height, and whether it is grey, of the frame header; None where it is not within these bytes.
+def _jpeg_frame(start: bytes) -> tuple[int, int, bool, str] | None:
+    """Width, height, whether it is grey, and the mode, of the frame header; None where it is not within these bytes.
 
     Source: ITU-T T.81, B.2.2; frames of a kind that few programs write are left to Pillow.
     """
@@ -129,7 +142,8 @@ def _jpeg_frame(start: bytes) -> tuple[int, int, bool] | None:
         marker, length = start[at + 1], int.from_bytes(start[at + 2 : at + 4], "big")
         if marker in (0xC0, 0xC1, 0xC2):
             height, width = (int.from_bytes(start[k : k + 2], "big") for k in (at + 5, at + 7))
-            return (width, height, start[at + 9] == 1) if start[at + 4] == 8 and start[at + 9] in (1, 3, 4) else None
+            mode = {1: "grey", 3: "RGB", 4: "CMYK"}.get(start[at + 9])
+            return (width, height, mode == "grey", mode) if start[at + 4] == 8 and mode else None
         if marker not in SKIPPED or length < 2:
             return None
         at += 2 + length
@@ -160,7 +174,8 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 def _open_file(path: Path) -> BinaryIO:
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
+        mode = path.stat().st_mode
+        if not (S_ISREG(mode) or S_ISDIR(mode)):
             raise BadFile(f"{path} is a pipe or a device, not a file")  # whose reader would wait for ever
         return path.open("rb")
     except FileNotFoundError:
@@ -172,7 +187,8 @@ def _open_file(path: Path) -> BinaryIO:
 def _read(path: Path) -> bytes:
     with _open_file(path) as file:
         try:
-            return file.read(MAX_BYTES + 1)
+            # Python sets aside what it is asked for, in every reading of a file
+            return file.read(min(max(os.fstat(file.fileno()).st_size, SMALL), MAX_BYTES) + 1)
         except OSError as error:
             raise MissingInput(f"cannot read {path}: {error.strerror}") from error
 

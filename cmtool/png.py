@@ -19,6 +19,7 @@ LEAST_RATIO = 1100  # deflate shrinks by 1032 at most: a file that is smaller ca
 GREY, COLOUR, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 4, 6
 PLAIN = {GREY: ("L", 1), COLOUR: ("RGB", 3)}  # Pillow's mode, and values of a pixel
 SAYS_NOTHING = {b"PLTE", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME", b"bKGD", b"sBIT", b"iCCP"}  # of these pixels
+MODES = {GREY: "grey", COLOUR: "RGB", 3: "palette", GREY_ALPHA: "grey+alpha", COLOUR_ALPHA: "RGBA"}
 
 
 def drop_large_chunks(data: bytes) -> bytes:
@@ -35,12 +36,12 @@ def drop_large_chunks(data: bytes) -> bytes:
     return b"".join([SIGNATURE, *(data[a:b] for a, b in dropped), data[at:]]) if dropped else data
 
 
-def size_and_kind(start: bytes) -> tuple[int, int, bool] | None:
-    """Width, height, and whether it is grey, from the first 33 bytes; None where they are those of no PNG."""
+def size_and_kind(start: bytes) -> tuple[int, int, bool, str] | None:
+    """Width, height, whether it is grey, and its mode, from the first 33 bytes; None where they are those of no PNG."""
     if len(start) < 33 or not start.startswith(SIGNATURE) or start[12:16] != b"IHDR":
         return None
-    width, height, _, kind = struct.unpack(">IIBB", start[16:26])
-    return width, height, kind in (GREY, GREY_ALPHA)
+    width, height, depth, kind = struct.unpack(">IIBB", start[16:26])
+    return width, height, kind in (GREY, GREY_ALPHA), MODES.get(kind, "RGB") + (" 16-bit" if depth == 16 else "")
 
 
 def decode_plain(data: bytes, most: int) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""``convert``: a checkpoint in another format or precision, or with an EMA width that the run did not keep."""
+"""``convert``: a checkpoint in another format or precision, or with another EMA width; or images packed into a file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cmtool.commands.console import Console
+from cmtool.commands.conversion.images import pack_images
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, UsageError
 from cmtool.files.checkpoint import DTYPES, load
@@ -16,22 +17,49 @@ from cmtool.files.model_files import check_weights, format_of, open_any, parent_
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place
 from cmtool.files.runs import stored_averages
+from cmtool.options import registry
+from cmtool.options.data_spec import data_spec
 from cmtool.options.ema_spec import EMASpec, parse_ema_specs
+from cmtool.pipelines.image_sets import is_model
 from cmtool.pipelines.inputs import checkpoint_path
 from cmtool.settings import ConvertOptions
+from cmtool.settings.files import PACKED
 from cmtool.training.posthoc_ema import EMAMix, solve_mix
 
 __all__ = ["rebuild_ema", "run"]
 
 
 def run(options: ConvertOptions, console: Console) -> None:
+    """Write what the suffix of the target asks for: images in an archive, or else a checkpoint."""
+    check_kind(options)
+    if options.packs_images:
+        pack_images(options, console)
+    else:
+        convert_checkpoint(options, console)
+
+
+def check_kind(options: ConvertOptions) -> None:
+    """UsageError where images are to become a checkpoint, or a checkpoint images."""
+    source, place = options.source, options.place
+    if options.packs_images and is_model(source):
+        raise UsageError(
+            f"{source} is a checkpoint, and {place} is a file of images",
+            f"checkpoints go to .safetensors; images come from: cmtool sample -m {quote(source)} -o {place}",
+        )
+    images = data_spec(source)["name"] in registry.names("datasets")
+    run = (Path(source) / "config.yaml").exists()
+    if images and not options.packs_images and not run and not is_model(source) and not Path(source).is_file():
+        raise UsageError(f"{source} are images, and {place} is no file of images", f"they go to {', '.join(PACKED)}")
+
+
+def convert_checkpoint(options: ConvertOptions, console: Console) -> None:
     """Write the checkpoint that was asked for."""
-    write = writer(options.to)
+    write, source = writer(options.to), Path(options.source)
     if options.ema_width is None:
-        sources, about = [checkpoint_path(options.source)], {}
+        sources, about = [checkpoint_path(source)], {}
         loaded = open_any(sources[0], format=options.format, backbone=options.backbone)
     else:
-        loaded, sources, about = rebuild_ema(options.source, options.ema_width, console)
+        loaded, sources, about = rebuild_ema(source, options.ema_width, console)
     check_range(loaded.model, options.dtype, options.place)
     header = replace(loaded.header, parents=loaded.header.parents + [parent_record(path) for path in sources])
     check_output(options, sources, header)

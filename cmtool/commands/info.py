@@ -1,36 +1,49 @@
-"""``info``: plugins, presets, or a summary of a checkpoint from its header; lists and headers need no torch."""
+"""``info``: plugins, presets, a checkpoint by its header, or images; lists and headers need no torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cmtool import help_pages, plugin_pages, plugin_usage, presets
 from cmtool.bundled import NAMES, find_bundled
 from cmtool.commands.console import Console
 from cmtool.commands.information.checkpoints import advice, average_table, averages, summarize
 from cmtool.commands.information.presets import preset_facts, preset_table
+from cmtool.data_paths import has_suffix, is_list
 from cmtool.errors import MissingInput, closest, printable
 from cmtool.files.header import Header
 from cmtool.options import registry
+from cmtool.options.data_spec import data_spec
 from cmtool.options.plugin_source import SourceOption
 from cmtool.options.yaml_files import write_yaml
 from cmtool.plugin_pages import ListedPlugin
 from cmtool.settings import InfoOptions
+from cmtool.user_paths import expand_home
 
 __all__ = ["run"]
 
-CHECKPOINT = "model.safetensors"  # of a run
+CHECKPOINT, CONFIG = "model.safetensors", "config.yaml"  # of a run
+WEIGHTS = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin", ".msgpack")
 LISTS = ("plugins", "presets", "methods")
 
 
 def run(options: InfoOptions, console: Console) -> None:
-    """Print what was asked for: lists, then what is there as a file, then names of plugins and of their options."""
+    """Print what was asked for: lists, then checkpoints and images that are there, then names of plugins and options.
+
+    The name of a data set wins over a file or folder that is no checkpoint, as everywhere.
+    """
     word = options.what
     if word == "plugins":
         _groups(plugin_usage.groups(), console)
     elif word == "presets":
         found = {name: preset_facts(name) for name in presets.names()}
         console.result({"presets": found}, preset_table(found))
-    elif Path(word).exists() or word in NAMES:
+    elif word in NAMES or (Path(word).exists() and _is_checkpoint(Path(word))):
         _checkpoint(options, console)
+    elif spec := _images(word):
+        from cmtool.commands.information.data import describe_data  # which needs torch
+
+        describe_data(spec, options, console)
     elif word in presets.names():
         found = {word: preset_facts(word)}
         console.result({"presets": found}, f"{preset_table(found)}\n\n{presets.read(word).rstrip()}")
@@ -42,6 +55,31 @@ def run(options: InfoOptions, console: Console) -> None:
         _option(word, uses, console)
     else:
         raise _unknown_error(word)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether it is a checkpoint or a run, or is called like one, so that its reader says what is wrong with it."""
+    from cmtool.files.container import holds
+    from cmtool.files.header import KEY
+
+    if path.suffix.lower() in WEIGHTS or (path / CHECKPOINT).exists() or (path / CONFIG).exists() or holds(path, KEY):
+        return True
+    from cmtool.files.model_files import format_of  # which needs torch
+
+    return format_of(path) is not None
+
+
+def _images(word: str) -> Mapping[str, Any] | None:
+    """What ``--data`` takes a word for; not the bare name of a data set, whose page is shown, nor a path to nothing.
+
+    Unless that path ends as data do, so that their reader says what is there instead.
+    """
+    spec = data_spec(word)
+    source = expand_home(spec["source"] or "")
+    if spec["name"] not in registry.names("datasets") or not (source or spec["slice"]):
+        return None
+    missing = spec["name"] == "folder" and not (Path(source).exists() or is_list(source) or has_suffix(source))
+    return None if missing else spec
 
 
 def _groups(groups: list[str], console: Console) -> None:
@@ -85,7 +123,7 @@ def _unknown_error(word: str) -> MissingInput:
     beside = [str(other) for other in folder.iterdir()] if folder.is_dir() else []
     plugins = (name for group in registry.GROUPS for name in registry.names(group))
     near = closest(Path(word), (*LISTS, *NAMES, *beside, *registry.GROUPS, *presets.names(), *plugins))
-    lists = "plugins, presets, a group such as solvers, the name of one of them, a checkpoint or a run"
+    lists = "plugins, presets, a group such as solvers, the name of one of them, a checkpoint, a run or images"
     hint = f"did you mean '{near}'?" if near else f"cmtool info takes {lists}"
     return MissingInput(f"there is no file {Path(word)}", hint)
 

@@ -11,6 +11,7 @@ import torch
 
 from cmtool.commands.console import Console
 from cmtool.commands.signals import Stop
+from cmtool.commands.training.capsule import reproduce
 from cmtool.commands.training.disk_space import RunSize, check_room, size_below
 from cmtool.commands.training.numerics import changed_numerics, numerics
 from cmtool.commands.training.resume import (
@@ -48,6 +49,8 @@ def run(options: TrainOptions, console: Console) -> None:
     if remark := has_stray_rank():
         console.warn(remark)
     use_threads(options.threads)
+    if options.reproduce:
+        return reproduce(options, console)
     where = choose_device(options.device)
     found = find_run(options)
     if found:

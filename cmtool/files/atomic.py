@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,11 @@ __all__ = [
     "holds_open_files",
     "make_folder",
     "open_update",
+    "remove",
     "replace_folder",
     "sweep",
     "sync",
+    "sync_folder",
     "take_lock",
     "write_bytes",
     "write_file",
@@ -79,7 +82,7 @@ def replace_folder(path: str | Path, durable: bool = True, place: Path | None = 
         raise
     if durable and not direct:
         with write_file(named):
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
 
 def write_bytes(path: str | Path, data: bytes, durable: bool = True, place: Path | None = None) -> None:
@@ -136,9 +139,21 @@ def sync(number: int) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in ``folder``; only for whoever is its sole writer."""
+    """Remove what killed writers left in ``folder``, files and folders; only for whoever is its sole writer."""
     for left in folder.glob(f"{PREFIX}*"):
-        left.unlink(missing_ok=True)
+        remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing where there is none.
+
+    A folder gets another name first, so that half of one never has its name.
+    """
+    if path.is_dir() and not path.is_symlink():
+        path = path.rename(path.with_name(f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"))
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_direct(path: Path) -> bool:
@@ -158,7 +173,8 @@ def _close(file: BinaryIO, durable: bool) -> None:
     file.close()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except PermissionError:  # a folder may be written to and not be read

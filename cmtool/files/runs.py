@@ -96,7 +96,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     if not folder.is_dir():
         raise MissingInput(f"there is no run {folder}", _nearby(folder))
     with write_file(folder):
-        file = (folder / LOCK).open("a+", encoding="utf-8")
+        file = (folder / LOCK).open("a+", encoding="utf-8", newline="\n")
     with file:
         _acquire(folder, file)
         sweep(folder)

@@ -150,6 +150,6 @@ def ccd(
             build_derivative(tangent) if stop else reverse_twice,
         ),
         change_error(metric, clock, sigma_min, sigma_max, rho, stop),
-        Requirements("consistency", sigma_min),
+        Requirements("consistency", sigma_min, differentiates_twice=not stop),
         teacher=teacher,
     )

@@ -89,6 +89,9 @@ class Trajectory(Objective):
     def begin(self, model: nn.Module) -> None:
         self.target = copy.deepcopy(model).requires_grad_(False)
 
+    def uneven(self) -> list[nn.Module]:
+        return [self.teacher]
+
     def loss(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         model: FlowMap,  # a denoiser that takes a further argument

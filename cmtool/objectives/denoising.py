@@ -19,9 +19,13 @@ class Denoising(Objective):
     """
 
     def __init__(
-        self, noise_levels: NoiseLevels, weight: Weight, preconditioning: Preconditioning, probes: bool = False
+        self,
+        noise_levels: NoiseLevels,
+        weight: Weight,
+        preconditioning: Preconditioning,
+        requirements: Requirements | None = None,
     ):
-        super().__init__(Requirements("score", preconditioning=preconditioning, probes=probes))
+        super().__init__(requirements or Requirements("score", preconditioning=preconditioning))
         self.noise_levels, self.weight = noise_levels, weight
 
     def loss(self, model: Denoise, batch: Batch, progress: float) -> Tensor:

@@ -60,12 +60,12 @@ class Segments(Consistency):
     """The pairwise loss of a denoiser whose steps from t end where the segment that t lies in ends.
 
     ``boundaries()`` [K + 1] are the ends of the segments, descending; sampling takes K steps. The target at or below
-    the end of a segment is x_r itself.
+    the end of a segment is x_r itself; where each segment is ``one_step`` it always is, and no network is called.
     """
 
-    def __init__(self, boundaries: Callable[[], Tensor], **choices: Any):
+    def __init__(self, boundaries: Callable[[], Tensor], one_step: bool = False, **choices: Any):
         super().__init__(**choices, requirements=Requirements("score"))
-        self.boundaries = boundaries
+        self.boundaries, self.one_step = boundaries, one_step
 
     @property
     def sampling_sigmas(self) -> list[float]:
@@ -75,7 +75,7 @@ class Segments(Consistency):
         """The x_0 for which ``ddim_step(x_t, t, s, x_0) = ddim_step(x_r, r, s, D(x_r, r))``."""
         (x_t, t), (x_r, r) = above, below
         s = next_below(t, self.boundaries())
-        x_s = x_r if bool((r <= s).all()) else ddim_step(x_r, r, s, super().target_output(model, above, below, batch))
+        x_s = x_r if self.one_step else ddim_step(x_r, r, s, super().target_output(model, above, below, batch))
         x_s = torch.where(broadcast_like(r <= s, x_r).bool(), x_r, x_s)
         return x_t + broadcast_like(t / (t - s), x_t) * (x_s - x_t)
 
@@ -109,6 +109,7 @@ def mcd(
     grid = karras(segments * each + 1, sigma_min, sigma_max, rho)
     return Segments(
         lambda: grid[::each],
+        each == 1,
         pair=lambda u, progress: adjacent_pair(u, len(grid), sigma_min, sigma_max, rho),
         previous_point=along_teacher(teacher, registry.build("solvers", solver)),
         metric=metric_called(metric),
@@ -131,6 +132,7 @@ class Progressive(Segments):
     def __init__(self, first: int, last: int, grid: tuple[float, float, float], **choices: Any):
         super().__init__(
             lambda: karras(int(self.steps) + 1, *grid),
+            True,
             pair=lambda u, progress: adjacent_pair(u, int(self.steps) + 1, *grid),
             previous_point=self._two_steps,
             **choices,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cmtool.core.denoiser import PARAMETERIZATIONS, AugmentedDenoiser, Denoise, Preconditioning
+from cmtool.core.sharded_tensors import by_kind
 from cmtool.options.plugin_option import Option
 from cmtool.options.types import at_least, between, positive
 
@@ -97,6 +98,7 @@ class Requirements:
     ``starts_from``            the kind of model that training must start from, None for any or none
     ``lowest_sigma``           the noise level below which the model is not trained, where that is above ``sigma_min``
     ``sampling_sigmas``        the noise levels that sampling should visit, as in the header of a checkpoint
+    ``differentiates_twice``   whether the loss itself takes a gradient: sharded weights then stay whole until its own
     """
 
     kind: Literal["score", "consistency"] = "score"
@@ -109,6 +111,7 @@ class Requirements:
     starts_from: str | None = None
     lowest_sigma: float = 0.0
     sampling_sigmas: tuple[float, ...] = ()
+    differentiates_twice: bool = False
 
 
 class Objective(nn.Module):
@@ -134,6 +137,13 @@ class Objective(nn.Module):
         """Parameters of its own that are trained beside those of the model; none, as a rule."""
         return []
 
+    def uneven(self) -> list[nn.Module]:
+        """Networks of its own that one batch calls more often than another: where weights are sharded these stay whole.
+
+        The others are called by all ranks equally often, whatever images each has.
+        """
+        return []
+
     def loss(self, model: Denoise, batch: Batch, progress: float) -> Tensor:
         """The loss of each image, [B]."""
         raise NotImplementedError
@@ -145,8 +155,8 @@ class Objective(nn.Module):
 @torch.no_grad()
 def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
     """``average <- decay average + (1 - decay) model`` for every parameter; buffers are copied."""
-    ours, theirs = list(average.parameters()), list(model.parameters())
-    torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore - one kernel for all of them, but no public name
+    for ours, theirs in by_kind(average.parameters(), model.parameters()):
+        torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore - one kernel for all, but no public name
     for mine, other in zip(average.buffers(), model.buffers(), strict=True):
         mine.copy_(other)
 

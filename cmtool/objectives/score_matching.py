@@ -33,6 +33,7 @@ from cmtool.objectives.noise_levels import (
 from cmtool.objectives.objective import (
     Batch,
     PreconditioningOption,
+    Requirements,
     SigmaDataOption,
     SigmaMaxOption,
     SigmaMinOption,
@@ -168,7 +169,8 @@ class SlicedScoreMatching(Denoising):
         preconditioning: Preconditioning,
         directions: str = "rademacher",
     ):
-        super().__init__(noise_levels, weight, preconditioning, probes=True)
+        requirements = Requirements("score", preconditioning=preconditioning, probes=True, differentiates_twice=True)
+        super().__init__(noise_levels, weight, preconditioning, requirements)
         if directions not in DIRECTIONS:
             raise unknown_name("distribution of directions", directions, DIRECTIONS)
         self.direction = DIRECTIONS[directions]

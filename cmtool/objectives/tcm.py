@@ -39,6 +39,9 @@ class Truncated(Consistency):
         super().begin(model)
         self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
 
+    def uneven(self) -> list[nn.Module]:
+        return [self.teacher]
+
     def target_output(self, model: Denoise, above: Point, below: Point, batch: Batch) -> Tensor:
         output, (x_r, r) = super().target_output(model, above, below, batch), below
         known = r < self.requirements.lowest_sigma

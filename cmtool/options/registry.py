@@ -13,7 +13,7 @@ from typing import Any
 from cmtool.errors import CmtoolError, UsageError, unknown_name
 from cmtool.options.plugin_option import options_of, parse_option, unknown_option
 
-__all__ = ["GROUPS", "build", "factory", "get", "names", "options", "providers", "typed"]
+__all__ = ["GROUPS", "build", "factory", "get", "names", "options", "parse_spec", "providers", "typed"]
 
 GROUPS = {
     "backbones": "network architecture",
@@ -92,20 +92,27 @@ def build(group: str, spec: str | Mapping[str, Any], *args: Any, **given: Any) -
     user, who wins: an option the factory does not have is a UsageError that names the nearest one and lists them all.
     """
     spec = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = spec.pop("name", None)
+    theirs = parse_spec(group, spec)
+    make = factory(group, spec["name"])
+    allowed = options_of(make)
+    missing = [key for key, o in allowed.items() if o.required and key not in {**theirs, **given}]
+    if missing:
+        raise UsageError(f"{GROUPS[group]} '{spec['name']}' needs the option '{missing[0]}'")
+    return make(*args, **{**{k: v for k, v in given.items() if k in allowed}, **theirs})
+
+
+def parse_spec(group: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``spec`` but for its name, in their types and checked; UsageError as of ``build``."""
+    name = spec.get("name")
     if not name:
         raise UsageError(f"a {GROUPS[group]} needs a name", f"there are: {', '.join(names(group))}")
-    make = factory(group, name)
-    allowed = options_of(make)
-    for key in spec:
+    allowed = options_of(factory(group, name))
+    options = {key: value for key, value in spec.items() if key != "name"}
+    for key in options:
         if key not in allowed:
             raise unknown_option(f"{GROUPS[group]} '{name}'", key, allowed)
-    missing = [key for key, o in allowed.items() if o.required and key not in {**spec, **given}]
-    if missing:
-        raise UsageError(f"{GROUPS[group]} '{name}' needs the option '{missing[0]}'")
     what = "option '{}' of " + f"{GROUPS[group]} '{name}'"
-    theirs = {key: parse_option(allowed[key], what.format(key), value) for key, value in spec.items()}
-    return make(*args, **{**{k: v for k, v in given.items() if k in allowed}, **theirs})
+    return {key: parse_option(allowed[key], what.format(key), value) for key, value in options.items()}
 
 
 def typed(factory: Any, what: str, key: str, value: Any) -> Any:

@@ -41,6 +41,7 @@ __all__ = [
     "load",
     "open_dataset",
     "open_model",
+    "parse_slice",
 ]
 
 
@@ -59,15 +60,21 @@ def open_dataset(spec: Mapping[str, Any], say: Callable[[str], None] = lambda li
         say(f"'{spec['name']}' is the data set of this name; for the folder of this name write ./{spec['name']}")
     dataset = as_dataset(registry.build("datasets", spec, source))
     if cut is not None:
-        if not SLICE.fullmatch(str(cut)[:60]):
-            raise UsageError(f"slice: {str(cut)[:60]} is no part of a data set", "write slice: '0:100' or '0::2'")
-        start, stop, step = ([int(part) if part else None for part in str(cut).split(":")] + [None])[:3]
-        dataset = DatasetSlice(dataset, start, stop, step or 1)
+        part = parse_slice(str(cut))
+        dataset = DatasetSlice(dataset, part.start, part.stop, part.step)
     if not len(dataset):
         raise UsageError(f"the data set '{spec['name']}' has no images" + (f" in [{cut}]" if cut else ""))
     for remark in dataset.remarks:
         say(remark)
     return dataset
+
+
+def parse_slice(text: str) -> slice:
+    """The slice that ``0:100`` or ``0::2`` stands for, with a step of 1 where there is none; UsageError."""
+    if not SLICE.fullmatch(text[:60]):
+        raise UsageError(f"slice: {text[:60]} is no part of a data set", "write slice: '0:100' or '0::2'")
+    start, stop, step = ([int(part) if part else None for part in text.split(":")] + [None])[:3]
+    return slice(start, stop, step or 1)
 
 
 def dataset_facts(name: str, dataset: Dataset, conditional: bool = True) -> str:

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from cmtool.errors import UsageError
 from cmtool.options.ema_spec import MAX_EMA_WIDTH
-from cmtool.options.fields import Options, option
-from cmtool.options.types import between
-from cmtool.settings.shared import INPUT, OUTPUT, ForeignOptions, overwrite_option
+from cmtool.options.fields import Options, long_flag, option
+from cmtool.options.types import Check, Spec, at_least, between, matches
+from cmtool.settings.shared import DATA, INPUT, MACHINE, OUTPUT, ForeignOptions, overwrite_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,10 @@ class FetchOptions(Options):
 
 
 EXAMPLE = "cmtool convert runs/mine half.safetensors --dtype fp16"
+PACKED = (".zip", ".tar", ".npz", ".npy")
+SPECS = ("format", "backbone", "data")
+OF_CHECKPOINTS = {"to": "cmtool", "ema_width": None, "dtype": "fp32", "format": None, "backbone": None}
+OF_IMAGES = {"size": None, "crop": "center", "channels": None, "labels": "auto", "data": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +49,21 @@ class ConvertOptions(ForeignOptions):
 
     command: ClassVar[str] = "convert"
 
-    source: Path = option(
-        help="checkpoint, model of another program, or run directory for the checkpoint in it",
+    source: str = option(
+        help="checkpoint, model of another program, or run directory for the checkpoint in it; or images, as --data "
+        "reads them: a folder, an archive, digits[0::2]",
         positional=True,
         metavar="IN",
-        required=("convert needs a checkpoint or a run directory", EXAMPLE),
+        required=("convert needs a checkpoint, a run directory or images", EXAMPLE),
+        path=True,
     )
     target: Path | None = option(
-        None, help="checkpoint to write, or folder for diffusers", positional=True, metavar="OUT", shown="-o"
+        None,
+        help="checkpoint to write, or folder for diffusers; for images a .zip as EDM packs them, a .tar (WebDataset), "
+        "or an .npz or .npy",
+        positional=True,
+        metavar="OUT",
+        shown="-o",
     )
     output: Path | None = option(None, help="the same as OUT", flag="-o", section=OUTPUT)
     overwrite: bool = overwrite_option()
@@ -75,12 +86,58 @@ class ConvertOptions(ForeignOptions):
         choices=("fp32", "fp16", "bf16"),
         section=OUTPUT,
     )
+    size: str | None = option(
+        None,
+        help="side in pixels of the images, or height x width such as 48x64",
+        check=matches(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", "a side, such as 64, or height x width, such as 48x64"),
+        metavar="SIZE",
+        section=DATA,
+        shown="their own, where they agree on the short side",
+    )
+    crop: str = option(
+        "center",
+        help="how images get this size: cut at the centre, squeezed, or none where all have it",
+        choices=("center", "squeeze", "none"),
+        section=DATA,
+    )
+    channels: int | None = option(
+        None,
+        help="1 for grey images, 3 for coloured ones",
+        check=Check(lambda channels: channels in (1, 3), "1 or 3"),
+        section=DATA,
+        shown="1 where all are grey, otherwise 3",
+    )
+    labels: str = option(
+        "auto",
+        help="where classes come from; auto takes those of the data, and else the folders",
+        choices=("auto", "filename-prefix", "folder", "none"),
+        section=DATA,
+    )
+    data: Spec | None = option(None, help="further options of the data set, such as data.split", yaml_only=True)
+    threads: int | None = option(
+        None,
+        help="threads that decode and encode images",
+        check=at_least(1, 4096),
+        section=MACHINE,
+        shown="every core, 8 at most",
+    )
+
+    @property
+    def packs_images(self) -> bool:
+        """Whether it is images that are asked for, which the suffix of what is written tells."""
+        return self.place.suffix.lower() in PACKED
 
     def __post_init__(self) -> None:
         if self.target is None and self.output is None:
             raise UsageError("convert needs a file to write to", EXAMPLE)
         if self.target and self.output and self.target != self.output:
             raise UsageError(f"convert writes one file, and {self.target} and {self.output} were named", EXAMPLE)
+        given = OF_CHECKPOINTS if self.packs_images else OF_IMAGES
+        for name, default in given.items():
+            if getattr(self, name) != default:
+                what = "checkpoints" if self.packs_images else f"images, which go to {', '.join(PACKED)}"
+                flag = f"--set {name}.OPTION" if name in SPECS else long_flag(name)
+                raise UsageError(f"{flag} is for {what}, and {self.place} is to be written", "leave it out")
 
     @property
     def place(self) -> Path:

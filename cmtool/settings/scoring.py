@@ -10,6 +10,7 @@ from cmtool.options.fields import option
 from cmtool.options.types import Spec, at_least, positive
 from cmtool.settings.sampling import GenerationOptions, model_option, seed_option
 from cmtool.settings.shared import (
+    DATA,
     INPUT,
     MACHINE,
     OUTPUT,
@@ -249,8 +250,16 @@ class InfoOptions(ForeignOptions):
 
     what: str = option(
         "plugins",
-        help="plugins, a group such as methods, a name such as ect, presets, a checkpoint or a run",
+        help="plugins, a group such as methods, a name such as ect, presets, a checkpoint, a run, or images as --data "
+        "reads them: a folder, an archive, digits[:]",
         positional=True,
         metavar="WHAT",
         path=True,
+    )
+    quick: bool = option(False, help="of images, read only what files say of themselves, and decode none", section=DATA)
+    threads: int | None = option(
+        None, help="threads that decode images", check=at_least(1, 4096), section=MACHINE, shown="every core, 8 at most"
+    )
+    data: Spec | None = option(
+        None, help="options of the data set, such as data.labels, which says where classes come from", yaml_only=True
     )

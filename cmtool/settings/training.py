@@ -137,6 +137,14 @@ class TrainOptions(EvaluationOptions):
         section=MACHINE,
         shown="what suits",
     )
+    parallel: str = option(
+        "auto",
+        help="how ranks share a batch: exact, with the bits of one process whatever their number, or ddp, by "
+        "DistributedDataParallel; auto: ddp on CUDA",
+        choices=("auto", "exact", "ddp"),
+        yaml_only=True,
+        section=MACHINE,
+    )
     precision: str = option(
         "auto", help="precision of the network; bf16: autocast", choices=("auto", "fp32", "bf16"), section=MACHINE
     )

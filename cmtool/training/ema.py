@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from cmtool.core.sharded_tensors import by_kind, total_norm
 from cmtool.objectives.objective import ema_update
 from cmtool.training.posthoc_ema import exponent
 
@@ -69,7 +70,8 @@ class EMA:
 
     @torch.no_grad()
     def gap(self, model: nn.Module) -> Tensor:
-        """``|average - weights| / |weights|``, the norms over all parameters."""
-        ours, theirs = list(self.model.parameters()), list(model.parameters())
-        apart = torch._foreach_sub(ours, theirs)  # pyright: ignore - one kernel for all of them, but no public name
-        return nn.utils.get_total_norm(apart) / nn.utils.get_total_norm(theirs)
+        """``|average - weights| / |weights|``, norms over all parameters; all ranks call it where these are sharded."""
+        apart: list[Tensor] = []
+        for ours, theirs in by_kind(self.model.parameters(), model.parameters()):
+            apart += torch._foreach_sub(ours, theirs)  # pyright: ignore - one kernel for all, but no public name
+        return total_norm(apart) / total_norm(list(model.parameters()))

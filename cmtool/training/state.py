@@ -1,15 +1,29 @@
 """Everything that training changes, and the same as tensors and numbers, for snapshots."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cmtool.core.sharded_tensors import ShardedTensor, shard_like
 from cmtool.objectives.objective import Objective
 from cmtool.training.ema import EMA
 
-__all__ = ["State", "pack", "unpack"]
+__all__ = ["Sharding", "State", "make_room", "pack", "unpack"]
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """What a state whose weights are sharded no longer says of itself.
+
+    ``outline``     the model without the values of its weights
+    ``parameters``  what the optimizer trains, in the order in which it numbers them where they are whole
+    """
+
+    outline: nn.Module
+    parameters: list[nn.Parameter]
 
 
 @dataclass
@@ -19,6 +33,7 @@ class State:
     ``others`` are further averages by name, which are kept beside the first. ``micro`` is the micro-batch that fits,
     where memory has run out with the one that was asked for. ``skipped`` steps had a gradient that was not finite, the
     last ``streak`` of them in a row. ``draws`` is the set of random draws: 0, and 1 after a rollback.
+    ``sharding`` is there where the ranks share the weights (``training/sharding.py``).
     """
 
     model: nn.Module
@@ -31,6 +46,7 @@ class State:
     micro: int | None = None
     streak: int = 0
     draws: int = 0
+    sharding: Sharding | None = None
 
 
 OTHERS = "averages/"
@@ -38,22 +54,39 @@ COUNTERS = ("images", "skipped", "streak", "draws")
 
 
 def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and numbers of a state. A teacher is left out: it never changes and is named in the options."""
+    """Tensors, in the memory of the processor, and numbers of a state; what is sharded stays so, where it is.
+
+    A teacher is left out: it never changes and is named in the options.
+    """
+    scalars: dict[str, Any] = {key: vars(state)[key] for key in COUNTERS}
+    if state.micro:
+        scalars["micro"] = state.micro
+    found = {name: value.detach() for name, value in _tensors(state).items()}
+    return {name: value if isinstance(value, ShardedTensor) else value.cpu() for name, value in found.items()}, scalars
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
     tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.model.state_dict().items()}
     for name, average in state.others.items():
         tensors |= {f"{OTHERS}{name}/{k}": v for k, v in average.model.state_dict().items()}
     tensors |= {f"objective.{k}": v for k, v in _objective_tensors(state).items()}
+    names = _own_numbers(state)
     for i, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-    scalars: dict[str, Any] = {key: vars(state)[key] for key in COUNTERS}
-    if state.micro:
-        scalars["micro"] = state.micro
-    return {k: v.detach().cpu() for k, v in tensors.items()}, scalars
+        tensors |= {f"optimiser.{names[i]}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+    return tensors
+
+
+def make_room(state: State, shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors for the values of a stored state, of which ``shapes`` are those; sharded as ``state`` is."""
+    own = _likes(state)
+    return {name: torch.zeros_like(own(name, shape), dtype=shape.dtype) for name, shape in shapes.items()}
 
 
 def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-    """Put back what ``pack`` took; any error of torch or Python where that is of another run."""
+    """Put back what ``pack`` took, whole or sharded; any error of torch or Python where that is of another run."""
+    like = _likes(state)
+    tensors = {name: shard_like(value, like(name, value)) for name, value in tensors.items()}
     state.model.load_state_dict(_under("model.", tensors))
     state.average.model.load_state_dict(_under("average.", tensors))
     for name, average in state.others.items():
@@ -64,6 +97,8 @@ def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) ->
         i, _, key = name.partition(".")
         moments.setdefault(int(i), {})[key] = value
     _check(state, moments)
+    places = {number: i for i, number in enumerate(_own_numbers(state))}
+    moments = {places[i]: given for i, given in moments.items()}
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
     state.images, state.skipped = (_count(scalars[key]) for key in ("images", "skipped"))
     state.streak, state.draws = (_count(scalars.get(key, 0)) for key in ("streak", "draws"))  # older states have none
@@ -72,12 +107,42 @@ def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) ->
 
 def _check(state: State, moments: dict[int, dict[str, Tensor]]) -> None:
     """The optimizer takes moments of any shape, and fails in the next step; ValueError before that."""
-    shapes = [parameter.shape for group in state.optimizer.param_groups for parameter in group["params"]]
+    shapes = [parameter.shape for parameter in _numbered(state)]
     for i, given in moments.items():
         if not 0 <= i < len(shapes) or any(value.ndim and value.shape != shapes[i] for value in given.values()):
             raise ValueError(f"moments of parameter {i} have another shape")
     if len({frozenset(given) for given in moments.values()}) > 1:
         raise ValueError("a moment of a parameter is missing")
+
+
+def _optimized(state: State) -> list[nn.Parameter]:
+    return [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+
+
+def _numbered(state: State) -> list[nn.Parameter]:
+    """What the optimizer trains, in the order of the numbers that a stored state has."""
+    return state.sharding.parameters if state.sharding else _optimized(state)
+
+
+def _own_numbers(state: State) -> list[int]:
+    """The number of each parameter in a stored state, in the order of the optimizer."""
+    numbers = {id(parameter): i for i, parameter in enumerate(_numbered(state))}
+    return [numbers[id(parameter)] for parameter in _optimized(state)]
+
+
+def _likes(state: State) -> Callable[[str, Tensor], Tensor]:
+    """What a tensor of a stored state is to be like, by its name: one of the state, or the parameter of a moment."""
+    own, parameters = _tensors(state), _numbered(state)
+
+    def like(name: str, value: Tensor) -> Tensor:
+        kind, _, rest = name.partition(".")
+        number = rest.partition(".")[0]
+        if kind == "optimiser" and number.isdecimal() and int(number) < len(parameters):
+            parameter = parameters[int(number)].detach()
+            return parameter if value.ndim and value.shape == parameter.shape else value.cpu()
+        return own.get(name, value)
+
+    return like
 
 
 def _count(value: Any) -> int:

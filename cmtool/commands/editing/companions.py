@@ -6,23 +6,16 @@ import numpy as np
 
 from cmtool.errors import UsageError
 from cmtool.files.picture_files import read_mask
-from cmtool.files.streams.formats import FORMATS
-from cmtool.files.streams.item import Item
+from cmtool.files.streams.item import Item, StoredPicture, pixels
 from cmtool.files.streams.names import match_key
-from cmtool.files.streams.reader import STREAM, items_of, keys_of, stdin
-from cmtool.pictures import MAX_BYTES
+from cmtool.files.streams.reader import STREAM, stdin
+from cmtool.pictures import MAX_BYTES, SUFFIXES
+from cmtool.pipelines.any_images import has_names, image_items, image_keys
 from cmtool.settings import EditOptions
 
-__all__ = ["MaskFiles", "Truths", "has_names"]
+__all__ = ["MaskFiles", "Truths"]
 
 MOST = 1 << 29  # bytes of pictures that wait for theirs, where an archive has them in another order
-
-
-def has_names(target: str | Path) -> bool:
-    """Whether the images of ``target`` are identified by name: files in a folder or an archive."""
-    path = Path(target)
-    known = FORMATS.get(path.suffix.lower())
-    return str(target) != STREAM and (path.is_dir() or bool(known and known.named))
 
 
 class Truths:
@@ -33,10 +26,10 @@ class Truths:
 
     def __init__(self, target: str | Path, source: str, what: str):
         self.target, self.what, self.named = target, what, has_names(target)
-        self.items, self.waiting, self.size = items_of(target), dict[str, Item](), 0
+        self.items, self.waiting, self.size = image_items(target), dict[str, Item](), 0
         if self.named and source != STREAM:
-            there = {match_key(key) for key in keys_of(target)}
-            for name in map(match_key, filter(None, keys_of(source))):
+            there = {match_key(key) for key in image_keys(target)}
+            for name in map(match_key, filter(None, image_keys(source))):
                 if name not in there:
                     raise self._missing_error(name, there)
 
@@ -88,7 +81,8 @@ class MaskFiles:
     def __init__(self, options: EditOptions):
         self.mask = options.mask
         self.asked = any(way is not None for way in (options.mask, options.box, options.random))
-        several = self.mask is not None and (has_names(self.mask) or self.mask.suffix.lower() in (".npz", ".npy"))
+        one = self.mask is not None and (str(self.mask) == STREAM or self.mask.suffix.lower() in SUFFIXES)
+        several = self.mask is not None and not one
         self.partners = Truths(self.mask, options.input, "mask") if self.mask and several else None
         self.one: np.ndarray | None = None
 
@@ -96,7 +90,8 @@ class MaskFiles:
         """uint8 [1, H, W] of a picture, or None where no mask is in a file."""
         if self.partners:
             mask = self.partners.of(item)
-            return read_mask(mask.source, mask.name)
+            source = pixels(mask) if isinstance(mask.source, StoredPicture) else mask.source
+            return read_mask(source, mask.name)
         if self.mask is not None and self.one is None:
             piped = str(self.mask) == STREAM
             self.one = read_mask(

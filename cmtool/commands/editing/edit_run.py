@@ -18,8 +18,8 @@ from cmtool.files.header import Header
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.streams.item import Item, pixels
 from cmtool.files.streams.names import SkippedFiles, describe_skipped
-from cmtool.files.streams.reader import items_of
 from cmtool.pictures import with_channels
+from cmtool.pipelines.any_images import image_items
 from cmtool.pipelines.canvas import SMOOTH, Canvas, resize
 from cmtool.pipelines.editing import Edited, EditingPipeline
 from cmtool.pipelines.reporter import Progress
@@ -72,7 +72,7 @@ class EditRun:
 
     def _canvases(self) -> Iterator[Canvas]:
         header = self.pipeline.model.header
-        for item in items_of(self.options.input, self.skipped):
+        for item in image_items(self.options.input, self.skipped):
             truth = self.truths.of(item) if self.truths else None
             label = known_label(item, header, self.remarks) if self.pipeline.label is None else None
             canvas = self.pipeline.canvas(item, self.masks.of(item), label)
@@ -125,9 +125,13 @@ def mean(scores: Sequence[tuple[float, float]], i: int) -> float:
 
 
 def known_label(item: Item, header: Header, remarks: FirstRemarks) -> int | None:
-    """The class that the data say: by the number in their labels, or the name of the folder."""
+    """The class that the data say: by its name, by the number in their labels, or the name of the folder."""
     if not header.num_classes:
         return None
+    if not are_numbers([item.class_name or "0"]) and not are_numbers(header.classes):
+        with suppress(UsageError):
+            return match_classes([item.class_name], header.classes)[0]
+        return None  # classes of another kind, whose numbers mean other things
     if item.label is not None:
         if item.label < header.num_classes:
             return item.label

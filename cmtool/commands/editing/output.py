@@ -16,8 +16,8 @@ from cmtool.files.output_check import check_place, check_writable, is_same, made
 from cmtool.files.picture_files import Cell, check_target, labelled_sheet, write_picture
 from cmtool.files.streams.formats import FORMATS
 from cmtool.files.streams.names import without_suffix
-from cmtool.files.streams.reader import keys_of
 from cmtool.pictures import SUFFIXES
+from cmtool.pipelines.any_images import image_keys
 from cmtool.pipelines.editing import Edited
 from cmtool.settings import EditOptions
 
@@ -58,7 +58,7 @@ def check_results(options: EditOptions) -> str:
 
 def _check_files(folder: Path, options: EditOptions) -> None:
     """UsageError where a result would take the place of an input, or of a file that no edit made."""
-    keys, names = keys_of(options.input), _Names()
+    keys, names = image_keys(options.input), _Names()
     root = Path(options.input)
     inputs = {os.path.realpath(root / key if root.is_dir() else root) for key in keys}
     for i, key in enumerate(keys):
@@ -130,7 +130,7 @@ class _Numbered:
 
     def __init__(self, target: str, options: EditOptions, stack: ExitStack):
         self.target, self.stack = target, stack
-        self.n = None if options.input == STREAM else options.variants * len(keys_of(options.input))
+        self.n = None if options.input == STREAM else options.variants * len(image_keys(options.input))
         self.named = target == STREAM or FORMATS[Path(target).suffix.lower()].named
         self.shape: tuple[int, ...] = ()
         self.held: list[np.ndarray] = []

@@ -45,12 +45,13 @@ class Saver:
         models = [average.model for average in (job.state.average, *job.state.others.values())]
         self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
         self.interval = parse_save_interval(options.save_every)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.wanted = time.monotonic(), False
         self.last: dict[str, Any] | None = None
 
     def due(self, images: int) -> bool:
-        """Whether the step that ended at ``images`` is to be saved."""
-        return self.interval.due(images, self.options.batch, time.monotonic() - self.saved_at)
+        """Whether the step that ended at ``images`` is to be saved; not amid steps that were left out."""
+        self.wanted |= self.interval.due(images, self.options.batch, time.monotonic() - self.saved_at)
+        return self.wanted and not self.job.state.streak
 
     def save(self, word: str, **facts: Any) -> None:
         """Save the state, the checkpoints, and how the run stands; old states go.
@@ -60,8 +61,9 @@ class Saver:
         self._with_room(self._save_state)
         self._with_room(self.save_models)
         self.status(word, **facts)
-        keep_newest(self.folder, self.options.keep)
-        prune_best(self.folder, [int(path.stem) for path in stored_states(self.folder)])
+        if not self.job.state.streak:  # what a rollback would need stays
+            keep_newest(self.folder, self.options.keep)
+            prune_best(self.folder, [int(path.stem) for path in stored_states(self.folder)])
 
     def save_rolled_back(self) -> None:
         """Save a run that was put back: the state with its new draws is there before the newer ones go."""
@@ -77,7 +79,7 @@ class Saver:
         scalars |= {"parents": self.job.header.parents, "metrics": self.metrics.state()}
         scalars["numerics"] = numerics(self.options, self.job)
         save_state(path, tensors, scalars)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.wanted = time.monotonic(), False
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.last = {"images": scalars["images"], "file": str(path.relative_to(self.folder)), "time": now}
 

@@ -3,6 +3,7 @@
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from cmtool.commands.console import Console
 from cmtool.commands.shared.preview import sheet
 from cmtool.commands.signals import Stop
+from cmtool.commands.training.capsule import write_capsule
 from cmtool.commands.training.evaluation import EvaluationRun
 from cmtool.commands.training.logs import RunLog
 from cmtool.commands.training.metrics import MetricsLog
@@ -77,6 +79,8 @@ class TrainingRun:
                     self.go_back()
         except (BadFile, MissingInput) as error:  # a picture that cannot be read
             raise self.broken(error) from error
+        except Diverged:
+            raise
         except BaseException as error:
             with suppress(OSError, WriteFailed):
                 word = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -132,11 +136,7 @@ class TrainingRun:
         """Once, to the last good save, with other draws; Diverged the second time."""
         state, at = self.job.state, self.job.state.images
         if state.draws:
-            self.saver.save_models()
-            raise Diverged(
-                f"the last {PATIENCE} gradients were not finite; the weights before them are in {self.folder}",
-                f"start again with a lower learning rate, --lr {self.options.lr / 3:.1g}, or with --grad-clip 1",
-            )
+            raise self.diverged()
         scalars = roll_back(self.options, self.job, self.folder, self.console.warn)
         self.metrics.load_state(scalars.get("metrics", {}))
         self.metrics.restart_clock()
@@ -147,6 +147,19 @@ class TrainingRun:
         self.console.warn(
             f"the last {PATIENCE} gradients before {at:,} images were not finite; "
             f"going on from {state.images:,} images with other random draws"
+        )
+
+    def diverged(self) -> Diverged:
+        """The message, when the last step is in a capsule and the weights before it in the checkpoints."""
+        self.saver.save_models()
+        capsule = write_capsule(self.options, self.job, self.folder)
+        self.saver.status("failed", exit_code=Diverged.code, capsule=str(capsule.relative_to(self.folder)))
+        again = f"cmtool {self.options.command} --reproduce {quote(str(capsule))}"
+        lr = f"{self.options.lr / 3:.1g}"
+        return Diverged(
+            f"the last {PATIENCE} gradients were not finite, also after a rollback; the weights before them are in "
+            f"{self.folder}",
+            f"start again with a lower learning rate, --lr {lr}, or with --grad-clip 1; see where it breaks: {again}",
         )
 
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:

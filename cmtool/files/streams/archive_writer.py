@@ -18,6 +18,7 @@ from cmtool.files.atomic import holds_open_files, open_update, sync, write_bytes
 from cmtool.files.streams.formats import FORMATS
 from cmtool.files.streams.manifest import MANIFEST, ImageSettings, agreement, beside, hold_manifest, is_complete
 from cmtool.files.streams.sink import GrowingSink, Writer
+from cmtool.files.streams.zip import ZipSink
 
 __all__ = ["archive_writer", "shard_path", "shared_archive_writer"]
 
@@ -45,6 +46,8 @@ def archive_writer(
         make = FORMATS[suffix or target.suffix.lower()].sink
         assert make
         sink = cast(GrowingSink, make(file, wanted.shape, len(wanted), wanted.labels is not None))
+        if isinstance(sink, ZipSink):
+            sink.classes = wanted.classes
         known = agreement(lines, wanted)
         with write_file(part):
             kept = sink.keep(wanted.seeds[:known], [wanted.label(i) for i in range(known)])

@@ -1,7 +1,7 @@
 """A folder of pictures; ``dataset.json`` has the labels, ``{"labels": [["00000000.png", 3], ...]}``, as EDM does."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +70,10 @@ def labels_in(data: bytes, name: str) -> dict[str, int]:
     return {file: whole_label(label, name) for file, label in known.items()}
 
 
-def labels_out(labels: Mapping[str, int | None] | None) -> bytes:
-    """A ``dataset.json`` of labels by file name, or of none."""
-    return dump_json({"labels": None if labels is None else sorted(labels.items())}).encode()
+def labels_out(labels: Mapping[str, int | None] | None, classes: Sequence[str] = ()) -> bytes:
+    """A ``dataset.json`` of labels by file name, or of none; ``class_names`` is a key that EDM passes over."""
+    names = {"class_names": list(classes)} if labels is not None and classes else {}
+    return dump_json({"labels": None if labels is None else sorted(labels.items()), **names}).encode()
 
 
 class FolderSink:

@@ -1,7 +1,7 @@
 """What flows through a stream."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from cmtool.errors import BadFile, CmtoolError
 from cmtool.pictures import MAX_BYTES, decode, planes, size_of_file, with_channels
 
-__all__ = ["WORKERS", "Item", "ItemBatch", "batch_items", "decode_items", "pixels", "size_of"]
+__all__ = ["WORKERS", "Item", "ItemBatch", "StoredPicture", "batch_items", "decode_items", "pixels", "size_of"]
 
 WORKERS = 4  # threads that decode or encode; zlib and the JPEG decoder work without the interpreter's lock
 MOST = 1 << 28  # bytes of pixels in a batch
@@ -19,18 +19,28 @@ LARGE = 1 << 26  # bytes that are being decoded at once, of pictures smaller tha
 
 
 @dataclass(frozen=True)
-class Item:
-    """An image: the ``name`` messages call it by, where its pixels are, and its label.
+class StoredPicture:
+    """One that somebody else reads when it is asked for: ``read`` gives uint8 [C, H, W], and takes so many bytes."""
 
-    ``source`` is the path or the bytes of a picture that is not decoded yet, or uint8 [C, H, W], or a point, float [D].
-    ``key`` is its path within the folder or archive; an array has none, and numbers its images instead.
+    read: Callable[[], np.ndarray]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image: the ``name`` messages call it by, where its pixels are, its label and the name of its class.
+
+    ``source`` is the path or the bytes of a picture that is not decoded yet, or one that another reader decodes, or
+    uint8 [C, H, W], or a point, float [D]. ``key`` is its path within the folder or archive; an array has none, and
+    numbers its images instead.
     """
 
     name: str
-    source: Path | bytes | np.ndarray
+    source: Path | bytes | StoredPicture | np.ndarray
     label: int | None = None
     key: str = ""
     number: int = 0
+    class_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,8 @@ def _weight(item: Item) -> int:
     """About how many bytes decoding an item takes: those of its file, and four for each pixel that it claims."""
     if isinstance(item.source, np.ndarray):
         return item.source.nbytes
+    if isinstance(item.source, StoredPicture):
+        return item.source.bytes
     source = item.source
     held = len(source) if isinstance(source, bytes) else min(source.stat().st_size, MAX_BYTES) if source.exists() else 0
     try:
@@ -126,6 +138,8 @@ def _weight(item: Item) -> int:
 
 def pixels(item: Item) -> np.ndarray:
     """uint8 [C, H, W] of an item, or its point."""
+    if isinstance(item.source, StoredPicture):
+        return item.source.read()
     return item.source if isinstance(item.source, np.ndarray) else planes(decode(item.source, item.name))
 
 

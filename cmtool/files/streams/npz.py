@@ -20,7 +20,7 @@ from cmtool.files.streams.numpy_rows import Rows, begins, blocks, header, items,
 from cmtool.files.streams.zip import PLAIN, check_members, open_zip
 from cmtool.files.streams.zip_writer import Entry, ZipWriter
 
-__all__ = ["NpzSink", "keys", "read"]
+__all__ = ["NpzSink", "holds_images", "keys", "read"]
 
 IMAGES, LABELS = ("arr_0", "samples"), "arr_1"
 
@@ -29,6 +29,11 @@ def keys(path: Path) -> list[str]:
     """The names of the arrays in an ``.npz``, without reading any; BadFile when it is none."""
     with open_zip(path, "an .npz file") as archive:
         return _keys(archive, path)
+
+
+def holds_images(path: Path) -> bool:
+    """Whether its images are called as those that are read here; BadFile when it is none."""
+    return bool(set(IMAGES) & set(keys(path)))
 
 
 def read(path: Path, passed: SkippedFiles) -> Iterator[Item]:

@@ -113,11 +113,15 @@ def _contents(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, most:
 
 
 class ZipSink:
-    """``{seed // 1000:05d}/img{seed:08d}.png``, as EDM's tools number them, and ``dataset.json`` at the end."""
+    """``{seed // 1000:05d}/img{seed:08d}.png``, as EDM's tools number them, and ``dataset.json`` at the end.
+
+    ``classes`` are the names of the labels, to be kept in it as well.
+    """
 
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], n: int, labelled: bool, called: Called | None = None):
         self.file, self.archive, self.labelled, self.called = file, ZipWriter(file), labelled, called or _numbered
         self.labels: dict[str, int | None] = {}
+        self.classes: Sequence[str] = ()
 
     def begin(self) -> None:
         pass
@@ -131,7 +135,7 @@ class ZipSink:
 
     def finish(self) -> None:
         """Labels, and the list of the members; ``"labels": null`` is how EDM says that there are none."""
-        self.archive.put(LABELS, labels_out(self.labels if self.labelled else None))
+        self.archive.put(LABELS, labels_out(self.labels if self.labelled else None, self.classes))
         self.archive.finish()
 
     def keep(self, seeds: Sequence[int], labels: Sequence[int | None]) -> int:

@@ -1,0 +1,1 @@
+"""The part of ``convert`` that packs images."""

@@ -1,0 +1,186 @@
+"""Training states in shards: a folder in which each rank has written its part of the tensors.
+
+    states/00012000/shard-00001-model-00001-of-00001.safetensors   of the first rank, and so on
+    states/00012000/manifest.json                                  {"format", "sha256", "scalars", "files"}
+
+The shards are those of ``torch.distributed.checkpoint`` in the form of safetensors, which say themselves where in a
+tensor a part lies: no pickle is written or read. The manifest has what JSON can hold of the state, and length and
+SHA-256 of every shard; its own seal is the SHA-256 of its text with the 64 characters of the seal read as zeros. The
+folder gets its name when all of it is on the disk. Any number of ranks can read it, one process included.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from cmtool.errors import BadFile, WriteFailed, check_regular, report_damage
+from cmtool.files.atomic import PREFIX, make_folder, remove, sync_folder, write_bytes, write_file
+from cmtool.files.container import BLANK, add_seal, digest
+from cmtool.text_files import dump_json
+
+__all__ = [
+    "ShardedState",
+    "fill_tensors",
+    "is_sharded",
+    "load_sharded",
+    "open_sharded",
+    "save_sharded",
+]
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+LARGEST = 1 << 23  # bytes of a manifest
+
+
+@dataclass(frozen=True)
+class ShardedState:
+    """A folder whose every bit was seen to be right: its scalars, and its tensors as shapes without values."""
+
+    folder: Path
+    scalars: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether this is a state in shards, whole or not: the folder has a manifest, or a shard."""
+    return path.is_dir() and ((path / MANIFEST).exists() or any(path.glob("shard-*.safetensors")))
+
+
+def save_sharded(folder: Path, tensors: Mapping[str, Tensor], scalars: dict[str, Any]) -> None:
+    """Write the state of all ranks, in the default group; each calls this, with its part of the same tensors.
+
+    What is not sharded is taken from one rank, and so are the scalars. WriteFailed on all ranks when one cannot write:
+    then nothing has changed.
+    """
+    rank, temporary = dist.get_rank(), folder.with_name(f"{PREFIX}{folder.name}")
+    if rank == 0:
+        with write_file(folder):
+            remove(temporary)
+    _together(folder, lambda: make_folder(temporary) if rank == 0 else None)
+    writer = dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+    _together(folder, lambda: dcp.save(dict(tensors), storage_writer=writer))
+    files = _together(folder, lambda: _seals(temporary.glob(f"shard-{rank + 1:05d}-*.safetensors")))
+    _together(folder, lambda: _finish(temporary, folder, files, scalars) if rank == 0 else None)
+
+
+def _finish(temporary: Path, folder: Path, files: list[dict[str, Any]], scalars: dict[str, Any]) -> None:
+    """The manifest, and the name of the folder."""
+    every = {name: facts for each in files for name, facts in each.items()}
+    document = {"format": FORMAT, "sha256": BLANK, "scalars": scalars, "files": every}
+    text, _ = add_seal(dump_json(document).encode(), [])
+    write_bytes(temporary / MANIFEST, text)
+    with write_file(folder):
+        remove(folder)
+        temporary.replace(folder)
+        sync_folder(folder.parent)
+
+
+def _together(folder: Path, work: Callable[[], Any]) -> list[Any]:
+    """What ``work`` gives on each rank, on all of them; WriteFailed on all where one cannot write.
+
+    Between processes of one run on gloo, and never from a file.
+    """
+    mine, failure = None, None
+    try:
+        mine = work()
+    except (OSError, WriteFailed, CheckpointException) as error:
+        failure = _cause(error)
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, (mine, failure and (failure.errno, failure.strerror)))
+    failures = [reason for _, reason in found if reason]
+    if failures:
+        if dist.get_rank() == 0:
+            remove(folder.with_name(f"{PREFIX}{folder.name}"))
+        with write_file(folder):
+            raise OSError(*failures[0])
+    return [each for each, _ in found]
+
+
+def _cause(error: BaseException) -> OSError:
+    """What the system said; a fault of ours passes."""
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, WriteFailed) and isinstance(error.__cause__, OSError):
+        return error.__cause__
+    if isinstance(error, CheckpointException):
+        reasons = [reason for reason, _ in error.failures.values() if isinstance(reason, OSError)]
+        if reasons:
+            return reasons[0]
+    raise error
+
+
+def _seals(paths: Iterable[Path]) -> dict[str, Any]:
+    return {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in paths}
+
+
+def open_sharded(folder: Path) -> ShardedState:
+    """Verify a state; BadFile when a bit of it is wrong, or a shard is not there or one too many."""
+    manifest = _manifest(folder)
+    there = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+    with report_damage(folder):
+        files = cast(dict[str, dict[str, Any]], manifest["files"])
+        if there != sorted(files):
+            odd = next(name for name in sorted({*there} ^ {*files}))
+            raise BadFile(f"{folder} is damaged: {odd} is {'one too many' if odd in there else 'not there'}")
+        for name, facts in files.items():
+            path = folder / name
+            if path.stat().st_size != facts["bytes"] or digest(path) != facts["sha256"]:
+                raise BadFile(f"{path} is damaged: its checksum is wrong", "copy or make it again")
+        return ShardedState(folder, dict(manifest["scalars"]), _shapes(folder))
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    check_regular(path)
+    with report_damage(path):
+        with path.open("rb") as file:
+            text = file.read(LARGEST).decode()
+        found = json.loads(text)
+        seal = found["sha256"]
+        if add_seal(text.replace(seal, BLANK, 1).encode(), [])[1] != seal:
+            raise BadFile(f"{path} is damaged: its checksum is wrong", "copy or make it again")
+    if found.get("format") != FORMAT:
+        raise BadFile(f"{folder} is a training state of another version of cmtool", "start a new run")
+    return found
+
+
+def _shapes(folder: Path) -> dict[str, Tensor]:
+    """Tensors without memory; ValueError where a part is missing, so that no shape is larger than the files."""
+    found = {}
+    for name, about in dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata.items():
+        about = cast(TensorStorageMetadata, about)
+        if sum(math.prod(chunk.sizes) for chunk in about.chunks) != math.prod(about.size):
+            raise ValueError(f"a part of {name} is missing")
+        found[name] = torch.empty(about.size, dtype=about.properties.dtype, device="meta")
+    return found
+
+
+def fill_tensors(state: ShardedState, tensors: Mapping[str, Tensor]) -> None:
+    """Read values into tensors, whole or sharded over any number of ranks; BadFile where they do not fit."""
+    with report_damage(state.folder, "is not the state of this run"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
+        reader = dcp.HuggingFaceStorageReader(str(state.folder))
+        try:
+            # each rank plans for itself what it reads
+            dcp.load(dict(tensors), storage_reader=reader, no_dist=True)
+        except CheckpointException as error:  # no Exception of Python
+            raise ValueError(*(str(reason) for reason, _ in error.failures.values())) from error
+
+
+def load_sharded(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The whole tensors of a state, in the memory of this process, and its scalars; BadFile when it is damaged."""
+    state = open_sharded(folder)
+    tensors = {name: torch.zeros_like(shape, device="cpu") for name, shape in state.tensors.items()}
+    fill_tensors(state, tensors)
+    return tensors, state.scalars
