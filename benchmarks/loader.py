@@ -127,7 +127,7 @@ def compare(mine: Batches, theirs: Batches, options: argparse.Namespace) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Images a second through cmtool's loader and another, in pairs.")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--batch", type=int, default=250, help="a divisor of --images")

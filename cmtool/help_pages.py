@@ -27,6 +27,7 @@ SECTIONS = (
     "Search",
     "Output",
     "Run",
+    "Evaluation",
     "Machine",
 )
 

@@ -5,10 +5,12 @@ rotation mean, and when a picture is too large or too damaged to be used.
 """
 
 import io
+import os
 import struct
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
 import numpy as np
@@ -22,6 +24,7 @@ __all__ = [
     "FORMATS",
     "MAX_BYTES",
     "MAX_PIXELS",
+    "READABLE_KINDS",
     "SUFFIXES",
     "Size",
     "decode",
@@ -37,6 +40,7 @@ __all__ = [
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 4 * MAX_PIXELS
+SMALL = 1 << 16  # bytes that are asked for at least: not every file says how long it is
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 SKIPPED = {0xC4, 0xCC, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # segments of a JPEG that may stand before the frame
@@ -75,7 +79,7 @@ def decode(source: str | Path | BinaryIO | bytes, name: str | None = None) -> np
     64 megapixels.
     """
     if isinstance(source, str | Path):
-        name, source = name or str(source), _read(Path(source))
+        name, source = name or str(source), _read(source if isinstance(source, Path) else Path(source))
     name = name or "the picture"
     data = source if isinstance(source, bytes) else source.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -170,7 +174,8 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 def _open_file(path: Path) -> BinaryIO:
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
+        mode = path.stat().st_mode
+        if not (S_ISREG(mode) or S_ISDIR(mode)):
             raise BadFile(f"{path} is a pipe or a device, not a file")  # whose reader would wait for ever
         return path.open("rb")
     except FileNotFoundError:
@@ -182,7 +187,8 @@ def _open_file(path: Path) -> BinaryIO:
 def _read(path: Path) -> bytes:
     with _open_file(path) as file:
         try:
-            return file.read(MAX_BYTES + 1)
+            # Python sets aside what it is asked for, in every reading of a file
+            return file.read(min(max(os.fstat(file.fileno()).st_size, SMALL), MAX_BYTES) + 1)
         except OSError as error:
             raise MissingInput(f"cannot read {path}: {error.strerror}") from error
 

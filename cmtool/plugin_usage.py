@@ -76,6 +76,7 @@ USAGE = {
         ("inception", "mode", "legacy_tensorflow"),
     ),
     "metrics": Usage("Metrics", "cmtool fid samples --ref digits --metrics {}", "metrics", several=True),
+    "loggers": Usage("Loggers", "cmtool train-ct --log {}", "log", several=True),
     "formats": Usage("Checkpoint formats", "cmtool convert FILE model.safetensors", "format", NETWORK),
     "assets": Usage("Published files", "cmtool fetch {}"),
 }
@@ -133,7 +134,7 @@ def example(group: str, name: str, options: Sequence[PluginOption]) -> str:
     option, value = next(found, (None, ""))
     if option is None:
         return command
-    command = command.split(" --metrics")[0] if usage.several else command
+    command = command.split(f" --{usage.key}")[0] if usage.several else command
     return f"{command} {usage.set(option.name, value, name)}"
 
 

@@ -12,12 +12,14 @@ SHORT = {"IMAGES": "64", "BATCH": "32", "SNAPSHOTS": "1", "N": "80", "PICTURES":
 SHORT["ONLY"] = "EDM,ect,tcm,scd"
 
 
-def run(command: list[str], folder: Path, site: Path | None = None) -> None:
+def run(command: list[str], folder: Path, site: Path | None = None, programs: Path | None = None) -> None:
     """Run a program in a folder, with the running interpreter's programs first and every training cut short.
 
-    ``site`` is a folder of installed packages that it finds besides.
+    ``site`` is a folder of installed packages that it finds besides, ``programs`` one of programs that come first.
     """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join(
+        filter(None, (programs and str(programs), str(Path(sys.executable).parent), os.environ["PATH"]))
+    )
     short = {f"CMTOOL_{name}": value for name, value in SHORT.items()}
     env = {**os.environ, **short, "PATH": path, "OMP_NUM_THREADS": "1"}
     if site:

@@ -11,6 +11,7 @@ from cmtool.testing import (
     check_backbone,
     check_dataset,
     check_features,
+    check_logger,
     check_metric,
     check_objective,
     check_operator,
@@ -76,6 +77,11 @@ def test_features(name):
 @pytest.mark.parametrize("name", registry.names("metrics"))
 def test_metric(name):
     check_metric(registry.build("metrics", name))
+
+
+@pytest.mark.parametrize("name", sorted({*registry.names("loggers")} - {"wandb"}))  # tests/loggers/test_wandb.py
+def test_logger(name, tmp_path):
+    check_logger(registry.factory("loggers", name), tmp_path)
 
 
 @pytest.mark.parametrize("name", registry.names("operators"))

@@ -4,6 +4,7 @@ import re
 import shutil
 
 import pytest
+import slurm
 from documents import ROOT, run
 from installing import install
 
@@ -28,13 +29,14 @@ def shortened(line):
 def test_blocks_run(document, tmp_path, tmp_path_factory):
     packages = [ROOT / path for path in EXAMPLES.findall(document.read_text())]
     site = install(packages, tmp_path_factory.mktemp("site")) if packages else None
+    programs = slurm.install(tmp_path_factory.mktemp("slurm")) if "sbatch" in document.read_text() else None
     for reason, language, text in BLOCK.findall(document.read_text()):
         if reason:
             continue
         if language == "python":
-            run(["python", "-c", text], tmp_path, site)
+            run(["python", "-c", text], tmp_path, site, programs)
         elif script := "\n".join(filter(None, map(shortened, text.splitlines()))):
-            run(["bash", "-euo", "pipefail", "-c", script], tmp_path, site)
+            run(["bash", "-euo", "pipefail", "-c", script], tmp_path, site, programs)
 
 
 def test_hardly_a_block_is_left_out():

@@ -46,6 +46,7 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     "backbones": PLUGIN,
     "datasets": PLUGIN | {"pictures", "user_paths", "label_files", "data_paths", "files.safe_pickle"},
     "features": PLUGIN | {"pictures", "assets"},
+    "loggers": PLUGIN | {"files"},
     "training": PLUGIN | {"core", "objectives", "datasets", "options.registry", "options.ema_spec"},
     "bundled": {"files", "errors"},
     "formats": PLUGIN | {"backbones.adm", "files", "core", "options.registry", "text_files"},
@@ -57,8 +58,9 @@ LAYERS = {  # a folder or file of the package, and what else of the package it m
     | {"core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures", "bundled"},
     "commands": L0
     | {"pipelines", "core", "objectives", "training", "evaluation", "features", "files", "datasets", "pictures"}
+    | {"loggers"}
     | {"bundled", "assets", "cmtool"},
-    "testing": {"backbones", "datasets", "core", "objectives", "evaluation", "features", "errors"},
+    "testing": {"backbones", "datasets", "core", "objectives", "evaluation", "features", "loggers", "errors"},
     "cli": L0 | {"commands.console", "cmtool"},
     "__main__": {"cli", "startup"},
     "cmtool": {"files", "bundled", "pipelines"},

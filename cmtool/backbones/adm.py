@@ -23,6 +23,7 @@ from cmtool.backbones.shared_options import (
     NumHeadChannels,
     default_channel_mult,
     resolutions,
+    shorter_side,
 )
 from cmtool.errors import UsageError
 from cmtool.options.plugin_option import Option
@@ -213,7 +214,7 @@ def adm(
     dropout: Dropout = 0.0,
     half: Annotated[bool, Option("convolutions in float16, for inference")] = False,
 ) -> ADM:
-    """The U-Net of ADM, for square images whose side is a multiple of 2^(levels - 1).
+    """The U-Net of ADM, for images whose sides are multiples of 2^(levels - 1).
 
     Paper: Dhariwal and Nichol 2021, arXiv 2105.05233, section 3 and appendix A.
     Use: to train or to read networks as OpenAI published them; the middle always has attention.
@@ -221,8 +222,8 @@ def adm(
     Channels are multiples of 32. What is left out follows from the size: ``channel_mult`` of the published networks,
     and attention at 32, 16 and 8 pixels.
     """
-    side = shape[-1]
-    channel_mult = tuple(channel_mult or CHANNEL_MULT.get(side) or default_channel_mult(side))
+    side = shorter_side(shape)
+    channel_mult = tuple(channel_mult or CHANNEL_MULT.get(side) or default_channel_mult(*shape[1:]))
     stack = model_channels, channel_mult, num_blocks, resolutions("adm", shape, len(channel_mult))
     attn_resolutions = ATTN_RESOLUTIONS if attn_resolutions is None else tuple(attn_resolutions)
     heads = num_heads, num_heads_upsample, num_head_channels, qkv

@@ -161,7 +161,7 @@ def dhariwal(
     target_dim: TargetDim = 0,
     learn_variance: LearnVariance = False,
 ) -> DhariwalUNet:
-    """EDM's variant of ADM, for square images whose side is a multiple of ``2^(levels - 1)``.
+    """EDM's variant of ADM, for images whose sides are multiples of ``2^(levels - 1)``.
 
     Paper: Karras et al. 2022, arXiv 2206.00364, table 7; Dhariwal and Nichol 2021, arXiv 2105.05233.
     Use: for the size of ImageNet at 64 pixels; there the published network has ``model_channels`` 192,
@@ -174,7 +174,7 @@ def dhariwal(
         raise UsageError(
             "dhariwal needs an even number of model_channels", "take a backbone.model_channels that is a multiple of 32"
         )
-    channel_mult = tuple(channel_mult or default_channel_mult(shape[-1]))
+    channel_mult = tuple(channel_mult or default_channel_mult(*shape[1:]))
     sides = resolutions("dhariwal", shape, len(channel_mult))
     attended = tuple(n for n in sides if n <= 32) if attn_resolutions is None else tuple(attn_resolutions)
     levels = tuple((side, model_channels * mult) for side, mult in zip(sides, channel_mult, strict=True))

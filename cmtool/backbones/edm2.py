@@ -20,6 +20,7 @@ from cmtool.backbones.shared_options import (
     ModelChannels,
     NumBlocks,
     NumHeadChannels,
+    count_levels,
     resolutions,
 )
 from cmtool.errors import UsageError
@@ -231,7 +232,7 @@ def edm2(
     dropout: Dropout = 0.0,
     dropout_res: Annotated[int | None, Option("resolution above which nothing is dropped", at_least(0))] = None,
 ) -> EDM2:
-    """EDM2's U-Net, for square images whose side is a multiple of ``2^(levels - 1)``.
+    """EDM2's U-Net, for images whose sides are multiples of ``2^(levels - 1)``.
 
     Paper: Karras et al. 2024, arXiv 2312.02696, config G.
     Use: for the methods ``sct`` and ``scd`` at scale, and with post-hoc EMA; the published networks have
@@ -242,7 +243,7 @@ def edm2(
     have none; as many cosines of the noise level as the first resolution has channels, and as many numbers of the
     embedding as the widest has.
     """
-    channel_mult = tuple(channel_mult or default_channel_mult(shape[-1]))
+    channel_mult = tuple(channel_mult or default_channel_mult(*shape[1:]))
     sides = resolutions("edm2", shape, len(channel_mult))
     attended = tuple(n for n in sides if n <= 16) if attn_resolutions is None else tuple(attn_resolutions)
     levels = [(side, model_channels * mult) for side, mult in zip(sides, channel_mult, strict=True)]
@@ -253,9 +254,6 @@ def edm2(
     return EDM2(EDM2Config(shape[0], classes, levels, num_blocks, attended, noise, options))
 
 
-def default_channel_mult(side: int) -> tuple[int, ...]:
+def default_channel_mult(*sides: int) -> tuple[int, ...]:
     """1, 2, 3, 4: a resolution for every halving that leaves at least 4 positions a side, 4 at the most."""
-    mults = [1]
-    while side % 2 == 0 and side // 2 >= 4 and len(mults) < 4:
-        side, mults = side // 2, [*mults, len(mults) + 1]
-    return tuple(mults)
+    return tuple(range(1, count_levels(sides, 4) + 1))

@@ -197,7 +197,7 @@ def ncsnpp(
     noise_conditional: NoiseConditional = True,
     dropout: Dropout = 0.0,
 ) -> NCSNpp:
-    """NCSN++ as score_sde has it, for square images whose side is a multiple of ``2^(levels - 1)``.
+    """NCSN++ as score_sde has it, for images whose sides are multiples of ``2^(levels - 1)``.
 
     Paper: Song et al. 2021, arXiv 2011.13456, appendix H.
     Use: to read and to continue networks of score_sde; the published ones have ``model_channels`` 128 and

@@ -48,7 +48,7 @@ class Stack:
         attn_resolutions: tuple[int, ...] | None,
     ) -> "Stack":
         """Of the options of the network ``name``; UsageError for images or channels that no such network can have."""
-        channel_mult = tuple(channel_mult or default_channel_mult(shape[-1]))
+        channel_mult = tuple(channel_mult or default_channel_mult(*shape[1:]))
         sides = resolutions(name, shape, len(channel_mult))
         if model_channels % 2 or model_channels < 4:
             raise UsageError(

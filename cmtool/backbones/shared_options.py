@@ -1,5 +1,6 @@
 """Options that several networks have, each declared once with its help and its check, and their defaults."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from cmtool.errors import Hint, Setting, UsageError
@@ -18,8 +19,10 @@ __all__ = [
     "NumHeadChannels",
     "PatchSize",
     "TargetDim",
+    "count_levels",
     "default_channel_mult",
     "resolutions",
+    "shorter_side",
 ]
 
 WIDEST = 1 << 20
@@ -54,29 +57,42 @@ TargetDim = Annotated[
 LearnVariance = Annotated[bool, Option("outputs for a variance beside the image, which are not returned")]
 
 
-def default_channel_mult(side: int) -> tuple[int, ...]:
+def default_channel_mult(*sides: int) -> tuple[int, ...]:
     """1, 2, 2, ...: a resolution for every halving that leaves at least 4 positions a side, 5 at the most."""
+    return (1, *[2] * (count_levels(sides, 5) - 1))
+
+
+def count_levels(sides: Sequence[int], most: int) -> int:
+    """How many resolutions there are while every side is halved to 4 positions or more."""
     levels = 1
-    while side % 2 == 0 and side // 2 >= 4 and levels < 5:
-        side, levels = side // 2, levels + 1
-    return (1, *[2] * (levels - 1))
+    while all(side % 2 == 0 and side // 2 >= 4 for side in sides) and levels < most:
+        sides, levels = [side // 2 for side in sides], levels + 1
+    return levels
+
+
+def shorter_side(shape: tuple[int, ...]) -> int:
+    """That of images (C, H, W), by which networks choose their levels and where attention is."""
+    return min(shape[1:], default=1)
 
 
 def resolutions(name: str, shape: tuple[int, ...], levels: int, patch_size: int = 1) -> tuple[int, ...]:
-    """The side of the feature maps of each of ``levels`` resolutions, the finest first, for images (C, H, W).
+    """The shorter side of the feature maps of each of ``levels`` resolutions, the finest first, for images (C, H, W).
 
-    UsageError, in which the network is called ``name``, when the image is no square or cannot be halved so often.
+    UsageError, in which the network is called ``name``, when these are no images or cannot be halved so often.
     """
-    if len(shape) != 3 or shape[1] != shape[2]:
+    if len(shape) != 3:
         raise UsageError(
-            f"{name} needs square images, and these are {'x'.join(map(str, shape))}",
+            f"{name} needs images, and these are {'x'.join(map(str, shape))}",
             Hint("try {}", Setting("backbone", "mlp")),
         )
-    side, multiple = shape[1], patch_size * 2 ** (levels - 1)
-    if side % multiple:
+    multiple = patch_size * 2 ** (levels - 1)
+    wrong = [side for side in shape[1:] if side % multiple]
+    if wrong:
         patches = f" and patches of {patch_size}" if patch_size > 1 else ""
+        sides = [max(side // multiple, 1) * multiple for side in shape[1:]]
+        better = str(sides[0]) if sides[0] == sides[1] else "x".join(map(str, sides))
         raise UsageError(
-            f"{name} with {levels} levels{patches} needs a side that is a multiple of {multiple}, and {side} is not",
-            f"resize the images to {max(side // multiple, 1) * multiple}, or set backbone.channel_mult=[1,2]",
+            f"{name} with {levels} levels{patches} needs sides that are multiples of {multiple}, and {wrong[0]} is not",
+            f"resize the images to {better}, or set backbone.channel_mult=[1,2]",
         )
-    return tuple(side // patch_size >> level for level in range(levels))
+    return tuple(shorter_side(shape) // patch_size >> level for level in range(levels))

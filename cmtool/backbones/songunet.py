@@ -253,7 +253,7 @@ def songunet(
     target_dim: TargetDim = 0,
     learn_variance: LearnVariance = False,
 ) -> SongUNet:
-    """DDPM++ or NCSN++ as EDM has them, for square images whose side is a multiple of ``2^(levels - 1)``.
+    """DDPM++ or NCSN++ as EDM has them, for images whose sides are multiples of ``2^(levels - 1)``.
 
     Paper: Karras et al. 2022, arXiv 2206.00364, table 7; Song et al. 2021, arXiv 2011.13456, appendix H.
     Use: for CIFAR-10 and other images of 32 to 64 pixels; the published networks have ``model_channels`` 128 and
@@ -268,7 +268,7 @@ def songunet(
             "songunet needs an even number of sines and cosines of the noise level",
             "take a backbone.model_channels that is a multiple of 32",
         )
-    channel_mult = tuple(channel_mult or default_channel_mult(shape[-1]))
+    channel_mult = tuple(channel_mult or default_channel_mult(*shape[1:]))
     sides = resolutions("songunet", shape, len(channel_mult))
     attended = tuple(n for n in sides if n <= 16) if attn_resolutions is None else tuple(attn_resolutions)
     embedding, taps = channel_mult_emb * model_channels, tuple(resample_filter)

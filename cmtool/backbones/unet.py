@@ -25,6 +25,7 @@ from cmtool.backbones.shared_options import (
     TargetDim,
     default_channel_mult,
     resolutions,
+    shorter_side,
 )
 from cmtool.options.plugin_option import Option
 from cmtool.options.types import at_least
@@ -223,7 +224,7 @@ def unet(
     augment_dim: AugmentDim = 0,
     target_dim: TargetDim = 0,
 ) -> UNet:
-    """A small U-Net for square images whose side is a multiple of ``patch_size 2^(levels - 1)``.
+    """A small U-Net for images whose sides are multiples of ``patch_size 2^(levels - 1)``.
 
     Paper: Dhariwal and Nichol 2021, arXiv 2105.05233, of which it is a smaller variant.
     Use: to train on a CPU or on a small GPU; the default for images.
@@ -231,9 +232,9 @@ def unet(
     What is left out follows from the size: patches of 2 from 32 pixels on, resolutions (``channel_mult`` 1, 2, 2, ...)
     down to 4 positions a side, and attention where there are 8 positions a side or fewer.
     """
-    side = shape[-1]
-    patch_size = patch_size or (2 if side >= 32 and side % 8 == 0 else 1)
-    channel_mult = tuple(channel_mult or default_channel_mult(side // patch_size))
+    side = shorter_side(shape)
+    patch_size = patch_size or (2 if side >= 32 and all(n % 8 == 0 for n in shape[1:]) else 1)
+    channel_mult = tuple(channel_mult or default_channel_mult(*(n // patch_size for n in shape[1:])))
     sides = resolutions("unet", shape, len(channel_mult), patch_size)
     attention = tuple(n <= 8 if attn_resolutions is None else n in attn_resolutions for n in sides)
     stack = (model_channels, channel_mult, num_blocks, attention)

@@ -44,7 +44,7 @@ def check_kind(options: ConvertOptions) -> None:
     if options.packs_images and is_model(source):
         raise UsageError(
             f"{source} is a checkpoint, and {place} is a file of images",
-            f"convert writes checkpoints to .safetensors; images come from: cmtool sample -m {quote(source)} -o {place}",
+            f"checkpoints go to .safetensors; images come from: cmtool sample -m {quote(source)} -o {place}",
         )
     images = data_spec(source)["name"] in registry.names("datasets")
     run = (Path(source) / "config.yaml").exists()

@@ -9,6 +9,7 @@ from cmtool.bundled import NAMES, find_bundled
 from cmtool.commands.console import Console
 from cmtool.commands.information.checkpoints import advice, average_table, averages, summarize
 from cmtool.commands.information.presets import preset_facts, preset_table
+from cmtool.data_paths import has_suffix, is_list
 from cmtool.errors import MissingInput, closest, printable
 from cmtool.files.header import Header
 from cmtool.options import registry
@@ -17,6 +18,7 @@ from cmtool.options.plugin_source import SourceOption
 from cmtool.options.yaml_files import write_yaml
 from cmtool.plugin_pages import ListedPlugin
 from cmtool.settings import InfoOptions
+from cmtool.user_paths import expand_home
 
 __all__ = ["run"]
 
@@ -68,10 +70,16 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _images(word: str) -> Mapping[str, Any] | None:
-    """What ``--data`` takes a word for, but for the bare name of a data set, which stands for its page."""
+    """What ``--data`` takes a word for; not the bare name of a data set, whose page is shown, nor a path to nothing.
+
+    Unless that path ends as data do, so that their reader says what is there instead.
+    """
     spec = data_spec(word)
-    named = spec["name"] in registry.names("datasets")
-    return spec if named and (spec["source"] is not None or spec["slice"] is not None) else None
+    source = expand_home(spec["source"] or "")
+    if spec["name"] not in registry.names("datasets") or not (source or spec["slice"]):
+        return None
+    missing = spec["name"] == "folder" and not (Path(source).exists() or is_list(source) or has_suffix(source))
+    return None if missing else spec
 
 
 def _groups(groups: list[str], console: Console) -> None:

@@ -164,7 +164,7 @@ class FrechetMeasure:
 
     def _note(self, record: dict[str, Any]) -> None:
         self.trace.append(record)
-        with write_file(self.file), self.file.open("a") as file:
+        with write_file(self.file), self.file.open("a", encoding="utf-8", newline="\n") as file:
             file.write(dump_json(record) + "\n")
 
 

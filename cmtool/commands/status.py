@@ -39,7 +39,7 @@ def lines(status: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
 
 
 def last_metrics(folder: Path) -> dict[str, Any]:
-    """The last whole line of ``metrics.jsonl``; empty where there is none yet."""
+    """The last whole line of ``metrics.jsonl`` about a step, not an evaluation; empty where there is none yet."""
     path = folder / METRICS
     if not path.is_file():
         return {}
@@ -47,10 +47,11 @@ def last_metrics(folder: Path) -> dict[str, Any]:
         file.seek(-min(TAIL, path.stat().st_size), 2)
         whole = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
     try:
-        found = json.loads(whole[-1]) if whole else {}
+        found = [json.loads(line) for line in whole[-2:]]  # two evaluations in a row there are not
     except ValueError:  # it was damaged; the run itself says so when it goes on
         return {}
-    return found if isinstance(found, dict) else {}
+    steps = [line for line in found if isinstance(line, dict) and not any(key.startswith("eval/") for key in line)]
+    return steps[-1] if steps else {}
 
 
 def _words(value: Any) -> str:

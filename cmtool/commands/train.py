@@ -11,6 +11,7 @@ import torch
 
 from cmtool.commands.console import Console
 from cmtool.commands.signals import Stop
+from cmtool.commands.training.capsule import reproduce
 from cmtool.commands.training.disk_space import RunSize, check_room, size_below
 from cmtool.commands.training.numerics import changed_numerics, numerics
 from cmtool.commands.training.resume import (
@@ -34,6 +35,7 @@ from cmtool.options.load import dump_options, load_options
 from cmtool.options.stored_run import CONFIG
 from cmtool.pipelines.distributed import has_stray_rank
 from cmtool.pipelines.inputs import dataset_facts, kept_options, open_dataset
+from cmtool.pipelines.model_evaluator import ModelEvaluator
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.training.devices import choose_device, micro_batch_size, use_threads
@@ -47,6 +49,8 @@ def run(options: TrainOptions, console: Console) -> None:
     if remark := has_stray_rank():
         console.warn(remark)
     use_threads(options.threads)
+    if options.reproduce:
+        return reproduce(options, console)
     where = choose_device(options.device)
     found = find_run(options)
     if found:
@@ -65,6 +69,7 @@ def run(options: TrainOptions, console: Console) -> None:
         console.say(remark)
     size = f"{parameters:,} parameters on {where}, {torch.get_num_threads()} threads"
     console.say(f"network: {job.header.backbone['name']}, {size}")
+    evaluator = ModelEvaluator(options, job, console) if options.eval_interval else None
     if options.dry_run:
         return preview(options, job, console, parameters)
 
@@ -73,7 +78,7 @@ def run(options: TrainOptions, console: Console) -> None:
         console.warn(remark)
     with runs.locked(folder), Stop() as stop:
         check_room(folder, RunSize.of(options, job).whole - size_below(folder))
-        training = TrainingRun(options, job, folder, console, stop)
+        training = TrainingRun(options, job, folder, console, stop, evaluator)
         if found:
             go_on(training, found)
         keep_options(options, folder, found)

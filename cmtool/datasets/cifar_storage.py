@@ -110,7 +110,7 @@ def _edition(names: Sequence[str]) -> Edition | None:
 def _unpack(path: Path, folder: Path, title: str) -> None:
     """Write the published files of an archive, and no others, to a folder; BadFile where they are too large."""
     left = ALL
-    with gzip.open(path) as stream, tarfile.open(fileobj=_Bounded(stream, title), mode="r|") as archive:
+    with gzip.open(path) as stream, tarfile.open(fileobj=_Bounded(stream, title), mode="r|") as archive:  # type: ignore[arg-type]
         for member in archive:
             name = basename(member.name)
             if not member.isreg() or name not in PUBLISHED:

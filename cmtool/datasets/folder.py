@@ -73,7 +73,8 @@ class Folder(Dataset):
 
     def _images(self, wanted: Sequence[int]) -> Tensor:
         if self.place.rows is None:
-            return torch.from_numpy(np.stack([self._fit(self.place.pixels(i)) for i in wanted]))
+            found = {i: self._fit(self.place.pixels(i)) for i in sorted(set(wanted))}  # in the order of the place
+            return torch.from_numpy(np.stack([found[i] for i in wanted]))
         rows = self.place.rows(wanted)
         if rows.shape[1:] != self.shape:
             rows = np.stack([self._fit(row[0] if len(row) == 1 else row.transpose(1, 2, 0)) for row in rows])

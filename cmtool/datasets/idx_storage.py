@@ -41,7 +41,7 @@ def open_idx(paths: Sequence[Path], title: str, choice: Choice) -> ArrayPlace:
     chosen = _choose(paths, title, choice.split)
     read = [_read(path, 3) for path in chosen]
     beside = [_labels_beside(path) for path in chosen]
-    marks = {path.name: zlib.crc32(values) for path, values in zip(chosen, read, strict=True)}
+    marks = {path.name: zlib.crc32(values.tobytes()) for path, values in zip(chosen, read, strict=True)}
     labels: list[int] = []
     for path, images in zip(beside, read, strict=True):
         numbers = _read(path, 1) if path else np.empty(0, np.uint8)

@@ -10,6 +10,8 @@ from cmtool.datasets.array_storage import open_arrays
 from cmtool.datasets.cifar_storage import cifar_within, is_cifar, open_cifar
 from cmtool.datasets.idx_storage import idx_within, is_idx, open_idx
 from cmtool.datasets.imagenet_storage import imagenet_within, is_imagenet, open_imagenet
+from cmtool.datasets.lmdb_storage import LmdbStorage, is_lmdb, lmdb_within
+from cmtool.datasets.parquet_storage import ParquetStorage, is_parquet, parquet_within
 from cmtool.datasets.storage import Choice, FolderStorage, ImageStorage, list_some, show_path
 from cmtool.datasets.tar_storage import TarStorage
 from cmtool.datasets.zip_storage import ZipStorage
@@ -59,6 +61,14 @@ KINDS = (
     ),
     Kind(open_imagenet, is_imagenet, imagenet_within, several=True, knows=("split",)),
     Kind(open_idx, is_idx, idx_within, knows=("split",)),
+    Kind(
+        ParquetStorage,
+        is_parquet,
+        parquet_within,
+        several=True,
+        knows=("split", "image_column", "label_column"),
+    ),
+    Kind(lambda paths, name, choice: LmdbStorage(paths[0], name), is_lmdb, lmdb_within),
     Kind(lambda paths, name, choice: ZipStorage(paths[0]), _ends(".zip")),
     Kind(lambda paths, name, choice: TarStorage(paths, name), _ends(".tar"), _tars_alone, several=True),
     Kind(lambda paths, name, choice: open_arrays(paths[0]), _ends(".npz", ".npy")),

@@ -73,4 +73,4 @@ def inception_score() -> Metric:
         spread = float(scores.std(correction=0))
         yield Score("IS", float(scores.mean()), {"spread": spread, "splits": len(scores)})
 
-    return Metric(compute, frozenset({PROBABILITIES}))
+    return Metric(compute, frozenset({PROBABILITIES}), higher_is_better=True)

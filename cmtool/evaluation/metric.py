@@ -56,9 +56,11 @@ class Metric:
     """``compute(comparison)`` gives one or several scores.
 
     ``needs`` names what it uses of the images measured besides the moments of their features, ``reference_needs`` of
-    those they are compared with: FEATURES, SPATIAL, PROBABILITIES or NEAREST.
+    those they are compared with: FEATURES, SPATIAL, PROBABILITIES or NEAREST. ``higher_is_better`` says of which of two
+    models the first score is better.
     """
 
     compute: Callable[[Comparison], Iterator[Score]]
     needs: frozenset[str] = frozenset()
     reference_needs: frozenset[str] = frozenset()
+    higher_is_better: bool = False

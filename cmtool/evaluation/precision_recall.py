@@ -91,4 +91,4 @@ def precision_recall(
         found = prdc(reference, samples, close=k, dense=k_density)
         yield from (Score(name, value) for name, value in found.items())
 
-    return Metric(compute, frozenset({FEATURES}), frozenset({FEATURES}))
+    return Metric(compute, frozenset({FEATURES}), frozenset({FEATURES}), higher_is_better=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cmtool.errors import check_regular, report_damage
 from cmtool.files.atomic import sweep, write_bytes, write_file
+from cmtool.files.best_checkpoint import rewind_best
 from cmtool.files.run_states import STATES, drop_states_beyond
 from cmtool.files.runs import AVERAGES, METRICS, SAMPLES, TIMING
 
@@ -27,6 +28,7 @@ def rewind(folder: Path, images: int) -> None:
         sweep(folder / place)
     _drop_beyond(folder / AVERAGES, r"power-.+-(\d{8,})\.safetensors", images)
     _drop_beyond(folder / SAMPLES, r"(\d{8,})\.png", images)
+    rewind_best(folder, images)
     drop_states_beyond(folder, images)
 
 

@@ -6,6 +6,8 @@
       metrics.jsonl      one JSON object a line; the same whenever and wherever the run was stopped
       timing.jsonl       how fast it was, likewise
       model.safetensors  the checkpoint
+      best.safetensors   the best of all models that were measured in training (files/best_checkpoint.py)
+      eval-ref.npz       the statistics that they are compared with
       states/            what the run goes on from (files/run_states.py)
       ema/               checkpoints of further averages, and snapshots of power-function EMAs
       samples/           sample grids drawn during training
@@ -94,7 +96,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     if not folder.is_dir():
         raise MissingInput(f"there is no run {folder}", _nearby(folder))
     with write_file(folder):
-        file = (folder / LOCK).open("a+", encoding="utf-8")
+        file = (folder / LOCK).open("a+", encoding="utf-8", newline="\n")
     with file:
         _acquire(folder, file)
         sweep(folder)

@@ -32,6 +32,7 @@ GROUPS = {
     "train_score": "score-training method",
     "distill": "distillation method",
     "train_ct": "consistency-training method",
+    "loggers": "logger",
 }
 
 

@@ -51,8 +51,9 @@ def image_items(target: str | Path, passed: SkippedFiles | None = None) -> Itera
     if is_stream(target):
         return items_of(target, passed)
     pictures = open_pictures(data_spec(str(target)))
-    for remark in pictures.remarks if passed is not None else ():
-        passed.note(remark)
+    if passed is not None:
+        for remark in pictures.remarks:
+            passed.note(remark)
     return stored_items(pictures)
 
 
@@ -77,15 +78,14 @@ def has_names(target: str | Path) -> bool:
 
 def stored_items(pictures: NumberedPictures) -> Iterator[Item]:
     """Pictures by number as items, which are decoded when they are looked at."""
+    known = pictures.labels
     for number in range(len(pictures)):
         size = pictures.size(number)
-        if size is None or (pictures.classes and pictures.labels is None):  # its label comes with its pixels
+        if size is None or (pictures.classes and known is None):  # its label comes with its pixels
             source, label = pictures.read(number)
         else:
-            source, label = (
-                _later(pictures, number, 4 * size.width * size.height),
-                pictures.labels and pictures.labels[number],
-            )
+            source = _later(pictures, number, 4 * size.width * size.height)
+            label = None if known is None else known[number]
         name = "" if label is None else pictures.classes[label]
         yield Item(pictures.call(number), source, label, pictures.key(number), number, name)
 

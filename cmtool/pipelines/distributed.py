@@ -15,8 +15,9 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from cmtool.errors import CmtoolError
+from cmtool.errors import LostRank
 from cmtool.pipelines.launcher import World, find_world, has_stray_rank, meeting_place, shard_of
+from cmtool.training.ranks import ALONE, GroupRanks, Ranks, lost_rank
 
 __all__ = [
     "LostRank",
@@ -30,6 +31,7 @@ __all__ = [
     "largest_over_ranks",
     "local_device",
     "rank_and_world",
+    "ranks_of",
     "report_lost_rank",
     "run_on_main",
     "shard_of",
@@ -98,20 +100,13 @@ def _assemble(store: Store, world: World) -> Store:
             joined = newest
             store.add(f"here/{joined}", 1)
         time.sleep(PAUSE)
-    raise LostRank(world)
+    raise lost_rank(world.rank)
 
 
 def _end_group() -> None:
     _STORES.clear()
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-class LostRank(CmtoolError):
-    """Another rank is gone or silent: the echo of what happened there."""
-
-    def __init__(self, world: World):
-        super().__init__(f"rank {world.rank} waited for one that ended early", "the other one says why")
 
 
 @contextmanager
@@ -121,7 +116,7 @@ def report_lost_rank(world: World) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise LostRank(world) from error
+            raise lost_rank(world.rank) from error
         raise
 
 
@@ -130,6 +125,12 @@ def local_device(name: str, environment: Mapping[str, str] = os.environ) -> str:
     world, gpus = find_world(environment), torch.cuda.device_count()
     ours = name in ("auto", "cuda") and world.launcher != "single" and gpus > 1
     return f"cuda:{world.local_rank % gpus}" if ours else name
+
+
+def ranks_of(world: World, device: torch.device) -> Ranks:
+    """The ranks that train together, in a group that is started if it is not yet."""
+    start_group(world, device)
+    return GroupRanks() if world.size > 1 else ALONE
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -192,7 +193,7 @@ def run_on_main(world: World, work: Callable[[], None]) -> None:
             store.set(done, "1")
         while not store.check([done]):
             if store.check([FAILURE]):
-                raise LostRank(world)
+                raise lost_rank(world.rank)
             time.sleep(PAUSE)
         dist.all_reduce(torch.zeros(1))  # so that none of them leaves, with the store, while another one looks there
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from cmtool.bundled import NAMES
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.pixels import truncate_to_pixels
+from cmtool.datasets import Dataset
 from cmtool.errors import MissingInput, UsageError, closest
 from cmtool.evaluation.accumulator import Accumulator, Images
 from cmtool.evaluation.metrics import missing
@@ -49,6 +50,7 @@ __all__ = [
     "dataset_images",
     "expected_statistics",
     "find_images",
+    "images_of_dataset",
     "is_model",
     "model_images",
     "open_images",
@@ -206,7 +208,11 @@ def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Seque
 
 def dataset_images(spec: Mapping[str, Any], batch: int, target: str | None = None) -> ImageSet:
     """Every image of a data set, under the name that the user gave it or its own."""
-    dataset = open_dataset(spec)
+    return images_of_dataset(open_dataset(spec), batch, target or spec["name"])
+
+
+def images_of_dataset(dataset: Dataset, batch: int, target: str) -> ImageSet:
+    """Every image of a data set that is open."""
     cache, n = open_cache(dataset), len(dataset)
 
     def read() -> Iterator[Images]:
@@ -214,7 +220,7 @@ def dataset_images(spec: Mapping[str, Any], batch: int, target: str | None = Non
         depth = depth_for(batch * math.prod(dataset.shape))
         return (images for images, _ in read_parts(cache, parts, depth))
 
-    return ImageSet(target or spec["name"], read, n, classes=tuple(dataset.classes))
+    return ImageSet(target, read, n, classes=tuple(dataset.classes))
 
 
 def statistics_of(

@@ -99,6 +99,8 @@ def anchor_paths(options: T) -> T:
         parts = source.split(",") if is_list(source) and not Path(expand_home(source)).exists() else ()
         whole = ",".join(os.path.abspath(expand_home(part)) for part in parts)
         changed["data"] = Spec(options.data | {"source": whole or str(_whole(Path(source)))})
+    if options.eval_ref and options.eval_ref not in registry.names("datasets"):
+        changed["eval_ref"] = str(_whole(Path(options.eval_ref)))
     return replace(options, **changed)
 
 

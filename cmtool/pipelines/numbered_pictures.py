@@ -22,14 +22,21 @@ __all__ = ["GeneratedPictures", "NumberedPictures", "StoredPictures", "open_pict
 class NumberedPictures(Protocol):
     """Pictures 0, 1, ...; any number of threads may read them.
 
-    ``what`` is what they lie in, ``classes`` are the names of the labels 0, 1, ..., ``labels`` those in their order that
-    are known before a picture is read, or None; ``remarks`` are lines on what was passed over.
+    ``what`` is what they lie in, ``classes`` are the names of the labels 0, 1, ...; ``labels`` are in their order, None
+    where there are none, or where each comes with its picture alone; ``remarks`` are lines on what was passed over.
     """
 
-    what: str
-    classes: tuple[str, ...]
-    labels: Sequence[int] | None
-    remarks: tuple[str, ...]
+    @property
+    def what(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def labels(self) -> Sequence[int] | None: ...
+
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 
@@ -123,7 +130,6 @@ def open_pictures(spec: Mapping[str, Any]) -> NumberedPictures:
     part = slice(None) if named["slice"] is None else parse_slice(str(named["slice"]))
     pictures = StoredPictures(open_storage(named["source"], choice), options.get("labels", "auto"), part)
     if not len(pictures):
-        raise UsageError(
-            f"{named['source']} has no images in [{named['slice']}]", f"it has {len(pictures.place.names)}"
-        )
+        count = f"it has {len(pictures.place.names):,}"
+        raise UsageError(f"{named['source']} has no images in [{named['slice']}]", count)
     return pictures

@@ -57,7 +57,7 @@ def pack_data(
     assert make_sink
     known = PictureList(n)
 
-    def read(numbers: Sequence[int]) -> tuple[Sequence[int], np.ndarray, list[int | None], list[bytes]]:
+    def read(numbers: Sequence[int]) -> tuple[Sequence[int], np.ndarray, Sequence[int | None], list[bytes]]:
         items, found = dataset.batch(list(numbers))
         pixels = torch.as_tensor(items).numpy()
         labels = [None] * len(pixels) if found is None else torch.as_tensor(found).tolist()
@@ -99,10 +99,8 @@ def check_room(target: Path, needed: int) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise WriteFailed(
-            f"there is not enough room for {target}: it needs about {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free",
-            "free some space, or write elsewhere",
-        )
+        sizes = f"it takes about {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
+        raise WriteFailed(f"there is not enough room for {target}: {sizes}", "free some space, or write elsewhere")
 
 
 def _chunk(dataset: Dataset) -> int:

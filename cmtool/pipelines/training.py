@@ -1,8 +1,8 @@
 """Training without files: ``cmtool.train``, and the steps of ``train-score``, ``distill`` and ``train-ct``."""
 
 import copy
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,15 +14,17 @@ from cmtool.core.denoiser import Denoiser
 from cmtool.errors import UsageError, unknown_name
 from cmtool.files.header import Header
 from cmtool.files.model_format import LoadedModel
+from cmtool.objectives.objective import Batch
 from cmtool.options import registry
 from cmtool.options.call import options_of_call
 from cmtool.options.lr_schedule import learning_rate
+from cmtool.pipelines.distributed import find_world, local_device, ranks_of
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
-from cmtool.training.batches import Batch, ahead
-from cmtool.training.devices import choose_device, micro_batch_size, precision
-from cmtool.training.loop import LoopConfig, Report
+from cmtool.training.devices import choose_device, choose_parallel, micro_batch_size, precision
+from cmtool.training.loop import LoopConfig, Report, first_rows
 from cmtool.training.loop import train as train_loop
+from cmtool.training.read_ahead import ReadAhead
 
 __all__ = ["TrainingReport", "current_header", "train", "training_steps"]
 
@@ -68,22 +70,35 @@ def current_header(job: TrainingJob) -> Header:
     return replace(job.header, images=job.state.images, sigmas=job.state.objective.sampling_sigmas)
 
 
-def training_steps(options: TrainOptions, job: TrainingJob, batches: Iterator[Batch]) -> Generator[Report, None, None]:
-    """The steps of a run from where its state stands; a report after each."""
-    device = choose_device(options.device)
-    return train_loop(
-        job.state,
-        batches,
-        options.images,
-        lambda n: learning_rate(options.lr, n, options.images, options.warmup, options.lr_schedule, options.hold),
-        LoopConfig(
-            seed=options.seed,
-            clip=options.grad_clip,
-            micro=options.micro_batch or micro_batch_size(options.batch, job.header.shape, device),
-            threads=torch.get_num_threads(),
-            autocast=precision(options.precision, device),
-        ),
+def training_steps(
+    options: TrainOptions,
+    job: TrainingJob,
+    batches: Iterator[Batch] | None = None,
+    poll: Callable[[], Sequence[int]] = tuple,
+) -> Generator[Report, None, None]:
+    """The steps of a run from where its state stands; a report after each.
+
+    Of several ranks that a launcher has started each makes its part; all of them must be here. ``poll`` is that of
+    ``LoopConfig``. ``batches`` are those of the job, unless others are given.
+    """
+    device, state = choose_device(local_device(options.device)), job.state
+    config = LoopConfig(
+        seed=options.seed,
+        clip=options.grad_clip,
+        micro=options.micro_batch or micro_batch_size(options.batch, job.header.shape, device),
+        threads=torch.get_num_threads(),
+        autocast=precision(options.precision, device),
+        ranks=ranks_of(find_world(), device),
+        parallel=choose_parallel(options.parallel, device),
+        poll=poll,
     )
+
+    def rate(n: int) -> float:
+        return learning_rate(options.lr, n, options.images, options.warmup, options.lr_schedule, options.hold)
+
+    rows = first_rows(state, config, options.batch)
+    with nullcontext(batches) if batches else ReadAhead(job.batches, state.images, rows) as feed:
+        yield from train_loop(state, feed, options.images, rate, config)
 
 
 def train(
@@ -114,6 +129,7 @@ def train(
     guidance_model: str | Path | None = None,
     seed: int | None = None,
     micro_batch: int | None = None,
+    parallel: str | None = None,
     precision: str | None = None,
     device: str | None = None,
 ) -> Iterator[TrainingReport]:
@@ -127,7 +143,8 @@ def train(
     ``data`` that of a data set, such as ``"digits[0::2]"`` or a folder, or a data set itself (the contract
     ``cmtool.datasets``). ``teacher`` and ``init`` are models, files, run directories or names of bundled models. The
     other arguments are the options of that command. Nothing is written. The weights are those
-    of the command with the same options, bit for bit. What is wrong is raised at once: UsageError, MissingInput,
+    of the command with the same options, bit for bit. Where a launcher such as torchrun has started several processes
+    of the program, all of them train one model together. What is wrong is raised at once: UsageError, MissingInput,
     BadFile. A step whose gradient is not finite is left out; whoever iterates decides how often that may happen.
     """
     arguments = {key: value for key, value in dict(locals()).items() if value is not None and key != "data"}
@@ -139,7 +156,7 @@ def train(
     named = isinstance(data, str | Mapping)
     options = options_of_call(cls, {**arguments, **({"data": data} if named else {})})
     parent = parent and replace(parent, model=copy.deepcopy(parent.model).cpu())  # the caller's may go on to change
-    job = build_training(options, choose_device(options.device), None if named else data, parent)
+    job = build_training(options, choose_device(local_device(options.device)), None if named else data, parent)
     if not named:
         facts = {**job.header.data, "name": type(data).__name__}
         own = {key: value for key, value in job.header.options.items() if key != "data"}
@@ -148,8 +165,7 @@ def train(
 
 
 def _reports(options: TrainOptions, job: TrainingJob) -> Iterator[TrainingReport]:
-    batches = ahead(job.batches.since(job.state.images))
-    with closing(batches), closing(training_steps(options, job, batches)) as steps:
+    with closing(training_steps(options, job)) as steps:
         for step in steps:
             yield TrainingReport(step.images, step.loss, step.gradient, step.rate, step.finite, job)
 

@@ -40,7 +40,7 @@ EXAMPLE = "cmtool convert runs/mine half.safetensors --dtype fp16"
 PACKED = (".zip", ".tar", ".npz", ".npy")
 SPECS = ("format", "backbone", "data")
 OF_CHECKPOINTS = {"to": "cmtool", "ema_width": None, "dtype": "fp32", "format": None, "backbone": None}
-OF_IMAGES = dict.fromkeys(("size", "crop", "channels", "labels", "data", "threads"))
+OF_IMAGES = {"size": None, "crop": "center", "channels": None, "labels": "auto", "data": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +94,11 @@ class ConvertOptions(ForeignOptions):
         section=DATA,
         shown="their own, where they agree on the short side",
     )
-    crop: str | None = option(
-        None,
+    crop: str = option(
+        "center",
         help="how images get this size: cut at the centre, squeezed, or none where all have it",
         choices=("center", "squeeze", "none"),
         section=DATA,
-        shown="center",
     )
     channels: int | None = option(
         None,
@@ -108,12 +107,11 @@ class ConvertOptions(ForeignOptions):
         section=DATA,
         shown="1 where all are grey, otherwise 3",
     )
-    labels: str | None = option(
-        None,
+    labels: str = option(
+        "auto",
         help="where classes come from; auto takes those of the data, and else the folders",
         choices=("auto", "filename-prefix", "folder", "none"),
         section=DATA,
-        shown="auto",
     )
     data: Spec | None = option(None, help="further options of the data set, such as data.split", yaml_only=True)
     threads: int | None = option(

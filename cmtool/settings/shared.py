@@ -9,6 +9,7 @@ from cmtool.options.fields import Options, option
 from cmtool.options.types import LARGEST_SEED, Spec, at_least, between, matches, span
 
 DATA, NETWORK, TRAINING, RUN, MACHINE = "Data", "Network", "Training", "Run", "Machine"
+EVALUATION = "Evaluation"
 INPUT, TASK, SAMPLING, GUIDANCE, SEARCH, OUTPUT = "Input", "Task", "Sampling", "Guidance", "Search", "Output"
 SEED = between(0, LARGEST_SEED)
 

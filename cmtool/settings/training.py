@@ -12,7 +12,8 @@ from cmtool.options.fields import option
 from cmtool.options.lr_schedule import LR_SCHEDULES
 from cmtool.options.save_interval import SAVE_INTERVALS
 from cmtool.options.types import Check, Spec, at_least, between, positive
-from cmtool.settings.shared import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, GuidanceOptions, MachineOptions
+from cmtool.settings.evaluation import EvaluationOptions
+from cmtool.settings.shared import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRAINING, GuidanceOptions
 
 # For runs of minutes: it reaches the highest noise levels soon, and low ones stay plain denoising to the end.
 FAR = {"P_mean": -0.4, "P_std": 1.6, "k": 40.0, "stages": 4, "weight": "output"}
@@ -25,7 +26,7 @@ CHANGES = Check(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(MachineOptions):
+class TrainOptions(EvaluationOptions):
     """What train-score, distill and train-ct share."""
 
     data: Spec = option(
@@ -135,6 +136,14 @@ class TrainOptions(MachineOptions):
         check=at_least(1, 10**6),
         section=MACHINE,
         shown="what suits",
+    )
+    parallel: str = option(
+        "auto",
+        help="how ranks share a batch: exact, with the bits of one process whatever their number, or ddp, by "
+        "DistributedDataParallel; auto: ddp on CUDA",
+        choices=("auto", "exact", "ddp"),
+        yaml_only=True,
+        section=MACHINE,
     )
     precision: str = option(
         "auto", help="precision of the network; bf16: autocast", choices=("auto", "fp32", "bf16"), section=MACHINE

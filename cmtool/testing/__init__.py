@@ -12,6 +12,7 @@ Each raises AssertionError with one sentence that says what the contract wants.
 from cmtool.testing.backbone import check_backbone
 from cmtool.testing.common import small_model, wake
 from cmtool.testing.data import check_dataset, check_features
+from cmtool.testing.logger import check_logger
 from cmtool.testing.metric import check_metric
 from cmtool.testing.objective import check_objective
 from cmtool.testing.operator import check_operator
@@ -21,6 +22,7 @@ __all__ = [
     "check_backbone",
     "check_dataset",
     "check_features",
+    "check_logger",
     "check_metric",
     "check_objective",
     "check_operator",

@@ -5,15 +5,10 @@ import gc
 import torch
 
 from cmtool.errors import CmtoolError, Hint, LostRank, OutOfMemory, Setting, is_out_of_memory
-from cmtool.training.gradients import Engine, LoopConfig
+from cmtool.training.gradients import Engine, LoopConfig, micro_batch_of
 from cmtool.training.state import State
 
-__all__ = ["micro_batch_of", "prepare_together"]
-
-
-def micro_batch_of(state: State, config: LoopConfig, size: int) -> int:
-    """Images at a time: what was asked for, or what fits, of a batch of ``size`` images."""
-    return min(config.micro or size, state.micro or size, size)
+__all__ = ["prepare_together"]
 
 
 def prepare_together(engine: Engine, state: State, config: LoopConfig, size: int, progress: float) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """The gradient of a batch by DistributedDataParallel, which sends parts of it while the rest is computed."""
 
-import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,21 @@ from cmtool.training.summation_tree import share_of
 __all__ = ["DdpGradients", "ddp_gradients"]
 
 
+class Reached(torch.autograd.Function):
+    """A number as it is, which all parameters have a part in, of gradient 0.
+
+    DDP waits for the gradient of each, and a loss need not use all: those of labels, where an image has none.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, number: Tensor, *parameters: Tensor) -> Tensor:
+        return number.view_as(number)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return *gradient, *[None] * (len(ctx.needs_input_grad) - 1)
+
+
 class DdpGradients:
     """Each rank has an equal part of the batch, in a row, and sums are in the order of DDP's buckets.
 
@@ -30,11 +45,10 @@ class DdpGradients:
     def __init__(self, state: State, feed: Feed, config: LoopConfig):
         self.state, self.feed, self.config = state, feed, config
         self.loss = MicrobatchLoss(state, config)
-        self.parameters, self.tried = self.loss.trained, 0
+        self.parameters, self.tried, self.settled = list(self.loss.trained), 0, False
         self.rows = share_of(config.ranks.rank, config.ranks.size, feed.size)
-        # which parameters a loss uses may change from one micro-batch to the next, as with labels
-        self.ddp = DistributedDataParallel(self.loss, broadcast_buffers=False, find_unused_parameters=True)
-        self.last, self.total = torch.zeros(()), torch.zeros(())
+        self.ddp = DistributedDataParallel(self.loss)
+        self._forget()
 
     def prepare(self, micro: int, progress: float) -> None:
         batch = self.feed.get(self.state.images, self.rows)
@@ -50,14 +64,17 @@ class DdpGradients:
                 share = self._share(microbatch, start, progress)
                 share.backward()
                 self.total = self.total + share.detach()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-            self.last = self._share(*last, progress)
+        self.last, self.again = self._share(*last, progress), lambda: self._share(*last, progress)
 
     def reduce(self) -> BatchGradient:
         ranks = self.config.ranks
         try:
             self.last.backward()
+            if not self.settled:
+                # DDP sorts its buckets, for which ranks must meet, in the forward pass after its first backward pass
+                with self.ddp.no_sync():
+                    self.again()
+                self.settled = True
         except RuntimeError as error:
             if is_out_of_memory(error):
                 hint = Hint("a smaller {} needs less", Setting("micro_batch"))
@@ -66,16 +83,18 @@ class DdpGradients:
                 raise lost_rank(ranks.rank) from error
             raise
         loss = ranks.add(self.total + self.last.detach()) / ranks.size
-        self.last = self.total = torch.zeros(())
         found = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters)
+        self.last, self.again = self.total, lambda: self.total
         return BatchGradient(self.parameters, loss, found, self.feed.size)
 
     def _share(self, microbatch: Batch, start: int, progress: float) -> Tensor:
         """DDP takes the mean over ranks of what is to be their sum."""
-        return self.ddp(microbatch, self.state.images + start, self.feed.size, progress) * self.config.ranks.size
+        share = self.ddp(microbatch, self.state.images + start, self.feed.size, progress)
+        return Reached.apply(share * self.config.ranks.size, *self.parameters)
 
     def _forget(self) -> None:
         self.last = self.total = torch.zeros((), device=self.loss.device)
+        self.again = lambda: self.total
         for parameter in self.parameters:
             parameter.grad = None
 

@@ -9,7 +9,7 @@ import torch
 
 from cmtool.errors import Hint, Setting, UsageError
 
-__all__ = ["choose_device", "micro_batch_size", "precision", "precision_name", "use_threads"]
+__all__ = ["choose_device", "choose_parallel", "micro_batch_size", "precision", "precision_name", "use_threads"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -50,6 +50,11 @@ def precision(name: str, where: torch.device) -> Callable[[], AbstractContextMan
     if precision_name(name, where) == "fp32":
         return nullcontext
     return lambda: torch.autocast(where.type, dtype=torch.bfloat16)
+
+
+def choose_parallel(name: str, where: torch.device) -> str:
+    """How ranks share a batch: ``auto`` is "ddp" on CUDA, and else "exact", which costs little there."""
+    return ("ddp" if where.type == "cuda" else "exact") if name == "auto" else name
 
 
 def micro_batch_size(batch: int, shape: tuple[int, ...], where: torch.device) -> int:

@@ -14,7 +14,17 @@ from cmtool.training.ranks import ALONE, Ranks
 from cmtool.training.state import State
 from cmtool.training.summation_tree import RankSum, pieces_of, share_of, tree_sum
 
-__all__ = ["BatchGradient", "Engine", "ExactGradients", "Feed", "LoopConfig", "MicrobatchLoss", "exact_gradients"]
+__all__ = [
+    "BatchGradient",
+    "Engine",
+    "ExactGradients",
+    "Feed",
+    "LoopConfig",
+    "MicrobatchLoss",
+    "exact_gradients",
+    "exact_rows",
+    "micro_batch_of",
+]
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,11 @@ class LoopConfig:
     ranks: Ranks = ALONE
     parallel: str = "exact"
     poll: Callable[[], Sequence[int]] = tuple
+
+
+def micro_batch_of(state: State, config: LoopConfig, size: int) -> int:
+    """Images at a time: what was asked for, or what fits, of a batch of ``size`` images."""
+    return min(config.micro or size, state.micro or size, size)
 
 
 class Feed(Protocol):
@@ -79,17 +94,17 @@ class Engine(Protocol):
 
 
 class MicrobatchLoss(nn.Module):
-    """The share of a micro-batch in the mean loss of its batch, with all that is trained as its parameters.
+    """The share of a micro-batch in the mean loss of its batch.
 
-    Other networks of the objective, such as a teacher, are no part of it. ``uses_rng`` says whether it draws random
-    numbers, as dropout does, from torch's own generator.
+    Its parameters are all that is trained and nothing else: no buffers, and no teacher. ``uses_rng`` says whether it
+    draws random numbers, as dropout does, from torch's own generator.
     """
 
     def __init__(self, state: State, config: LoopConfig):
         super().__init__()
-        self.model, self.own = state.model, nn.ParameterList(state.objective.trained())
+        trained = [*state.model.parameters(), *state.objective.trained()]
+        self.trained = nn.ParameterList(p for p in trained if p.requires_grad)
         self.state, self.config, self.uses_rng = state, config, True
-        self.trained = [p for p in self.model.parameters() if p.requires_grad] + state.objective.trained()
         self.device = self.trained[0].device
 
     def forward(self, microbatch: Batch, n: int, size: int, progress: float) -> Tensor:
@@ -100,8 +115,30 @@ class MicrobatchLoss(nn.Module):
             torch.manual_seed((self.config.seed * 0x9E3779B1 + draws + n) % 2**64)
         with self.config.autocast():
             microbatch = microbatch.to(self.device)
-            loss = self.state.objective.loss(microbatch.condition(self.model), microbatch, progress)
+            loss = self.state.objective.loss(microbatch.condition(self.state.model), microbatch, progress)
             return loss.sum() / size
+
+
+def exact_rows(ranks: Ranks, size: int, micro: int) -> range:
+    """The images that a rank has of a batch, in exact mode: whole micro-batches."""
+    leaves = share_of(ranks.rank, ranks.size, -(-size // micro))
+    return range(leaves.start * micro, min(leaves.stop * micro, size))
+
+
+class LastBatch:
+    """A feed that has its last batch at hand when it is asked for it again."""
+
+    def __init__(self, feed: Feed):
+        self.feed, self.size = feed, feed.size
+        self.asked: tuple[int, range] | None = None
+        self.batch: Batch | None = None
+
+    def get(self, n: int, rows: range | None = None) -> Batch:
+        asked = n, rows or range(self.size)
+        if self.batch is None or self.asked != asked:
+            self.asked = self.batch = None
+            self.batch, self.asked = self.feed.get(*asked), asked
+        return self.batch
 
 
 class Flat:
@@ -135,17 +172,17 @@ class ExactGradients:
 
     def __init__(self, state: State, feed: Feed, config: LoopConfig, loss: MicrobatchLoss, work: Callable[..., Any]):
         self.state, self.feed, self.config, self.loss, self.work = state, feed, config, loss, work
-        self.parameters, self.flat = loss.trained, Flat(loss.trained)
+        self.parameters = list(loss.trained)
+        self.flat = Flat(self.parameters)
         self.pieces: list[list[Tensor]] = []
         self.sums: list[RankSum] = []
 
     def prepare(self, micro: int, progress: float) -> None:
         self.pieces, self.sums, ranks, size = [], [], self.config.ranks, self.feed.size
         count = -(-size // micro)
-        leaves = share_of(ranks.rank, ranks.size, count)
+        leaves, rows = share_of(ranks.rank, ranks.size, count), exact_rows(ranks, size, micro)
         if leaves:
-            rows = range(leaves.start * micro, min(leaves.stop * micro, size))
-            batch = self.feed.get(self.state.images, rows if ranks.size > 1 else None)
+            batch = self.feed.get(self.state.images, rows)
             shares = self._shares(batch.split(micro), range(rows.start, size, micro), progress)
             for piece in pieces_of(leaves, count):
                 value = tree_sum(count, lambda node: next(shares) if len(node.leaves(count)) == 1 else None, piece)
@@ -186,11 +223,12 @@ def exact_gradients(
     state: State, feed: Feed, config: LoopConfig, progress: float
 ) -> Generator[ExactGradients, None, None]:
     """The engine of exact mode, with its threads on the processor; an accelerator spreads the work itself."""
-    loss = MicrobatchLoss(state, config)
+    loss, feed = MicrobatchLoss(state, config), LastBatch(feed)
     threads = 1 if loss.device.type != "cpu" else config.threads
     if threads > 1:
+        rows = exact_rows(config.ranks, feed.size, micro_batch_of(state, config, feed.size)) or range(1)
         # all threads share one generator
-        loss.uses_rng = uses_rng(state, feed.get(state.images, range(1)), progress)
+        loss.uses_rng = uses_rng(state, feed.get(state.images, rows).select(slice(1)), progress)
         threads = 1 if loss.uses_rng else threads
     with worker_pool(threads) as work:
         yield ExactGradients(state, feed, config, loss, work)

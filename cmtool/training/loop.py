@@ -11,13 +11,22 @@ from torch import Tensor, nn
 from cmtool.core.sharded_tensors import scale_to_norm, total_norm
 from cmtool.errors import Advice, Hint, Setting
 from cmtool.objectives.objective import Batch
-from cmtool.training.agreement import micro_batch_of, prepare_together
+from cmtool.training.agreement import prepare_together
 from cmtool.training.data_parallel import ddp_gradients
-from cmtool.training.gradients import BatchGradient, Engine, Feed, LoopConfig, exact_gradients
+from cmtool.training.gradients import (
+    BatchGradient,
+    Engine,
+    Feed,
+    LoopConfig,
+    exact_gradients,
+    exact_rows,
+    micro_batch_of,
+)
 from cmtool.training.sharded_gradients import sharded_gradients
 from cmtool.training.state import State
+from cmtool.training.summation_tree import share_of
 
-__all__ = ["LoopConfig", "Report", "State", "train"]
+__all__ = ["LoopConfig", "Report", "State", "first_rows", "train"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def train(
     config, feed = config or LoopConfig(), InTurn(batches) if isinstance(batches, Iterator) else batches
     if state.images >= total:
         return
-    kind = config.parallel if config.ranks.size > 1 else "exact"
+    kind = kind_of(config)
     state.model.train()
     with ENGINES[kind](state, feed, config, state.images / total) as engine:
         projected = projected_layers(state, engine.parameters)
@@ -78,6 +87,17 @@ def train(
             report = step(state, engine.reduce(), rate(state.images), config.clip, progress)
             yield replace(report, polled=polled, remarks=tuple(remarks))
             remarks = []
+
+
+def kind_of(config: LoopConfig) -> str:
+    return config.parallel if config.ranks.size > 1 else "exact"
+
+
+def first_rows(state: State, config: LoopConfig, size: int) -> range | None:
+    """The images that this rank will ask for of a batch of ``size`` images; None for all, or for none."""
+    if kind_of(config) == "exact":
+        return exact_rows(config.ranks, size, micro_batch_of(state, config, size)) or None
+    return share_of(config.ranks.rank, config.ranks.size, size) or None
 
 
 class InTurn:

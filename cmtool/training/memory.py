@@ -1,6 +1,7 @@
 """How much memory is free, and how many threads may read: found out before either is spent."""
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -25,25 +26,29 @@ LIMITS = (  # of a container: the most it may use, what it uses, and the key of 
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a program can still take on a device.
+    """Bytes that this process can still take on a device; those of the processor are shared with the other ranks here.
 
     On the processor this is what the system has available, or what is left of the limit of a container where that is
     less; 2 GB where neither can be read.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    system = _number_after(Path("/proc/meminfo"), "MemAvailable:")
-    found = [
-        value for value in (None if system is None else 1024 * system, *map(_left_of, LIMITS)) if value is not None
-    ]
-    return min(found, default=UNKNOWN)
+    available = _number_after(Path("/proc/meminfo"), "MemAvailable:")  # in KB
+    found = [None if available is None else 1024 * available, *map(_left_of, LIMITS)]
+    return min((value for value in found if value is not None), default=UNKNOWN) // _local_ranks()
 
 
 def reading_threads() -> int:
     """Threads that read images beside a training loop: the cores of this process, shared with the other ranks here."""
     cores = len(sched_getaffinity(0)) if sched_getaffinity else os.cpu_count() or 1
-    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, min(MOST_THREADS, cores // (int(ranks) if ranks.isdigit() and int(ranks) else 1)))
+    return max(1, min(MOST_THREADS, cores // _local_ranks()))
+
+
+def _local_ranks() -> int:
+    """Processes that a launcher has started on this machine: torchrun says how many, or srun, as in ``4(x2)``."""
+    told = (os.environ.get(name, "") for name in ("LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE"))
+    numbers = (re.match(r"\d+", text) for text in told)
+    return max(1, next((int(number[0]) for number in numbers if number), 1))
 
 
 def _left_of(limit: tuple[str, str, str]) -> int | None:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cmtool.objectives.objective import Batch
@@ -26,25 +27,32 @@ class ReadAhead:
     """``get(n, rows)`` is ``batches.at(n, rows)``, made before it is asked for when batches are asked for in a row.
 
     It begins with the batch of image ``first``, and goes on with the same rows of the batches after it. Who asks for
-    another place or for other rows waits for them once; from there it goes on. ``depth`` batches wait at most: as many
-    as fit in 256 MB, up to 8, unless it is given. To be closed, or used in a ``with`` block: all its threads have ended
-    then.
+    another place or for other rows waits for them once; from there it goes on. The last batch can be had again.
+    ``depth`` batches wait at most: as many as fit in 256 MB, up to 8, unless it is given. To be closed, or used in a
+    ``with`` block: all its threads have ended then.
     """
 
     def __init__(self, batches: Batches, first: int = 0, rows: range | None = None, depth: int | None = None):
         self.batches, self.depth = batches, depth
-        self.pool = ThreadPoolExecutor(reading_threads(), "read-ahead")
+        self.pool = ThreadPoolExecutor(reading_threads(), "read-ahead", _use_device, (batches.device,))
         self.waiting: deque[tuple[int, Future[Batch]]] = deque()
-        self.rows: range | None = None
-        self._begin(first, rows)
+        self.asked: tuple[int, range] | None = None
+        self._begin(first, self._known(rows))
+
+    @property
+    def size(self) -> int:
+        """The images of a whole batch."""
+        return self.batches.config.size
 
     def get(self, n: int, rows: range | None = None) -> Batch:
         """The batch that begins with image n, or these rows of it; what went wrong when it was made is raised here."""
-        if self.rows != self._known(rows) or self.waiting[0][0] != n:
-            self._begin(n, rows)
-        _, found = self.waiting.popleft()
-        self._fill()
-        return found.result()
+        asked = n, self._known(rows)
+        if asked != self.asked:
+            if self.rows != asked[1] or self.waiting[0][0] != n:
+                self._begin(*asked)
+            self.asked, (_, self.given) = asked, self.waiting.popleft()
+            self._fill()
+        return self.given.result()
 
     def close(self) -> None:
         """Drop what waits, and end the threads."""
@@ -59,11 +67,11 @@ class ReadAhead:
     def _known(self, rows: range | None) -> range:
         return range(self.batches.config.size) if rows is None else rows
 
-    def _begin(self, n: int, rows: range | None) -> None:
+    def _begin(self, n: int, rows: range) -> None:
         for _, batch in self.waiting:
             batch.cancel()
         self.waiting.clear()
-        self.rows, self.next = self._known(rows), n
+        self.rows, self.next = rows, n
         self.most = self.depth or depth_for(self.batches.bytes_of(len(self.rows)))
         self._fill()
 
@@ -71,6 +79,12 @@ class ReadAhead:
         while len(self.waiting) < self.most:
             self.waiting.append((self.next, self.pool.submit(self.batches.at, self.next, self.rows)))
             self.next += self.batches.config.size
+
+
+def _use_device(device: torch.device) -> None:
+    """A thread pins memory for its current GPU, which is the first one of the machine unless it is told."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def depth_for(size: int) -> int:

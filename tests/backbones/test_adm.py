@@ -161,8 +161,8 @@ def test_other_precisions_and_layouts_of_memory_give_nearly_the_same(asked):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shape": (2,)}, "needs square images"),
-        ({"channel_mult": (1, 1, 1, 1, 1)}, "multiple of 16"),
+        ({"shape": (2,)}, "needs images"),
+        ({"channel_mult": (1, 1, 1, 1, 1)}, "multiples of 16"),
         ({"model_channels": 40}, "multiple of 32 channels"),
         ({"num_head_channels": 48}, "heads 48 wide"),
         ({"num_heads": 5}, "5 heads"),

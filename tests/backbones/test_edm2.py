@@ -107,9 +107,9 @@ def test_dropout_drops_in_training_alone():
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((2,), {}, "square images"),
-        ((1, 8, 4), {}, "square images"),
-        ((1, 10, 10), {"channel_mult": (1, 2, 3)}, "multiple of 4"),
+        ((2,), {}, "needs images"),
+        ((1, 8, 6), {"channel_mult": (1, 2, 3)}, "multiples of 4, and 6 is not"),
+        ((1, 10, 10), {"channel_mult": (1, 2, 3)}, "multiples of 4"),
         ((1, 8, 8), {"model_channels": 20, "num_head_channels": 6}, "3 heads"),
     ],
 )

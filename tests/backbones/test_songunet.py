@@ -133,9 +133,9 @@ def test_the_first_half_of_the_outputs_is_returned(factory):
 @pytest.mark.parametrize(
     ("factory", "shape", "options", "sentence"),
     [
-        (songunet, (3, 8, 6), {}, "songunet needs square images"),
-        (dhariwal, (2,), {}, "dhariwal needs square images"),
-        (songunet, (3, 6, 6), {"channel_mult": (1, 2, 2)}, "a side that is a multiple of 4"),
+        (songunet, (3, 8, 6), {"channel_mult": (1, 2, 2)}, "sides that are multiples of 4, and 6 is not"),
+        (dhariwal, (2,), {}, "dhariwal needs images"),
+        (songunet, (3, 6, 6), {"channel_mult": (1, 2, 2)}, "sides that are multiples of 4"),
         (songunet, (3, 8, 8), {"encoder_type": "residul"}, "unknown value of option 'encoder_type' .* 'residul'"),
         (songunet, (3, 8, 8), {"embedding_type": "waves"}, "unknown value of option 'embedding_type'"),
         (songunet, (3, 8, 8), {"model_channels": 7}, "an even number of sines and cosines"),

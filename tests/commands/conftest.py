@@ -110,10 +110,10 @@ def at(monkeypatch):
 
 @pytest.fixture
 def stopped(cm, at, tmp_path):
-    """A run that Ctrl-C stopped at 64 of 128 images; what it said."""
+    """A run that Ctrl-C stopped, as a rule at 64 of 128 images; what it said."""
 
-    def call(*argv, by=signal.SIGINT, name="run"):
-        at(64, lambda walk: os.kill(os.getpid(), by))
+    def call(*argv, by=signal.SIGINT, name="run", images=64):
+        at(images, lambda walk: os.kill(os.getpid(), by))
         return cm(*argv, "--run-dir", tmp_path / name)
 
     return call

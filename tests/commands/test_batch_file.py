@@ -39,7 +39,8 @@ def printed(cm, tmp_path, monkeypatch):
 @pytest.fixture
 def submit(tmp_path, monkeypatch):
     """Run ``job.sh`` as Slurm would; the code of the job, and what it has said."""
-    env = slurm.install(tmp_path)
+    path = f"{slurm.install(tmp_path)}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
 
     def call(**more):
         words = ["sbatch", "job.sh"]

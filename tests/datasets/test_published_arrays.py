@@ -219,7 +219,8 @@ def test_the_devkits_list_gives_names_and_their_order(tmp_path):
     (root / "map_clsloc.txt").write_text("".join(f"{wnid} {k + 1} some_name\n" for k, wnid in enumerate(ids)))
     data = folder(root)
     assert data.classes == tuple(sorted(ids))
-    assert [data.classes[label] for label in data.batch(range(9))[1]] == [ids[label - 1] for label in LABELS[:9]]
+    labels = data.batch(range(9))[1].tolist()
+    assert [data.classes[label] for label in labels] == [ids[label - 1] for label in LABELS[:9]]
     (root / "map_clsloc.txt").write_text("n01 1 a\nn01 2 b\n")
     with pytest.raises(BadFile, match="does not number 1000 classes"):
         folder(root)

@@ -214,6 +214,8 @@ SPECIAL = {
     "dtype": "fp16",
     "shard": "3/8",
     "metrics": "fid,kid",
+    "eval_every": "50kimg",
+    "eval_ema": "1500,power:0.05",
     "ema": "1500,power:0.05",
     "ema_dtype": "fp16",
     "data": "folder:pictures[0::2]",

@@ -12,6 +12,12 @@ from cmtool.training.memory import free_memory, reading_threads
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A made-up /proc and /sys."""
@@ -56,12 +62,21 @@ def test_older_containers_count_too(files):
     assert free_memory(CPU) == 2_000_000
 
 
-def test_ranks_of_one_machine_share_its_cores(monkeypatch):
+@pytest.mark.parametrize("name", ["LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE"])
+def test_ranks_of_one_machine_share_its_cores_and_memory(name, monkeypatch, files):
+    files("proc/meminfo", "MemAvailable: 6000 kB\n")
     monkeypatch.setattr(memory, "sched_getaffinity", lambda process: set(range(6)))
-    for ranks, threads in (("1", 6), ("2", 3), ("4", 1), ("100", 1), ("0", 6), ("many", 6)):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    for ranks, threads in (("1", 6), ("2", 3), ("4(x2),3", 1), ("100", 1), ("0", 6), ("many", 6)):
+        monkeypatch.setenv(name, ranks)
         assert reading_threads() == threads
-    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    monkeypatch.setenv(name, "3")
+    assert free_memory(CPU) == 2000 * 1024
+
+
+def test_torchrun_knows_better_than_srun_which_started_it(monkeypatch):
     monkeypatch.setattr(memory, "sched_getaffinity", None)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert reading_threads() == 8
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
+    assert reading_threads() == 4

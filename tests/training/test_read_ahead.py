@@ -72,6 +72,15 @@ def test_other_rows_and_another_place_are_read_anew():
             assert_same(ahead.get(n, rows), alone.at(n, rows))
 
 
+def test_the_last_batch_can_be_had_again():
+    batches = Watched()
+    with ReadAhead(batches, 0, range(4), depth=2) as ahead:
+        for n in (0, 8, 16):
+            assert ahead.get(n, range(4)) is ahead.get(n, range(4))
+        assert wait_for(lambda: len(batches.made) == 5)
+    assert sorted(n for n, _ in batches.made) == [0, 8, 16, 24, 32]
+
+
 def test_an_error_comes_with_the_batch_it_belongs_to():
     batches = Watched()
     batches.broken = {16}

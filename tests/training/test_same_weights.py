@@ -3,11 +3,16 @@
 import hashlib
 import io
 import json
+import pickle
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
 
+import lmdb
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -101,6 +106,52 @@ def tar(root: Path, images: np.ndarray) -> Path:
     return shard(root.with_suffix(".tar"), images)
 
 
+def shards(root: Path, images: np.ndarray) -> Path:
+    for k in range(4):
+        shard(root.with_name(f"it-{k:03d}.tar"), images[16 * k : 16 * (k + 1)], 16 * k)
+    return root.with_name("it-{000..003}.tar")
+
+
+def cifar(root: Path, images: np.ndarray) -> Path:
+    """As published: pickles with keys of bytes, rows of all red, all green and all blue values."""
+    root.mkdir()
+    rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    parts = [(f"data_batch_{k + 1}", np.arange(len(rows))[k * 13 : (k + 1) * 13]) for k in range(5)]
+    for name, some in [*parts, ("test_batch", np.arange(4))]:
+        table = {b"data": rows[some], b"labels": LABELS[some].tolist(), b"filenames": [b"x.png"] * len(some)}
+        write(root / name, pickle.dumps(table, protocol=2))
+    write(root / "batches.meta", pickle.dumps({b"label_names": [b"kind %d" % k for k in range(8)]}, protocol=2))
+    return root
+
+
+def idx(root: Path, images: np.ndarray) -> Path:
+    sizes = struct.pack(">III", COUNT, SIDE, SIDE)
+    write(root / "train-images-idx3-ubyte", b"\0\0\x08\x03" + sizes + images.tobytes())
+    labels = b"\0\0\x08\x01" + sizes[:4] + LABELS.astype(np.uint8).tobytes()
+    write(root / "train-labels-idx1-ubyte", labels)
+    return root
+
+
+def parquet(root: Path, images: np.ndarray) -> Path:
+    """Two files with several groups of rows, as the ``datasets`` library writes pictures and classes."""
+    features = {"image": {"_type": "Image"}, "label": {"names": [str(k) for k in range(8)], "_type": "ClassLabel"}}
+    noted = {"huggingface": json.dumps({"info": {"features": features}})}
+    for k in range(2):
+        rows = range(32 * k, 32 * (k + 1))
+        column = [{"bytes": file_of(images[i]), "path": f"{i}.png"} for i in rows]
+        table = pyarrow.table({"image": column, "label": LABELS[rows.start : rows.stop]}).replace_schema_metadata(noted)
+        root.mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(table, root / f"train-{k:05d}-of-00002.parquet", row_group_size=10)
+    return root
+
+
+def database(root: Path, images: np.ndarray) -> Path:
+    with lmdb.open(str(root), map_size=1 << 24) as opened, opened.begin(write=True) as written:
+        for i, image in enumerate(images):
+            written.put(f"{i:040x}".encode(), file_of(image))
+    return root
+
+
 def npz(root: Path, images: np.ndarray) -> Path:
     np.savez(path := root.with_suffix(".npz"), images, LABELS)
     return path
@@ -116,8 +167,21 @@ def npy(root: Path, images: np.ndarray) -> Path:
     return path
 
 
-WITH_LABELS = (class_folders, prefixes, edm_folder, edm_zip, deflated_zip, tar, npz, packed_npz)
-WITHOUT = (flat_folder, bitmaps, npy)
+WITH_LABELS = (
+    class_folders,
+    prefixes,
+    edm_folder,
+    edm_zip,
+    deflated_zip,
+    tar,
+    shards,
+    npz,
+    packed_npz,
+    cifar,
+    idx,
+    parquet,
+)
+WITHOUT = (flat_folder, bitmaps, npy, database)
 
 
 def weights(path: Path, conditional: bool, **options) -> str:
@@ -141,8 +205,11 @@ def expected(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("channels", [3, 1])
-@pytest.mark.parametrize("write", [*WITH_LABELS, *WITHOUT])
+ALONE = {cifar: 3, idx: 1}  # the channels of what holds one kind of picture only
+CASES = [(write, c) for write in (*WITH_LABELS, *WITHOUT) for c in (3, 1) if ALONE.get(write, c) == c]
+
+
+@pytest.mark.parametrize(("write", "channels"), CASES)
 def test_every_container_gives_the_same_weights(write, channels, tmp_path, expected):
     labelled = write in WITH_LABELS
     options = {"labels": "filename-prefix"} if write is prefixes else {}

@@ -172,15 +172,16 @@ def test_a_snapshot_before_the_first_step_is_the_start(tmp_path):
 
 def test_steps_that_were_skipped_are_remembered(tmp_path):
     state = fresh("edm")
-    state.skipped = 3
-    assert taken_up(state, tmp_path, "edm", "adam").skipped == 3
+    state.skipped, state.streak, state.draws = 3, 2, 1
+    again = taken_up(state, tmp_path, "edm", "adam")
+    assert (again.skipped, again.streak, again.draws) == (3, 2, 1)
 
 
 def test_the_teacher_is_not_kept():
     tensors, scalars = pack(fresh("cd"))
     assert not [k for k in tensors if "teacher" in k]
     assert {k.partition(".")[0] for k in tensors} == {"model", "average", "objective"}
-    assert scalars == {"images": 0, "skipped": 0}
+    assert scalars == {"images": 0, "skipped": 0, "streak": 0, "draws": 0}
 
 
 def test_a_network_with_statistics_of_its_own_keeps_them():

@@ -7,12 +7,15 @@ from typing import Any
 from cmtool.commands.console import Console
 from cmtool.files.output_check import check_place
 from cmtool.options.data_spec import data_spec
+from cmtool.options.fields import option_fields
 from cmtool.pipelines.inputs import dataset_facts, open_dataset
 from cmtool.pipelines.pack_data import check_room, estimate_bytes, pack_data
 from cmtool.pipelines.read_ahead import READERS
 from cmtool.settings import ConvertOptions
 
 __all__ = ["pack_images"]
+
+DEFAULTS = {name: declared.default for name, declared in option_fields(ConvertOptions).items()}
 
 
 def pack_images(options: ConvertOptions, console: Console) -> None:
@@ -47,7 +50,7 @@ def data_options(options: ConvertOptions) -> dict[str, Any]:
     """The data set that was named, with the options that were given."""
     size = int(options.size) if options.size and options.size.isdecimal() else options.size
     given = {"size": size, "crop": options.crop, "channels": options.channels, "labels": options.labels}
-    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen = {name: value for name, value in given.items() if value != DEFAULTS[name]}
     return {**data_spec(options.source), **(options.data or {}), **chosen}
 
 

@@ -42,6 +42,10 @@ def _summary_lines(header: Header, command: str) -> Iterator[str]:
         yield f"licence: {header.licence}{', not for commercial use' if header.noncommercial else ''}"
     for parent in header.parents:
         yield f"made from {parent.get('path')} ({str(parent.get('sha256'))[:12]})"
+    if chosen := header.evaluation:
+        track, n = header.average.get("ema", "?"), chosen.get("n", "?")
+        score = f"{chosen.get('metric')} {chosen.get('value')} of {n} images"
+        yield f"the best of its run: {score}; EMA {track} at {header.images:,} images"
     sigmas = [header.sigma_max, *header.sigmas] if header.kind == "consistency" else header.sigmas
     yield f"sample it with: {command}" + (f"  (at {', '.join(f'{x:g}' for x in sigmas)})" if sigmas else "")
 

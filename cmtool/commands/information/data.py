@@ -18,6 +18,7 @@ __all__ = ["bytes_of", "describe_data"]
 
 SIZES, CLASSES, NAMED = 6, 20, 4  # sizes, classes and pictures on a line
 LISTED = 100  # sizes in the document
+UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def describe_data(spec: Mapping[str, Any], options: InfoOptions, console: Console) -> None:
@@ -83,9 +84,8 @@ def _lines(report: DataReport) -> Iterator[str]:
         yield _row("mean", f"{mean} of each channel, in [-1, 1]")
         yield _row("std", std)
     if found := report.duplicates:
-        yield _row(
-            "duplicates", f"{found.images:,}" + (f", {found.other_label:,} of another class" if found.images else "")
-        )
+        other = f", {found.other_label:,} of them of another class" if found.images and report.classes else ""
+        yield _row("duplicates", f"{found.images:,}{other}")
         for group in found.groups[:NAMED]:
             yield _row("", " = ".join([*group[:NAMED], *(["..."] if len(group) > NAMED else [])]))
     yield _row("broken", f"{report.broken:,}")
@@ -107,10 +107,6 @@ def _counts(count: Mapping[str, int], most: int, what: str) -> str:
 
 
 def _bytes(size: int) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            break
-        size /= 1000  # type: ignore[assignment]
-    else:
-        unit = "TB"
-    return f"{size:,} bytes" if unit == "bytes" else f"{size:.3g} {unit}"
+    """``999 bytes``, ``28.8 kB``, ``1.25 TB``."""
+    power = min((len(str(size)) - 1) // 3, len(UNITS) - 1)
+    return f"{size / 1000**power:.3g} {UNITS[power]}"

@@ -41,7 +41,8 @@ class RunSize:
         powers = sum(track.form == "power" for track in tracks)
         one = size_of(tensors.values()) + moments
         # a state more than are kept, and a checkpoint more than there are averages: a new one stands beside an old one
-        whole = one * (options.keep + 1) + checkpoint * (len(tracks) + 1) + stored * powers
+        kept = len(tracks) + 1 + (2 if options.eval_interval else 0)  # the best one, and one that was
+        whole = one * (options.keep + 1) + checkpoint * kept + stored * powers
         return cls(one, checkpoint, whole)
 
 

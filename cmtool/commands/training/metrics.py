@@ -5,11 +5,10 @@ They hold nothing of the clock, so that a run has the same lines wherever it was
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from cmtool.files import runs
-from cmtool.files.runs import TIMING
+from cmtool.commands.training.logs import RunLog
+from cmtool.loggers import TIMING
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
 from cmtool.training.loop import Report
@@ -22,8 +21,8 @@ LINES = 200  # of metrics.jsonl in a whole run
 class MetricsLog:
     """Collects reports of steps, and writes a line when one is due."""
 
-    def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path):
-        self.options, self.job, self.folder = options, job, folder
+    def __init__(self, options: TrainOptions, job: TrainingJob, log: RunLog):
+        self.options, self.job, self.log = options, job, log
         self.sum, self.count = 0.0, 0
         self.restart_clock()
 
@@ -39,15 +38,14 @@ class MetricsLog:
         loss, state = self.sum / self.count, self.job.state
         self.sum, self.count = 0.0, 0
         line = {
-            "images": report.images,
             "loss": loss,
             "gradient": float(report.gradient),
             "ema_gap": float(state.average.gap(state.model)),
             "lr": report.rate,
             "skipped": state.skipped,
         }
-        runs.append(self.folder, {"images": report.images, **self.speed()}, TIMING)
-        runs.append(self.folder, line)
+        clock = {f"{TIMING}{name}": value for name, value in self.speed().items()}
+        self.log.log(report.images, {**line, **clock})
         return loss
 
     def speed(self) -> dict[str, float]:

@@ -13,11 +13,11 @@ from cmtool.files.data_fingerprint import Inventory, read_inventory
 from cmtool.files.header import read_header
 from cmtool.files.rewind import rewind
 from cmtool.files.run_states import StoredState, newest_state
-from cmtool.files.runs import CHECKPOINT
+from cmtool.files.runs import CHECKPOINT, STATUS
 from cmtool.options.load import load_options
 from cmtool.options.stored_run import CONFIG, is_run
 from cmtool.options.types import Spec
-from cmtool.pipelines.inputs import PATHS
+from cmtool.pipelines.inputs import PATHS, anchor_paths
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
 from cmtool.settings.training import ALLOWED
@@ -27,7 +27,7 @@ __all__ = ["check_data", "check_unchanged", "find_run", "is_done", "restore", "r
 
 T = TypeVar("T", bound=TrainOptions)
 # change no result, or are checked separately; models are known again by their contents
-CHANGEABLE = {"device", "threads", "snapshots", "ema_snapshots", "save_every", "keep"}
+CHANGEABLE = {"device", "threads", "cache", "snapshots", "ema_snapshots", "save_every", "keep", "log"}
 CHANGEABLE |= {"run_dir", "resume", "dry_run", "allow_change", "reproduce", "data", "images", *PATHS}
 
 
@@ -61,7 +61,8 @@ def check_unchanged(options: T, folder: Path) -> T:
 
 def _compared(options: TrainOptions, data: Mapping[str, Any], allowed: set[str]) -> dict[str, Any]:
     """What may not change, by key; the options of a plugin each by itself. A path counts as given or not."""
-    kept = {key: value for key, value in vars(options).items() if key not in CHANGEABLE | allowed}
+    whole = anchor_paths(options)
+    kept = {key: value for key, value in vars(whole).items() if key not in CHANGEABLE | allowed}
     kept |= {key: "given" for key in PATHS if vars(options).get(key)}
     found: dict[str, Any] = {}
     for key, value in {"data": _but_source(data), **kept}.items():
@@ -95,7 +96,7 @@ def _but_source(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_done(options: TrainOptions, folder: Path) -> bool:
     """Whether a run has finished, at the length it now should have; UsageError where it has gone further."""
-    status = runs.read_status(folder)
+    status = _status(folder)
     seen = status.get("images")
     if status.get("state") == "finished" and isinstance(seen, int) and seen >= options.images > seen - options.batch:
         return True
@@ -105,6 +106,11 @@ def is_done(options: TrainOptions, folder: Path) -> bool:
             f"to go on give more: {resume_command(options.command, folder)} --images {2 * seen}",
         )
     return False
+
+
+def _status(folder: Path) -> Mapping[str, Any]:
+    """How a run stands; empty for one that was killed before it said so for the first time."""
+    return runs.read_status(folder) if (folder / STATUS).exists() else {}
 
 
 def resume_command(command: str, folder: Path | None) -> str:
@@ -120,9 +126,7 @@ def check_data(dataset: Any, folder: Path) -> None:
     stored = read_inventory(folder)
     if stored is None:
         return
-    found = _difference(
-        stored.document, Inventory.of(dataset).document, str(runs.read_status(folder).get("reason", ""))
-    )
+    found = _difference(stored.document, Inventory.of(dataset).document, str(_status(folder).get("reason", "")))
     if found:
         hint = Hint("bring the data back as they were, or choose another {}", Setting("run_dir"))
         raise UsageError(f"the data are not those that {folder} was started with: {found}", hint)

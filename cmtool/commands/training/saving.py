@@ -14,6 +14,7 @@ from cmtool.commands.training.resume import resume_command
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, WriteFailed
 from cmtool.files import runs
+from cmtool.files.best_checkpoint import prune_best
 from cmtool.files.checkpoint import DTYPES, save
 from cmtool.files.header import Header, read_header
 from cmtool.files.rewind import rewind
@@ -39,16 +40,18 @@ class Saver:
 
     def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, metrics: MetricsLog):
         self.options, self.job, self.folder, self.metrics = options, job, folder, metrics
+        self.facts: dict[str, Any] = {}  # what status.json says besides
         self.model = cast(Denoiser, job.state.average.model)
         models = [average.model for average in (job.state.average, *job.state.others.values())]
         self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
         self.interval = parse_save_interval(options.save_every)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.wanted = time.monotonic(), False
         self.last: dict[str, Any] | None = None
 
     def due(self, images: int) -> bool:
-        """Whether the step that ended at ``images`` is to be saved."""
-        return self.interval.due(images, self.options.batch, time.monotonic() - self.saved_at)
+        """Whether the step that ended at ``images`` is to be saved; not amid steps that were left out."""
+        self.wanted |= self.interval.due(images, self.options.batch, time.monotonic() - self.saved_at)
+        return self.wanted and not self.job.state.streak
 
     def save(self, word: str, **facts: Any) -> None:
         """Save the state, the checkpoints, and how the run stands; old states go.
@@ -58,7 +61,9 @@ class Saver:
         self._with_room(self._save_state)
         self._with_room(self.save_models)
         self.status(word, **facts)
-        keep_newest(self.folder, self.options.keep)
+        if not self.job.state.streak:  # what a rollback would need stays
+            keep_newest(self.folder, self.options.keep)
+            prune_best(self.folder, [int(path.stem) for path in stored_states(self.folder)])
 
     def save_rolled_back(self) -> None:
         """Save a run that was put back: the state with its new draws is there before the newer ones go."""
@@ -74,7 +79,7 @@ class Saver:
         scalars |= {"parents": self.job.header.parents, "metrics": self.metrics.state()}
         scalars["numerics"] = numerics(self.options, self.job)
         save_state(path, tensors, scalars)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.wanted = time.monotonic(), False
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.last = {"images": scalars["images"], "file": str(path.relative_to(self.folder)), "time": now}
 
@@ -131,6 +136,7 @@ class Saver:
             saved=self.last,
             command=resume_command(self.options.command, self.folder.absolute()),
             **self.metrics.speed(),
+            **self.facts,
             **facts,
         )
 
@@ -141,6 +147,6 @@ class Saver:
                 place = runs.average_path(self.folder, track.name, self.job.state.images)
                 save(place, model, self.header(track), DTYPES[self.options.ema_dtype])
 
-    def header(self, track: EMASpec) -> Header:
+    def header(self, track: EMASpec, **facts: Any) -> Header:
         """As of this step: a method may change its sampling noise levels during training."""
-        return replace(current_header(self.job), average={"ema": str(track)})
+        return replace(current_header(self.job), average={"ema": str(track)}, **facts)

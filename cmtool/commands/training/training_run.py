@@ -3,6 +3,7 @@
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,9 @@ import torch
 from cmtool.commands.console import Console
 from cmtool.commands.shared.preview import sheet
 from cmtool.commands.signals import Stop
+from cmtool.commands.training.capsule import write_capsule
+from cmtool.commands.training.evaluation import EvaluationRun
+from cmtool.commands.training.logs import RunLog
 from cmtool.commands.training.metrics import MetricsLog
 from cmtool.commands.training.resume import resume_command
 from cmtool.commands.training.rollback import PATIENCE, roll_back
@@ -30,6 +34,7 @@ from cmtool.errors import (
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.picture_files import write_picture
 from cmtool.pipelines.classes import labels_of
+from cmtool.pipelines.model_evaluator import ModelEvaluator
 from cmtool.pipelines.sampler_setup import set_up_sampler
 from cmtool.pipelines.sampling_pipeline import draw
 from cmtool.pipelines.training import current_header, training_steps
@@ -44,10 +49,20 @@ __all__ = ["TrainingRun"]
 class TrainingRun:
     """The steps of one run: after each what is due is logged, drawn and saved."""
 
-    def __init__(self, options: TrainOptions, job: TrainingJob, folder: Path, console: Console, stop: Stop):
+    def __init__(
+        self,
+        options: TrainOptions,
+        job: TrainingJob,
+        folder: Path,
+        console: Console,
+        stop: Stop,
+        evaluator: ModelEvaluator | None = None,
+    ):
         self.options, self.job, self.folder, self.console, self.stop = options, job, folder, console, stop
-        self.metrics = MetricsLog(options, job, folder)
+        self.log = RunLog(console)
+        self.metrics = MetricsLog(options, job, self.log)
         self.saver = Saver(options, job, folder, self.metrics)
+        self.evaluation = EvaluationRun(evaluator, self.saver, self.log, console, stop) if evaluator else None
         self.cores = torch.get_num_threads()
 
     def run(self) -> float:
@@ -56,16 +71,23 @@ class TrainingRun:
         began = time.monotonic()
         self.saver.status("running")
         try:
+            self.log.open(options, self.folder, state.images)
+            if self.evaluation:
+                self.evaluation.begin()
             with self.console.progress(options.images, "images", options.command) as progress:
                 while self.walk(progress):
                     self.go_back()
         except (BadFile, MissingInput) as error:  # a picture that cannot be read
             raise self.broken(error) from error
+        except Diverged:
+            raise
         except BaseException as error:
             with suppress(OSError, WriteFailed):
                 word = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 self.saver.status(word, exit_code=code_of(error))
             raise
+        finally:
+            self.log.close()
         if state.images < options.images:
             self.pause()
         self.saver.save("finished", exit_code=0)
@@ -89,6 +111,8 @@ class TrainingRun:
         loss = self.metrics.add(report)
         if loss is not None:
             progress.update(report.images, loss=f"{loss:.4g}")
+        if self.evaluation:
+            self.evaluation.after(report.images)
         if self.options.due(report.images, self.options.ema_snapshots):
             self.saver.store_power_averages()
         if self.options.due(report.images, self.options.snapshots):
@@ -104,24 +128,38 @@ class TrainingRun:
         model = LoadedModel(cast(Denoiser, self.job.state.average.model), header, self.folder)
         # torch itself has one core in training
         made = draw(model, set_up_sampler(header), Noise(seeds), labels, self.cores)
-        write_picture(self.folder / "samples" / f"{images:08d}.png", sheet(made, max(header.num_classes, 8)))
+        picture = sheet(made, max(header.num_classes, 8))
+        write_picture(self.folder / "samples" / f"{images:08d}.png", picture)
+        self.log.draw(images, "samples", picture)
 
     def go_back(self) -> None:
         """Once, to the last good save, with other draws; Diverged the second time."""
         state, at = self.job.state, self.job.state.images
         if state.draws:
-            self.saver.save_models()
-            raise Diverged(
-                f"the last {PATIENCE} gradients were not finite; the weights before them are in {self.folder}",
-                f"start again with a lower learning rate, --lr {self.options.lr / 3:.1g}, or with --grad-clip 1",
-            )
+            raise self.diverged()
         scalars = roll_back(self.options, self.job, self.folder, self.console.warn)
         self.metrics.load_state(scalars.get("metrics", {}))
         self.metrics.restart_clock()
         self.saver.save_rolled_back()
+        self.log.open(self.options, self.folder, state.images)
+        if self.evaluation:
+            self.evaluation.tell_status()
         self.console.warn(
             f"the last {PATIENCE} gradients before {at:,} images were not finite; "
             f"going on from {state.images:,} images with other random draws"
+        )
+
+    def diverged(self) -> Diverged:
+        """The message, when the last step is in a capsule and the weights before it in the checkpoints."""
+        self.saver.save_models()
+        capsule = write_capsule(self.options, self.job, self.folder)
+        self.saver.status("failed", exit_code=Diverged.code, capsule=str(capsule.relative_to(self.folder)))
+        again = f"cmtool {self.options.command} --reproduce {quote(str(capsule))}"
+        lr = f"{self.options.lr / 3:.1g}"
+        return Diverged(
+            f"the last {PATIENCE} gradients were not finite, also after a rollback; the weights before them are in "
+            f"{self.folder}",
+            f"start again with a lower learning rate, --lr {lr}, or with --grad-clip 1; see where it breaks: {again}",
         )
 
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:

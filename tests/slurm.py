@@ -18,8 +18,8 @@ HOST = "localhost"
 ATTEMPTS = 4
 
 
-def install(folder: Path) -> dict[str, str]:
-    """An environment in which the programs are found, and the ones that they call."""
+def install(folder: Path) -> Path:
+    """A folder of the programs, and of those that they call."""
     programs = folder / "bin"
     programs.mkdir()
     ours = {name: f'"{Path(__file__)}" "{folder}" {name}' for name in ("sbatch", "srun", "scontrol")}
@@ -27,8 +27,7 @@ def install(folder: Path) -> dict[str, str]:
         program = programs / name
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "SLURM_TEST_TIMES": "1"}
+    return programs
 
 
 def sbatch(folder: Path, words: list[str]) -> int:
@@ -38,7 +37,7 @@ def sbatch(folder: Path, words: list[str]) -> int:
     codes = []
     for part in range(first, last + 1):
         job = {
-            "SLURM_JOB_ID": str(70_000 + os.getpid() % 10_000 + part),
+            "SLURM_JOB_ID": str(int(_job()) + part),
             "SLURM_JOB_NAME": asked["job-name"],
             "SLURM_NNODES": str(nodes),
             "SLURM_NTASKS": str(nodes * tasks),
@@ -46,22 +45,26 @@ def sbatch(folder: Path, words: list[str]) -> int:
         }
         if last:
             job |= {"SLURM_ARRAY_TASK_ID": str(part), "SLURM_ARRAY_TASK_COUNT": str(last)}
+        code = 0
         for attempt in range(ATTEMPTS):
-            done = subprocess.run(["bash", words[0]], env=os.environ | job | {"SLURM_RESTART_COUNT": str(attempt)})
+            env = os.environ | job | {"SLURM_RESTART_COUNT": str(attempt)}
+            code = subprocess.run(["bash", words[0]], env=env).returncode
             mark = folder / f"requeue.{job['SLURM_JOB_ID']}.{attempt}"
             if not mark.exists():
                 break
-        codes.append(done.returncode)
+        codes.append(code)
     return max(codes)
 
 
 def srun(folder: Path, words: list[str]) -> int:
-    nodes, tasks = int(os.environ["SLURM_NNODES"]), int(os.environ["SLURM_NTASKS"])
+    nodes, tasks = int(os.environ.get("SLURM_NNODES", 1)), int(os.environ.get("SLURM_NTASKS", 1))
+    if words[0] == "--ntasks":
+        tasks, words = int(words[1]), words[2:]
     running = []
     for rank in range(tasks):
         node, local = divmod(rank, tasks // nodes)
         step = {"SLURM_STEP_ID": "0", "SLURM_PROCID": rank, "SLURM_LOCALID": local, "SLURM_NODEID": node}
-        step |= {"SLURM_STEP_NODELIST": HOST, "SLURM_STEP_NUM_TASKS": tasks}
+        step |= {"SLURM_STEP_NODELIST": HOST, "SLURM_STEP_NUM_TASKS": tasks, "SLURM_JOB_ID": _job()}
         env = os.environ | {name: str(value) for name, value in step.items()}
         running.append(subprocess.Popen(words, env=env, start_new_session=True))
     sent = folder / "signalled"
@@ -81,6 +84,11 @@ def scontrol(folder: Path, words: list[str]) -> int:
     assert words[0] == "requeue"
     (folder / f"requeue.{words[1]}.{os.environ['SLURM_RESTART_COUNT']}").touch()
     return 0
+
+
+def _job() -> str:
+    """The number of the job that this is in, or of a new one."""
+    return os.environ.get("SLURM_JOB_ID", str(70_000 + os.getpid() % 10_000))
 
 
 def _is_due() -> bool:
