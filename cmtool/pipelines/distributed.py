@@ -17,6 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from cmtool.errors import LostRank
 from cmtool.pipelines.launcher import World, find_world, has_stray_rank, meeting_place, shard_of
+from cmtool.training.devices import usable_cores
 from cmtool.training.ranks import ALONE, GroupRanks, Ranks, lost_rank
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "shard_of",
     "start_group",
     "sum_over_ranks",
+    "threads_of",
 ]
 
 START = 600.0  # seconds in which all ranks must have started: they read their libraries from one busy disk
@@ -133,6 +135,17 @@ def ranks_of(world: World, device: torch.device) -> Ranks:
     return GroupRanks() if world.size > 1 else ALONE
 
 
+def threads_of(threads: int | None, environment: Mapping[str, str] = os.environ) -> int | None:
+    """The threads of a rank: those that were asked for, or its share of the cores of its machine; None for all of them.
+
+    srun gives each rank cores of its own; torchrun does not, and says how many ranks share them.
+    """
+    beside = environment.get("LOCAL_WORLD_SIZE", "1")
+    if threads or find_world(environment).launcher != "torchrun" or not beside.isdecimal() or beside in ("0", "1"):
+        return threads
+    return max(usable_cores() // int(beside), 1)
+
+
 def rank_and_world() -> tuple[int, int]:
     """The rank of this process, and how many there are."""
     world = find_world()
@@ -177,25 +190,27 @@ def _all_gather(thing: T) -> list[T]:
     return found
 
 
-def run_on_main(world: World, work: Callable[[], None]) -> None:
+def run_on_main(world: World, work: Callable[[], T]) -> T:
     """Let the first rank alone do ``work``, such as drawing samples; the others wait, however long it takes.
 
-    All ranks call this at the same point. LostRank on the others where the first rank fails; where it was killed
-    the launcher ends them.
+    All ranks call this at the same point, and all get what the work gives, which JSON can hold. LostRank on the others
+    where the first rank fails; where it was killed the launcher ends them.
     """
-    if world.main:
-        work()
     if not _STORES:
-        return
+        return work()
     store, done = _STORES[0], f"done/{next(_CALLS)}"
+    if world.main:
+        found = work()
+        with report_lost_rank(world):
+            store.set(done, json.dumps(found))
     with report_lost_rank(world):
-        if world.main:
-            store.set(done, "1")
         while not store.check([done]):
             if store.check([FAILURE]):
                 raise lost_rank(world.rank)
             time.sleep(PAUSE)
+        found = json.loads(store.get(done))
         dist.all_reduce(torch.zeros(1))  # so that none of them leaves, with the store, while another one looks there
+    return found
 
 
 def claim_failure(world: World, code: int) -> bool:
