@@ -4,7 +4,7 @@ import atexit
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
@@ -37,6 +37,7 @@ __all__ = [
     "report_lost_rank",
     "run_on_main",
     "shard_of",
+    "split_seeds",
     "start_group",
     "sum_over_ranks",
     "threads_of",
@@ -152,6 +153,13 @@ def rank_and_world() -> tuple[int, int]:
     """The rank of this process, and how many there are."""
     world = find_world()
     return world.rank, world.size
+
+
+def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Sequence[int]:
+    """The seeds of a rank: of every ``world`` batches one."""
+    if world == 1:
+        return seeds
+    return [seed for first in range(rank * size, len(seeds), world * size) for seed in seeds[first : first + size]]
 
 
 def is_main_rank() -> bool:
