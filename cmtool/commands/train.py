@@ -48,6 +48,7 @@ from cmtool.pipelines.inputs import dataset_facts, kept_options, open_dataset
 from cmtool.pipelines.model_evaluator import ModelEvaluator
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
+from cmtool.settings.training import ALLOWED
 from cmtool.training.devices import choose_device, micro_batch_size, use_threads
 from cmtool.training.loop import LoopConfig, train
 
@@ -177,7 +178,8 @@ def keep_options(options: TrainOptions, folder: Path, found: Path | None) -> Non
     kept = kept_options(options)
     if found:
         stored = load_options(type(options), {}, configs=[folder / CONFIG], environment={})
-        kept = replace(stored, images=options.images, micro_batch=options.micro_batch, precision=options.precision)
+        allowed = {key: vars(options)[key] for key in (name.replace("-", "_") for name in ALLOWED)}
+        kept = replace(stored, images=options.images, **allowed)
     write_bytes(folder / CONFIG, dump_options(kept).encode())
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
 from typing import TypeVar
@@ -16,6 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from cmtool.errors import LostRank
+from cmtool.pipelines.failure_watch import FAILURE, FailureWatch
 from cmtool.pipelines.launcher import World, find_world, has_stray_rank, meeting_place, shard_of
 from cmtool.training.devices import usable_cores
 from cmtool.training.ranks import ALONE, GroupRanks, Ranks, lost_rank
@@ -45,8 +46,6 @@ __all__ = [
 START = 600.0  # seconds in which all ranks must have started: they read their libraries from one busy disk
 TIMEOUT = 120.0  # seconds that a rank waits for another one afterwards
 PAUSE = 0.05  # seconds between two looks into the store
-LINGER = 2.0
-FAILURE = "failure"
 
 T = TypeVar("T")
 
@@ -67,11 +66,12 @@ def start_group(world: World, device: torch.device, timeout: float = TIMEOUT) ->
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         waiting = timedelta(seconds=timeout)
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=waiting)
-    _STORES[:] = [store]
+    _STORES[:], _WATCHES[:] = [store], [FailureWatch(store, world.rank, world.size)]
     atexit.register(_end_group)
 
 
 _STORES: list[Store] = []  # of the group of this process, through which ranks also reach each other in trouble
+_WATCHES: list[FailureWatch] = []
 _CALLS = count()
 
 
@@ -107,6 +107,8 @@ def _assemble(store: Store, world: World) -> Store:
 
 
 def _end_group() -> None:
+    for watch in _WATCHES:
+        watch.close()
     _STORES.clear()
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -221,31 +223,11 @@ def run_on_main(world: World, work: Callable[[], T]) -> T:
     return found
 
 
-def claim_failure(world: World, code: int) -> bool:
-    """Tell the other ranks that this one ends with an exit code; False where another one was first.
-
-    The first one stays for two seconds at most until the others have read it: it may be the one that has the store.
-    """
-    if not _STORES:
-        return True
-    store, mine = _STORES[0], json.dumps({"rank": world.rank, "code": code})
-    with suppress(RuntimeError):  # the process that had the store is gone
-        if store.compare_set(FAILURE, "", mine).decode() != mine:
-            return False
-        until = time.monotonic() + LINGER
-        while store.add(f"{FAILURE}/read", 0) < world.size - 1 and time.monotonic() < until:
-            time.sleep(PAUSE)
-    return True
+def claim_failure(code: int) -> bool:
+    """Tell the other ranks that this one ends with an exit code; False where another one was first."""
+    return not _WATCHES or _WATCHES[0].claim(code)
 
 
 def failure_code() -> int | None:
-    """The exit code of the rank that failed first, or None where none says within two seconds that it did."""
-    until = time.monotonic() + LINGER
-    with suppress(RuntimeError):  # the process that had the store is gone
-        while _STORES and time.monotonic() < until:
-            if _STORES[0].check([FAILURE]):
-                found = json.loads(_STORES[0].get(FAILURE))["code"]
-                _STORES[0].add(f"{FAILURE}/read", 1)
-                return found
-            time.sleep(PAUSE)
-    return None
+    """The exit code of the rank that failed first, or None where none says within seconds that it did."""
+    return _WATCHES[0].wait() if _WATCHES else None

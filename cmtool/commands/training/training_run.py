@@ -82,9 +82,12 @@ class TrainingRun:
             with self.console.progress(options.images, "images", options.command) as progress:
                 while self.walk(progress):
                     self.go_back()
+            if state.images < options.images:
+                self.pause()
+            self.on_main(lambda: self.saver.save("finished", exit_code=0))
         except (BadFile, MissingInput) as error:  # a picture that cannot be read
             raise self.broken(error) from error
-        except Diverged:
+        except (Diverged, Interrupted, Preempted):  # who raised them has said so in the folder
             raise
         except BaseException as error:
             if self.world.main:
@@ -92,9 +95,6 @@ class TrainingRun:
             raise
         finally:
             self.log.close()
-        if state.images < options.images:
-            self.pause()
-        self.on_main(lambda: self.saver.save("finished", exit_code=0))
         return time.monotonic() - began
 
     def on_main(self, work: Callable[[], None]) -> None:
