@@ -50,6 +50,7 @@ class LmdbStorage:
     def __init__(self, path: Path, name: str):
         self.path, self.name = path, show_path(name)
         self._handle = PerProcess(partial(_handle, path))
+        self._broken: BadFile | None = None  # what is wrong with the first picture that has no size
         with whole(path, "an LMDB database"):
             self.names, self._sizes, number, others = self._look()
         if not len(self.names):
@@ -66,6 +67,8 @@ class LmdbStorage:
         return _size(self._value(index), self.call(index))
 
     def sizes(self) -> Collection[Size]:
+        if self._broken:
+            raise self._broken
         return self._sizes
 
     def pixels(self, index: int) -> np.ndarray:
@@ -88,7 +91,10 @@ class LmdbStorage:
                     others += 1
                     continue
                 keys.append(bytes(key).decode("latin1"))
-                sizes.add(_size(value, show_path(f"{self.path}:{keys[-1]}")))
+                try:
+                    sizes.add(_size(value, show_path(f"{self.path}:{keys[-1]}")))
+                except BadFile as error:
+                    self._broken = self._broken or error
                 number = zlib.crc32(bytes(key) + len(value).to_bytes(8, "little") + start, number)
         return Names(iter(keys)), sizes, number, others
 

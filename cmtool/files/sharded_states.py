@@ -13,6 +13,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -64,14 +65,18 @@ def save_sharded(folder: Path, tensors: Mapping[str, Tensor], scalars: dict[str,
     then nothing has changed.
     """
     rank, temporary = dist.get_rank(), folder.with_name(f"{PREFIX}{folder.name}")
-    if rank == 0:
-        with write_file(folder):
-            remove(temporary)
-    _together(folder, lambda: make_folder(temporary) if rank == 0 else None)
+    _together(folder, lambda: _make_room(temporary) if rank == 0 else None)
     writer = dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True)
     _together(folder, lambda: dcp.save(dict(tensors), storage_writer=writer))
     files = _together(folder, lambda: _seals(temporary.glob(f"shard-{rank + 1:05d}-*.safetensors")))
     _together(folder, lambda: _finish(temporary, folder, files, scalars) if rank == 0 else None)
+
+
+def _make_room(temporary: Path) -> None:
+    """An empty folder, where a killed writer may have left another one."""
+    with write_file(temporary):
+        remove(temporary)
+    make_folder(temporary)
 
 
 def _finish(temporary: Path, folder: Path, files: list[dict[str, Any]], scalars: dict[str, Any]) -> None:
@@ -101,7 +106,8 @@ def _together(folder: Path, work: Callable[[], Any]) -> list[Any]:
     failures = [reason for _, reason in found if reason]
     if failures:
         if dist.get_rank() == 0:
-            remove(folder.with_name(f"{PREFIX}{folder.name}"))
+            with suppress(OSError):
+                remove(folder.with_name(f"{PREFIX}{folder.name}"))
         with write_file(folder):
             raise OSError(*failures[0])
     return [each for each, _ in found]

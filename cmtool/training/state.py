@@ -79,8 +79,9 @@ def _tensors(state: State) -> dict[str, Tensor]:
 
 def make_room(state: State, shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors for the values of a stored state, of which ``shapes`` are those; sharded as ``state`` is."""
-    own = _likes(state)
-    return {name: torch.zeros_like(own(name, shape), dtype=shape.dtype) for name, shape in shapes.items()}
+    like = _likes(state)
+    found = {name: torch.zeros_like(like(name, shape), dtype=shape.dtype) for name, shape in shapes.items()}
+    return {name: torch.zeros_like(value, device="cpu") if value.is_meta else value for name, value in found.items()}
 
 
 def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
@@ -139,7 +140,7 @@ def _likes(state: State) -> Callable[[str, Tensor], Tensor]:
         number = rest.partition(".")[0]
         if kind == "optimiser" and number.isdecimal() and int(number) < len(parameters):
             parameter = parameters[int(number)].detach()
-            return parameter if value.ndim and value.shape == parameter.shape else value.cpu()
+            return parameter if value.ndim and value.shape == parameter.shape else value
         return own.get(name, value)
 
     return like

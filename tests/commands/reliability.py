@@ -15,7 +15,6 @@ torch is imported once; children are forked. Prints a line of JSON with what hap
 import argparse
 import contextlib
 import functools
-import importlib.metadata
 import io
 import json
 import os
@@ -34,6 +33,7 @@ from cmtool.files.header import read_header
 from cmtool.files.run_states import stored_states
 from cmtool.files.runs import read_status
 from cmtool.files.sealed import load_state
+from cmtool.options import registry
 
 NETWORK = ["--set", "backbone.model_channels=8", "--set", "backbone.channel_mult=[1]", "--set", "backbone.num_blocks=1"]
 SHARED = ["-d", "digits[:60]", "--lr", "3e-3", "--warmup", "0", "--ema", "64,power:0.1", "--threads", "1", "--quiet"]
@@ -175,7 +175,7 @@ class Watched:
 def sweep(root, name, words, every):
     """Kill at every ``every``-th point of a run with two saves on the way, and go on."""
     words = [*words, *SHARED, "--images", "64", "--batch", "16", "--save-every", "32img", "--ema-snapshots", "2"]
-    words += ["--snapshots", "1", "--keep", "1", "--run-dir"]
+    words += ["--snapshots", str(int(name != "train-score")), "--keep", "1", "--run-dir"]  # whose pictures take long
     whole, place, report = root / f"{name}-whole", root / f"{name}-run", root / "count"
     assert outcome(child([*words, str(whole)])) == 0
     assert outcome(child([*words, str(place)], KillPoint(place, 0, report))) == 0
@@ -208,7 +208,7 @@ def in_a_save(folder):
 def random_kills(root, name, words, kills, pick):
     """Kill a run of twelve steps, each of which is saved, at random moments, until it has come to its end."""
     words = [*words, *SHARED, "--images", "192", "--batch", "16", "--save-every", "16img", "--ema-snapshots", "4"]
-    words += ["--snapshots", "2", "--keep", "2", "--run-dir"]
+    words += ["--snapshots", "0", "--keep", "2", "--run-dir"]
     whole, place, found = root / f"{name}-whole", root / f"{name}-run", Counter()
     began = time.monotonic()
     assert outcome(child([*words, str(whole)])) == 0
@@ -251,7 +251,7 @@ def stop_at(images):
 
 def stops(root, name, words, count, pick):
     """Stop a run of steps of three micro-batches at random steps, once each, and go on."""
-    words = [*words, *SHARED, "--images", "480", "--batch", "24", "--micro-batch", "8", "--snapshots", "2"]
+    words = [*words, *SHARED, "--images", "480", "--batch", "24", "--micro-batch", "8", "--snapshots", "0"]
     found = Counter()
     for precision in ("fp32", "bf16"):
         call = [*words, "--precision", precision, "--run-dir"]
@@ -276,7 +276,7 @@ def main():
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--stops", type=int, default=10)
     options = parser.parse_args()
-    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)  # a child reads them again
+    registry.entry_points = functools.cache(registry.entry_points)  # or each child reads the metadata of all packages
     teacher, pick = options.folder / "teacher", random.Random(0)
     # here, so that every child finds all modules imported
     assert run(["train-score", *NETWORK, *SHARED, "-n", "32", "--snapshots", "1", "--run-dir", str(teacher)]) == 0
@@ -296,6 +296,7 @@ def main():
                 found += stops(root, name, words, options.stops, pick)
             shutil.rmtree(root)
         told[name] = dict(found)
+        print(name, json.dumps(told[name]), file=sys.stderr, flush=True)
     print(json.dumps({**told, "seconds": round(time.monotonic() - began)}))
 
 

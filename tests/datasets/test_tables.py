@@ -244,6 +244,9 @@ def test_what_is_wrong_with_a_database_is_said(tmp_path):
     written(tmp_path / "a.lmdb", [(b"x", b"no picture")], subdir=False)
     with pytest.raises(BadFile, match=r"there are no images in .*a\.lmdb"):
         folder(tmp_path / "a.lmdb")
+    written(tmp_path / "e.lmdb", [(b"x", file(IMAGES[0])[:20]), (b"y", file(IMAGES[0]))], subdir=False)
+    with pytest.raises(BadFile, match=r"e\.lmdb:x is damaged"):
+        folder(tmp_path / "e.lmdb")
     written(tmp_path / "b.lmdb", [(key, bytes(5000)) for key in KEYS], subdir=False)
     whole = (tmp_path / "b.lmdb").read_bytes()
     (tmp_path / "c.lmdb").write_bytes(whole[: len(whole) // 2])

@@ -10,7 +10,6 @@ from cmtool.options.data_spec import data_spec
 from cmtool.options.fields import option_fields
 from cmtool.pipelines.inputs import dataset_facts, open_dataset
 from cmtool.pipelines.pack_data import check_room, estimate_bytes, pack_data
-from cmtool.pipelines.read_ahead import READERS
 from cmtool.settings import ConvertOptions
 
 __all__ = ["pack_images"]
@@ -30,7 +29,7 @@ def pack_images(options: ConvertOptions, console: Console) -> None:
         console.say(f"{target} keeps the numbers of the classes, not their names; a .zip keeps both")
     check_room(target, estimate_bytes(dataset, target))
     with console.progress(len(dataset), "images", f"convert {options.source}") as progress:
-        packed = pack_data(dataset, target, options.threads or READERS, progress.update)
+        packed = pack_data(dataset, target, options.threads, progress.update)
     console.say(dataset_facts(str(target), dataset))
     console.say(f"train on it with: cmtool train-score --data {quote(str(target))}")
     document = {

@@ -46,7 +46,6 @@ class Saver:
         self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
         self.interval = parse_save_interval(options.save_every)
         self.saved_at, self.wanted = time.monotonic(), False
-        self.last: dict[str, Any] | None = None
 
     def due(self, images: int) -> bool:
         """Whether the step that ended at ``images`` is to be saved; not amid steps that were left out."""
@@ -80,8 +79,6 @@ class Saver:
         scalars["numerics"] = numerics(self.options, self.job)
         save_state(path, tensors, scalars)
         self.saved_at, self.wanted = time.monotonic(), False
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.last = {"images": scalars["images"], "file": str(path.relative_to(self.folder)), "time": now}
 
     def _with_room(self, write: Callable[[], None]) -> None:
         """Write; on a full disk once more without the oldest state."""
@@ -133,12 +130,20 @@ class Saver:
             total=self.options.images,
             skipped=state.skipped,
             draws=state.draws,
-            saved=self.last,
+            saved=self._last_save(),
             command=resume_command(self.options.command, self.folder.absolute()),
             **self.metrics.speed(),
             **self.facts,
             **facts,
         )
+
+    def _last_save(self) -> dict[str, Any] | None:
+        """The newest state that is there: at how many images, in which file, and when it was written."""
+        newest = next(iter(stored_states(self.folder)), None)
+        if newest is None:
+            return None
+        written = datetime.fromtimestamp(newest.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        return {"images": int(newest.stem), "file": newest.relative_to(self.folder).as_posix(), "time": written}
 
     def store_power_averages(self) -> None:
         """Checkpoints of the power averages as they are now, from which others can be rebuilt."""
