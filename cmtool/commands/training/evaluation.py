@@ -12,7 +12,7 @@ from cmtool.evaluation.statistics import Statistics
 from cmtool.files.best_checkpoint import BEST, read_best, set_aside_best
 from cmtool.files.checkpoint import save
 from cmtool.files.runs import METRICS
-from cmtool.pipelines.distributed import is_main_rank, rank_and_world
+from cmtool.pipelines.distributed import is_main_rank, largest_over_ranks, rank_and_world
 from cmtool.pipelines.model_evaluator import Evaluation, EvaluationStopped, ModelEvaluator
 
 __all__ = ["EvaluationRun", "last_evaluation"]
@@ -34,7 +34,8 @@ class EvaluationRun:
         self.reference = self.evaluator.measure_reference(self.folder, self.console)
         self.tell_status()
         images = self.saver.job.state.images
-        if images and last_evaluation(self.folder)[0] < images:
+        missed = is_main_rank() and last_evaluation(self.folder)[0] < images
+        if images and largest_over_ranks(int(missed)):  # which all ranks know alike
             self.after(images)
 
     def after(self, images: int) -> None:
