@@ -248,6 +248,7 @@ EDGE = "the border between two layers, which must not import either"
 SMALL = {
     **dict.fromkeys(("evaluation.psnr_ssim", "features.points", "core.editing.masks"), PLUGIN_OR_CONTRACT),
     **dict.fromkeys(("testing.metric", "testing.objective", "testing.operator"), PLUGIN_OR_CONTRACT),
+    **dict.fromkeys(("loggers.jsonl", "loggers.tensorboard", "testing.logger"), PLUGIN_OR_CONTRACT),
     **dict.fromkeys(("core.deterministic", "core.inversion", "core.pixels", "features.inputs"), LEAF),
     **dict.fromkeys(("evaluation.metrics", "files.streams.formats", "files.streams.labels", "testing.common"), LEAF),
     **dict.fromkeys(("text_files", "training.devices", "options.lr_schedule", "options.data_spec"), LEAF),

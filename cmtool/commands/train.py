@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -10,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from cmtool.commands.console import Console
+from cmtool.commands.shared.ranks import SilentConsole, end_together, voice_of
 from cmtool.commands.signals import Stop
 from cmtool.commands.training.capsule import reproduce
 from cmtool.commands.training.disk_space import RunSize, check_room, size_below
@@ -33,11 +35,21 @@ from cmtool.files.header import read_header
 from cmtool.files.runs import CHECKPOINT
 from cmtool.options.load import dump_options, load_options
 from cmtool.options.stored_run import CONFIG
-from cmtool.pipelines.distributed import has_stray_rank
+from cmtool.pipelines.distributed import (
+    World,
+    find_world,
+    has_stray_rank,
+    local_device,
+    run_on_main,
+    start_group,
+    threads_of,
+)
 from cmtool.pipelines.inputs import dataset_facts, kept_options, open_dataset
 from cmtool.pipelines.model_evaluator import ModelEvaluator
+from cmtool.pipelines.training import is_sharded, share_weights
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
+from cmtool.settings.training import ALLOWED
 from cmtool.training.devices import choose_device, micro_batch_size, use_threads
 from cmtool.training.loop import LoopConfig, train
 
@@ -45,46 +57,95 @@ __all__ = ["run"]
 
 
 def run(options: TrainOptions, console: Console) -> None:
-    """Train, keeping a run directory; stop on a signal at the end of a step, with everything saved."""
+    """Train, keeping a run directory; stop on a signal at the end of a step, with everything saved.
+
+    Of several ranks the first one speaks and writes; all end together.
+    """
     if remark := has_stray_rank():
         console.warn(remark)
-    use_threads(options.threads)
+    world = find_world()
+    use_threads(threads_of(options.threads))
+    if options.reproduce or options.dry_run:
+        if world.main:
+            only_look(options, console)
+        return
+    where = choose_device(local_device(options.device))
+    with end_together(world):
+        start_group(world, where)
+        train_ranks(options, voice_of(world, console), world, where)
+
+
+def only_look(options: TrainOptions, console: Console) -> None:
+    """What writes nothing: the step of a capsule again, or what a run would cost."""
+    found, where = find_run(options), choose_device(options.device)
     if options.reproduce:
-        return reproduce(options, console)
-    where = choose_device(options.device)
-    found = find_run(options)
+        reproduce(options, console)
+    elif found and is_done(options := check_unchanged(options, found), found):
+        say_finished(options, found, console)
+    else:
+        job = assemble(options, found, console, where)
+        if options.eval_interval:
+            ModelEvaluator(options, job, console)  # says what would be wrong with it
+        preview(options, job, console)
+
+
+def train_ranks(options: TrainOptions, console: Console, world: World, where: torch.device) -> None:
+    """What each rank of a run does, from its options to the last word."""
+    place = run_on_main(world, lambda: str(find_run(options) or ""))
+    found = Path(place) if place else None
     if found:
         options = check_unchanged(options, found)
-        if is_done(options, found):
-            console.say(f"{found} has finished already; to go on give more --images than {options.images:,}")
-            return finish(found, options.command, console)
-    dataset = open_data(options, found, console)
-    console.say(f"data: {dataset_facts(options.data['name'], dataset, options.conditional)}")
-    if found:
-        check_data(dataset, found)
-    job = build_training(options, where, dataset)
-    check_header(job.header, cast(Denoiser, job.state.average.model))
-    parameters = sum(p.numel() for p in job.state.model.parameters())
-    for remark in job.remarks:
-        console.say(remark)
-    size = f"{parameters:,} parameters on {where}, {torch.get_num_threads()} threads"
-    console.say(f"network: {job.header.backbone['name']}, {size}")
+        if run_on_main(world, lambda: is_done(options, found)):
+            return run_on_main(world, lambda: say_finished(options, found, console))
+    sharded = is_sharded(options, world)
+    job = assemble(options, found, console, torch.device("cpu") if sharded else where)
+    if sharded:
+        share_weights(options, job, where)
     evaluator = ModelEvaluator(options, job, console) if options.eval_interval else None
-    if options.dry_run:
-        return preview(options, job, console, parameters)
-
-    folder = found or runs.create(options.run_dir, options.command, options.data["name"])
-    for remark in has_no_locks(folder):
-        console.warn(remark)
-    with runs.locked(folder), Stop() as stop:
-        check_room(folder, RunSize.of(options, job).whole - size_below(folder))
+    folder = found or Path(
+        run_on_main(world, lambda: str(runs.create(options.run_dir, options.command, options.data["name"])))
+    )
+    if isinstance(console, SilentConsole):
+        console.keep_in(folder)
+    else:
+        for remark in has_no_locks(folder):
+            console.warn(remark)
+    with runs.locked(folder) if world.main else nullcontext(), Stop() as stop:
+        run_on_main(world, lambda: check_room(folder, RunSize.of(options, job).whole - size_below(folder)))
         training = TrainingRun(options, job, folder, console, stop, evaluator)
         if found:
             go_on(training, found)
-        keep_options(options, folder, found)
-        write_inventory(folder, dataset)
+        run_on_main(world, lambda: keep_inputs(options, folder, found, job.dataset))
         seconds = training.run()
-    return finish(folder, options.command, console, seconds)
+    return run_on_main(world, lambda: finish(folder, options.command, console, seconds))
+
+
+def say_finished(options: TrainOptions, folder: Path, console: Console) -> None:
+    console.say(f"{folder} has finished already; to go on give more --images than {options.images:,}")
+    finish(folder, options.command, console)
+
+
+def assemble(options: TrainOptions, found: Path | None, console: Console, where: torch.device) -> TrainingJob:
+    """Data, network and all else of a run, new or ``found``; the first rank opens the data before the others."""
+    world = find_world()
+    dataset = open_data(options, found, console) if world.main else None
+    if found:
+        run_on_main(world, lambda: check_data(dataset, found))
+    run_on_main(world, lambda: None)
+    dataset = open_data(options, found, console) if dataset is None else dataset
+    console.say(f"data: {dataset_facts(options.data['name'], dataset, options.conditional)}")
+    job = build_training(options, where, dataset)
+    check_header(job.header, cast(Denoiser, job.state.average.model))
+    for remark in job.remarks:
+        console.say(remark)
+    ranks = "" if world.size == 1 else f", {world.size} ranks"
+    size = f"{count_parameters(job):,} parameters on {where}, {torch.get_num_threads()} threads{ranks}"
+    console.say(f"network: {job.header.backbone['name']}, {size}")
+    return job
+
+
+def count_parameters(job: TrainingJob) -> int:
+    return sum(p.numel() for p in job.state.model.parameters())
 
 
 def go_on(training: TrainingRun, folder: Path) -> None:
@@ -98,7 +159,7 @@ def go_on(training: TrainingRun, folder: Path) -> None:
         bits = "the weights will not be, to the last bit, those of a run that was not stopped"
         console.warn(f"{folder} goes on with other numerics, {'; '.join(changed)}: {bits}")
     if scalars:
-        training.saver.renew_models()
+        training.on_main(training.saver.renew_models)
 
 
 def open_data(options: TrainOptions, folder: Path | None, console: Console) -> Any:
@@ -110,12 +171,19 @@ def open_data(options: TrainOptions, folder: Path | None, console: Console) -> A
         raise MissingInput(error.message, moved if folder else error.hint) from error
 
 
+def keep_inputs(options: TrainOptions, folder: Path, found: Path | None, dataset: Any) -> None:
+    """The options, and what the data are, for when the run goes on."""
+    keep_options(options, folder, found)
+    write_inventory(folder, dataset)
+
+
 def keep_options(options: TrainOptions, folder: Path, found: Path | None) -> None:
     """What the run goes on with when it is taken up; of one that was, its length and what is allowed alone change."""
     kept = kept_options(options)
     if found:
         stored = load_options(type(options), {}, configs=[folder / CONFIG], environment={})
-        kept = replace(stored, images=options.images, micro_batch=options.micro_batch, precision=options.precision)
+        allowed = {key: vars(options)[key] for key in (name.replace("-", "_") for name in ALLOWED)}
+        kept = replace(stored, images=options.images, **allowed)
     write_bytes(folder / CONFIG, dump_options(kept).encode())
 
 
@@ -137,8 +205,8 @@ def finish(folder: Path, command: str, console: Console, seconds: float = 0.0) -
     console.result(document, str(path))
 
 
-def preview(options: TrainOptions, job: TrainingJob, console: Console, parameters: int) -> None:
-    """What a run would cost: a few steps in memory, nothing written."""
+def preview(options: TrainOptions, job: TrainingJob, console: Console) -> None:
+    """What a run would cost: a few steps in memory of one process, nothing written."""
     steps, size, began = 3, RunSize.of(options, job), time.monotonic()
     micro = options.micro_batch or micro_batch_size(options.batch, job.header.shape, choose_device(options.device))
     some, threads = job.batches.since(0), torch.get_num_threads()
@@ -149,7 +217,7 @@ def preview(options: TrainOptions, job: TrainingJob, console: Console, parameter
     document = {
         "command": options.command,
         "data": {"name": options.data["name"], "images": len(job.dataset), "shape": list(job.dataset.shape)},
-        "parameters": parameters,
+        "parameters": count_parameters(job),
         "images": options.images,
         "steps": math.ceil(options.images / options.batch),
         "images_per_second": round(rate, 1),

@@ -4,8 +4,8 @@ import atexit
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
 from typing import TypeVar
@@ -16,7 +16,9 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from cmtool.errors import LostRank
+from cmtool.pipelines.failure_watch import FAILURE, FailureWatch
 from cmtool.pipelines.launcher import World, find_world, has_stray_rank, meeting_place, shard_of
+from cmtool.training.devices import usable_cores
 from cmtool.training.ranks import ALONE, GroupRanks, Ranks, lost_rank
 
 __all__ = [
@@ -35,15 +37,15 @@ __all__ = [
     "report_lost_rank",
     "run_on_main",
     "shard_of",
+    "split_seeds",
     "start_group",
     "sum_over_ranks",
+    "threads_of",
 ]
 
 START = 600.0  # seconds in which all ranks must have started: they read their libraries from one busy disk
 TIMEOUT = 120.0  # seconds that a rank waits for another one afterwards
 PAUSE = 0.05  # seconds between two looks into the store
-LINGER = 2.0
-FAILURE = "failure"
 
 T = TypeVar("T")
 
@@ -64,11 +66,12 @@ def start_group(world: World, device: torch.device, timeout: float = TIMEOUT) ->
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         waiting = timedelta(seconds=timeout)
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=waiting)
-    _STORES[:] = [store]
+    _STORES[:], _WATCHES[:] = [store], [FailureWatch(store, world.rank, world.size)]
     atexit.register(_end_group)
 
 
 _STORES: list[Store] = []  # of the group of this process, through which ranks also reach each other in trouble
+_WATCHES: list[FailureWatch] = []
 _CALLS = count()
 
 
@@ -104,6 +107,8 @@ def _assemble(store: Store, world: World) -> Store:
 
 
 def _end_group() -> None:
+    for watch in _WATCHES:
+        watch.close()
     _STORES.clear()
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -133,10 +138,28 @@ def ranks_of(world: World, device: torch.device) -> Ranks:
     return GroupRanks() if world.size > 1 else ALONE
 
 
+def threads_of(threads: int | None, environment: Mapping[str, str] = os.environ) -> int | None:
+    """The threads of a rank: those that were asked for, or its share of the cores of its machine; None for all of them.
+
+    srun gives each rank cores of its own; torchrun does not, and says how many ranks share them.
+    """
+    beside = environment.get("LOCAL_WORLD_SIZE", "1")
+    if threads or find_world(environment).launcher != "torchrun" or not beside.isdecimal() or beside in ("0", "1"):
+        return threads
+    return max(usable_cores() // int(beside), 1)
+
+
 def rank_and_world() -> tuple[int, int]:
     """The rank of this process, and how many there are."""
     world = find_world()
     return world.rank, world.size
+
+
+def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Sequence[int]:
+    """The seeds of a rank: of every ``world`` batches one."""
+    if world == 1:
+        return seeds
+    return [seed for first in range(rank * size, len(seeds), world * size) for seed in seeds[first : first + size]]
 
 
 def is_main_rank() -> bool:
@@ -177,52 +200,34 @@ def _all_gather(thing: T) -> list[T]:
     return found
 
 
-def run_on_main(world: World, work: Callable[[], None]) -> None:
+def run_on_main(world: World, work: Callable[[], T]) -> T:
     """Let the first rank alone do ``work``, such as drawing samples; the others wait, however long it takes.
 
-    All ranks call this at the same point. LostRank on the others where the first rank fails; where it was killed
-    the launcher ends them.
+    All ranks call this at the same point, and all get what the work gives, which JSON can hold. LostRank on the others
+    where the first rank fails; where it was killed the launcher ends them.
     """
-    if world.main:
-        work()
     if not _STORES:
-        return
+        return work()
     store, done = _STORES[0], f"done/{next(_CALLS)}"
+    if world.main:
+        found = work()
+        with report_lost_rank(world):
+            store.set(done, json.dumps(found))
     with report_lost_rank(world):
-        if world.main:
-            store.set(done, "1")
         while not store.check([done]):
             if store.check([FAILURE]):
                 raise lost_rank(world.rank)
             time.sleep(PAUSE)
+        found = json.loads(store.get(done))
         dist.all_reduce(torch.zeros(1))  # so that none of them leaves, with the store, while another one looks there
+    return found
 
 
-def claim_failure(world: World, code: int) -> bool:
-    """Tell the other ranks that this one ends with an exit code; False where another one was first.
-
-    The first one stays for two seconds at most until the others have read it: it may be the one that has the store.
-    """
-    if not _STORES:
-        return True
-    store, mine = _STORES[0], json.dumps({"rank": world.rank, "code": code})
-    with suppress(RuntimeError):  # the process that had the store is gone
-        if store.compare_set(FAILURE, "", mine).decode() != mine:
-            return False
-        until = time.monotonic() + LINGER
-        while store.add(f"{FAILURE}/read", 0) < world.size - 1 and time.monotonic() < until:
-            time.sleep(PAUSE)
-    return True
+def claim_failure(code: int) -> bool:
+    """Tell the other ranks that this one ends with an exit code; False where another one was first."""
+    return not _WATCHES or _WATCHES[0].claim(code)
 
 
 def failure_code() -> int | None:
-    """The exit code of the rank that failed first, or None where none says within two seconds that it did."""
-    until = time.monotonic() + LINGER
-    with suppress(RuntimeError):  # the process that had the store is gone
-        while _STORES and time.monotonic() < until:
-            if _STORES[0].check([FAILURE]):
-                found = json.loads(_STORES[0].get(FAILURE))["code"]
-                _STORES[0].add(f"{FAILURE}/read", 1)
-                return found
-            time.sleep(PAUSE)
-    return None
+    """The exit code of the rank that failed first, or None where none says within seconds that it did."""
+    return _WATCHES[0].wait() if _WATCHES else None

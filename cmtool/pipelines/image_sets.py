@@ -1,7 +1,7 @@
 """What is measured and what it is compared with: images or statistics, by the name of a file, data set or model."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cmtool.core.denoiser import Denoiser
 from cmtool.core.pixels import truncate_to_pixels
 from cmtool.datasets import Dataset
 from cmtool.errors import MissingInput, UsageError, closest
-from cmtool.evaluation.accumulator import Accumulator, Images
+from cmtool.evaluation.accumulator import Accumulator, Images, first_images
 from cmtool.evaluation.metrics import missing
 from cmtool.evaluation.reference_formats import holds_statistics
 from cmtool.evaluation.reference_statistics import read_statistics
@@ -31,7 +31,7 @@ from cmtool.files.streams.reader import items_of
 from cmtool.options import registry
 from cmtool.options.data_spec import data_spec
 from cmtool.pipelines.any_images import image_batches, is_stream, stored_items
-from cmtool.pipelines.distributed import gather_in_turn, rank_and_world, sum_over_ranks
+from cmtool.pipelines.distributed import gather_in_turn, rank_and_world, split_seeds, sum_over_ranks
 from cmtool.pipelines.inputs import class_index, open_dataset, open_model
 from cmtool.pipelines.numbered_pictures import open_pictures
 from cmtool.pipelines.reporter import Reporter
@@ -189,13 +189,6 @@ def loaded_images(loaded: LoadedModel[Denoiser], options: FidOptions, reporter: 
     return ImageSet(str(loaded.path), read, len(seeds), sampler=setup, header=loaded.header, seeds=seeds)
 
 
-def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Sequence[int]:
-    """The seeds of a rank: of every ``world`` batches one."""
-    if world == 1:
-        return seeds
-    return [seed for first in range(rank * size, len(seeds), world * size) for seed in seeds[first : first + size]]
-
-
 def dataset_images(spec: Mapping[str, Any], batch: int, target: str | None = None) -> ImageSet:
     """Every image of a data set, under the name that the user gave it or its own."""
     return images_of_dataset(open_dataset(spec), batch, target or spec["name"])
@@ -253,7 +246,7 @@ def measure(
     assert side.read
     seen, target = Accumulator(features, needs, training), side.target
     total = min(filter(None, (side.total, n)), default=None)
-    batches = ((batch, seen.look(batch)) for batch in limit(side.read(), n))
+    batches = ((batch, seen.look(batch)) for batch in first_images(side.read(), n))
     with reporter.progress(total, "images", f"fid {target}") as progress:
         for batch, look in gather_in_turn(batches) if side.sampler else batches:
             seen.add(batch, look)
@@ -267,16 +260,6 @@ def measure(
     if seen.n < 2:
         raise UsageError(f"'{target}' has {seen.n} images, and a covariance needs 2 at least")
     return seen.statistics(target)
-
-
-def limit(batches: Iterator[Images], n: int | None) -> Iterator[Images]:
-    """The first n images."""
-    for images in batches:
-        if n is not None and n <= len(images):
-            yield images[:n]
-            return
-        yield images
-        n = None if n is None else n - len(images)
 
 
 def read_images(side: ImageSet, numbers: list[int]) -> list[Tensor]:

@@ -9,7 +9,15 @@ import torch
 
 from cmtool.errors import Hint, Setting, UsageError
 
-__all__ = ["choose_device", "choose_parallel", "micro_batch_size", "precision", "precision_name", "use_threads"]
+__all__ = [
+    "choose_device",
+    "choose_parallel",
+    "micro_batch_size",
+    "precision",
+    "precision_name",
+    "usable_cores",
+    "use_threads",
+]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -31,11 +39,14 @@ def _mps() -> bool:
     return torch.backends.mps.is_available()
 
 
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_threads(n: int | None) -> None:
     """Threads of the CPU; None is every core this process may use."""
-    torch.set_num_threads(
-        n or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else n or os.cpu_count() or 1
-    )
+    torch.set_num_threads(n or usable_cores())
 
 
 def precision_name(name: str, where: torch.device) -> str:

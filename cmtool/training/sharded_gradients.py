@@ -37,7 +37,7 @@ class ShardedGradients:
     def __init__(self, state: State, feed: Feed, config: LoopConfig):
         self.state, self.feed, self.config = state, feed, config
         self.loss = MicrobatchLoss(state, config)
-        self.parameters, self.micro, self.progress = self.loss.trained, 1, 0.0
+        self.parameters, self.micro, self.progress = list(self.loss.trained), 1, 0.0
         self.rows = share_of(config.ranks.rank, config.ranks.size, feed.size)
         self.parts = [part for part in state.model.modules() if isinstance(part, ShardedPart)]
         self.batch: Batch | None = None

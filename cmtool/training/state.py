@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.sharded_tensors import ShardedTensor, shard_like
+from cmtool.core.sharded_tensors import ShardedTensor, full_tensor, shard_like
 from cmtool.objectives.objective import Objective
 from cmtool.training.ema import EMA
 
-__all__ = ["Sharding", "State", "make_room", "pack", "unpack"]
+__all__ = ["Sharding", "State", "make_room", "pack", "pack_whole", "unpack"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,16 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {name: value if isinstance(value, ShardedTensor) else value.cpu() for name, value in found.items()}, scalars
 
 
+def pack_whole(state: State, keep: bool = True) -> dict[str, Tensor]:
+    """The tensors of ``pack``, each whole, where ``keep``, else none; all ranks call it where they are sharded."""
+    found: dict[str, Tensor] = {}
+    for name, value in pack(state)[0].items():
+        whole = full_tensor(value)
+        if keep:
+            found[name] = whole.cpu()
+    return found
+
+
 def _tensors(state: State) -> dict[str, Tensor]:
     tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.model.state_dict().items()}
@@ -79,8 +89,9 @@ def _tensors(state: State) -> dict[str, Tensor]:
 
 def make_room(state: State, shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors for the values of a stored state, of which ``shapes`` are those; sharded as ``state`` is."""
-    own = _likes(state)
-    return {name: torch.zeros_like(own(name, shape), dtype=shape.dtype) for name, shape in shapes.items()}
+    like = _likes(state)
+    found = {name: torch.zeros_like(like(name, shape), dtype=shape.dtype) for name, shape in shapes.items()}
+    return {name: torch.zeros_like(value, device="cpu") if value.is_meta else value for name, value in found.items()}
 
 
 def unpack(state: State, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
@@ -139,7 +150,7 @@ def _likes(state: State) -> Callable[[str, Tensor], Tensor]:
         number = rest.partition(".")[0]
         if kind == "optimiser" and number.isdecimal() and int(number) < len(parameters):
             parameter = parameters[int(number)].detach()
-            return parameter if value.ndim and value.shape == parameter.shape else value.cpu()
+            return parameter if value.ndim and value.shape == parameter.shape else value
         return own.get(name, value)
 
     return like

@@ -9,6 +9,7 @@ from typing import Any
 
 from cmtool.commands.training.logs import RunLog
 from cmtool.loggers import TIMING
+from cmtool.pipelines.distributed import is_main_rank
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
 from cmtool.training.loop import Report
@@ -19,9 +20,10 @@ LINES = 200  # of metrics.jsonl in a whole run
 
 
 class MetricsLog:
-    """Collects reports of steps, and writes a line when one is due."""
+    """Collects reports of steps, and writes a line when one is due; of several ranks the first one does."""
 
     def __init__(self, options: TrainOptions, job: TrainingJob, log: RunLog):
+        self.writes = is_main_rank()
         self.options, self.job, self.log = options, job, log
         self.sum, self.count = 0.0, 0
         self.restart_clock()
@@ -32,15 +34,20 @@ class MetricsLog:
 
     def add(self, report: Report) -> float | None:
         """The mean loss since the last line, when a line was written."""
-        self.sum, self.count = self.sum + float(report.loss), self.count + 1
-        if not self.options.due(report.images, LINES):
+        state, due = self.job.state, self.options.due(report.images, LINES)
+        # of sharded weights all ranks have a part
+        gap = float(state.average.gap(state.model)) if due and (self.writes or state.sharding) else 0.0
+        if not self.writes:
             return None
-        loss, state = self.sum / self.count, self.job.state
+        self.sum, self.count = self.sum + float(report.loss), self.count + 1
+        if not due:
+            return None
+        loss = self.sum / self.count
         self.sum, self.count = 0.0, 0
         line = {
             "loss": loss,
             "gradient": float(report.gradient),
-            "ema_gap": float(state.average.gap(state.model)),
+            "ema_gap": gap,
             "lr": report.rate,
             "skipped": state.skipped,
         }

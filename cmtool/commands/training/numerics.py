@@ -1,6 +1,7 @@
 """What the last bits of a run depend on besides its options and its data: kept with each state, compared on resuming.
 
-The number of threads is not among it: each micro-batch is computed on one (``training/loop.py``).
+The number of threads is not among it: each micro-batch is computed on one (``training/gradients.py``); nor is that of
+ranks in exact mode (``training/summation_tree.py``).
 """
 
 from collections.abc import Mapping
@@ -8,9 +9,10 @@ from typing import Any
 
 import torch
 
+from cmtool.pipelines.distributed import find_world
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
-from cmtool.training.devices import micro_batch_size, precision_name
+from cmtool.training.devices import choose_parallel, micro_batch_size, precision_name
 
 __all__ = ["changed_numerics", "numerics"]
 
@@ -25,6 +27,9 @@ def numerics(options: TrainOptions, job: TrainingJob) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": where.type,
     }
+    size = find_world().size
+    if size > 1 and choose_parallel(options.parallel, where) != "exact":
+        found["parallel"] = f"{choose_parallel(options.parallel, where)} over {size} ranks"
     if where.type == "cuda":
         return found | {
             "gpu": torch.cuda.get_device_name(where),

@@ -12,18 +12,29 @@ from cmtool.files import runs
 from cmtool.files.data_fingerprint import Inventory, read_inventory
 from cmtool.files.header import read_header
 from cmtool.files.rewind import rewind
-from cmtool.files.run_states import StoredState, newest_state
+from cmtool.files.run_states import STATES, StoredState, newest_state
 from cmtool.files.runs import CHECKPOINT, STATUS
+from cmtool.files.sharded_states import fill_tensors
 from cmtool.options.load import load_options
 from cmtool.options.stored_run import CONFIG, is_run
 from cmtool.options.types import Spec
+from cmtool.pipelines.distributed import World, find_world, run_on_main
 from cmtool.pipelines.inputs import PATHS, anchor_paths
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
 from cmtool.settings.training import ALLOWED
-from cmtool.training.state import unpack
+from cmtool.training.state import make_room, unpack
 
-__all__ = ["check_data", "check_unchanged", "find_run", "is_done", "restore", "resume_command", "resume_run"]
+__all__ = [
+    "agree_on_state",
+    "check_data",
+    "check_unchanged",
+    "find_run",
+    "is_done",
+    "restore",
+    "resume_command",
+    "resume_run",
+]
 
 T = TypeVar("T", bound=TrainOptions)
 # change no result, or are checked separately; models are known again by their contents
@@ -35,8 +46,8 @@ def find_run(options: TrainOptions) -> Path | None:
     """The run that is to go on; None for a new one. UsageError where two are named."""
     if options.resume and options.run_dir and options.resume != options.run_dir:
         raise UsageError(f"two runs are named, {options.resume} and {options.run_dir}", "leave one of them out")
-    folder = options.resume or options.run_dir
-    return folder if folder and is_run(folder) else None
+    begun = options.run_dir and is_run(options.run_dir)
+    return options.resume or (options.run_dir if begun else None)
 
 
 def check_unchanged(options: T, folder: Path) -> T:
@@ -155,31 +166,54 @@ def _difference(then: Mapping[str, Any], now: Mapping[str, Any], reason: str) ->
     return "the files are others" if then["sha256"] != now["sha256"] and not before else None
 
 
+def agree_on_state(
+    world: World, folder: Path, warn: Callable[[str], None], good: Callable[[StoredState], bool] = lambda state: True
+) -> StoredState | None:
+    """``newest_state`` as the first rank finds it, on all ranks."""
+    mine: list[StoredState] = []
+
+    def find() -> str | None:
+        found = newest_state(folder, warn, good)
+        mine[:] = [found] if found else []
+        return found.path.name if found else None
+
+    name = run_on_main(world, find)
+    if mine or name is None:
+        return mine[0] if mine else None
+    path = folder / STATES / name
+    return StoredState.read(path)
+
+
 def resume_run(job: TrainingJob, folder: Path, warn: Callable[[str], None]) -> Mapping[str, Any]:
     """Put the job and the folder where the run was saved, at its beginning when it was killed before; the scalars.
 
     UsageError for a new teacher; BadFile where no state is whole.
     """
-    found = newest_state(folder, warn)
+    world = find_world()
+    found = agree_on_state(world, folder, warn)
     if found is None:
         if (folder / CHECKPOINT).exists():
             hint = "bring its folder states back, or start a new run, which can begin with the weights of this one"
             raise BadFile(f"{folder} has a model, and no training state to go on from", hint)
-        rewind(folder, 0)
+        run_on_main(world, lambda: rewind(folder, 0))
         return {}
     parents = found.scalars.get("parents")
     if parents is None:  # a state of an older version
         parents = read_header(folder / CHECKPOINT).parents
     check_parents(job, folder, parents)
     restore(job, found)
-    rewind(folder, job.state.images)
+    run_on_main(world, lambda: rewind(folder, job.state.images))
     return found.scalars
 
 
 def restore(job: TrainingJob, found: StoredState) -> None:
     """Put the job where a state was saved; BadFile for one of another run."""
     with report_damage(found.path, "is not the state of this run", "start a new run"):
-        unpack(job.state, found.tensors, found.scalars)
+        tensors = found.tensors
+        if found.shards:
+            tensors = make_room(job.state, found.shards.tensors)
+            fill_tensors(found.shards, tensors)
+        unpack(job.state, tensors, found.scalars)
     job.batches.draws = job.state.draws
 
 

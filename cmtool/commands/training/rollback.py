@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cmtool.commands.training.resume import restore
-from cmtool.files.run_states import newest_state
+from cmtool.commands.training.resume import agree_on_state, restore
+from cmtool.pipelines.distributed import find_world, local_device
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.training.devices import choose_device
@@ -23,10 +23,12 @@ def roll_back(options: TrainOptions, job: TrainingJob, folder: Path, warn: Calla
     augmentation and dropout are others.
     """
     draws = job.state.draws + 1
-    found = newest_state(folder, warn, good=lambda state: not state.scalars.get("streak", 0))
+    found = agree_on_state(find_world(), folder, warn, good=lambda state: not state.scalars.get("streak", 0))
     if found:
         restore(job, found)
     else:
-        unpack(job.state, *pack(build_training(options, choose_device(options.device), job.dataset).state))
+        unpack(
+            job.state, *pack(build_training(options, choose_device(local_device(options.device)), job.dataset).state)
+        )
     job.state.draws = job.batches.draws = draws
     return found.scalars if found else {}

@@ -1,17 +1,19 @@
 """The steps of one run, and what is written and reported meanwhile."""
 
 import time
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from shlex import quote
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from cmtool.commands.console import Console
 from cmtool.commands.shared.preview import sheet
 from cmtool.commands.signals import Stop
-from cmtool.commands.training.capsule import write_capsule
+from cmtool.commands.training.capsule import CAPSULE, write_capsule
 from cmtool.commands.training.evaluation import EvaluationRun
 from cmtool.commands.training.logs import RunLog
 from cmtool.commands.training.metrics import MetricsLog
@@ -25,6 +27,7 @@ from cmtool.errors import (
     CmtoolError,
     Diverged,
     Interrupted,
+    LostRank,
     MissingInput,
     OutOfMemory,
     Preempted,
@@ -34,16 +37,19 @@ from cmtool.errors import (
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.picture_files import write_picture
 from cmtool.pipelines.classes import labels_of
+from cmtool.pipelines.distributed import failure_code, find_world, run_on_main
 from cmtool.pipelines.model_evaluator import ModelEvaluator
 from cmtool.pipelines.sampler_setup import set_up_sampler
 from cmtool.pipelines.sampling_pipeline import draw
 from cmtool.pipelines.training import current_header, training_steps
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
-from cmtool.training.batches import ahead
 from cmtool.training.loop import Report
+from cmtool.training.state import pack_whole
 
 __all__ = ["TrainingRun"]
+
+PREEMPTED, INTERRUPTED = 1, 2  # which signal a rank has got
 
 
 class TrainingRun:
@@ -63,13 +69,14 @@ class TrainingRun:
         self.metrics = MetricsLog(options, job, self.log)
         self.saver = Saver(options, job, folder, self.metrics)
         self.evaluation = EvaluationRun(evaluator, self.saver, self.log, console, stop) if evaluator else None
-        self.cores = torch.get_num_threads()
+        self.world, self.cores, self.asked = find_world(), torch.get_num_threads(), 0
 
     def run(self) -> float:
         """Train to the end; the seconds it took. Interrupted or Preempted when a signal came first."""
         options, state = self.options, self.job.state
         began = time.monotonic()
-        self.saver.status("running")
+        if self.world.main:
+            self.saver.status("running")
         try:
             self.log.open(options, self.folder, state.images)
             if self.evaluation:
@@ -77,55 +84,86 @@ class TrainingRun:
             with self.console.progress(options.images, "images", options.command) as progress:
                 while self.walk(progress):
                     self.go_back()
+            if state.images < options.images:
+                self.pause()
+            self.save("finished", exit_code=0)
         except (BadFile, MissingInput) as error:  # a picture that cannot be read
             raise self.broken(error) from error
-        except Diverged:
+        except (Diverged, Interrupted, Preempted):  # who raised them has said so in the folder
             raise
         except BaseException as error:
-            with suppress(OSError, WriteFailed):
-                word = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-                self.saver.status(word, exit_code=code_of(error))
+            if self.world.main:
+                self.note(error)
             raise
         finally:
             self.log.close()
-        if state.images < options.images:
-            self.pause()
-        self.saver.save("finished", exit_code=0)
         return time.monotonic() - began
+
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Let the first rank alone write; all ranks are at the same step. Sharded models come together there."""
+        self.saver.gather()
+        run_on_main(self.world, work)
+
+    def save(self, word: str, **facts: Any) -> None:
+        """Save a run; of sharded weights each rank writes its part."""
+        self.saver.save_shards()
+        self.on_main(lambda: self.saver.save(word, **facts))
+
+    def note(self, error: BaseException) -> None:
+        """Say in the folder how the run ended. Where another rank failed, what was learned is saved: it is whole."""
+        with suppress(OSError, WriteFailed):
+            word = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            if isinstance(error, LostRank) and self.job.state.images and not self.job.state.sharding:
+                self.saver.save(word, exit_code=failure_code() or error.code)
+            else:
+                self.saver.status(word, exit_code=code_of(error))
+
+    def poll(self) -> tuple[int, int]:
+        """What the ranks agree on in each step: that there was a signal, and that it is time to save."""
+        due = self.world.main and self.saver.due(self.job.state.images + self.options.batch)
+        return self.signal(), int(due)
+
+    def signal(self) -> int:
+        """The signal that this rank has got, that of a user before that of a scheduler."""
+        return 0 if not self.stop.asked else PREEMPTED if self.stop.preempted else INTERRUPTED
 
     def walk(self, progress: Any) -> bool:
         """Step to the end, or until a signal comes; True where so many gradients were not finite that it ends here."""
-        batches = ahead(self.job.batches.since(self.job.state.images))
-        steps = training_steps(self.options, self.job, batches)
-        with closing(batches), closing(steps):
+        with closing(training_steps(self.options, self.job, poll=self.poll)) as steps:
             for report in steps:
                 self.step(report, progress)
                 if self.job.state.streak >= PATIENCE:
                     return True
-                if self.stop.asked:
+                # alone, there is nobody to ask about a signal that came after the gradient
+                self.asked = report.polled[0] if self.world.size > 1 else self.signal()
+                if self.asked:
                     break
         return False
 
     def step(self, report: Report, progress: Any) -> None:
         """What a step is followed by. What is written here is written again when the run goes on from before it."""
+        for remark in report.remarks:
+            self.console.warn(remark)
         loss = self.metrics.add(report)
         if loss is not None:
             progress.update(report.images, loss=f"{loss:.4g}")
         if self.evaluation:
             self.evaluation.after(report.images)
         if self.options.due(report.images, self.options.ema_snapshots):
-            self.saver.store_power_averages()
+            self.on_main(self.saver.store_power_averages)
         if self.options.due(report.images, self.options.snapshots):
-            self.picture(report.images)
-        if self.saver.due(report.images) and report.images < self.options.images:
-            self.saver.save("running")
+            self.on_main(lambda: self.picture(report.images))
+        _, save = report.polled
+        if save and report.images < self.options.images:
+            self.save("running")
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
         header = current_header(self.job)
         seeds = range(max(header.num_classes, 8) * (4 if header.num_classes else 8))
         labels = labels_of(seeds, header.num_classes)
-        model = LoadedModel(cast(Denoiser, self.job.state.average.model), header, self.folder)
+        average = next(iter(self.saver.whole.values()), cast(Denoiser, self.job.state.average.model))
+        model = LoadedModel(average, header, self.folder)
         # torch itself has one core in training
         made = draw(model, set_up_sampler(header), Noise(seeds), labels, self.cores)
         picture = sheet(made, max(header.num_classes, 8))
@@ -140,7 +178,8 @@ class TrainingRun:
         scalars = roll_back(self.options, self.job, self.folder, self.console.warn)
         self.metrics.load_state(scalars.get("metrics", {}))
         self.metrics.restart_clock()
-        self.saver.save_rolled_back()
+        self.saver.save_shards()
+        self.on_main(self.saver.save_rolled_back)
         self.log.open(self.options, self.folder, state.images)
         if self.evaluation:
             self.evaluation.tell_status()
@@ -151,9 +190,9 @@ class TrainingRun:
 
     def diverged(self) -> Diverged:
         """The message, when the last step is in a capsule and the weights before it in the checkpoints."""
-        self.saver.save_models()
-        capsule = write_capsule(self.options, self.job, self.folder)
-        self.saver.status("failed", exit_code=Diverged.code, capsule=str(capsule.relative_to(self.folder)))
+        capsule = self.folder / CAPSULE
+        tensors = pack_whole(self.job.state, self.world.main)
+        self.on_main(lambda: self.keep_divergence(tensors))
         again = f"cmtool {self.options.command} --reproduce {quote(str(capsule))}"
         lr = f"{self.options.lr / 3:.1g}"
         return Diverged(
@@ -162,21 +201,28 @@ class TrainingRun:
             f"start again with a lower learning rate, --lr {lr}, or with --grad-clip 1; see where it breaks: {again}",
         )
 
+    def keep_divergence(self, tensors: Mapping[str, Tensor]) -> None:
+        self.saver.save_models()
+        capsule = write_capsule(self.options, self.job, tensors, self.folder)
+        self.saver.status("failed", exit_code=Diverged.code, capsule=str(capsule.relative_to(self.folder)))
+
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:
         """The message about a picture that ended the run, when what was learned is saved."""
         images, reason = self.job.state.images, f"{error.message} "
         if not images:
-            self.saver.status("failed", reason=reason, exit_code=error.code)
+            if self.world.main:
+                self.saver.status("failed", reason=reason, exit_code=error.code)
             return error
-        self.saver.save("failed", reason=reason, exit_code=error.code)
+        if self.world.main and not self.job.state.sharding:
+            self.saver.save("failed", reason=reason, exit_code=error.code)
         return type(error)(
             f"{error.message}; stopped at {images:,} of {self.options.images:,} images, all is saved in {self.folder}",
             f"mend it, then go on with: {resume_command(self.options.command, self.folder)}",
         )
 
     def pause(self) -> None:
-        kind, word = (Preempted, "preempted") if self.stop.preempted else (Interrupted, "interrupted")
-        self.saver.save(word, exit_code=kind.code)
+        kind, word = (Preempted, "preempted") if self.asked == PREEMPTED else (Interrupted, "interrupted")
+        self.save(word, exit_code=kind.code)
         raise kind(
             f"stopped at {self.job.state.images:,} of {self.options.images:,} images; all is saved in {self.folder}",
             f"go on with: {resume_command(self.options.command, self.folder)}",
