@@ -32,9 +32,7 @@ def on_processes(size: int, program: str, *words: str, **environment: str) -> li
         own = {} if size == 1 else {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         command = [sys.executable, "-W", "error", str(HERE / program), *words]
         env = {**os.environ, "OMP_NUM_THREADS": "1", **own, **environment}
-        processes.append(
-            subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        )
+        processes.append(subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     told = [process.communicate(timeout=1200) for process in processes]
     assert [process.returncode for process in processes] == [0] * size, told
     return [[json.loads(line) for line in out.splitlines()] for out, _ in told]

@@ -5,6 +5,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from torch import Tensor
+
 from cmtool.commands.training.capsule import CAPSULE, write_capsule
 from cmtool.commands.training.resume import agree_on_state, restore
 from cmtool.commands.training.saving import Saver
@@ -38,10 +40,10 @@ def roll_back(options: TrainOptions, job: TrainingJob, folder: Path, warn: Calla
     return found.scalars if found else {}
 
 
-def keep_divergence(saver: Saver) -> None:
-    """Put the last step into a capsule, and the weights before it into the checkpoints."""
+def keep_divergence(saver: Saver, tensors: Mapping[str, Tensor]) -> None:
+    """Put the last step into a capsule, of the ``tensors`` of the state, and the weights before it into checkpoints."""
     saver.save_models()
-    capsule = write_capsule(saver.options, saver.job, saver.folder)
+    capsule = write_capsule(saver.options, saver.job, tensors, saver.folder)
     saver.status("failed", exit_code=Diverged.code, capsule=str(capsule.relative_to(saver.folder)))
 
 
