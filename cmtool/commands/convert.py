@@ -17,6 +17,7 @@ from cmtool.files.model_files import check_weights, format_of, open_any, parent_
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.output_check import check_place
 from cmtool.files.runs import stored_averages
+from cmtool.files.sharded_states import MANIFEST, is_sharded, open_average
 from cmtool.options import registry
 from cmtool.options.data_spec import data_spec
 from cmtool.options.ema_spec import EMASpec, parse_ema_specs
@@ -41,6 +42,8 @@ def run(options: ConvertOptions, console: Console) -> None:
 def check_kind(options: ConvertOptions) -> None:
     """UsageError where images are to become a checkpoint, or a checkpoint images."""
     source, place = options.source, options.place
+    if is_sharded(Path(source)) and not options.packs_images:
+        return
     if options.packs_images and is_model(source):
         raise UsageError(
             f"{source} is a checkpoint, and {place} is a file of images",
@@ -55,7 +58,9 @@ def check_kind(options: ConvertOptions) -> None:
 def convert_checkpoint(options: ConvertOptions, console: Console) -> None:
     """Write the checkpoint that was asked for."""
     write, source = writer(options.to), Path(options.source)
-    if options.ema_width is None:
+    if is_sharded(source):
+        loaded, sources, about = merge_shards(source, options.ema)
+    elif options.ema_width is None:
         sources, about = [checkpoint_path(source)], {}
         loaded = open_any(sources[0], format=options.format, backbone=options.backbone)
     else:
@@ -69,6 +74,12 @@ def convert_checkpoint(options: ConvertOptions, console: Console) -> None:
     document = {"checkpoint": str(options.place), "kind": header.kind, "dtype": options.dtype, **about}
     console.say(f"sample it with: cmtool sample --model {quote(str(options.place))}")
     console.result(document | {"sha256": header.sha256}, str(options.place))
+
+
+def merge_shards(folder: Path, ema: str | None) -> tuple[LoadedModel[Denoiser], list[Path], dict[str, Any]]:
+    """The model of an EMA in a training state, what it is made of, and which one it is."""
+    loaded = open_average(folder, str(parse_ema_specs(ema)[0]) if ema else None)
+    return loaded, [folder / MANIFEST], {"average": dict(loaded.header.average)}
 
 
 def check_output(options: ConvertOptions, sources: list[Path], header: Header) -> None:

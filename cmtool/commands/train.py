@@ -47,6 +47,7 @@ from cmtool.pipelines.distributed import (
 )
 from cmtool.pipelines.inputs import dataset_facts, kept_options, open_dataset
 from cmtool.pipelines.model_evaluator import ModelEvaluator
+from cmtool.pipelines.training import is_sharded, share_weights
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.settings.training import ALLOWED
@@ -97,7 +98,10 @@ def train_ranks(options: TrainOptions, console: Console, world: World, where: to
         options = check_unchanged(options, found)
         if run_on_main(world, lambda: is_done(options, found)):
             return run_on_main(world, lambda: say_finished(options, found, console))
-    job = assemble(options, found, console, where)
+    sharded = is_sharded(options, world)
+    job = assemble(options, found, console, torch.device("cpu") if sharded else where)
+    if sharded:
+        share_weights(options, job, where)
     evaluator = ModelEvaluator(options, job, console) if options.eval_interval else None
     folder = found or Path(
         run_on_main(world, lambda: str(runs.create(options.run_dir, options.command, options.data["name"])))

@@ -4,7 +4,7 @@ RUN/capsule/config.yaml         the options of the run
 RUN/capsule/state.safetensors   weights before the step, and which images it saw with which draws; sealed
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,11 @@ CAPSULE = "capsule"
 PARTS = ("model.", "objective.")  # what a gradient depends on, of a training state
 
 
-def write_capsule(options: TrainOptions, job: TrainingJob, folder: Path) -> Path:
-    """Put the last step of a run, which has left the weights as they were, into ``folder``."""
+def write_capsule(options: TrainOptions, job: TrainingJob, tensors: Mapping[str, Tensor], folder: Path) -> Path:
+    """Put the last step of a run, which has left the weights as they were, into ``folder``; ``tensors`` are whole."""
     place = make_folder(folder / CAPSULE)
-    tensors, scalars = pack(job.state)
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
-    scalars |= {"images": job.state.images - options.batch}
+    scalars = pack(job.state)[1] | {"images": job.state.images - options.batch}
     scalars |= {"parents": job.header.parents, "numerics": numerics(options, job)}
     save_state(place / "state.safetensors", kept, scalars)
     write_bytes(place / CONFIG, dump_options(kept_options(options)).encode())
