@@ -43,6 +43,7 @@ from cmtool.pipelines.distributed import (
     run_on_main,
     start_group,
     threads_of,
+    wait_for_ranks,
 )
 from cmtool.pipelines.inputs import dataset_facts, kept_options, open_dataset
 from cmtool.pipelines.model_evaluator import ModelEvaluator
@@ -133,6 +134,7 @@ def assemble(options: TrainOptions, found: Path | None, console: Console, where:
         run_on_main(world, lambda: check_data(dataset, found))
     run_on_main(world, lambda: None)
     dataset = open_data(options, found, console) if dataset is None else dataset
+    wait_for_ranks(world)
     console.say(f"data: {dataset_facts(options.data['name'], dataset, options.conditional)}")
     job = build_training(options, where, dataset)
     check_header(job.header, cast(Denoiser, job.state.average.model))

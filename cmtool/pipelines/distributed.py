@@ -41,9 +41,11 @@ __all__ = [
     "start_group",
     "sum_over_ranks",
     "threads_of",
+    "wait_for_ranks",
 ]
 
 START = 600.0  # seconds in which all ranks must have started: they read their libraries from one busy disk
+PATIENCE = 3600.0  # seconds that it waits where one may have much to read
 TIMEOUT = 120.0  # seconds that a rank waits for another one afterwards
 PAUSE = 0.05  # seconds between two looks into the store
 
@@ -221,6 +223,19 @@ def run_on_main(world: World, work: Callable[[], T]) -> T:
         found = json.loads(store.get(done))
         dist.all_reduce(torch.zeros(1))  # so that none of them leaves, with the store, while another one looks there
     return found
+
+
+def wait_for_ranks(world: World) -> None:
+    """Wait until all ranks are here, which may take them an hour, as to open data; LostRank where one fails."""
+    if not _STORES:
+        return
+    store, here, until = _STORES[0], f"here/{next(_CALLS)}", time.monotonic() + PATIENCE
+    with report_lost_rank(world):
+        store.add(here, 1)
+        while store.add(here, 0) < world.size:
+            if store.check([FAILURE]) or time.monotonic() > until:
+                raise lost_rank(world.rank)
+            time.sleep(PAUSE)
 
 
 def claim_failure(code: int) -> bool:
