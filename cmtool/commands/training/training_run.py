@@ -145,7 +145,7 @@ class TrainingRun:
         if loss is not None:
             progress.update(report.images, loss=f"{loss:.4g}")
         if self.evaluation:
-            self.evaluation.after(report.images)
+            self.evaluation.after(report.images, bool(report.polled[0]))
         if self.options.due(report.images, self.options.ema_snapshots):
             self.on_main(self.saver.store_power_averages)
         if self.options.due(report.images, self.options.snapshots):
