@@ -43,9 +43,11 @@ from cmtool.pipelines.distributed import (
     run_on_main,
     start_group,
     threads_of,
+    wait_for_ranks,
 )
 from cmtool.pipelines.inputs import dataset_facts, kept_options, open_dataset
 from cmtool.pipelines.model_evaluator import ModelEvaluator
+from cmtool.pipelines.training import is_sharded, share_weights
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
 from cmtool.settings.training import ALLOWED
@@ -96,7 +98,10 @@ def train_ranks(options: TrainOptions, console: Console, world: World, where: to
         options = check_unchanged(options, found)
         if run_on_main(world, lambda: is_done(options, found)):
             return run_on_main(world, lambda: say_finished(options, found, console))
-    job = assemble(options, found, console, where)
+    sharded = is_sharded(options, world)
+    job = assemble(options, found, console, torch.device("cpu") if sharded else where)
+    if sharded:
+        share_weights(options, job, where)
     evaluator = ModelEvaluator(options, job, console) if options.eval_interval else None
     folder = found or Path(
         run_on_main(world, lambda: str(runs.create(options.run_dir, options.command, options.data["name"])))
@@ -129,6 +134,7 @@ def assemble(options: TrainOptions, found: Path | None, console: Console, where:
         run_on_main(world, lambda: check_data(dataset, found))
     run_on_main(world, lambda: None)
     dataset = open_data(options, found, console) if dataset is None else dataset
+    wait_for_ranks(world)
     console.say(f"data: {dataset_facts(options.data['name'], dataset, options.conditional)}")
     job = build_training(options, where, dataset)
     check_header(job.header, cast(Denoiser, job.state.average.model))

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from cmtool.datasets.archive_names import whole
+from cmtool.datasets.lmdb_pages import check_pages
 from cmtool.datasets.per_process import PerProcess
 from cmtool.datasets.positional import Names
 from cmtool.datasets.storage import show_path
@@ -118,14 +119,12 @@ class _Handle:
             raise MissingAsset(
                 f"{show_path(str(path))} is read with lmdb, which is not installed", "pip install 'cmtool[lmdb]'"
             ) from None
+        self.state = _state(path)
         with whole(path, "an LMDB database"):
+            check_pages(path)
             self.database = lmdb.open(
                 str(path), subdir=False, readonly=True, lock=False, create=False, readahead=False, meminit=False
             )
-            pages = (self.database.info()["last_pgno"] + 1) * self.database.stat()["psize"]
-        if pages > os.path.getsize(path):  # whoever reads what is not there is killed
-            self.database.close()
-            raise BadFile(f"{show_path(str(path))} is cut short")
 
 
 OPEN: WeakValueDictionary[tuple[int, str], _Handle] = WeakValueDictionary()
@@ -139,4 +138,12 @@ def _handle(path: Path) -> _Handle:
             if process != key[0]:  # of the process that this one was forked from, where it stays open
                 inherited.database.close()
         found = OPEN[key] = _Handle(path)
+    elif found.state != _state(path):  # which pages it has now was not checked
+        raise BadFile(f"{show_path(str(path))} was changed while it was read", "begin again")
     return found
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written anew."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -19,7 +19,17 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.files.sealed import read_sealed, table_of, write_sealed
 from cmtool.options import registry
 
-__all__ = ["DTYPES", "check_header", "complete_header", "digest", "load", "load_weights", "save", "without_memory"]
+__all__ = [
+    "DTYPES",
+    "build_model",
+    "check_header",
+    "complete_header",
+    "digest",
+    "load",
+    "load_weights",
+    "save",
+    "without_memory",
+]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 STEPS = 100_000  # of a discrete noise schedule
@@ -69,8 +79,14 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel[De
     """
     tensors, document = read_sealed(path, KEY)
     header = parse(path, document)
+    return build_model(path, header, upgrade_tensors(document, tensors), device)
+
+
+def build_model(
+    path: str | Path, header: Header, tensors: dict[str, Tensor], device: str | torch.device = "cpu"
+) -> LoadedModel[Denoiser]:
+    """The model that a header describes, with these weights; BadFile names ``path`` where they do not fit."""
     preconditioning = _preconditioning(path, header.preconditioning)
-    tensors = upgrade_tensors(document, tensors)
     net = _backbone(path, header, tensors)
     load_weights(path, net, tensors)
     return LoadedModel(Denoiser(net, preconditioning).eval().to(device), header, Path(path))

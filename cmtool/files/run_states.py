@@ -1,6 +1,7 @@
 """``states/`` of a run: the training states that it can go on from, by the number of images that they have seen.
 
     states/00012000.safetensors   a sealed state (files/sealed.py)
+    states/00012000/              one in shards (files/sharded_states.py)
     states/00012000.damaged       one that could not be read, kept for whoever wants to know why
 
 The newest that is whole is the one to go on from. Runs of older versions have one only, ``state.safetensors``.
@@ -14,9 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from cmtool.errors import BadFile
-from cmtool.files.atomic import write_file
+from cmtool.files.atomic import remove, write_file
 from cmtool.files.sealed import NAME as OLD
 from cmtool.files.sealed import load_state
+from cmtool.files.sharded_states import ShardedState, open_sharded
 
 __all__ = ["STATES", "StoredState", "drop_states_beyond", "keep_newest", "newest_state", "state_path", "stored_states"]
 
@@ -25,21 +27,31 @@ STATES = "states"
 
 @dataclass(frozen=True)
 class StoredState:
-    """A state that was read whole."""
+    """A state whose every bit is right; the tensors of one in shards are still to be read, from ``shards``."""
 
     path: Path
     tensors: dict[str, Tensor]
     scalars: dict[str, Any]
+    shards: ShardedState | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "StoredState":
+        """BadFile when it is damaged."""
+        if path.is_dir():
+            shards = open_sharded(path)
+            return cls(path, {}, shards.scalars, shards)
+        return cls(path, *load_state(path))
 
 
-def state_path(folder: Path, images: int) -> Path:
-    """Where the state at ``images`` is kept."""
-    return folder / STATES / f"{images:08d}.safetensors"
+def state_path(folder: Path, images: int, sharded: bool = False) -> Path:
+    """Where the state at ``images`` is kept: a file, or a folder of shards."""
+    return folder / STATES / (f"{images:08d}" if sharded else f"{images:08d}.safetensors")
 
 
 def stored_states(folder: Path) -> list[Path]:
     """The states of a run, whole or not, the newest first."""
-    found = [path for path in (folder / STATES).glob("*.safetensors") if path.stem.isdecimal()]
+    found = [path for path in (folder / STATES).glob("*") if path.stem.isdecimal()]
+    found = [path for path in found if path.suffix == ("" if path.is_dir() else ".safetensors")]
     return sorted(found, key=lambda path: int(path.stem), reverse=True)
 
 
@@ -55,7 +67,7 @@ def newest_state(
     whole = 0
     for path in stored_states(folder):
         try:
-            state = StoredState(path, *load_state(path))
+            state = StoredState.read(path)
         except BadFile as error:
             broken[path] = error
             continue
@@ -89,11 +101,11 @@ def _adopt_old_layout(folder: Path) -> None:
 def keep_newest(folder: Path, keep: int) -> None:
     """Remove all but the newest ``keep`` states, the oldest first."""
     for path in reversed(stored_states(folder)[keep:]):
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def drop_states_beyond(folder: Path, images: int) -> None:
     """Remove the states of a future that is not to come, the newest first."""
     for path in stored_states(folder):
         if int(path.stem) > images:
-            path.unlink(missing_ok=True)
+            remove(path)

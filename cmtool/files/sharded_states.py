@@ -15,26 +15,43 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
-from cmtool.errors import BadFile, WriteFailed, check_regular, report_damage
+from cmtool.core.denoiser import Denoiser
+from cmtool.errors import (
+    BadFile,
+    Hint,
+    Setting,
+    UsageError,
+    WriteFailed,
+    check_regular,
+    report_damage,
+    unknown_name,
+)
 from cmtool.files.atomic import PREFIX, make_folder, remove, sync_folder, write_bytes, write_file
+from cmtool.files.checkpoint import build_model
 from cmtool.files.container import BLANK, add_seal, digest
+from cmtool.files.header import parse
+from cmtool.files.model_format import LoadedModel
 from cmtool.text_files import dump_json
 
 __all__ = [
+    "MANIFEST",
     "ShardedState",
     "fill_tensors",
     "is_sharded",
     "load_sharded",
+    "open_average",
     "open_sharded",
     "save_sharded",
 ]
@@ -66,10 +83,19 @@ def save_sharded(folder: Path, tensors: Mapping[str, Tensor], scalars: dict[str,
     """
     rank, temporary = dist.get_rank(), folder.with_name(f"{PREFIX}{folder.name}")
     _together(folder, lambda: _make_room(temporary) if rank == 0 else None)
-    writer = dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True)
-    _together(folder, lambda: dcp.save(dict(tensors), storage_writer=writer))
+    writer = _storage().HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+    _together(folder, lambda: save(dict(tensors), storage_writer=writer))
     files = _together(folder, lambda: _seals(temporary.glob(f"shard-{rank + 1:05d}-*.safetensors")))
     _together(folder, lambda: _finish(temporary, folder, files, scalars) if rank == 0 else None)
+
+
+def _storage() -> Any:
+    """What writes and reads safetensors for ``torch.distributed.checkpoint``; older versions of torch have none."""
+    try:
+        return import_module("torch.distributed.checkpoint.hf_storage")
+    except ImportError as error:
+        text = f"training states in shards need a newer torch than {torch.__version__}"
+        raise UsageError(text, Hint("use {}", Setting("parallel", "ddp"))) from error
 
 
 def _make_room(temporary: Path) -> None:
@@ -164,7 +190,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _shapes(folder: Path) -> dict[str, Tensor]:
     """Tensors without memory; ValueError where a part is missing, so that no shape is larger than the files."""
     found = {}
-    for name, about in dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata.items():
+    for name, about in _storage().HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata.items():
         about = cast(TensorStorageMetadata, about)
         if sum(math.prod(chunk.sizes) for chunk in about.chunks) != math.prod(about.size):
             raise ValueError(f"a part of {name} is missing")
@@ -176,17 +202,34 @@ def fill_tensors(state: ShardedState, tensors: Mapping[str, Tensor]) -> None:
     """Read values into tensors, whole or sharded over any number of ranks; BadFile where they do not fit."""
     with report_damage(state.folder, "is not the state of this run"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
-        reader = dcp.HuggingFaceStorageReader(str(state.folder))
+        reader = _storage().HuggingFaceStorageReader(str(state.folder))
         try:
             # each rank plans for itself what it reads
-            dcp.load(dict(tensors), storage_reader=reader, no_dist=True)
+            load(dict(tensors), storage_reader=reader, no_dist=True)
         except CheckpointException as error:  # no Exception of Python
             raise ValueError(*(str(reason) for reason, _ in error.failures.values())) from error
 
 
-def load_sharded(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The whole tensors of a state, in the memory of this process, and its scalars; BadFile when it is damaged."""
-    state = open_sharded(folder)
-    tensors = {name: torch.zeros_like(shape, device="cpu") for name, shape in state.tensors.items()}
+def load_sharded(state: ShardedState, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, whole, in the memory of this process."""
+    wanted = {name: shape for name, shape in state.tensors.items() if name.startswith(prefix)}
+    tensors = {name: torch.zeros_like(shape, device="cpu") for name, shape in wanted.items()}
     fill_tensors(state, tensors)
-    return tensors, state.scalars
+    return tensors
+
+
+def open_average(folder: Path, ema: str | None = None) -> LoadedModel[Denoiser]:
+    """The model of an EMA in a state, such as "power:0.05", else of the first; its shards are merged.
+
+    The scalar "models" has the header of each by what its tensors' names begin with. UsageError for an EMA that the run
+    does not keep; BadFile when the state is damaged.
+    """
+    state = open_sharded(folder)
+    with report_damage(folder):
+        known = {document["average"]["ema"]: (prefix, document) for prefix, document in state.scalars["models"].items()}
+        prefix, document = next(iter(known.values())) if ema is None else known.get(ema, ("", {}))
+    if not prefix:
+        raise unknown_name("EMA", ema or "", known)
+    prefix += "net."
+    weights = {name.removeprefix(prefix): value for name, value in load_sharded(state, prefix).items()}
+    return build_model(folder, parse(folder, document), weights)

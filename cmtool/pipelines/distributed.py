@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from cmtool.errors import LostRank
+from cmtool.errors import Diverged, LostRank
 from cmtool.pipelines.failure_watch import FAILURE, FailureWatch
 from cmtool.pipelines.launcher import World, find_world, has_stray_rank, meeting_place, shard_of
 from cmtool.training.devices import usable_cores
@@ -41,9 +41,11 @@ __all__ = [
     "start_group",
     "sum_over_ranks",
     "threads_of",
+    "wait_for_ranks",
 ]
 
 START = 600.0  # seconds in which all ranks must have started: they read their libraries from one busy disk
+PATIENCE = 3600.0  # seconds that it waits where one may have much to read
 TIMEOUT = 120.0  # seconds that a rank waits for another one afterwards
 PAUSE = 0.05  # seconds between two looks into the store
 
@@ -171,13 +173,23 @@ def gather_in_turn(mine: Iterator[T]) -> Iterator[T]:
     """The things of all ranks, on every rank: the first of each in the order of the ranks, then the second of each.
 
     Where thing k of a work is made by rank k mod w, that is the order in which one process makes them, so that sums
-    over them have the same last bit.
+    over them have the same last bit. A model that diverges on one rank does so on all: Diverged.
     """
     if find_world().size == 1:
         yield from mine
         return
-    while things := [thing for thing in _all_gather(next(mine, None)) if thing is not None]:
-        yield from things
+    while things := [thing for thing in _all_gather(_next_or_error(mine)) if thing is not None]:
+        for thing in things:
+            if isinstance(thing, Diverged):
+                raise thing
+            yield thing
+
+
+def _next_or_error(mine: Iterator[T]) -> T | Diverged | None:
+    try:
+        return next(mine, None)
+    except Diverged as error:
+        return error
 
 
 def sum_over_ranks(number: float) -> float:
@@ -221,6 +233,19 @@ def run_on_main(world: World, work: Callable[[], T]) -> T:
         found = json.loads(store.get(done))
         dist.all_reduce(torch.zeros(1))  # so that none of them leaves, with the store, while another one looks there
     return found
+
+
+def wait_for_ranks(world: World) -> None:
+    """Wait until all ranks are here, which may take them an hour, as to open data; LostRank where one fails."""
+    if not _STORES:
+        return
+    store, here, until = _STORES[0], f"here/{next(_CALLS)}", time.monotonic() + PATIENCE
+    with report_lost_rank(world):
+        store.add(here, 1)
+        while store.add(here, 0) < world.size:
+            if store.check([FAILURE]) or time.monotonic() > until:
+                raise lost_rank(world.rank)
+            time.sleep(PAUSE)
 
 
 def claim_failure(code: int) -> bool:

@@ -18,15 +18,16 @@ from cmtool.objectives.objective import Batch
 from cmtool.options import registry
 from cmtool.options.call import options_of_call
 from cmtool.options.lr_schedule import learning_rate
-from cmtool.pipelines.distributed import find_world, local_device, ranks_of
+from cmtool.pipelines.distributed import World, find_world, local_device, ranks_of, start_group
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import DistillOptions, TrainCtOptions, TrainOptions, TrainScoreOptions
-from cmtool.training.devices import choose_device, choose_parallel, micro_batch_size, precision
+from cmtool.training.devices import choose_device, choose_parallel, micro_batch_size, precision, precision_name
 from cmtool.training.loop import LoopConfig, Report, first_rows
 from cmtool.training.loop import train as train_loop
 from cmtool.training.read_ahead import ReadAhead
+from cmtool.training.sharding import gather_model, shard_state
 
-__all__ = ["TrainingReport", "current_header", "train", "training_steps"]
+__all__ = ["TrainingReport", "current_header", "is_sharded", "share_weights", "train", "training_steps"]
 
 GROUPS: Mapping[str, type[TrainOptions]] = {
     "train_score": TrainScoreOptions,
@@ -41,7 +42,8 @@ class TrainingReport:
 
     ``images`` have been seen, ``loss`` and ``gradient`` (its norm) are those of the last batch, ``lr`` is the learning
     rate; where the gradient was not finite the step was left out and ``finite`` is False. ``loss`` is a tensor, so that
-    nobody waits for the device who does not look.
+    nobody waits for the device who does not look. ``remarks`` are for people, as when memory ran out and the
+    micro-batch became smaller.
     """
 
     images: int
@@ -50,10 +52,11 @@ class TrainingReport:
     lr: float
     finite: bool
     job: TrainingJob
+    remarks: tuple[str, ...] = ()
 
     @property
     def model(self) -> LoadedModel[Denoiser]:
-        """The network as it is now; it changes with the next step."""
+        """The network as it is now; it changes with the next step. A copy where it is sharded: all ranks ask for it."""
         return self._as_loaded(self.job.state.model)
 
     @property
@@ -62,12 +65,25 @@ class TrainingReport:
         return self._as_loaded(self.job.state.average.model)
 
     def _as_loaded(self, model: nn.Module) -> LoadedModel[Denoiser]:
+        sharding = self.job.state.sharding
+        model = (gather_model(model, sharding) if sharding else model) or model
         return LoadedModel(cast(Denoiser, model), current_header(self.job), Path(self.job.header.method))
 
 
 def current_header(job: TrainingJob) -> Header:
     """What a checkpoint says now: a method may change its sampling noise levels during training."""
     return replace(job.header, images=job.state.images, sigmas=job.state.objective.sampling_sigmas)
+
+
+def is_sharded(options: TrainOptions, world: World) -> bool:
+    """Whether the ranks share the weights; one process has them whole, whatever the options say."""
+    return options.parallel == "fsdp" and world.size > 1
+
+
+def share_weights(options: TrainOptions, job: TrainingJob, device: torch.device) -> None:
+    """Shard a new job, which all ranks have built on the processor, over their devices."""
+    start_group(find_world(), device)
+    shard_state(job.state, device, torch.bfloat16 if precision_name(options.precision, device) == "bf16" else None)
 
 
 def training_steps(
@@ -156,7 +172,10 @@ def train(
     named = isinstance(data, str | Mapping)
     options = options_of_call(cls, {**arguments, **({"data": data} if named else {})})
     parent = parent and replace(parent, model=copy.deepcopy(parent.model).cpu())  # the caller's may go on to change
-    job = build_training(options, choose_device(local_device(options.device)), None if named else data, parent)
+    where, sharded = choose_device(local_device(options.device)), is_sharded(options, find_world())
+    job = build_training(options, torch.device("cpu") if sharded else where, None if named else data, parent)
+    if sharded:
+        share_weights(options, job, where)
     if not named:
         facts = {**job.header.data, "name": type(data).__name__}
         own = {key: value for key, value in job.header.options.items() if key != "data"}
@@ -167,7 +186,8 @@ def train(
 def _reports(options: TrainOptions, job: TrainingJob) -> Iterator[TrainingReport]:
     with closing(training_steps(options, job)) as steps:
         for step in steps:
-            yield TrainingReport(step.images, step.loss, step.gradient, step.rate, step.finite, job)
+            remarks = tuple(map(str, step.remarks))
+            yield TrainingReport(step.images, step.loss, step.gradient, step.rate, step.finite, job, remarks)
 
 
 def _command_of(method: str | Mapping[str, Any]) -> type[TrainOptions]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cmtool.errors import UsageError
-from cmtool.options.ema_spec import MAX_EMA_WIDTH
+from cmtool.options.ema_spec import EMA_SPECS, MAX_EMA_WIDTH
 from cmtool.options.fields import Options, long_flag, option
 from cmtool.options.types import Check, Spec, at_least, between, matches
 from cmtool.settings.shared import DATA, INPUT, MACHINE, OUTPUT, ForeignOptions, overwrite_option
@@ -39,7 +39,7 @@ class FetchOptions(Options):
 EXAMPLE = "cmtool convert runs/mine half.safetensors --dtype fp16"
 PACKED = (".zip", ".tar", ".npz", ".npy")
 SPECS = ("format", "backbone", "data")
-OF_CHECKPOINTS = {"to": "cmtool", "ema_width": None, "dtype": "fp32", "format": None, "backbone": None}
+OF_CHECKPOINTS = {"to": "cmtool", "ema": None, "ema_width": None, "dtype": "fp32", "format": None, "backbone": None}
 OF_IMAGES = {"size": None, "crop": "center", "channels": None, "labels": "auto", "data": None}
 
 
@@ -79,6 +79,14 @@ class ConvertOptions(ForeignOptions):
         check=between(0.005, round(MAX_EMA_WIDTH - 5e-4, 3)),
         metavar="WIDTH",
         section=INPUT,
+    )
+    ema: str | None = option(
+        None,
+        help="of a training state in shards (RUN/states/...): which EMA to merge, as training names it",
+        check=EMA_SPECS,
+        metavar="TRACK",
+        section=INPUT,
+        shown="the first",
     )
     dtype: str = option(
         "fp32",

@@ -140,8 +140,8 @@ class TrainOptions(EvaluationOptions):
     parallel: str = option(
         "auto",
         help="how ranks share a batch: exact, with the bits of one process whatever their number, or ddp, by "
-        "DistributedDataParallel; auto: ddp on CUDA",
-        choices=("auto", "exact", "ddp"),
+        "DistributedDataParallel, or fsdp, by FSDP2, with a part of the weights on each; auto: ddp on CUDA",
+        choices=("auto", "exact", "ddp", "fsdp"),
         yaml_only=True,
         section=MACHINE,
     )

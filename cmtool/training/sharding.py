@@ -105,7 +105,8 @@ def _networks(objective: Objective) -> list[Denoiser]:
     """The networks that an objective keeps, each once, but for those that must stay whole."""
     whole = list(objective.uneven())
     # outside the interval of guidance the weaker one is not called
-    whole += [each.weak for each in objective.modules() if isinstance(each, Guided) and each.interval != EVERYWHERE]
+    guided = [each for each in objective.modules() if isinstance(each, Guided) and each.interval != EVERYWHERE]
+    whole += [cast(nn.Module, each.weak) for each in guided]
     kept = {id(part) for module in whole for part in module.modules()}
     return [each for each in objective.modules() if isinstance(each, Denoiser) and id(each) not in kept]
 

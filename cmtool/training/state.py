@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cmtool.core.sharded_tensors import ShardedTensor, shard_like
+from cmtool.core.sharded_tensors import ShardedTensor, full_tensor, shard_like
 from cmtool.objectives.objective import Objective
 from cmtool.training.ema import EMA
 
-__all__ = ["Sharding", "State", "make_room", "pack", "unpack"]
+__all__ = ["Sharding", "State", "make_room", "pack", "pack_whole", "unpack"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,16 @@ def pack(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
         scalars["micro"] = state.micro
     found = {name: value.detach() for name, value in _tensors(state).items()}
     return {name: value if isinstance(value, ShardedTensor) else value.cpu() for name, value in found.items()}, scalars
+
+
+def pack_whole(state: State, keep: bool = True) -> dict[str, Tensor]:
+    """The tensors of ``pack``, each whole, where ``keep``, else none; all ranks call it where they are sharded."""
+    found: dict[str, Tensor] = {}
+    for name, value in pack(state)[0].items():
+        whole = full_tensor(value)
+        if keep:
+            found[name] = whole.cpu()
+    return found
 
 
 def _tensors(state: State) -> dict[str, Tensor]:

@@ -38,6 +38,7 @@ from cmtool.options import registry
 NETWORK = ["--set", "backbone.model_channels=8", "--set", "backbone.channel_mult=[1]", "--set", "backbone.num_blocks=1"]
 SHARED = ["-d", "digits[:60]", "--lr", "3e-3", "--warmup", "0", "--ema", "64,power:0.1", "--threads", "1", "--quiet"]
 RANDOM = [*NETWORK, "--set", "backbone.dropout=0.1", "--flip"]
+MEASURED = ["--eval-every", "32img", "--eval-n", "8", "--eval-ema", "power:0.1"]
 CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 CLOCK = {"status.json", "timing.jsonl", ".lock"}  # files that differ from run to run
 
@@ -45,7 +46,7 @@ CLOCK = {"status.json", "timing.jsonl", ".lock"}  # files that differ from run t
 def commands(teacher):
     return {
         "train-score": ["train-score", *RANDOM],
-        "train-ct": ["train-ct", "--method", "ct", *RANDOM],
+        "train-ct": ["train-ct", "--method", "ct", *RANDOM, *MEASURED],
         "distill": ["distill", "--method", "cd", "-t", str(teacher), "--flip"],
     }
 
@@ -90,7 +91,12 @@ def assert_same(ours, theirs, about):
 def assert_whole(folder, about):
     """Whatever stands under its name is whole, and what a status says was saved is there."""
     numbers = [load_state(path)[1]["images"] for path in stored_states(folder)]
-    for path in [folder / "model.safetensors", *folder.glob("ema/*.safetensors")]:
+    for path in [
+        folder / "model.safetensors",
+        *folder.glob("best*.safetensors"),
+        *folder.glob("best/*.safetensors"),
+        *folder.glob("ema/*.safetensors"),
+    ]:
         if path.is_file():
             read_header(path, whole=True)
     if (folder / "status.json").is_file():

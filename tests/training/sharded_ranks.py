@@ -144,6 +144,7 @@ def methods(folder: Path) -> dict:
 
 def training(folder: Path) -> dict:
     """STEPS steps beside exact mode and DDP, twice; a state of them, and what comes after it."""
+
     def make() -> State:
         return fresh("train_ct", "ct")
 
@@ -152,7 +153,9 @@ def training(folder: Path) -> dict:
     runs |= {"ddp": (ddp, walk(ddp, STEPS, "ddp")), "exact": (alone, walk(alone, STEPS, "exact"))}
     found: dict = {name: compare(runs["fsdp"], runs[name]) for name in ("ddp", "exact")}
     found["again"] = same(first, again)
-    kept = sum(p.to_local().numel() for p in first.model.parameters()) / sum(p.numel() for p in first.model.parameters())
+    kept = sum(p.to_local().numel() for p in first.model.parameters()) / sum(
+        p.numel() for p in first.model.parameters()
+    )
     found["share"] = kept
     save_sharded(folder / STATE, *packed(first))
     _keep(folder / "saved", values(first))
@@ -195,6 +198,7 @@ def loading(folder: Path) -> dict:
 
 def networks(folder: Path) -> dict:
     """Weights without dimension, weights on a sphere, other optimizers, lower precision."""
+
     def magnitude() -> State:
         net = edm2_network(SHAPE, 0, model_channels=32, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,))
         return fresh("train_score", "edm2", net=net)
@@ -209,7 +213,9 @@ def networks(folder: Path) -> dict:
     half = {"autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16)}
     full, low, alone = sharded(fresh()), sharded(fresh(), torch.bfloat16), fresh()
     reports = [walk(full, 3), walk(low, 3, **half), walk(alone, 3, "exact", **half)]
-    found["bf16"] = compare((low, reports[1]), (alone, reports[2])) | {"fp32": compare((low, reports[1]), (full, reports[0]))["loss"]}
+    found["bf16"] = compare((low, reports[1]), (alone, reports[2])) | {
+        "fp32": compare((low, reports[1]), (full, reports[0]))["loss"]
+    }
     return found
 
 

@@ -4,7 +4,7 @@ RUN/capsule/config.yaml         the options of the run
 RUN/capsule/state.safetensors   weights before the step, and which images it saw with which draws; sealed
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,11 @@ CAPSULE = "capsule"
 PARTS = ("model.", "objective.")  # what a gradient depends on, of a training state
 
 
-def write_capsule(options: TrainOptions, job: TrainingJob, folder: Path) -> Path:
-    """Put the last step of a run, which has left the weights as they were, into ``folder``."""
+def write_capsule(options: TrainOptions, job: TrainingJob, tensors: Mapping[str, Tensor], folder: Path) -> Path:
+    """Put the last step of a run, which has left the weights as they were, into ``folder``; ``tensors`` are whole."""
     place = make_folder(folder / CAPSULE)
-    tensors, scalars = pack(job.state)
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
-    scalars |= {"images": job.state.images - options.batch}
+    scalars = pack(job.state)[1] | {"images": job.state.images - options.batch}
     scalars |= {"parents": job.header.parents, "numerics": numerics(options, job)}
     save_state(place / "state.safetensors", kept, scalars)
     write_bytes(place / CONFIG, dump_options(kept_options(options)).encode())
@@ -84,14 +83,13 @@ def _restore(job: TrainingJob, place: Path, tensors: dict[str, Tensor], scalars:
     """The weights and the clock of the capsule; BadFile for one of another network."""
     check_parents(job, place, scalars.get("parents", []))
     model, own = ({k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)} for p in PARTS)
-    counts = [scalars.get(key) for key in ("images", "draws")]
-    if any(type(count) is not int or count < 0 for count in counts):
+    images, draws = scalars.get("images"), scalars.get("draws")
+    if not (isinstance(images, int) and isinstance(draws, int) and images >= 0 <= draws):
         raise BadFile(f"{place} is no capsule: it does not say which images its step has seen")
     with report_damage(place, "does not fit the options beside it", "copy the whole folder"):
         job.state.model.load_state_dict(model)
         job.state.objective.load_state_dict(job.state.objective.state_dict() | own)
-    job.state.images, job.state.draws = counts
-    job.batches.draws = job.state.draws
+    job.state.images, job.state.draws, job.batches.draws = images, draws, draws
 
 
 def _gradient(options: TrainOptions, job: TrainingJob) -> BatchGradient:

@@ -1,6 +1,7 @@
 """Evaluation during training: when it is due, where its figures go, and the best checkpoint."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ from cmtool.commands.console import Console
 from cmtool.commands.signals import Stop
 from cmtool.commands.training.logs import RunLog
 from cmtool.commands.training.saving import Saver
+from cmtool.core.denoiser import Denoiser
 from cmtool.evaluation.statistics import Statistics
 from cmtool.files.best_checkpoint import BEST, read_best, set_aside_best
 from cmtool.files.checkpoint import save
 from cmtool.files.runs import METRICS
-from cmtool.pipelines.distributed import is_main_rank, rank_and_world
+from cmtool.options.ema_spec import EMASpec
+from cmtool.pipelines.distributed import is_main_rank, largest_over_ranks, rank_and_world
 from cmtool.pipelines.model_evaluator import Evaluation, EvaluationStopped, ModelEvaluator
 
 __all__ = ["EvaluationRun", "last_evaluation"]
@@ -34,30 +37,34 @@ class EvaluationRun:
         self.reference = self.evaluator.measure_reference(self.folder, self.console)
         self.tell_status()
         images = self.saver.job.state.images
-        if images and last_evaluation(self.folder)[0] < images:
+        missed = is_main_rank() and last_evaluation(self.folder)[0] < images
+        if images and largest_over_ranks(int(missed)):  # which all ranks know alike
             self.after(images)
 
-    def after(self, images: int) -> None:
-        """Evaluate if it is due after the step that ended at ``images``."""
+    def after(self, images: int, asked: bool = False) -> None:
+        """Evaluate if it is due after the step that ended at ``images``, unless all ranks were ``asked`` to stop."""
         options = self.options
-        if not options.eval_due(images, options.batch, options.images):
+        unfinished = images < options.images
+        if (asked and unfinished) or not options.eval_due(images, options.batch, options.images):
             return
         assert self.reference
+        models = self.saver.gather(everywhere=True)
         try:
-            found = self.evaluator(self.saver.tracks, self.reference, self._stopped, self.console)
+            found = self.evaluator(models, self.reference, self._stopped, self.console)
         except EvaluationStopped:
             return
         if found.scores and is_main_rank():
-            best = self._keep_best(found)
+            best = self._keep_best(found, models)
             self.log.log(images, found.values())
             self.tell_status()
             self.console.say(_line(found, best))
 
     def _stopped(self) -> bool:
-        """Ranks that measure together see a signal at different times, and end the measurement together."""
-        return self.stop.asked is not None and rank_and_world()[1] == 1
+        """Ranks that measure together see a signal at different times: they go on to the end, as at that of the run."""
+        unfinished = self.saver.job.state.images < self.options.images
+        return unfinished and self.stop.asked is not None and rank_and_world()[1] == 1
 
-    def _keep_best(self, found: Evaluation) -> bool:
+    def _keep_best(self, found: Evaluation, models: Mapping[EMASpec, Denoiser]) -> bool:
         """Keep the best of what was measured, if it is better than the best so far."""
         best, known = found.best(), read_best(self.folder)
         if best is None:
@@ -67,7 +74,7 @@ class EvaluationRun:
             return False
         set_aside_best(self.folder)
         chosen_by = {"metric": metric, "value": value, "n": found.n}
-        save(self.folder / BEST, self.saver.tracks[track], self.saver.header(track, evaluation=chosen_by))
+        save(self.folder / BEST, models[track], self.saver.header(track, evaluation=chosen_by))
         return True
 
     def tell_status(self) -> None:

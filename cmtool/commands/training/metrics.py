@@ -34,17 +34,20 @@ class MetricsLog:
 
     def add(self, report: Report) -> float | None:
         """The mean loss since the last line, when a line was written."""
+        state, due = self.job.state, self.options.due(report.images, LINES)
+        # of sharded weights all ranks have a part
+        gap = float(state.average.gap(state.model)) if due and (self.writes or state.sharding) else 0.0
         if not self.writes:
             return None
         self.sum, self.count = self.sum + float(report.loss), self.count + 1
-        if not self.options.due(report.images, LINES):
+        if not due:
             return None
-        loss, state = self.sum / self.count, self.job.state
+        loss = self.sum / self.count
         self.sum, self.count = 0.0, 0
         line = {
             "loss": loss,
             "gradient": float(report.gradient),
-            "ema_gap": float(state.average.gap(state.model)),
+            "ema_gap": gap,
             "lr": report.rate,
             "skipped": state.skipped,
         }

@@ -14,7 +14,7 @@ from cmtool.files.header import read_header
 from cmtool.files.rewind import rewind
 from cmtool.files.run_states import STATES, StoredState, newest_state
 from cmtool.files.runs import CHECKPOINT, STATUS
-from cmtool.files.sealed import load_state
+from cmtool.files.sharded_states import fill_tensors
 from cmtool.options.load import load_options
 from cmtool.options.stored_run import CONFIG, is_run
 from cmtool.options.types import Spec
@@ -23,7 +23,7 @@ from cmtool.pipelines.inputs import PATHS, anchor_paths
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
 from cmtool.settings.training import ALLOWED
-from cmtool.training.state import unpack
+from cmtool.training.state import make_room, unpack
 
 __all__ = [
     "agree_on_state",
@@ -38,7 +38,7 @@ __all__ = [
 
 T = TypeVar("T", bound=TrainOptions)
 # change no result, or are checked separately; models are known again by their contents
-CHANGEABLE = {"device", "threads", "cache", "snapshots", "ema_snapshots", "save_every", "keep", "log"}
+CHANGEABLE = {"device", "threads", "cache", "snapshots", "ema_snapshots", "save_every", "keep", "loggers"}
 CHANGEABLE |= {"run_dir", "resume", "dry_run", "allow_change", "reproduce", "data", "images", *PATHS}
 
 
@@ -181,7 +181,7 @@ def agree_on_state(
     if mine or name is None:
         return mine[0] if mine else None
     path = folder / STATES / name
-    return StoredState(path, *load_state(path))
+    return StoredState.read(path)
 
 
 def resume_run(job: TrainingJob, folder: Path, warn: Callable[[str], None]) -> Mapping[str, Any]:
@@ -209,7 +209,11 @@ def resume_run(job: TrainingJob, folder: Path, warn: Callable[[str], None]) -> M
 def restore(job: TrainingJob, found: StoredState) -> None:
     """Put the job where a state was saved; BadFile for one of another run."""
     with report_damage(found.path, "is not the state of this run", "start a new run"):
-        unpack(job.state, found.tensors, found.scalars)
+        tensors = found.tensors
+        if found.shards:
+            tensors = make_room(job.state, found.shards.tensors)
+            fill_tensors(found.shards, tensors)
+        unpack(job.state, tensors, found.scalars)
     job.batches.draws = job.state.draws
 
 

@@ -1,7 +1,7 @@
 """What a run keeps of itself: the states that it goes on from, the checkpoints of its averages, and how it stands."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from cmtool.commands.training.resume import resume_command
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import BadFile, MissingInput, WriteFailed
 from cmtool.files import runs
+from cmtool.files.atomic import remove
 from cmtool.files.best_checkpoint import prune_best
 from cmtool.files.checkpoint import DTYPES, save
 from cmtool.files.header import Header, read_header
@@ -21,11 +22,14 @@ from cmtool.files.rewind import rewind
 from cmtool.files.run_states import keep_newest, state_path, stored_states
 from cmtool.files.runs import CHECKPOINT
 from cmtool.files.sealed import save_state
+from cmtool.files.sharded_states import save_sharded
 from cmtool.options.ema_spec import EMASpec, parse_ema_specs
 from cmtool.options.save_interval import parse_save_interval
+from cmtool.pipelines.distributed import is_main_rank
 from cmtool.pipelines.training import current_header
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
+from cmtool.training.sharding import gather_model
 from cmtool.training.state import pack
 
 __all__ = ["Saver"]
@@ -46,6 +50,22 @@ class Saver:
         self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
         self.interval = parse_save_interval(options.save_every)
         self.saved_at, self.wanted = time.monotonic(), False
+        self.whole: dict[EMASpec, Denoiser] = {}  # the models of a sharded run, as they were last gathered
+
+    def gather(self, everywhere: bool = False) -> Mapping[EMASpec, Denoiser]:
+        """The models of the tracks with whole weights, on the first rank or ``everywhere``; all ranks call it."""
+        sharding = self.job.state.sharding
+        if sharding is None:
+            return self.tracks
+        keep = everywhere or is_main_rank()
+        found = {track: gather_model(model, sharding, keep) for track, model in self.tracks.items()}
+        self.whole = {track: model for track, model in found.items() if model is not None}
+        return self.whole
+
+    def save_shards(self) -> None:
+        """Write the state of all ranks, each its part, where the weights are sharded; all ranks call it."""
+        if self.job.state.sharding:
+            self._with_room(self._save_state)
 
     def due(self, images: int) -> bool:
         """Whether the step that ended at ``images`` is to be saved; not amid steps that were left out."""
@@ -57,7 +77,8 @@ class Saver:
 
         WriteFailed, with the last good state named, where that fails even without the oldest state that was there.
         """
-        self._with_room(self._save_state)
+        if not self.job.state.sharding:  # then it is there already
+            self._with_room(self._save_state)
         self._with_room(self.save_models)
         self.status(word, **facts)
         if not self.job.state.streak:  # what a rollback would need stays
@@ -66,18 +87,27 @@ class Saver:
 
     def save_rolled_back(self) -> None:
         """Save a run that was put back: the state with its new draws is there before the newer ones go."""
-        self._with_room(self._save_state)
+        if not self.job.state.sharding:
+            self._with_room(self._save_state)
         rewind(self.folder, self.job.state.images)
         self._with_room(self.save_models)
         self.status("running")
 
     def _save_state(self) -> None:
         tensors, scalars = pack(self.job.state)
-        check_room(self.folder, size_of(tensors.values()) + size_of(self.model.state_dict().values()))
-        path = state_path(self.folder, scalars["images"])
+        sharded = self.job.state.sharding is not None
+        if not sharded:  # the ranks settle it among themselves
+            check_room(self.folder, size_of(tensors.values()) + size_of(self.model.state_dict().values()))
+        path = state_path(self.folder, scalars["images"], sharded)
         scalars |= {"parents": self.job.header.parents, "metrics": self.metrics.state()}
         scalars["numerics"] = numerics(self.options, self.job)
-        save_state(path, tensors, scalars)
+        if sharded:
+            names = ("average.", *(f"averages/{name}/" for name in self.job.state.others))
+            headers = [self.header(track).document() for track in self.tracks]
+            scalars["models"] = dict(zip(names, headers, strict=True))
+            save_sharded(path, tensors, scalars)
+        else:
+            save_state(path, tensors, scalars)
         self.saved_at, self.wanted = time.monotonic(), False
 
     def _with_room(self, write: Callable[[], None]) -> None:
@@ -86,9 +116,9 @@ class Saver:
             return write()
         except WriteFailed as error:
             *_, oldest = [None, *stored_states(self.folder)[1:]]
-            if not is_full(error) or oldest is None:
+            if not is_full(error) or oldest is None or self.job.state.sharding:
                 raise self._failed(error) from error
-            oldest.unlink(missing_ok=True)
+            remove(oldest)
         try:
             write()
         except WriteFailed as error:
@@ -102,7 +132,7 @@ class Saver:
 
     def save_models(self) -> None:
         """The checkpoints of the averages as they are now."""
-        for track, model in self.tracks.items():
+        for track, model in (self.whole or self.tracks).items():
             save(self._place(track), model, self.header(track))
 
     def renew_models(self) -> None:
@@ -147,7 +177,7 @@ class Saver:
 
     def store_power_averages(self) -> None:
         """Checkpoints of the power averages as they are now, from which others can be rebuilt."""
-        for track, model in self.tracks.items():
+        for track, model in (self.whole or self.tracks).items():
             if track.form == "power":
                 place = runs.average_path(self.folder, track.name, self.job.state.images)
                 save(place, model, self.header(track), DTYPES[self.options.ema_dtype])

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from shlex import quote
 from typing import Any, cast
 
 import torch
@@ -12,12 +11,11 @@ import torch
 from cmtool.commands.console import Console
 from cmtool.commands.shared.preview import sheet
 from cmtool.commands.signals import Stop
-from cmtool.commands.training.capsule import CAPSULE, write_capsule
 from cmtool.commands.training.evaluation import EvaluationRun
 from cmtool.commands.training.logs import RunLog
 from cmtool.commands.training.metrics import MetricsLog
 from cmtool.commands.training.resume import resume_command
-from cmtool.commands.training.rollback import PATIENCE, roll_back
+from cmtool.commands.training.rollback import PATIENCE, divergence, keep_divergence, roll_back
 from cmtool.commands.training.saving import Saver
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
@@ -44,6 +42,7 @@ from cmtool.pipelines.training import current_header, training_steps
 from cmtool.pipelines.training_job import TrainingJob
 from cmtool.settings import TrainOptions
 from cmtool.training.loop import Report
+from cmtool.training.state import pack_whole
 
 __all__ = ["TrainingRun"]
 
@@ -84,7 +83,7 @@ class TrainingRun:
                     self.go_back()
             if state.images < options.images:
                 self.pause()
-            self.on_main(lambda: self.saver.save("finished", exit_code=0))
+            self.save("finished", exit_code=0)
         except (BadFile, MissingInput) as error:  # a picture that cannot be read
             raise self.broken(error) from error
         except (Diverged, Interrupted, Preempted):  # who raised them has said so in the folder
@@ -98,14 +97,20 @@ class TrainingRun:
         return time.monotonic() - began
 
     def on_main(self, work: Callable[[], None]) -> None:
-        """Let the first rank alone write; all ranks are at the same step."""
+        """Let the first rank alone write; all ranks are at the same step. Sharded models come together there."""
+        self.saver.gather()
         run_on_main(self.world, work)
+
+    def save(self, word: str, **facts: Any) -> None:
+        """Save a run; of sharded weights each rank writes its part."""
+        self.saver.save_shards()
+        self.on_main(lambda: self.saver.save(word, **facts))
 
     def note(self, error: BaseException) -> None:
         """Say in the folder how the run ended. Where another rank failed, what was learned is saved: it is whole."""
         with suppress(OSError, WriteFailed):
             word = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            if isinstance(error, LostRank) and self.job.state.images:
+            if isinstance(error, LostRank) and self.job.state.images and not self.job.state.sharding:
                 self.saver.save(word, exit_code=failure_code() or error.code)
             else:
                 self.saver.status(word, exit_code=code_of(error))
@@ -140,21 +145,22 @@ class TrainingRun:
         if loss is not None:
             progress.update(report.images, loss=f"{loss:.4g}")
         if self.evaluation:
-            self.evaluation.after(report.images)
+            self.evaluation.after(report.images, bool(report.polled[0]))
         if self.options.due(report.images, self.options.ema_snapshots):
             self.on_main(self.saver.store_power_averages)
         if self.options.due(report.images, self.options.snapshots):
             self.on_main(lambda: self.picture(report.images))
         _, save = report.polled
         if save and report.images < self.options.images:
-            self.on_main(lambda: self.saver.save("running"))
+            self.save("running")
 
     def picture(self, images: int) -> None:
         """A sheet of samples of the averaged model, always of the same seeds."""
         header = current_header(self.job)
         seeds = range(max(header.num_classes, 8) * (4 if header.num_classes else 8))
         labels = labels_of(seeds, header.num_classes)
-        model = LoadedModel(cast(Denoiser, self.job.state.average.model), header, self.folder)
+        average = next(iter(self.saver.whole.values()), cast(Denoiser, self.job.state.average.model))
+        model = LoadedModel(average, header, self.folder)
         # torch itself has one core in training
         made = draw(model, set_up_sampler(header), Noise(seeds), labels, self.cores)
         picture = sheet(made, max(header.num_classes, 8))
@@ -165,10 +171,13 @@ class TrainingRun:
         """Once, to the last good save, with other draws; Diverged the second time."""
         state, at = self.job.state, self.job.state.images
         if state.draws:
-            raise self.diverged()
+            tensors = pack_whole(state, self.world.main)
+            self.on_main(lambda: keep_divergence(self.saver, tensors))
+            raise divergence(self.options, self.folder)
         scalars = roll_back(self.options, self.job, self.folder, self.console.warn)
         self.metrics.load_state(scalars.get("metrics", {}))
         self.metrics.restart_clock()
+        self.saver.save_shards()
         self.on_main(self.saver.save_rolled_back)
         self.log.open(self.options, self.folder, state.images)
         if self.evaluation:
@@ -178,23 +187,6 @@ class TrainingRun:
             f"going on from {state.images:,} images with other random draws"
         )
 
-    def diverged(self) -> Diverged:
-        """The message, when the last step is in a capsule and the weights before it in the checkpoints."""
-        capsule = self.folder / CAPSULE
-        self.on_main(self.keep_divergence)
-        again = f"cmtool {self.options.command} --reproduce {quote(str(capsule))}"
-        lr = f"{self.options.lr / 3:.1g}"
-        return Diverged(
-            f"the last {PATIENCE} gradients were not finite, also after a rollback; the weights before them are in "
-            f"{self.folder}",
-            f"start again with a lower learning rate, --lr {lr}, or with --grad-clip 1; see where it breaks: {again}",
-        )
-
-    def keep_divergence(self) -> None:
-        self.saver.save_models()
-        capsule = write_capsule(self.options, self.job, self.folder)
-        self.saver.status("failed", exit_code=Diverged.code, capsule=str(capsule.relative_to(self.folder)))
-
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:
         """The message about a picture that ended the run, when what was learned is saved."""
         images, reason = self.job.state.images, f"{error.message} "
@@ -202,7 +194,7 @@ class TrainingRun:
             if self.world.main:
                 self.saver.status("failed", reason=reason, exit_code=error.code)
             return error
-        if self.world.main:
+        if self.world.main and not self.job.state.sharding:
             self.saver.save("failed", reason=reason, exit_code=error.code)
         return type(error)(
             f"{error.message}; stopped at {images:,} of {self.options.images:,} images, all is saved in {self.folder}",
@@ -211,7 +203,7 @@ class TrainingRun:
 
     def pause(self) -> None:
         kind, word = (Preempted, "preempted") if self.asked == PREEMPTED else (Interrupted, "interrupted")
-        self.on_main(lambda: self.saver.save(word, exit_code=kind.code))
+        self.save(word, exit_code=kind.code)
         raise kind(
             f"stopped at {self.job.state.images:,} of {self.options.images:,} images; all is saved in {self.folder}",
             f"go on with: {resume_command(self.options.command, self.folder)}",
