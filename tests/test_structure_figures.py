@@ -253,6 +253,7 @@ SMALL = {
     **dict.fromkeys(("evaluation.metrics", "files.streams.formats", "files.streams.labels", "testing.common"), LEAF),
     **dict.fromkeys(("text_files", "training.devices", "options.lr_schedule", "options.data_spec"), LEAF),
     **dict.fromkeys(("data_paths", "datasets.archive_names", "datasets.per_process"), LEAF),
+    **dict.fromkeys(("options.save_interval", "commands.training.numerics", "files.rewind"), LEAF),
     **dict.fromkeys(("pipelines.classify", "options.plugin_facts", "commands.shared.manifest"), LEAF),
     **dict.fromkeys(("options.call", "options.hint_words", "pipelines.reporter"), EDGE),
     **dict.fromkeys(

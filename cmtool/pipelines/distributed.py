@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from cmtool.errors import LostRank
+from cmtool.errors import Diverged, LostRank
 from cmtool.pipelines.failure_watch import FAILURE, FailureWatch
 from cmtool.pipelines.launcher import World, find_world, has_stray_rank, meeting_place, shard_of
 from cmtool.training.devices import usable_cores
@@ -173,13 +173,23 @@ def gather_in_turn(mine: Iterator[T]) -> Iterator[T]:
     """The things of all ranks, on every rank: the first of each in the order of the ranks, then the second of each.
 
     Where thing k of a work is made by rank k mod w, that is the order in which one process makes them, so that sums
-    over them have the same last bit.
+    over them have the same last bit. A model that diverges on one rank does so on all: Diverged.
     """
     if find_world().size == 1:
         yield from mine
         return
-    while things := [thing for thing in _all_gather(next(mine, None)) if thing is not None]:
-        yield from things
+    while things := [thing for thing in _all_gather(_next_or_error(mine)) if thing is not None]:
+        for thing in things:
+            if isinstance(thing, Diverged):
+                raise thing
+            yield thing
+
+
+def _next_or_error(mine: Iterator[T]) -> T | Diverged | None:
+    try:
+        return next(mine, None)
+    except Diverged as error:
+        return error
 
 
 def sum_over_ranks(number: float) -> float:

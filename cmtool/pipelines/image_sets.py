@@ -25,13 +25,12 @@ from cmtool.files.header import Header
 from cmtool.files.model_files import format_of
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.runs import CHECKPOINT
-from cmtool.files.streams.item import Item, decode_items
 from cmtool.files.streams.names import SkippedFiles, describe_skipped
 from cmtool.files.streams.npz import keys
 from cmtool.files.streams.reader import items_of
 from cmtool.options import registry
 from cmtool.options.data_spec import data_spec
-from cmtool.pipelines.any_images import is_stream, stored_items
+from cmtool.pipelines.any_images import image_batches, is_stream, stored_items
 from cmtool.pipelines.distributed import gather_in_turn, rank_and_world, split_seeds, sum_over_ranks
 from cmtool.pipelines.inputs import class_index, open_dataset, open_model
 from cmtool.pipelines.numbered_pictures import open_pictures
@@ -127,7 +126,7 @@ def open_images(target: str, batch: int, features: str = "inception") -> ImageSe
         return (
             replace(_stream(target, batch), statistics=statistics)
             if _has_images(target)
-            else _from_statistics(statistics)
+            else ImageSet(statistics.data or "", statistics=statistics)
         )
     if is_stream(target):
         return _stream(target, batch)
@@ -146,29 +145,20 @@ def _stream(target: str, batch: int) -> ImageSet:
 
     def read() -> Iterator[Images]:
         skipped.clear()
-        return _decode(items_of(target, skipped), batch)
+        return image_batches(items_of(target, skipped), batch)
 
     return ImageSet(target, read, skipped=skipped)
 
 
 def _stored(target: str, spec: Mapping[str, Any], batch: int) -> ImageSet:
-    """Pictures of a place that only the reader of data sets knows, each of its own size as those of a stream."""
+    """Pictures that only the reader of data sets knows, each of its own size as those of a stream."""
     pictures, skipped = open_pictures(spec), SkippedFiles()
-    for remark in pictures.remarks:
-        skipped.note(remark)
-    read = lambda: _decode(stored_items(pictures), batch)  # noqa: E731
+    skipped.notes += pictures.remarks
+
+    def read() -> Iterator[Images]:
+        return image_batches(stored_items(pictures), batch)
+
     return ImageSet(target, read, len(pictures), skipped=skipped, classes=pictures.classes)
-
-
-def _decode(items: Iterator[Item], batch: int) -> Iterator[Images]:
-    """Batches: a tensor where all have one size, and else a list."""
-    for some in decode_items(items, batch):
-        images = [torch.as_tensor(image) for _, image in some]
-        yield torch.stack(images) if len({image.shape for image in images}) == 1 else images
-
-
-def _from_statistics(statistics: Statistics) -> ImageSet:
-    return ImageSet(statistics.data or "", statistics=statistics)
 
 
 def _has_images(target: str) -> bool:

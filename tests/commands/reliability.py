@@ -38,7 +38,7 @@ from cmtool.options import registry
 NETWORK = ["--set", "backbone.model_channels=8", "--set", "backbone.channel_mult=[1]", "--set", "backbone.num_blocks=1"]
 SHARED = ["-d", "digits[:60]", "--lr", "3e-3", "--warmup", "0", "--ema", "64,power:0.1", "--threads", "1", "--quiet"]
 RANDOM = [*NETWORK, "--set", "backbone.dropout=0.1", "--flip"]
-MEASURED = ["--eval-every", "32img", "--eval-n", "12", "--eval-ema", "power:0.1"]
+MEASURED = ["--eval-every", "32img", "--eval-n", "8", "--eval-ema", "power:0.1"]
 CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 CLOCK = {"status.json", "timing.jsonl", ".lock"}  # files that differ from run to run
 

@@ -38,7 +38,7 @@ __all__ = [
 
 T = TypeVar("T", bound=TrainOptions)
 # change no result, or are checked separately; models are known again by their contents
-CHANGEABLE = {"device", "threads", "cache", "snapshots", "ema_snapshots", "save_every", "keep", "log"}
+CHANGEABLE = {"device", "threads", "cache", "snapshots", "ema_snapshots", "save_every", "keep", "loggers"}
 CHANGEABLE |= {"run_dir", "resume", "dry_run", "allow_change", "reproduce", "data", "images", *PATHS}
 
 
