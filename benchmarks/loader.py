@@ -37,6 +37,7 @@ from cmtool.training.memory import reading_threads
 from cmtool.training.read_ahead import read_parts
 
 CLASSES = 10
+SLOWER = 100  # epochs of ours that are measured for one of the other, which takes about as long
 Batches = Callable[[], Iterator[torch.Tensor]]
 
 
@@ -105,11 +106,12 @@ def measure(batches: Batches, steps: int, epochs: int) -> tuple[Seconds, int]:
     return Seconds(first, steady), total
 
 
-def compare(mine: Batches, theirs: Batches, options: argparse.Namespace) -> dict[str, float]:
-    """Medians of the ratios of pairs, and the rates of both sides."""
+def compare(mine: Batches, theirs: Batches, kept: bool, options: argparse.Namespace) -> dict[str, float]:
+    """Medians of the ratios of pairs, and the rates of both sides, which keep their images or not."""
     steps, pairs = options.images // options.batch, []
     for k in range(options.pairs):
-        sides = [(mine, options.epochs), (theirs, max(1, options.epochs // 10))]
+        few = max(1, options.epochs // SLOWER)
+        sides = [(mine, options.epochs if kept else few), (theirs, few)]
         found = [measure(*(side, steps, epochs)) for side, epochs in (sides if k % 2 else sides[::-1])]
         (own, sum_of_own), (other, sum_of_other) = found if k % 2 else found[::-1]
         if sum_of_own != sum_of_other:
@@ -132,7 +134,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--batch", type=int, default=250, help="a divisor of --images")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=20, help="of ours after the first; a tenth of them of the other")
+    parser.add_argument(
+        "--epochs", type=int, default=200, help="of ours after the first, a hundredth as many of the other"
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 0], help="processes of the DataLoader")
     parser.add_argument("--containers", nargs="+", default=["zip", "tar", "npz", "folder"])
     options = parser.parse_args()
@@ -146,7 +150,7 @@ def main() -> None:
                 mine = lambda: ours(places[container], options.batch, None if kept else 0)  # noqa: B023, E731
                 theirs = lambda: read_batches(places["zip"], options.batch, workers, kept)  # noqa: B023, E731
                 row = {"container": container, "cached": kept, "workers": workers}
-                rows.append(row | compare(mine, theirs, options))
+                rows.append(row | compare(mine, theirs, kept, options))
                 print(json.dumps(rows[-1]), file=sys.stderr)
     facts = {"cpus": os.cpu_count(), "threads": reading_threads(), "python": platform.python_version()}
     facts |= {"torch": torch.__version__, "original": bool(os.environ.get("EDM_REPO")), **vars(options)}

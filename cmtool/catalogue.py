@@ -116,11 +116,12 @@ COMMANDS = {
     "convert": Command(
         settings.ConvertOptions,
         "cmtool.commands.convert:run",
-        "Convert a checkpoint: from or to another program's format, to another precision or EMA",
+        "Convert a checkpoint to another format, precision or EMA; or pack images into one file",
         (
             ("cmtool convert edm-cifar10-32x32-uncond-vp.pkl edm.safetensors", "from NVIDIA's EDM"),
             ("cmtool convert student folder --to diffusers", "for diffusers"),
             ("cmtool convert runs/mine out.safetensors --ema-width 0.08", "a power-function EMA of another width"),
+            ("cmtool convert photos photos.zip --size 64", "images, as EDM packs them; or .tar, or .npz"),
         ),
     ),
     "search-sigmas": Command(
@@ -137,12 +138,13 @@ COMMANDS = {
     "info": Command(
         settings.InfoOptions,
         "cmtool.commands.info:run",
-        "Show methods and other plugins with their options, presets, or the header of a checkpoint",
+        "Show methods and other plugins with their options, presets, a checkpoint's header, or what images hold",
         (
             ("cmtool info", "everything that has a name, with a sentence each"),
             ("cmtool info methods", "a group of it"),
             ("cmtool info ect", "formula, paper, options and an example"),
             ("cmtool info model.safetensors", "the header of a checkpoint"),
+            ("cmtool info photos", "images: sizes, classes, duplicates, damaged files, a fingerprint"),
         ),
     ),
 }

@@ -76,7 +76,7 @@ USAGE = {
         ("inception", "mode", "legacy_tensorflow"),
     ),
     "metrics": Usage("Metrics", "cmtool fid samples --ref digits --metrics {}", "metrics", several=True),
-    "loggers": Usage("Loggers", "cmtool train-ct --log {}", "log", several=True),
+    "loggers": Usage("Loggers", "cmtool train-ct --loggers {}", "loggers", several=True),
     "formats": Usage("Checkpoint formats", "cmtool convert FILE model.safetensors", "format", NETWORK),
     "assets": Usage("Published files", "cmtool fetch {}"),
 }

@@ -248,10 +248,12 @@ EDGE = "the border between two layers, which must not import either"
 SMALL = {
     **dict.fromkeys(("evaluation.psnr_ssim", "features.points", "core.editing.masks"), PLUGIN_OR_CONTRACT),
     **dict.fromkeys(("testing.metric", "testing.objective", "testing.operator"), PLUGIN_OR_CONTRACT),
+    **dict.fromkeys(("loggers.jsonl", "loggers.tensorboard", "testing.logger"), PLUGIN_OR_CONTRACT),
     **dict.fromkeys(("core.deterministic", "core.inversion", "core.pixels", "features.inputs"), LEAF),
     **dict.fromkeys(("evaluation.metrics", "files.streams.formats", "files.streams.labels", "testing.common"), LEAF),
     **dict.fromkeys(("text_files", "training.devices", "options.lr_schedule", "options.data_spec"), LEAF),
-    **dict.fromkeys(("data_paths", "datasets.archive_names"), LEAF),
+    **dict.fromkeys(("data_paths", "datasets.archive_names", "datasets.per_process"), LEAF),
+    **dict.fromkeys(("options.save_interval", "commands.training.numerics", "files.rewind"), LEAF),
     **dict.fromkeys(("pipelines.classify", "options.plugin_facts", "commands.shared.manifest"), LEAF),
     **dict.fromkeys(("options.call", "options.hint_words", "pipelines.reporter"), EDGE),
     **dict.fromkeys(

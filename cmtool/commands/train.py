@@ -43,12 +43,14 @@ from cmtool.pipelines.distributed import (
     run_on_main,
     start_group,
     threads_of,
+    wait_for_ranks,
 )
 from cmtool.pipelines.inputs import dataset_facts, kept_options, open_dataset
 from cmtool.pipelines.model_evaluator import ModelEvaluator
 from cmtool.pipelines.training import is_sharded, share_weights
 from cmtool.pipelines.training_job import TrainingJob, build_training
 from cmtool.settings import TrainOptions
+from cmtool.settings.training import ALLOWED
 from cmtool.training.devices import choose_device, micro_batch_size, use_threads
 from cmtool.training.loop import LoopConfig, train
 
@@ -132,6 +134,7 @@ def assemble(options: TrainOptions, found: Path | None, console: Console, where:
         run_on_main(world, lambda: check_data(dataset, found))
     run_on_main(world, lambda: None)
     dataset = open_data(options, found, console) if dataset is None else dataset
+    wait_for_ranks(world)
     console.say(f"data: {dataset_facts(options.data['name'], dataset, options.conditional)}")
     job = build_training(options, where, dataset)
     check_header(job.header, cast(Denoiser, job.state.average.model))
@@ -181,7 +184,8 @@ def keep_options(options: TrainOptions, folder: Path, found: Path | None) -> Non
     kept = kept_options(options)
     if found:
         stored = load_options(type(options), {}, configs=[folder / CONFIG], environment={})
-        kept = replace(stored, images=options.images, micro_batch=options.micro_batch, precision=options.precision)
+        allowed = {key: vars(options)[key] for key in (name.replace("-", "_") for name in ALLOWED)}
+        kept = replace(stored, images=options.images, **allowed)
     write_bytes(folder / CONFIG, dump_options(kept).encode())
 
 

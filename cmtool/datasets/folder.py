@@ -100,10 +100,13 @@ def folder(
 ) -> Folder:
     """The images of a folder and the folders in it, or of an archive, in the order of their names.
 
-    Use: for data of your own. PNG, JPEG and others; any sizes, which are made one.
+    Use: for data of your own, and published ones. PNG, JPEG and others; any sizes, which are made one.
 
-    An archive is a zip as EDM packs data, a tar as WebDataset does, an npz as OpenAI does, or an npy; none is unpacked.
+    An archive is a zip as EDM packs data, a tar as WebDataset does, or many of them (``data/{000..099}.tar``), an npz
+    as OpenAI does, an npy, CIFAR-10 or CIFAR-100 for Python, downsampled ImageNet, IDX files as MNIST has them, Parquet
+    tables, or an LMDB database; none is unpacked, and no pickle is unpickled (docs/data.md).
     ``size`` defaults to the short side, if the images agree on it; ``channels`` to 1 if all are grey, otherwise to 3.
+    ``split``, ``image_column`` and ``label_column`` choose among what some of them hold.
     ``labels`` are the names of the first folders below ``source`` (``folder``), what precedes the first ``_`` of the
     file name (``filename-prefix``), or ``none``; ``auto`` takes those of a ``dataset.json`` or of the archive, if there
     are any, and else the folders, if there are several.

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from cmtool.datasets.archive_names import whole
+from cmtool.datasets.lmdb_pages import check_pages
 from cmtool.datasets.per_process import PerProcess
 from cmtool.datasets.positional import Names
 from cmtool.datasets.storage import show_path
@@ -50,6 +51,7 @@ class LmdbStorage:
     def __init__(self, path: Path, name: str):
         self.path, self.name = path, show_path(name)
         self._handle = PerProcess(partial(_handle, path))
+        self._broken: BadFile | None = None  # what is wrong with the first picture that has no size
         with whole(path, "an LMDB database"):
             self.names, self._sizes, number, others = self._look()
         if not len(self.names):
@@ -66,6 +68,8 @@ class LmdbStorage:
         return _size(self._value(index), self.call(index))
 
     def sizes(self) -> Collection[Size]:
+        if self._broken:
+            raise self._broken
         return self._sizes
 
     def pixels(self, index: int) -> np.ndarray:
@@ -88,7 +92,10 @@ class LmdbStorage:
                     others += 1
                     continue
                 keys.append(bytes(key).decode("latin1"))
-                sizes.add(_size(value, show_path(f"{self.path}:{keys[-1]}")))
+                try:
+                    sizes.add(_size(value, show_path(f"{self.path}:{keys[-1]}")))
+                except BadFile as error:
+                    self._broken = self._broken or error
                 number = zlib.crc32(bytes(key) + len(value).to_bytes(8, "little") + start, number)
         return Names(iter(keys)), sizes, number, others
 
@@ -112,14 +119,12 @@ class _Handle:
             raise MissingAsset(
                 f"{show_path(str(path))} is read with lmdb, which is not installed", "pip install 'cmtool[lmdb]'"
             ) from None
+        self.state = _state(path)
         with whole(path, "an LMDB database"):
+            check_pages(path)
             self.database = lmdb.open(
                 str(path), subdir=False, readonly=True, lock=False, create=False, readahead=False, meminit=False
             )
-            pages = (self.database.info()["last_pgno"] + 1) * self.database.stat()["psize"]
-        if pages > os.path.getsize(path):  # whoever reads what is not there is killed
-            self.database.close()
-            raise BadFile(f"{show_path(str(path))} is cut short")
 
 
 OPEN: WeakValueDictionary[tuple[int, str], _Handle] = WeakValueDictionary()
@@ -133,4 +138,12 @@ def _handle(path: Path) -> _Handle:
             if process != key[0]:  # of the process that this one was forked from, where it stays open
                 inherited.database.close()
         found = OPEN[key] = _Handle(path)
+    elif found.state != _state(path):  # which pages it has now was not checked
+        raise BadFile(f"{show_path(str(path))} was changed while it was read", "begin again")
     return found
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written anew."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns

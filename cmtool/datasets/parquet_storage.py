@@ -27,7 +27,7 @@ __all__ = ["ParquetStorage", "is_parquet", "parquet_within"]
 
 IMAGES = ("image", "img", "picture", "jpg", "png", "webp")
 LABELS = ("label", "labels", "fine_label", "class", "cls")
-GROUPS, CACHE, LARGEST = 8, 512 << 20, 2 << 30  # row groups that are kept, their bytes, and those of one
+CACHE, LARGEST = 512 << 20, 2 << 30  # bytes of the row groups that are kept, and of one
 LOOKED = 1 << 30  # bytes of pictures up to which all are looked at before training
 PROBES = 16  # row groups that are looked at of larger sets
 SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
@@ -152,12 +152,15 @@ class _Reader:
                     table = self.files[file].read_row_group(group, columns=[image], use_threads=False)
                     column = table.column(0).combine_chunks() if table.num_rows else table.column(0)
                     self.kept[key] = column.field("bytes") if image.endswith(".bytes") else column
-                while len(self.kept) > 1 and (
-                    len(self.kept) > GROUPS or sum(one.nbytes for one in self.kept.values()) > CACHE
-                ):
-                    self.kept.popitem(last=False)
+                    self._drop()
             self.kept.move_to_end(key)
             return self.kept[key]
+
+    def _drop(self) -> None:
+        """Keep the groups that were used last; a training run asks for rows of all of them in each batch."""
+        size = sum(one.nbytes for one in self.kept.values())
+        while len(self.kept) > 1 and size > CACHE:
+            size -= self.kept.popitem(last=False)[1].nbytes
 
 
 class _Columns:

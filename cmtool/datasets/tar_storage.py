@@ -20,6 +20,7 @@ __all__ = ["TarStorage"]
 
 LOOKS = (64, 1 << 12, 1 << 16)  # bytes of a picture that mostly tell its size, of a PNG the first of them
 JSON_KEYS, LARGEST_JSON = ("label", "cls"), 1 << 20
+LABELLED = (".json", ".cls")
 PROBES = 64  # pictures of a shard whose ends go into its mark
 
 
@@ -47,11 +48,11 @@ class TarStorage:
         self.labels: Sequence[int | None] = ()
         if any(shard.labelled for shard in read):
             self.labels = [label for shard in read for label in shard.labels]
-        alone = read[0].names if len(read) == 1 else None
+        alone = read[0] if len(read) == 1 else None
         self.labels_in, self.empty = (alone.labels_in, alone.empty) if alone else ("", [])
-        self.text = read[0].contents(alone.list) if alone and alone.list else None
-        self.unused = alone.unused if alone else [name for shard in read if (name := shard.names.list)]
-        self.remark = next((shard.names.remark for shard in read if shard.names.remark), None)
+        self.text = alone.text if alone else None
+        self.unused = alone.unused if alone else [name for shard in read for name in shard.lists]
+        self.remark = next((shard.remark for shard in read if shard.remark), None)
 
     def call(self, index: int) -> str:
         return show_path(f"{self.paths[self._shard(index)]}:{self.top}{self.names[index]}")
@@ -100,26 +101,42 @@ class TarStorage:
 
 
 class _Shard:
-    """One tar while it is indexed."""
+    """What is kept of one tar: of its pictures the names, places and labels, and what else is of use."""
+
+    def __init__(self, path: Path, file: PositionalFile):
+        members = _Members(path, file)
+        found = members.names
+        self.members, self.top, self.remark = Names(iter(found.members)), found.top, found.remark
+        self.starts = np.array([members.where[name].start for name in found.members], np.int64)
+        self.lengths = np.array([members.where[name].size for name in found.members], np.uint32)
+        said = members.labels()
+        self.labels = [said.get(_key(name)) for name in found.members] if said else [None] * len(found.members)
+        self.labelled = any(label is not None for label in self.labels)
+        self.text = members.contents(found.list) if found.list else None
+        self.labels_in, self.empty, self.unused = found.labels_in, found.empty, found.unused
+        self.lists = [found.list] if found.list else []
+
+
+class _Members:
+    """Every member of a tar while it is indexed."""
 
     def __init__(self, path: Path, file: PositionalFile):
         self.path, self.file = path, file
-        every = list(tar_members(path, file))
-        folders = [member.name for member in every if member.name.endswith("/")]
-        self.where = {member.name: member for member in every if not member.name.endswith("/")}
-        self.names = ArchiveNames(path, [m.name for m in every if not m.name.endswith("/")], folders)
-        self.members = self.names.members
-        self.starts = np.array([self.where[name].start for name in self.members], np.int64)
-        self.lengths = np.array([self.where[name].size for name in self.members], np.uint32)
-        said = self._said()
-        self.labels = [said.get(_key(name)) for name in self.members] if said else [None] * len(self.members)
-        self.labelled = any(label is not None for label in self.labels)
+        self.where: dict[str, Member] = {}
+        files, folders = [], []
+        for member in tar_members(path, file):
+            if member.name.endswith("/"):
+                folders.append(member.name)
+                continue
+            files.append(member.name)
+            self.where[member.name] = member if member.name.endswith(LABELLED) else member._replace(begins=b"")
+        self.names = ArchiveNames(path, files, folders)
 
     def contents(self, name: str) -> bytes:
         member = self.where[name]
         return member.begins if len(member.begins) == member.size else self.file.read(member.start, member.size)
 
-    def _said(self) -> dict[str, int]:
+    def labels(self) -> dict[str, int]:
         """The labels by key; those of ``.cls`` files come before those of ``.json`` files."""
         found = {}
         for ending, read in (("json", self._from_json), ("cls", self._from_cls)):
@@ -151,5 +168,5 @@ def _key(name: str) -> str:
 
 def _shared(shards: Sequence[_Shard]) -> str:
     """``photos/`` where the pictures of all lie in it."""
-    top = commonprefix([shard.names.top for shard in shards])
+    top = commonprefix([shard.top for shard in shards])
     return top[: top.rfind("/") + 1]

@@ -1,7 +1,7 @@
 """One pass over images, in which everything is noticed that the metrics want."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from cmtool.evaluation.metric import FEATURES, NEAREST, PROBABILITIES, SPATIAL
 from cmtool.evaluation.statistics import Normal, Statistics
 from cmtool.features import Features
 
-__all__ = ["Accumulator", "Images"]
+__all__ = ["Accumulator", "Images", "first_images"]
 
 Images = Tensor | Sequence[Tensor]  # [B, ...] of one size, or [C, H, W] of several
 
@@ -91,3 +91,13 @@ def _in_order(images: Sequence[Tensor], look: Callable[[Tensor], dict[str, Tenso
     seen = [look(torch.stack([images[i] for i in places])) for places in alike.values()]
     back = order.argsort()
     return {key: torch.cat([part[key] for part in seen])[back.to(seen[0][key].device)] for key in seen[0]}
+
+
+def first_images(batches: Iterator[Images], n: int | None) -> Iterator[Images]:
+    """The first n images of batches of them; all where n is None."""
+    for images in batches:
+        if n is not None and n <= len(images):
+            yield images[:n]
+            return
+        yield images
+        n = None if n is None else n - len(images)

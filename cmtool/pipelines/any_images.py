@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cmtool.data_paths import is_list
 from cmtool.datasets.places import is_plain_folder
+from cmtool.evaluation.accumulator import Images
 from cmtool.files.streams import npz
 from cmtool.files.streams.formats import FORMATS
-from cmtool.files.streams.item import Item, StoredPicture
+from cmtool.files.streams.item import Item, StoredPicture, decode_items
 from cmtool.files.streams.names import SkippedFiles
 from cmtool.files.streams.reader import STREAM, items_of, keys_of
 from cmtool.options import registry
@@ -21,7 +23,7 @@ from cmtool.options.data_spec import data_spec
 from cmtool.pipelines.numbered_pictures import NumberedPictures, open_pictures
 from cmtool.user_paths import expand_home
 
-__all__ = ["has_names", "image_items", "image_keys", "is_stream", "stored_items"]
+__all__ = ["has_names", "image_batches", "image_items", "image_keys", "is_stream", "stored_items"]
 
 
 def is_stream(target: str | Path) -> bool:
@@ -55,6 +57,13 @@ def image_items(target: str | Path, passed: SkippedFiles | None = None) -> Itera
         for remark in pictures.remarks:
             passed.note(remark)
     return stored_items(pictures)
+
+
+def image_batches(items: Iterator[Item], size: int) -> Iterator[Images]:
+    """Images uint8, ``size`` at a time or fewer: [B, C, H, W] where all have one size, and else a list."""
+    for some in decode_items(items, size):
+        images = [torch.as_tensor(image) for _, image in some]
+        yield torch.stack(images) if len({image.shape for image in images}) == 1 else images
 
 
 def image_keys(target: str | Path) -> list[str]:

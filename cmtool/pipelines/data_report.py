@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +12,8 @@ from cmtool.errors import BadFile, MissingInput
 from cmtool.pictures import Size
 from cmtool.pipelines.numbered_pictures import NumberedPictures
 from cmtool.pipelines.picture_fingerprint import Duplicates, PictureList, digest
-from cmtool.pipelines.read_ahead import READERS, map_chunks
+from cmtool.training.memory import reading_threads
+from cmtool.training.read_ahead import map_ahead
 
 __all__ = ["BrokenPicture", "DataReport", "measure_data"]
 
@@ -96,7 +97,7 @@ class _Tally:
 def measure_data(
     pictures: NumberedPictures,
     quick: bool = False,
-    threads: int = READERS,
+    threads: int | None = None,
     seen: Callable[[int], object] = lambda n: None,
 ) -> DataReport:
     """Look at every picture by a few threads; ``quick`` reads only what files say of themselves.
@@ -123,11 +124,14 @@ def measure_data(
         return tally
 
     every, known = _Tally(), PictureList(0 if quick else n)
-    for at, tally in enumerate(map_chunks(look, range(n), CHUNK, threads)):
-        every.add(tally)
-        for one in tally.read:
-            known.add(*one)
-        seen(min((at + 1) * CHUNK, n))
+    threads = threads or reading_threads()
+    parts = (range(n)[at : at + CHUNK] for at in range(0, n, CHUNK))
+    with closing(map_ahead(look, parts, 2 * threads, threads)) as tallies:
+        for at, tally in enumerate(tallies):
+            every.add(tally)
+            for one in tally.read:
+                known.add(*one)
+            seen(min((at + 1) * CHUNK, n))
     classes = _classes(pictures, every.labels)
     report = DataReport(n, every.sizes, every.modes, classes, every.broken, every.examples)
     if quick:

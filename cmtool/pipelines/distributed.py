@@ -4,8 +4,8 @@ import atexit
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
 from typing import TypeVar
@@ -15,7 +15,8 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from cmtool.errors import LostRank
+from cmtool.errors import Diverged, LostRank
+from cmtool.pipelines.failure_watch import FAILURE, FailureWatch
 from cmtool.pipelines.launcher import World, find_world, has_stray_rank, meeting_place, shard_of
 from cmtool.training.devices import usable_cores
 from cmtool.training.ranks import ALONE, GroupRanks, Ranks, lost_rank
@@ -36,16 +37,17 @@ __all__ = [
     "report_lost_rank",
     "run_on_main",
     "shard_of",
+    "split_seeds",
     "start_group",
     "sum_over_ranks",
     "threads_of",
+    "wait_for_ranks",
 ]
 
 START = 600.0  # seconds in which all ranks must have started: they read their libraries from one busy disk
+PATIENCE = 3600.0  # seconds that it waits where one may have much to read
 TIMEOUT = 120.0  # seconds that a rank waits for another one afterwards
 PAUSE = 0.05  # seconds between two looks into the store
-LINGER = 2.0
-FAILURE = "failure"
 
 T = TypeVar("T")
 
@@ -66,11 +68,12 @@ def start_group(world: World, device: torch.device, timeout: float = TIMEOUT) ->
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         waiting = timedelta(seconds=timeout)
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=waiting)
-    _STORES[:] = [store]
+    _STORES[:], _WATCHES[:] = [store], [FailureWatch(store, world.rank, world.size)]
     atexit.register(_end_group)
 
 
 _STORES: list[Store] = []  # of the group of this process, through which ranks also reach each other in trouble
+_WATCHES: list[FailureWatch] = []
 _CALLS = count()
 
 
@@ -106,6 +109,8 @@ def _assemble(store: Store, world: World) -> Store:
 
 
 def _end_group() -> None:
+    for watch in _WATCHES:
+        watch.close()
     _STORES.clear()
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -152,6 +157,13 @@ def rank_and_world() -> tuple[int, int]:
     return world.rank, world.size
 
 
+def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Sequence[int]:
+    """The seeds of a rank: of every ``world`` batches one."""
+    if world == 1:
+        return seeds
+    return [seed for first in range(rank * size, len(seeds), world * size) for seed in seeds[first : first + size]]
+
+
 def is_main_rank() -> bool:
     """Whether this process is the one that tells the result."""
     return find_world().main
@@ -161,13 +173,23 @@ def gather_in_turn(mine: Iterator[T]) -> Iterator[T]:
     """The things of all ranks, on every rank: the first of each in the order of the ranks, then the second of each.
 
     Where thing k of a work is made by rank k mod w, that is the order in which one process makes them, so that sums
-    over them have the same last bit.
+    over them have the same last bit. A model that diverges on one rank does so on all: Diverged.
     """
     if find_world().size == 1:
         yield from mine
         return
-    while things := [thing for thing in _all_gather(next(mine, None)) if thing is not None]:
-        yield from things
+    while things := [thing for thing in _all_gather(_next_or_error(mine)) if thing is not None]:
+        for thing in things:
+            if isinstance(thing, Diverged):
+                raise thing
+            yield thing
+
+
+def _next_or_error(mine: Iterator[T]) -> T | Diverged | None:
+    try:
+        return next(mine, None)
+    except Diverged as error:
+        return error
 
 
 def sum_over_ranks(number: float) -> float:
@@ -213,31 +235,24 @@ def run_on_main(world: World, work: Callable[[], T]) -> T:
     return found
 
 
-def claim_failure(world: World, code: int) -> bool:
-    """Tell the other ranks that this one ends with an exit code; False where another one was first.
-
-    The first one stays for two seconds at most until the others have read it: it may be the one that has the store.
-    """
+def wait_for_ranks(world: World) -> None:
+    """Wait until all ranks are here, which may take them an hour, as to open data; LostRank where one fails."""
     if not _STORES:
-        return True
-    store, mine = _STORES[0], json.dumps({"rank": world.rank, "code": code})
-    with suppress(RuntimeError):  # the process that had the store is gone
-        if store.compare_set(FAILURE, "", mine).decode() != mine:
-            return False
-        until = time.monotonic() + LINGER
-        while store.add(f"{FAILURE}/read", 0) < world.size - 1 and time.monotonic() < until:
+        return
+    store, here, until = _STORES[0], f"here/{next(_CALLS)}", time.monotonic() + PATIENCE
+    with report_lost_rank(world):
+        store.add(here, 1)
+        while store.add(here, 0) < world.size:
+            if store.check([FAILURE]) or time.monotonic() > until:
+                raise lost_rank(world.rank)
             time.sleep(PAUSE)
-    return True
+
+
+def claim_failure(code: int) -> bool:
+    """Tell the other ranks that this one ends with an exit code; False where another one was first."""
+    return not _WATCHES or _WATCHES[0].claim(code)
 
 
 def failure_code() -> int | None:
-    """The exit code of the rank that failed first, or None where none says within two seconds that it did."""
-    until = time.monotonic() + LINGER
-    with suppress(RuntimeError):  # the process that had the store is gone
-        while _STORES and time.monotonic() < until:
-            if _STORES[0].check([FAILURE]):
-                found = json.loads(_STORES[0].get(FAILURE))["code"]
-                _STORES[0].add(f"{FAILURE}/read", 1)
-                return found
-            time.sleep(PAUSE)
-    return None
+    """The exit code of the rank that failed first, or None where none says within seconds that it did."""
+    return _WATCHES[0].wait() if _WATCHES else None

@@ -1,7 +1,7 @@
 """What is measured and what it is compared with: images or statistics, by the name of a file, data set or model."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cmtool.core.denoiser import Denoiser
 from cmtool.core.pixels import truncate_to_pixels
 from cmtool.datasets import Dataset
 from cmtool.errors import MissingInput, UsageError, closest
-from cmtool.evaluation.accumulator import Accumulator, Images
+from cmtool.evaluation.accumulator import Accumulator, Images, first_images
 from cmtool.evaluation.metrics import missing
 from cmtool.evaluation.reference_formats import holds_statistics
 from cmtool.evaluation.reference_statistics import read_statistics
@@ -25,14 +25,13 @@ from cmtool.files.header import Header
 from cmtool.files.model_files import format_of
 from cmtool.files.model_format import LoadedModel
 from cmtool.files.runs import CHECKPOINT
-from cmtool.files.streams.item import Item, decode_items
 from cmtool.files.streams.names import SkippedFiles, describe_skipped
 from cmtool.files.streams.npz import keys
 from cmtool.files.streams.reader import items_of
 from cmtool.options import registry
 from cmtool.options.data_spec import data_spec
-from cmtool.pipelines.any_images import is_stream, stored_items
-from cmtool.pipelines.distributed import gather_in_turn, rank_and_world, sum_over_ranks
+from cmtool.pipelines.any_images import image_batches, is_stream, stored_items
+from cmtool.pipelines.distributed import gather_in_turn, rank_and_world, split_seeds, sum_over_ranks
 from cmtool.pipelines.inputs import class_index, open_dataset, open_model
 from cmtool.pipelines.numbered_pictures import open_pictures
 from cmtool.pipelines.reporter import Reporter
@@ -127,7 +126,7 @@ def open_images(target: str, batch: int, features: str = "inception") -> ImageSe
         return (
             replace(_stream(target, batch), statistics=statistics)
             if _has_images(target)
-            else _from_statistics(statistics)
+            else ImageSet(statistics.data or "", statistics=statistics)
         )
     if is_stream(target):
         return _stream(target, batch)
@@ -146,29 +145,20 @@ def _stream(target: str, batch: int) -> ImageSet:
 
     def read() -> Iterator[Images]:
         skipped.clear()
-        return _decode(items_of(target, skipped), batch)
+        return image_batches(items_of(target, skipped), batch)
 
     return ImageSet(target, read, skipped=skipped)
 
 
 def _stored(target: str, spec: Mapping[str, Any], batch: int) -> ImageSet:
-    """Pictures of a place that only the reader of data sets knows, each of its own size as those of a stream."""
+    """Pictures that only the reader of data sets knows, each of its own size as those of a stream."""
     pictures, skipped = open_pictures(spec), SkippedFiles()
-    for remark in pictures.remarks:
-        skipped.note(remark)
-    read = lambda: _decode(stored_items(pictures), batch)  # noqa: E731
+    skipped.notes += pictures.remarks
+
+    def read() -> Iterator[Images]:
+        return image_batches(stored_items(pictures), batch)
+
     return ImageSet(target, read, len(pictures), skipped=skipped, classes=pictures.classes)
-
-
-def _decode(items: Iterator[Item], batch: int) -> Iterator[Images]:
-    """Batches: a tensor where all have one size, and else a list."""
-    for some in decode_items(items, batch):
-        images = [torch.as_tensor(image) for _, image in some]
-        yield torch.stack(images) if len({image.shape for image in images}) == 1 else images
-
-
-def _from_statistics(statistics: Statistics) -> ImageSet:
-    return ImageSet(statistics.data or "", statistics=statistics)
 
 
 def _has_images(target: str) -> bool:
@@ -197,13 +187,6 @@ def loaded_images(loaded: LoadedModel[Denoiser], options: FidOptions, reporter: 
         return (batch.images for batch in pipeline(mine))
 
     return ImageSet(str(loaded.path), read, len(seeds), sampler=setup, header=loaded.header, seeds=seeds)
-
-
-def split_seeds(seeds: Sequence[int], size: int, rank: int, world: int) -> Sequence[int]:
-    """The seeds of a rank: of every ``world`` batches one."""
-    if world == 1:
-        return seeds
-    return [seed for first in range(rank * size, len(seeds), world * size) for seed in seeds[first : first + size]]
 
 
 def dataset_images(spec: Mapping[str, Any], batch: int, target: str | None = None) -> ImageSet:
@@ -263,7 +246,7 @@ def measure(
     assert side.read
     seen, target = Accumulator(features, needs, training), side.target
     total = min(filter(None, (side.total, n)), default=None)
-    batches = ((batch, seen.look(batch)) for batch in limit(side.read(), n))
+    batches = ((batch, seen.look(batch)) for batch in first_images(side.read(), n))
     with reporter.progress(total, "images", f"fid {target}") as progress:
         for batch, look in gather_in_turn(batches) if side.sampler else batches:
             seen.add(batch, look)
@@ -277,16 +260,6 @@ def measure(
     if seen.n < 2:
         raise UsageError(f"'{target}' has {seen.n} images, and a covariance needs 2 at least")
     return seen.statistics(target)
-
-
-def limit(batches: Iterator[Images], n: int | None) -> Iterator[Images]:
-    """The first n images."""
-    for images in batches:
-        if n is not None and n <= len(images):
-            yield images[:n]
-            return
-        yield images
-        n = None if n is None else n - len(images)
 
 
 def read_images(side: ImageSet, numbers: list[int]) -> list[Tensor]:

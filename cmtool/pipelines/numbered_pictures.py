@@ -10,6 +10,7 @@ import torch
 from cmtool.datasets import Dataset
 from cmtool.datasets.labels import find_labels
 from cmtool.datasets.places import open_storage
+from cmtool.datasets.raw_images import Numbers
 from cmtool.datasets.storage import Choice, ImageStorage
 from cmtool.errors import CmtoolError, UsageError
 from cmtool.options import registry
@@ -80,7 +81,8 @@ class StoredPictures:
         return self.place.call(self.rows[number])
 
     def key(self, number: int) -> str:
-        return self.place.names[self.rows[number]] if self.place.rows is None else ""
+        names = self.place.names
+        return "" if isinstance(names, Numbers) else names[self.rows[number]]
 
     def size(self, number: int) -> Size:
         return self.place.size(self.rows[number])

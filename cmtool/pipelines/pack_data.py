@@ -2,7 +2,8 @@
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from cmtool.files.streams.sink import Writer
 from cmtool.files.streams.zip import ZipSink
 from cmtool.pictures import encode
 from cmtool.pipelines.picture_fingerprint import PictureList, digest
-from cmtool.pipelines.read_ahead import READERS, map_chunks
+from cmtool.training.memory import reading_threads
+from cmtool.training.read_ahead import map_ahead
 
 __all__ = ["PackedData", "check_room", "estimate_bytes", "pack_data"]
 
@@ -41,7 +43,7 @@ class PackedData:
 def pack_data(
     dataset: Dataset,
     target: Path,
-    threads: int = READERS,
+    threads: int | None = None,
     written: Callable[[int], object] = lambda n: None,
 ) -> PackedData:
     """Write all items, with their labels, in their order; the file appears when all is well.
@@ -55,7 +57,7 @@ def pack_data(
     check_stream(target, shape)
     make_sink = FORMATS[target.suffix.lower()].sink
     assert make_sink
-    known = PictureList(n)
+    known, threads = PictureList(n), threads or reading_threads()
 
     def read(numbers: Sequence[int]) -> tuple[Sequence[int], np.ndarray, Sequence[int | None], list[bytes]]:
         items, found = dataset.batch(list(numbers))
@@ -70,11 +72,12 @@ def pack_data(
         writer = Writer(sink, str(target), file.flush)
         try:
             writer.begin()
-            for numbers, images, labels, digests in map_chunks(read, range(n), _chunk(dataset), threads):
-                writer.write(numbers, images, labels if labelled else None)
-                for number, one, label in zip(numbers, digests, labels, strict=True):
-                    known.add(number, one, label)
-                written(numbers[-1] + 1)
+            with closing(map_ahead(read, _parts(dataset), 2 * threads, threads)) as found:
+                for numbers, images, labels, digests in found:
+                    writer.write(numbers, images, labels if labelled else None)
+                    for number, one, label in zip(numbers, digests, labels, strict=True):
+                        known.add(number, one, label)
+                    written(numbers[-1] + 1)
             writer.finish()
         finally:
             writer.close()
@@ -103,6 +106,7 @@ def check_room(target: Path, needed: int) -> None:
         raise WriteFailed(f"there is not enough room for {target}: {sizes}", "free some space, or write elsewhere")
 
 
-def _chunk(dataset: Dataset) -> int:
-    """Images of a task, so that its pixels stay small."""
-    return max(1, min(CHUNK, PIECE // max(1, math.prod(dataset.shape))))
+def _parts(dataset: Dataset) -> Iterator[range]:
+    """The numbers of the items in pieces whose pixels stay small."""
+    every, size = range(len(dataset)), max(1, min(CHUNK, PIECE // max(1, math.prod(dataset.shape))))
+    return (every[at : at + size] for at in range(0, len(every), size))

@@ -42,7 +42,8 @@ class TrainingReport:
 
     ``images`` have been seen, ``loss`` and ``gradient`` (its norm) are those of the last batch, ``lr`` is the learning
     rate; where the gradient was not finite the step was left out and ``finite`` is False. ``loss`` is a tensor, so that
-    nobody waits for the device who does not look.
+    nobody waits for the device who does not look. ``remarks`` are for people, as when memory ran out and the
+    micro-batch became smaller.
     """
 
     images: int
@@ -51,6 +52,7 @@ class TrainingReport:
     lr: float
     finite: bool
     job: TrainingJob
+    remarks: tuple[str, ...] = ()
 
     @property
     def model(self) -> LoadedModel[Denoiser]:
@@ -184,7 +186,8 @@ def train(
 def _reports(options: TrainOptions, job: TrainingJob) -> Iterator[TrainingReport]:
     with closing(training_steps(options, job)) as steps:
         for step in steps:
-            yield TrainingReport(step.images, step.loss, step.gradient, step.rate, step.finite, job)
+            remarks = tuple(map(str, step.remarks))
+            yield TrainingReport(step.images, step.loss, step.gradient, step.rate, step.finite, job, remarks)
 
 
 def _command_of(method: str | Mapping[str, Any]) -> type[TrainOptions]:

@@ -196,7 +196,8 @@ def _fit_dataset(header: Header, dataset: Any, conditional: bool, path: Path | N
     """
     if header.shape != tuple(dataset.shape):
         theirs, ours = ("x".join(map(str, shape)) for shape in (header.shape, dataset.shape))
-        hint = Hint("the size of data is often a choice: {}", Setting("data.size", header.shape[-1]))
+        size = "x".join(map(str, dict.fromkeys(header.shape[1:])))  # one number of a square
+        hint = Hint("the size of data is often a choice: {}", Setting("data.size", size))
         raise UsageError(f"{path} makes {theirs} images, and the data are {ours}", hint)
     if not header.num_classes:
         return dataset, [f"{path} knows no classes: the labels are not used"] if conditional and dataset.classes else []

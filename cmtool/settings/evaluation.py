@@ -77,7 +77,7 @@ class EvaluationOptions(MachineOptions):
         section=EVALUATION,
         default_name="heun",
     )
-    log: tuple[Spec, ...] = option(
+    loggers: tuple[Spec, ...] = option(
         (),
         help="where the figures go besides metrics.jsonl, with commas between",
         group="loggers",

@@ -39,7 +39,7 @@ class FetchOptions(Options):
 EXAMPLE = "cmtool convert runs/mine half.safetensors --dtype fp16"
 PACKED = (".zip", ".tar", ".npz", ".npy")
 SPECS = ("format", "backbone", "data")
-OF_CHECKPOINTS = {"to": "cmtool", "ema_width": None, "dtype": "fp32", "format": None, "backbone": None}
+OF_CHECKPOINTS = {"to": "cmtool", "ema": None, "ema_width": None, "dtype": "fp32", "format": None, "backbone": None}
 OF_IMAGES = {"size": None, "crop": "center", "channels": None, "labels": "auto", "data": None}
 
 

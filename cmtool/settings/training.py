@@ -19,7 +19,7 @@ from cmtool.settings.shared import DATA, INPUT, MACHINE, NETWORK, RUN, SEED, TRA
 FAR = {"P_mean": -0.4, "P_std": 1.6, "k": 40.0, "stages": 4, "weight": "output"}
 
 # What may be typed differently when a run goes on, if the user says so.
-ALLOWED = ("micro-batch", "precision")
+ALLOWED = ("micro-batch", "parallel", "precision")
 CHANGES = Check(
     lambda names: {name.strip().replace("_", "-") for name in names} <= set(ALLOWED), f"of {', '.join(ALLOWED)}"
 )
@@ -109,7 +109,7 @@ class TrainOptions(EvaluationOptions):
     keep: int = option(2, help="training states to keep, the newest ones", check=at_least(1, 1000), section=RUN)
     allow_change: tuple[str, ...] | None = option(
         None,
-        help="options that may differ from those a run began with, of micro-batch and precision: "
+        help="options that may differ from those a run began with, of micro-batch, parallel and precision: "
         "then the last bits of the weights differ",
         check=CHANGES,
         metavar="OPTIONS",

@@ -12,7 +12,7 @@ from cmtool.testing.common import require
 __all__ = ["check_logger"]
 
 STEPS = (64, 128, 192)
-OPTIONS = {"lr": 0.001, "data": {"name": "digits"}, "log": [{"name": "this"}], "init": None}
+OPTIONS = {"lr": 0.001, "data": {"name": "digits"}, "loggers": [{"name": "this"}], "init": None}
 
 
 def check_logger(factory: Callable[..., Logger], folder: Path) -> None:

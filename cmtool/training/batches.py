@@ -1,13 +1,10 @@
 """The n-th image of a run, with its noise and noise level: a function of (run seed, n) alone."""
 
-import atexit
 import math
-import threading
 from bisect import bisect_left
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from queue import Queue
 from threading import Lock
 from typing import Any
 
@@ -22,7 +19,7 @@ from cmtool.objectives.objective import Batch, Requirements
 from cmtool.training.augment import Augment
 from cmtool.training.cache import CPU, Storage, open_cache
 
-__all__ = ["AHEAD", "BatchConfig", "Batches", "EpochOrder", "ahead"]
+__all__ = ["AHEAD", "BatchConfig", "Batches", "EpochOrder"]
 
 ORDER = 1 << 32  # the name of the draw that shuffles an epoch
 AHEAD = 8  # batches that are made before they are asked for, at most
@@ -193,36 +190,3 @@ class EpochOrder:
                 kept = list(self.orders.items())[-1:]
                 self.orders = dict([*kept, (epoch, order)])
             return self.orders[epoch]
-
-
-def ahead(items: Iterator[Batch], depth: int = 2) -> Generator[Batch, None, None]:
-    """The same items, made by a thread while the last ones are in use."""
-    queue: Queue = Queue(depth)
-    stop = threading.Event()
-
-    def work() -> None:
-        reason = None
-        try:
-            for item in items:
-                queue.put((item, None))
-                if stop.is_set():
-                    return
-        except BaseException as error:
-            reason = error
-        queue.put((None, reason))
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = queue.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-    finally:
-        stop.set()
-        while not queue.empty():
-            queue.get_nowait()
-        atexit.register(thread.join)  # a thread that still computes when the interpreter ends would abort the process

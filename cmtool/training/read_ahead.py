@@ -108,11 +108,11 @@ def read_parts(
 
 
 def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], depth: int = AHEAD
+    function: Callable[[Item], Result], items: Iterable[Item], depth: int = AHEAD, threads: int | None = None
 ) -> Generator[Result, None, None]:
-    """``function`` of each item, in order: that of the next ``depth`` is computed by threads meanwhile."""
+    """``function`` of each item, in order: that of the next ``depth`` is computed by ``threads`` meanwhile."""
     rest = iter(items)
-    with ThreadPoolExecutor(min(depth, reading_threads()), "read-ahead") as pool:
+    with ThreadPoolExecutor(threads or min(depth, reading_threads()), "read-ahead") as pool:
         waiting = deque(pool.submit(function, item) for item in islice(rest, depth))
         try:
             while waiting:

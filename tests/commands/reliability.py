@@ -15,7 +15,6 @@ torch is imported once; children are forked. Prints a line of JSON with what hap
 import argparse
 import contextlib
 import functools
-import importlib.metadata
 import io
 import json
 import os
@@ -34,10 +33,12 @@ from cmtool.files.header import read_header
 from cmtool.files.run_states import stored_states
 from cmtool.files.runs import read_status
 from cmtool.files.sealed import load_state
+from cmtool.options import registry
 
 NETWORK = ["--set", "backbone.model_channels=8", "--set", "backbone.channel_mult=[1]", "--set", "backbone.num_blocks=1"]
 SHARED = ["-d", "digits[:60]", "--lr", "3e-3", "--warmup", "0", "--ema", "64,power:0.1", "--threads", "1", "--quiet"]
 RANDOM = [*NETWORK, "--set", "backbone.dropout=0.1", "--flip"]
+MEASURED = ["--eval-every", "32img", "--eval-n", "8", "--eval-ema", "power:0.1"]
 CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 CLOCK = {"status.json", "timing.jsonl", ".lock"}  # files that differ from run to run
 
@@ -45,7 +46,7 @@ CLOCK = {"status.json", "timing.jsonl", ".lock"}  # files that differ from run t
 def commands(teacher):
     return {
         "train-score": ["train-score", *RANDOM],
-        "train-ct": ["train-ct", "--method", "ct", *RANDOM],
+        "train-ct": ["train-ct", "--method", "ct", *RANDOM, *MEASURED],
         "distill": ["distill", "--method", "cd", "-t", str(teacher), "--flip"],
     }
 
@@ -90,7 +91,12 @@ def assert_same(ours, theirs, about):
 def assert_whole(folder, about):
     """Whatever stands under its name is whole, and what a status says was saved is there."""
     numbers = [load_state(path)[1]["images"] for path in stored_states(folder)]
-    for path in [folder / "model.safetensors", *folder.glob("ema/*.safetensors")]:
+    for path in [
+        folder / "model.safetensors",
+        *folder.glob("best*.safetensors"),
+        *folder.glob("best/*.safetensors"),
+        *folder.glob("ema/*.safetensors"),
+    ]:
         if path.is_file():
             read_header(path, whole=True)
     if (folder / "status.json").is_file():
@@ -169,7 +175,7 @@ class Watched:
 def sweep(root, name, words, every):
     """Kill at every ``every``-th point of a run with two saves on the way, and go on."""
     words = [*words, *SHARED, "--images", "64", "--batch", "16", "--save-every", "32img", "--ema-snapshots", "2"]
-    words += ["--snapshots", "1", "--keep", "1", "--run-dir"]
+    words += ["--snapshots", str(int(name != "train-score")), "--keep", "1", "--run-dir"]  # whose pictures take long
     whole, place, report = root / f"{name}-whole", root / f"{name}-run", root / "count"
     assert outcome(child([*words, str(whole)])) == 0
     assert outcome(child([*words, str(place)], KillPoint(place, 0, report))) == 0
@@ -202,7 +208,7 @@ def in_a_save(folder):
 def random_kills(root, name, words, kills, pick):
     """Kill a run of twelve steps, each of which is saved, at random moments, until it has come to its end."""
     words = [*words, *SHARED, "--images", "192", "--batch", "16", "--save-every", "16img", "--ema-snapshots", "4"]
-    words += ["--snapshots", "2", "--keep", "2", "--run-dir"]
+    words += ["--snapshots", "0", "--keep", "2", "--run-dir"]
     whole, place, found = root / f"{name}-whole", root / f"{name}-run", Counter()
     began = time.monotonic()
     assert outcome(child([*words, str(whole)])) == 0
@@ -245,7 +251,7 @@ def stop_at(images):
 
 def stops(root, name, words, count, pick):
     """Stop a run of steps of three micro-batches at random steps, once each, and go on."""
-    words = [*words, *SHARED, "--images", "480", "--batch", "24", "--micro-batch", "8", "--snapshots", "2"]
+    words = [*words, *SHARED, "--images", "480", "--batch", "24", "--micro-batch", "8", "--snapshots", "0"]
     found = Counter()
     for precision in ("fp32", "bf16"):
         call = [*words, "--precision", precision, "--run-dir"]
@@ -270,7 +276,7 @@ def main():
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--stops", type=int, default=10)
     options = parser.parse_args()
-    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)  # a child reads them again
+    registry.entry_points = functools.cache(registry.entry_points)  # or each child reads the metadata of all packages
     teacher, pick = options.folder / "teacher", random.Random(0)
     # here, so that every child finds all modules imported
     assert run(["train-score", *NETWORK, *SHARED, "-n", "32", "--snapshots", "1", "--run-dir", str(teacher)]) == 0
@@ -290,6 +296,7 @@ def main():
                 found += stops(root, name, words, options.stops, pick)
             shutil.rmtree(root)
         told[name] = dict(found)
+        print(name, json.dumps(told[name]), file=sys.stderr, flush=True)
     print(json.dumps({**told, "seconds": round(time.monotonic() - began)}))
 
 

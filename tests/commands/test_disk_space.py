@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import resource
+import signal
 from collections import namedtuple
 
 import pytest
@@ -87,6 +89,18 @@ def test_without_room_the_last_good_state_is_named(cm, free, tmp_path):
     free(1 << 40)
     told = cm(*WORDS, "--run-dir", run)
     assert (told.code, f"going on with {run} at 64 images" in told.err) == (0, True)
+
+
+@pytest.mark.parametrize("stop", [None, 64])
+def test_the_last_save_may_fail_too(cm, at, free, tmp_path, stop):
+    """That of the end, and that of a stop; the run is not said to be running."""
+    free(1 << 40, 0)
+    if stop:
+        at(stop, lambda walk: os.kill(os.getpid(), signal.SIGTERM))
+    told = cm(*WORDS[:-2], "--run-dir", tmp_path / "run")
+    assert (told.code, told.error[0].endswith("0.0 MB are free; nothing was saved before")) == (74, True)
+    status = read_status(tmp_path / "run")
+    assert (status["state"], status["exit_code"], status["saved"]) == ("failed", 74, None)
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_file(cm, tmp_path, monkeypatch):

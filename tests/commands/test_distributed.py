@@ -11,7 +11,7 @@ from tiny import random_model
 
 from cmtool.errors import CmtoolError
 from cmtool.pipelines import distributed
-from cmtool.pipelines.image_sets import split_seeds
+from cmtool.pipelines.distributed import split_seeds
 
 
 def port() -> int:

@@ -147,6 +147,30 @@ def test_a_run_that_is_not_there(cm, trained, tmp_path):
         assert (told.code, told.error[0]) == (66, f"there is no run {run}")
 
 
+def test_resume_insists_where_run_dir_would_begin_anew(cm, stopped, tmp_path):
+    """Of a run that was copied without what marks it as one; and of two runs, none is meant."""
+    run = tmp_path / "run"
+    stopped("train-ct", "-d", "digits", *TINY)
+    for mark in (".lock", "status.json"):
+        (run / mark).unlink()
+    assert cm("train-ct", "-d", "digits", *TINY, "--run-dir", run).error[0] == f"{run} is not empty"
+    told = cm("train-ct", "--resume", run, "--run-dir", tmp_path / "other")
+    assert (told.code, told.error[0]) == (2, f"two runs are named, {run} and {tmp_path / 'other'}")
+    told = cm("train-ct", "--resume", run, "--run-dir", run)
+    assert (told.code, f"going on with {run} at 64 images" in told.err) == (0, True)
+
+
+def test_a_preset_and_a_file_of_options_may_be_given_again(cm, at, tmp_path):
+    """Another preset is another run; what the user's own file says later changes nothing."""
+    words = ["train-score", "--preset", "digits-cpu", "--images", "64", "--batch", "32", "--snapshots", "0"]
+    at(32, lambda walk: os.kill(os.getpid(), signal.SIGINT))
+    assert cm(*words, "--run-dir", tmp_path / "run").code == 130
+    (tmp_path / "more.yaml").write_text("lr: 0.5\n")
+    told = cm(*words, "-c", tmp_path / "more.yaml", "--run-dir", tmp_path / "run")
+    assert (told.code, "-> 0.5" in told.error[0]) == (2, True)
+    assert cm(*words, "--run-dir", tmp_path / "run").code == 0
+
+
 def test_one_process_at_a_time(cm, stopped, tmp_path):
     run = tmp_path / "run"
     stopped("train-ct", "-d", "digits", *TINY)

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -242,3 +244,17 @@ def test_points_are_measured_by_the_features_of_points(cm, tmp_path):
               "--eval-steps", "2", "--eval-n", "30", "--run-dir", tmp_path / "run")  # fmt: skip
     assert told.code == 0, told.err
     assert [sorted(line) for line in scores(tmp_path / "run")] == [["eval/FD-points/half-life-1500", "images"]] * 2
+
+
+@pytest.mark.slow  # two processes, each with its own imports
+def test_ranks_measure_together_what_one_process_measures(well, tmp_path):
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cmtool"]
+    command = [*words("train-ct"), *MEASURED, "--eval", "fid,kid", "--loggers", "tensorboard", "--threads", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *command, "--run-dir", str(run)], env=environment, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    well(*command, "--run-dir", alone)
+    assert lines(run) == lines(alone)
+    assert read_header(run / "best.safetensors").evaluation == read_header(alone / "best.safetensors").evaluation
+    assert len(list((run / "tensorboard").iterdir())) == 1

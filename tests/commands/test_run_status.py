@@ -28,6 +28,14 @@ def test_how_a_run_stands(stopped, tmp_path, by, state, code):
     assert status["command"] == f"cmtool train-ct --run-dir {tmp_path / 'run'}"
 
 
+def test_a_run_that_goes_on_knows_its_last_save(stopped, at, cm, tmp_path):
+    stopped(*WORDS)
+    seen = []
+    at(96, lambda walk: seen.append(read_status(tmp_path / "run")))
+    assert cm("train-ct", "--run-dir", tmp_path / "run").code == 0
+    assert (seen[0]["state"], seen[0]["saved"]["images"]) == ("running", 64)
+
+
 def test_while_it_runs_and_when_it_has_finished(cm, at, tmp_path):
     seen = []
     at(64, lambda walk: seen.append(json.loads((tmp_path / "run/status.json").read_text())))

@@ -244,6 +244,9 @@ def test_what_is_wrong_with_a_database_is_said(tmp_path):
     written(tmp_path / "a.lmdb", [(b"x", b"no picture")], subdir=False)
     with pytest.raises(BadFile, match=r"there are no images in .*a\.lmdb"):
         folder(tmp_path / "a.lmdb")
+    written(tmp_path / "e.lmdb", [(b"x", file(IMAGES[0])[:20]), (b"y", file(IMAGES[0]))], subdir=False)
+    with pytest.raises(BadFile, match=r"e\.lmdb:x is damaged"):
+        folder(tmp_path / "e.lmdb")
     written(tmp_path / "b.lmdb", [(key, bytes(5000)) for key in KEYS], subdir=False)
     whole = (tmp_path / "b.lmdb").read_bytes()
     (tmp_path / "c.lmdb").write_bytes(whole[: len(whole) // 2])
@@ -254,3 +257,38 @@ def test_what_is_wrong_with_a_database_is_said(tmp_path):
         folder(tmp_path / "d.lmdb")
     with pytest.raises(UsageError, match="has no parts to choose from"):
         folder(tmp_path / "b.lmdb", split="test")
+
+
+def read_damaged(path, whole, answer):
+    rng, met = np.random.default_rng(11), []
+    for k in range(60):
+        path = path.with_stem(f"damaged{k}")
+        changed = bytearray(whole)
+        for at in rng.integers(0, len(whole) if k % 2 else min(len(whole), 9000), rng.integers(1, 5)):
+            changed[at] = rng.integers(256)
+        path.write_bytes(changed[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.3 else changed)
+        try:
+            data = folder(path, size=6)
+            [data[i] for i in range(len(data))]
+        except BadFile as error:
+            met.append(error.message)
+    answer.put(met)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "lmdb"])
+def test_no_damage_kills_who_reads_it(tmp_path, kind):
+    """The reader is a process, since a library that trusts its file dies of a broken one."""
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pq.write_table(table(), path, row_group_size=7)
+    else:
+        large = [(f"{k:040d}".encode(), file(np.tile(IMAGES[k], (6, 6, 1)), "bmp")) for k in range(30)]
+        small = [(key, file(pixels)) for key, pixels in zip(KEYS, IMAGES, strict=True)]
+        written(path, large + small, subdir=False)
+    context = multiprocessing.get_context("fork")
+    answer = context.Queue()
+    process = context.Process(target=read_damaged, args=(path, path.read_bytes(), answer))
+    process.start()
+    met = answer.get(timeout=300)
+    process.join()
+    assert len(met) > 10 and not any("\n" in message for message in met)

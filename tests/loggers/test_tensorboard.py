@@ -60,7 +60,7 @@ def logged(folder):
 
 def test_a_run_is_logged(tmp_path):
     folder = tmp_path / "run"
-    words = ["train-ct", *SHORT, "--eval-every", "64", "--eval-n", "80", "--log", "tensorboard,jsonl", "-q"]
+    words = ["train-ct", *SHORT, "--eval-every", "64", "--eval-n", "80", "--loggers", "tensorboard,jsonl", "-q"]
     assert run([*words, "--run-dir", str(folder)]) == 0
     found, ours, theirs = events(folder), logged(folder), scalars(events(folder))
     assert list(ours) == [32, 64, 96, 128] == sorted(theirs)
@@ -93,7 +93,7 @@ def test_a_missing_library_is_named_before_training(tmp_path, monkeypatch, capsy
     for module in [key for key in sys.modules if key.partition(".")[0] == name or key == "torch.utils.tensorboard"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
-    assert run(["train-ct", *SHORT, "--log", name, "--run-dir", str(tmp_path / "run")]) == 69
+    assert run(["train-ct", *SHORT, "--loggers", name, "--run-dir", str(tmp_path / "run")]) == 69
     told = capsys.readouterr().err
     assert f"cmtool: error: the logger '{name}' needs the package {name}, which is not installed" in told
     assert f"pip install 'cmtool[{name}]'" in told
@@ -101,7 +101,7 @@ def test_a_missing_library_is_named_before_training(tmp_path, monkeypatch, capsy
 
 
 def test_an_unknown_logger_and_an_unknown_option_are_refused(tmp_path, capsys):
-    assert run(["train-ct", *SHORT, "--log", "tensorbord", "--run-dir", str(tmp_path / "run")]) == 2
+    assert run(["train-ct", *SHORT, "--loggers", "tensorbord", "--run-dir", str(tmp_path / "run")]) == 2
     assert "did you mean 'tensorboard'?" in capsys.readouterr().err
     with pytest.raises(Exception, match="flush_sec"):
         registry.build("loggers", {"name": "tensorboard", "flush_sec": 3}, LoggedRun(tmp_path, "train-ct", {}))

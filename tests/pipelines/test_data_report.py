@@ -9,13 +9,12 @@ import pytest
 from PIL import Image
 
 from cmtool.datasets.views import DatasetSlice
-from cmtool.errors import BadFile, UsageError
+from cmtool.errors import UsageError
 from cmtool.options.data_spec import data_spec
 from cmtool.pipelines.data_report import measure_data
 from cmtool.pipelines.inputs import open_dataset
 from cmtool.pipelines.numbered_pictures import GeneratedPictures, open_pictures
 from cmtool.pipelines.picture_fingerprint import PictureList, digest
-from cmtool.pipelines.read_ahead import map_chunks
 
 RNG = np.random.default_rng(3)
 COLOUR = RNG.integers(0, 256, (6, 5, 7, 3), dtype=np.uint8)
@@ -166,28 +165,3 @@ def test_generated_items_and_files_have_one_fingerprint(tmp_path):
     report = measure_data(GeneratedPictures("digits", digits))
     images = [digits[i][0].numpy()[0] for i in range(20)]
     assert report.fingerprint == by_hand(images, [digits[i][1] for i in range(20)])
-
-
-def test_results_come_in_order_and_no_more_than_a_few_wait():
-    begun = []
-
-    def work(numbers):
-        begun.append(numbers[0])
-        return sum(numbers)
-
-    found = map_chunks(work, range(1000), 10, threads=2)
-    assert next(found) == sum(range(10))
-    assert max(begun) <= 10 * 4
-    assert list(found) == [sum(range(i, i + 10)) for i in range(10, 1000, 10)]
-
-
-def test_an_exception_comes_when_it_is_due():
-    def work(numbers):
-        if 25 in numbers:
-            raise BadFile("the 25th")
-        return numbers[0]
-
-    found = map_chunks(work, range(100), 10, threads=3)
-    assert [next(found), next(found)] == [0, 10]
-    with pytest.raises(BadFile, match="25th"):
-        next(found)

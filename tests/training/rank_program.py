@@ -21,12 +21,12 @@ def hash_of(module: torch.nn.Module) -> str:
 
 def main() -> None:
     torch.set_num_threads(int(os.environ.get("THREADS", "1")))
-    for call in json.loads(sys.argv[1]):
+    for n, call in enumerate(json.loads(sys.argv[1])):
         began, (last,) = time.monotonic(), deque(cmtool.train(**call), maxlen=1)
         kept = {"weights": hash_of(last.model.model), "average": hash_of(last.ema.model), "loss": float(last.loss)}
         seconds = time.monotonic() - began
         if folder := os.environ.get("KEEP"):
-            torch.save(last.model.model.state_dict(), f"{folder}/{os.environ.get('RANK', '0')}.pt")
+            torch.save(last.model.model.state_dict(), f"{folder}/{os.environ.get('RANK', '0')}-{n}.pt")
         print(json.dumps({"rank": os.environ.get("RANK", "0"), "seconds": round(seconds, 1), **kept}), flush=True)
 
 

@@ -13,7 +13,7 @@ from cmtool.objectives.ctm import ctm
 from cmtool.objectives.meanflow import meanflow
 from cmtool.objectives.objective import Objective
 from cmtool.options.lr_schedule import learning_rate
-from cmtool.training.batches import BatchConfig, Batches, ahead
+from cmtool.training.batches import BatchConfig, Batches
 from cmtool.training.ema import EMA
 from cmtool.training.loop import train
 from cmtool.training.optimizers import build_optimizer
@@ -40,7 +40,7 @@ def trained(objective: Objective, images: int, lr: float, batch: int) -> Denoise
     objective.begin(model)
     steps = build_optimizer({"betas": [0.9, 0.99]}, model.parameters(), lr)
     state = State(model, objective, steps, EMA(model, images / 20))
-    batches = ahead(Batches(Points(), BatchConfig(batch, seed=1)).since(0))
+    batches = Batches(Points(), BatchConfig(batch, seed=1)).since(0)
     for report in train(state, batches, images, lambda n: learning_rate(lr, n, images, images // 20, "cosine")):
         assert report.finite
     batches.close()

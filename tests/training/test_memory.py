@@ -22,6 +22,7 @@ def alone(monkeypatch):
 def files(tmp_path, monkeypatch):
     """A made-up /proc and /sys."""
     monkeypatch.setattr(memory, "Path", lambda name: tmp_path / str(name).lstrip("/"))
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "sys/fs/cgroup")
 
     def write(name: str, text: str) -> None:
         path = tmp_path / name
@@ -44,6 +45,7 @@ def test_what_the_system_does_not_say_is_little(files):
 def test_the_smaller_of_system_and_container_counts(files):
     files("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
     assert free_memory(CPU) == 5000 * 1024
+    files("proc/self/cgroup", "0::/\n")
     files("sys/fs/cgroup/memory.max", "max\n")
     files("sys/fs/cgroup/memory.current", "1000000\n")
     assert free_memory(CPU) == 5000 * 1024
@@ -55,11 +57,31 @@ def test_the_smaller_of_system_and_container_counts(files):
     assert free_memory(CPU) == 0
 
 
-def test_older_containers_count_too(files):
+def test_the_job_of_a_scheduler_counts_with_all_around_it(files):
+    """A step of SLURM lies in its job, which has the limit."""
+    files("proc/meminfo", "MemAvailable: 9000000 kB\n")
+    files("proc/self/cgroup", "0::/system.slice/slurmstepd.scope/job_7/step_0/user\n")
+    job = "sys/fs/cgroup/system.slice/slurmstepd.scope/job_7"
+    files(f"{job}/step_0/user/memory.max", "max\n")
+    files(f"{job}/step_0/user/memory.current", "10\n")
+    files(f"{job}/memory.max", "70000\n")
+    files(f"{job}/memory.current", "20000\n")
+    assert free_memory(CPU) == 50_000
+    files(f"{job}/step_0/memory.max", "40000\n")
+    files(f"{job}/step_0/memory.current", "20000\n")
+    assert free_memory(CPU) == 20_000
+
+
+def test_older_control_groups_count_too(files):
     files("proc/meminfo", "MemAvailable: 5000 kB\n")
+    files("proc/self/cgroup", "5:cpu,cpuacct:/x\n4:hugetlb,memory:/docker/abc\n")
     files("sys/fs/cgroup/memory/memory.limit_in_bytes", "3000000\n")
     files("sys/fs/cgroup/memory/memory.usage_in_bytes", "1000000\n")
-    assert free_memory(CPU) == 2_000_000
+    assert free_memory(CPU) == 2_000_000, "within a container its own group is the root"
+    files("sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes", "2000000\n")
+    files("sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes", "1000000\n")
+    files("sys/fs/cgroup/memory/docker/abc/memory.stat", "total_inactive_file 1000\n")
+    assert free_memory(CPU) == 1_001_000
 
 
 @pytest.mark.parametrize("name", ["LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE"])

@@ -16,7 +16,7 @@ from cmtool.objectives.easy_consistency import ect
 from cmtool.objectives.edm import edm
 from cmtool.options.lr_schedule import learning_rate
 from cmtool.testing import small_model
-from cmtool.training.batches import BatchConfig, Batches, ahead
+from cmtool.training.batches import BatchConfig, Batches
 from cmtool.training.ema import EMA, constant_decay, power_decay
 from cmtool.training.loop import LoopConfig, train
 from cmtool.training.optimizers import build_optimizer
@@ -47,7 +47,7 @@ def fresh(recipe: str, name: str = "adam", dropout: float = 0.3, seed: int = 0) 
 def walk(state: State, until: int, **options) -> list[float]:
     """Train to the step ``until`` of a run of STEPS; the losses, as the log has them."""
     total = SIZE * STEPS
-    batches = ahead(Batches(gaussians(count=100), BatchConfig(SIZE, seed=4)).since(state.images))
+    batches = Batches(gaussians(count=100), BatchConfig(SIZE, seed=4)).since(state.images)
     config = LoopConfig(seed=4, clip=1.0, **options)
     steps = train(state, batches, total, lambda n: learning_rate(0.01, n, total, 40, "cosine"), config)
     losses = []

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmtool.class_names import are_numbers, match_classes
+from cmtool.class_names import are_numbers, known_names, match_classes
 from cmtool.commands.console import Console
 from cmtool.commands.editing.companions import MaskFiles, Truths
 from cmtool.commands.editing.output import Report
@@ -128,10 +128,12 @@ def known_label(item: Item, header: Header, remarks: FirstRemarks) -> int | None
     """The class that the data say: by its name, by the number in their labels, or the name of the folder."""
     if not header.num_classes:
         return None
-    if not are_numbers([item.class_name or "0"]) and not are_numbers(header.classes):
+    if item.class_name:
+        names = known_names(header.classes, header.num_classes)
         with suppress(UsageError):
-            return match_classes([item.class_name], header.classes)[0]
-        return None  # classes of another kind, whose numbers mean other things
+            return match_classes([item.class_name], names)[0]
+        if not are_numbers([item.class_name]) and not are_numbers(names):
+            return None  # the numbers of other classes mean other things
     if item.label is not None:
         if item.label < header.num_classes:
             return item.label

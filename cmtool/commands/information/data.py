@@ -10,7 +10,6 @@ from cmtool.commands.console import Console
 from cmtool.data_paths import expand_paths
 from cmtool.pipelines.data_report import DataReport, measure_data
 from cmtool.pipelines.numbered_pictures import NumberedPictures, open_pictures
-from cmtool.pipelines.read_ahead import READERS
 from cmtool.settings import InfoOptions
 from cmtool.user_paths import expand_home, files_below
 
@@ -25,7 +24,7 @@ def describe_data(spec: Mapping[str, Any], options: InfoOptions, console: Consol
     """Look at all images, and print what was found; damaged ones are counted and named, and are no error."""
     pictures = open_pictures({**spec, **(options.data or {})})
     with console.progress(len(pictures), "images", f"info {options.what}") as progress:
-        report = measure_data(pictures, options.quick, options.threads or READERS, progress.update)
+        report = measure_data(pictures, options.quick, options.threads, progress.update)
     size = bytes_of(spec.get("source"))
     for remark in pictures.remarks:
         console.say(remark)

@@ -64,7 +64,7 @@ def end_together(world: World) -> Iterator[None]:
         with report_lost_rank(world):
             yield
     except (Exception, KeyboardInterrupt) as error:
-        told = not isinstance(error, LostRank) and claim_failure(world, exit_code(error))
+        told = not isinstance(error, LostRank) and claim_failure(exit_code(error))
         code = None if told or world.size == 1 else failure_code()
         if code is None:
             raise

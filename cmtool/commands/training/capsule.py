@@ -83,14 +83,13 @@ def _restore(job: TrainingJob, place: Path, tensors: dict[str, Tensor], scalars:
     """The weights and the clock of the capsule; BadFile for one of another network."""
     check_parents(job, place, scalars.get("parents", []))
     model, own = ({k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)} for p in PARTS)
-    counts = [scalars.get(key) for key in ("images", "draws")]
-    if any(type(count) is not int or count < 0 for count in counts):
+    images, draws = scalars.get("images"), scalars.get("draws")
+    if not (isinstance(images, int) and isinstance(draws, int) and images >= 0 <= draws):
         raise BadFile(f"{place} is no capsule: it does not say which images its step has seen")
     with report_damage(place, "does not fit the options beside it", "copy the whole folder"):
         job.state.model.load_state_dict(model)
         job.state.objective.load_state_dict(job.state.objective.state_dict() | own)
-    job.state.images, job.state.draws = counts
-    job.batches.draws = job.state.draws
+    job.state.images, job.state.draws, job.batches.draws = images, draws, draws
 
 
 def _gradient(options: TrainOptions, job: TrainingJob) -> BatchGradient:

@@ -15,7 +15,7 @@ from cmtool.files.best_checkpoint import BEST, read_best, set_aside_best
 from cmtool.files.checkpoint import save
 from cmtool.files.runs import METRICS
 from cmtool.options.ema_spec import EMASpec
-from cmtool.pipelines.distributed import is_main_rank, rank_and_world
+from cmtool.pipelines.distributed import is_main_rank, largest_over_ranks, rank_and_world
 from cmtool.pipelines.model_evaluator import Evaluation, EvaluationStopped, ModelEvaluator
 
 __all__ = ["EvaluationRun", "last_evaluation"]
@@ -37,13 +37,15 @@ class EvaluationRun:
         self.reference = self.evaluator.measure_reference(self.folder, self.console)
         self.tell_status()
         images = self.saver.job.state.images
-        if images and last_evaluation(self.folder)[0] < images:
+        missed = is_main_rank() and last_evaluation(self.folder)[0] < images
+        if images and largest_over_ranks(int(missed)):  # which all ranks know alike
             self.after(images)
 
-    def after(self, images: int) -> None:
-        """Evaluate if it is due after the step that ended at ``images``."""
+    def after(self, images: int, asked: bool = False) -> None:
+        """Evaluate if it is due after the step that ended at ``images``, unless all ranks were ``asked`` to stop."""
         options = self.options
-        if not options.eval_due(images, options.batch, options.images):
+        unfinished = images < options.images
+        if (asked and unfinished) or not options.eval_due(images, options.batch, options.images):
             return
         assert self.reference
         models = self.saver.gather(everywhere=True)
@@ -58,8 +60,9 @@ class EvaluationRun:
             self.console.say(_line(found, best))
 
     def _stopped(self) -> bool:
-        """Ranks that measure together see a signal at different times, and end the measurement together."""
-        return self.stop.asked is not None and rank_and_world()[1] == 1
+        """Ranks that measure together see a signal at different times: they go on to the end, as at that of the run."""
+        unfinished = self.saver.job.state.images < self.options.images
+        return unfinished and self.stop.asked is not None and rank_and_world()[1] == 1
 
     def _keep_best(self, found: Evaluation, models: Mapping[EMASpec, Denoiser]) -> bool:
         """Keep the best of what was measured, if it is better than the best so far."""

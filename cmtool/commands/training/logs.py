@@ -39,7 +39,7 @@ class RunLog:
         if is_main_rank():
             run = LoggedRun(folder, options.command, plain(asdict(kept_options(options))), images)
             self.own = registry.build("loggers", OWN, run)
-            for spec in options.log:
+            for spec in options.loggers:
                 if spec.name != OWN:
                     self.others[spec.name] = registry.build("loggers", spec, run)
 

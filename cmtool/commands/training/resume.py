@@ -38,7 +38,7 @@ __all__ = [
 
 T = TypeVar("T", bound=TrainOptions)
 # change no result, or are checked separately; models are known again by their contents
-CHANGEABLE = {"device", "threads", "cache", "snapshots", "ema_snapshots", "save_every", "keep", "log"}
+CHANGEABLE = {"device", "threads", "cache", "snapshots", "ema_snapshots", "save_every", "keep", "loggers"}
 CHANGEABLE |= {"run_dir", "resume", "dry_run", "allow_change", "reproduce", "data", "images", *PATHS}
 
 
@@ -46,8 +46,8 @@ def find_run(options: TrainOptions) -> Path | None:
     """The run that is to go on; None for a new one. UsageError where two are named."""
     if options.resume and options.run_dir and options.resume != options.run_dir:
         raise UsageError(f"two runs are named, {options.resume} and {options.run_dir}", "leave one of them out")
-    folder = options.resume or options.run_dir
-    return folder if folder and is_run(folder) else None
+    begun = options.run_dir and is_run(options.run_dir)
+    return options.resume or (options.run_dir if begun else None)
 
 
 def check_unchanged(options: T, folder: Path) -> T:

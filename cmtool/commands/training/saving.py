@@ -50,7 +50,6 @@ class Saver:
         self.tracks = dict(zip(parse_ema_specs(options.ema), cast(list[Denoiser], models), strict=True))
         self.interval = parse_save_interval(options.save_every)
         self.saved_at, self.wanted = time.monotonic(), False
-        self.last: dict[str, Any] | None = None
         self.whole: dict[EMASpec, Denoiser] = {}  # the models of a sharded run, as they were last gathered
 
     def gather(self, everywhere: bool = False) -> Mapping[EMASpec, Denoiser]:
@@ -110,8 +109,6 @@ class Saver:
         else:
             save_state(path, tensors, scalars)
         self.saved_at, self.wanted = time.monotonic(), False
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.last = {"images": scalars["images"], "file": str(path.relative_to(self.folder)), "time": now}
 
     def _with_room(self, write: Callable[[], None]) -> None:
         """Write; on a full disk once more without the oldest state."""
@@ -163,12 +160,20 @@ class Saver:
             total=self.options.images,
             skipped=state.skipped,
             draws=state.draws,
-            saved=self.last,
+            saved=self._last_save(),
             command=resume_command(self.options.command, self.folder.absolute()),
             **self.metrics.speed(),
             **self.facts,
             **facts,
         )
+
+    def _last_save(self) -> dict[str, Any] | None:
+        """The newest state that is there: at how many images, in which file, and when it was written."""
+        newest = next(iter(stored_states(self.folder)), None)
+        if newest is None:
+            return None
+        written = datetime.fromtimestamp(newest.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        return {"images": int(newest.stem), "file": newest.relative_to(self.folder).as_posix(), "time": written}
 
     def store_power_averages(self) -> None:
         """Checkpoints of the power averages as they are now, from which others can be rebuilt."""

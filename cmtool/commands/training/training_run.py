@@ -1,24 +1,21 @@
 """The steps of one run, and what is written and reported meanwhile."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from shlex import quote
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from cmtool.commands.console import Console
 from cmtool.commands.shared.preview import sheet
 from cmtool.commands.signals import Stop
-from cmtool.commands.training.capsule import CAPSULE, write_capsule
 from cmtool.commands.training.evaluation import EvaluationRun
 from cmtool.commands.training.logs import RunLog
 from cmtool.commands.training.metrics import MetricsLog
 from cmtool.commands.training.resume import resume_command
-from cmtool.commands.training.rollback import PATIENCE, roll_back
+from cmtool.commands.training.rollback import PATIENCE, divergence, keep_divergence, roll_back
 from cmtool.commands.training.saving import Saver
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.noise import Noise
@@ -84,9 +81,12 @@ class TrainingRun:
             with self.console.progress(options.images, "images", options.command) as progress:
                 while self.walk(progress):
                     self.go_back()
+            if state.images < options.images:
+                self.pause()
+            self.save("finished", exit_code=0)
         except (BadFile, MissingInput) as error:  # a picture that cannot be read
             raise self.broken(error) from error
-        except Diverged:
+        except (Diverged, Interrupted, Preempted):  # who raised them has said so in the folder
             raise
         except BaseException as error:
             if self.world.main:
@@ -94,9 +94,6 @@ class TrainingRun:
             raise
         finally:
             self.log.close()
-        if state.images < options.images:
-            self.pause()
-        self.save("finished", exit_code=0)
         return time.monotonic() - began
 
     def on_main(self, work: Callable[[], None]) -> None:
@@ -148,7 +145,7 @@ class TrainingRun:
         if loss is not None:
             progress.update(report.images, loss=f"{loss:.4g}")
         if self.evaluation:
-            self.evaluation.after(report.images)
+            self.evaluation.after(report.images, bool(report.polled[0]))
         if self.options.due(report.images, self.options.ema_snapshots):
             self.on_main(self.saver.store_power_averages)
         if self.options.due(report.images, self.options.snapshots):
@@ -174,7 +171,9 @@ class TrainingRun:
         """Once, to the last good save, with other draws; Diverged the second time."""
         state, at = self.job.state, self.job.state.images
         if state.draws:
-            raise self.diverged()
+            tensors = pack_whole(state, self.world.main)
+            self.on_main(lambda: keep_divergence(self.saver, tensors))
+            raise divergence(self.options, self.folder)
         scalars = roll_back(self.options, self.job, self.folder, self.console.warn)
         self.metrics.load_state(scalars.get("metrics", {}))
         self.metrics.restart_clock()
@@ -187,24 +186,6 @@ class TrainingRun:
             f"the last {PATIENCE} gradients before {at:,} images were not finite; "
             f"going on from {state.images:,} images with other random draws"
         )
-
-    def diverged(self) -> Diverged:
-        """The message, when the last step is in a capsule and the weights before it in the checkpoints."""
-        capsule = self.folder / CAPSULE
-        tensors = pack_whole(self.job.state, self.world.main)
-        self.on_main(lambda: self.keep_divergence(tensors))
-        again = f"cmtool {self.options.command} --reproduce {quote(str(capsule))}"
-        lr = f"{self.options.lr / 3:.1g}"
-        return Diverged(
-            f"the last {PATIENCE} gradients were not finite, also after a rollback; the weights before them are in "
-            f"{self.folder}",
-            f"start again with a lower learning rate, --lr {lr}, or with --grad-clip 1; see where it breaks: {again}",
-        )
-
-    def keep_divergence(self, tensors: Mapping[str, Tensor]) -> None:
-        self.saver.save_models()
-        capsule = write_capsule(self.options, self.job, tensors, self.folder)
-        self.saver.status("failed", exit_code=Diverged.code, capsule=str(capsule.relative_to(self.folder)))
 
     def broken(self, error: BadFile | MissingInput) -> CmtoolError:
         """The message about a picture that ended the run, when what was learned is saved."""

@@ -1,1 +1,0 @@
-"""The part of ``convert`` that packs images."""
