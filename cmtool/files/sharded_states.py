@@ -175,6 +175,8 @@ def open_sharded(folder: Path) -> ShardedState:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     check_regular(path)
+    if not path.is_file():
+        raise BadFile(f"{folder} is damaged: its {MANIFEST} is not there")
     with report_damage(path):
         with path.open("rb") as file:
             text = file.read(LARGEST).decode()
