@@ -127,9 +127,9 @@ def markdown(commands: Mapping[str, Command]) -> str:
 
 
 def exit_codes() -> list[tuple[int, str]]:
-    """Every exit code with its meaning, from the tree drawn in ``cmtool.errors``."""
+    """Every exit code with its meaning, from the tree drawn in ``cmtool.errors``, where it has one of its own."""
     drawn = [line.split(maxsplit=3) for line in (errors.__doc__ or "").splitlines() if "──" in line]
-    found = [(int(code), meaning) for _, _, code, meaning in drawn]
+    found = [(int(code), meaning) for _, _, code, meaning in drawn if code.isdecimal()]
     ours = [(0, "done"), (1, "a fault of ours; --debug shows where"), (141, "whoever read our output has left")]
     return sorted(ours + found)
 
