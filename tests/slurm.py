@@ -1,8 +1,9 @@
 """A stand-in for Slurm on one machine: ``sbatch``, ``srun`` and ``scontrol`` as far as a batch file of ours uses them.
 
 ``python slurm.py FOLDER sbatch FILE`` runs a batch file, again whenever it has asked to be requeued, and each part of
-an array. ``srun`` starts the tasks of a step, and sends them ``$SLURM_TEST_SIGNAL`` once, when the file that
-``$SLURM_TEST_WHEN`` names has the text ``$SLURM_TEST_TEXT`` in it. In FOLDER stand who was requeued and what was run.
+an array; what that says is in ``slurm-JOB.out``. ``srun`` starts the tasks of a step, and sends them
+``$SLURM_TEST_SIGNAL`` once, when the file that ``$SLURM_TEST_WHEN`` names has the text ``$SLURM_TEST_TEXT`` in it. In
+FOLDER stands who was requeued.
 """
 
 import os
@@ -48,11 +49,13 @@ def sbatch(folder: Path, words: list[str]) -> int:
         code = 0
         for attempt in range(ATTEMPTS):
             env = os.environ | job | {"SLURM_RESTART_COUNT": str(attempt)}
-            code = subprocess.run(["bash", words[0]], env=env).returncode
+            with Path(f"slurm-{job['SLURM_JOB_ID']}.out").open("a") as output:
+                code = subprocess.run(["bash", words[0]], env=env, stdout=output, stderr=output).returncode
             mark = folder / f"requeue.{job['SLURM_JOB_ID']}.{attempt}"
             if not mark.exists():
                 break
         codes.append(code)
+        print(f"Submitted batch job {job['SLURM_JOB_ID']}")
     return max(codes)
 
 

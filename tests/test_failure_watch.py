@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from torch.distributed import HashStore
+from torch._C._distributed_c10d import HashStore
 
 from cmtool.pipelines import failure_watch
 from cmtool.pipelines.failure_watch import FailureWatch

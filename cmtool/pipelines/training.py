@@ -146,6 +146,7 @@ def train(
     seed: int | None = None,
     micro_batch: int | None = None,
     parallel: str | None = None,
+    cache: int | None = None,
     precision: str | None = None,
     device: str | None = None,
 ) -> Iterator[TrainingReport]:

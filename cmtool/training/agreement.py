@@ -1,14 +1,15 @@
 """What the ranks settle in each step before anything is sent: whether all go on, and with which micro-batch."""
 
 import gc
+from collections.abc import Iterator
 
 import torch
 
-from cmtool.errors import CmtoolError, Hint, LostRank, OutOfMemory, Setting, is_out_of_memory
+from cmtool.errors import Advice, CmtoolError, Hint, LostRank, OutOfMemory, Setting, is_out_of_memory
 from cmtool.training.gradients import Engine, LoopConfig, micro_batch_of
 from cmtool.training.state import State
 
-__all__ = ["prepare_together"]
+__all__ = ["idle_ranks", "prepare_together"]
 
 
 def prepare_together(engine: Engine, state: State, config: LoopConfig, size: int, progress: float) -> tuple[int, ...]:
@@ -40,6 +41,13 @@ def prepare_together(engine: Engine, state: State, config: LoopConfig, size: int
             raise OutOfMemory("there is not enough memory to train on one image at a time", hint)
         state.micro = micro // 2
         _free()
+
+
+def idle_ranks(kind: str, config: LoopConfig, count: int) -> Iterator[Advice]:
+    """What is to be said where not every rank has one of ``count`` micro-batches."""
+    if kind == "exact" and count < config.ranks.size:
+        only, most = "1 micro-batch" if count == 1 else f"{count} micro-batches", f"{config.ranks.size} ranks"
+        yield Hint("there is {} for {}, and the others idle: give a smaller {}", only, most, Setting("micro_batch"))
 
 
 def _attempt(engine: Engine, micro: int, progress: float) -> tuple[Exception | None, bool]:

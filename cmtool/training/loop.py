@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cmtool.core.sharded_tensors import scale_to_norm, total_norm
 from cmtool.errors import Advice, Hint, Setting
 from cmtool.objectives.objective import Batch
-from cmtool.training.agreement import prepare_together
+from cmtool.training.agreement import idle_ranks, prepare_together
 from cmtool.training.data_parallel import ddp_gradients
 from cmtool.training.gradients import (
     BatchGradient,
@@ -113,13 +113,6 @@ class InTurn:
             self.batch = next(self.batches)
         self.place = n
         return self.batch if rows is None else self.batch.select(slice(rows.start, rows.stop))
-
-
-def idle_ranks(kind: str, config: LoopConfig, count: int) -> Iterator[Advice]:
-    """What is to be said where not every rank has one of ``count`` micro-batches."""
-    if kind == "exact" and count < config.ranks.size:
-        only, most = "1 micro-batch" if count == 1 else f"{count} micro-batches", f"{config.ranks.size} ranks"
-        yield Hint("there is {} for {}, and the others idle: give a smaller {}", only, most, Setting("micro_batch"))
 
 
 def step(state: State, batch: BatchGradient, rate: float, clip: float, progress: float) -> Report:

@@ -45,7 +45,8 @@ def submit(tmp_path, monkeypatch):
     def call(**more):
         words = ["sbatch", "job.sh"]
         done = subprocess.run(words, cwd=tmp_path, env=env | more, text=True, capture_output=True, timeout=500)
-        return done.returncode, done.stdout + done.stderr
+        told = [path.read_text() for path in sorted(tmp_path.glob("slurm-*.out"))]
+        return done.returncode, "".join([done.stdout, done.stderr, *told])
 
     return call
 
@@ -190,7 +191,7 @@ def test_the_tasks_of_srun_make_the_images_together(printed, submit, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["processes=2", "nodes=2"])
 def test_a_preempted_run_is_requeued_and_ends_as_if_nothing_had_been(printed, submit, well, tmp_path, job):
-    words = ["train-score", *TINY, "--images", "1600", "--save-every", "320img"]
+    words = ["train-score", *TINY, "--images", "800", "--save-every", "160img"]
     printed(*words, "--run-dir", "x", "--print-sbatch", job)
     status = tmp_path / "x" / METRICS
     code, told = submit(SLURM_TEST_SIGNAL="SIGUSR1", SLURM_TEST_WHEN=str(status), SLURM_TEST_TEXT="images")

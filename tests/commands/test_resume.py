@@ -219,7 +219,9 @@ def test_data_may_have_moved(cm, stopped, pets, tmp_path, monkeypatch):
     assert (told.code, told.error[0]) == (66, f"there is no folder or file {pets}")
     moved, source = told.error[1].split("; ")
     assert moved == "if the data have moved: cmtool train-ct --run-dir ../run --data WHERE"
-    assert source == "--data was set by 'data' in ../run/config.yaml, line 4"
+    lines = (tmp_path / "run" / "config.yaml").read_text().splitlines()
+    line = 1 + next(i for i, text in enumerate(lines) if text.startswith("data:"))
+    assert source == f"--data was set by 'data' in ../run/config.yaml, line {line}"
     told = cm("train-ct", "--resume", "../run", "--data", "../animals")
     assert told.code == 0, told.err
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))

@@ -1,8 +1,8 @@
 """What is done about gradients that are not finite, several in a row: once a rollback, then the end with a capsule.
 
-One such gradient is left out by the loop, and changes nothing. Several in a row come from weights that have gone astray,
-or from draws that break good ones: going back helps against the former, other draws against the latter. Where neither
-helps it is the images or the options.
+One such gradient is left out by the loop, and changes nothing. Several in a row come from weights that have gone
+astray, or from draws that break good ones: going back helps against the former, other draws against the latter. Where
+neither helps it is the images or the options.
 """
 
 from collections.abc import Callable, Mapping
