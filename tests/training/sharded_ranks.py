@@ -200,6 +200,7 @@ def networks(folder: Path) -> dict:
     """Weights without dimension, weights on a sphere, other optimizers, lower precision."""
 
     def magnitude() -> State:
+        torch.manual_seed(1)
         net = edm2_network(SHAPE, 0, model_channels=32, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,))
         return fresh("train_score", "edm2", net=net)
 
@@ -258,9 +259,11 @@ def _keep(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def rank_of(rank: int, size: int, work: str, folder: Path) -> int:
     """One rank; the exit code."""
-    faulthandler.dump_traceback_later(200, exit=True)
+    faulthandler.dump_traceback_later(600, exit=True)
     try:
-        store = dist.FileStore(str(folder / f"store-{work}-{size}"), size)
+        store = dist.FileStore(  # pyright: ignore[reportPrivateImportUsage]
+            str(folder / f"store-{work}-{size}"), size
+        )
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(minutes=2))
         found = WORKS[work](folder)
         (folder / f"{work}-{rank}-of-{size}.json").write_text(json.dumps(found))
