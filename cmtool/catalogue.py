@@ -138,7 +138,7 @@ COMMANDS = {
     "info": Command(
         settings.InfoOptions,
         "cmtool.commands.info:run",
-        "Show methods and other plugins with their options, presets, a checkpoint's header, or what images hold",
+        "Show plugins and their options, presets, a checkpoint's header, or what images hold",
         (
             ("cmtool info", "everything that has a name, with a sentence each"),
             ("cmtool info methods", "a group of it"),

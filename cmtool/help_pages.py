@@ -170,7 +170,7 @@ def _plugin_row(d: OptionField) -> Rows:
     if shown is None:
         return ()
     name, option, value = shown
-    return ((f"of --{d.key}", f"cmtool info {name}; set with --set {d.key}.{option}={value}"),)
+    return ((f"of {d.long}", f"cmtool info {name}; set with --set {d.key}.{option}={value}"),)
 
 
 def _flag(d: OptionField) -> str:

@@ -388,7 +388,7 @@ def test_every_example_of_a_plugin_is_a_call_that_can_be(group, command, monkeyp
 @pytest.mark.parametrize("name", COMMANDS)
 def test_pages_say_where_the_options_of_plugins_are(name, capsys):
     run([name, "--help"])
-    page = capsys.readouterr().out
+    page = " ".join(capsys.readouterr().out.split())
     for d in option_fields(COMMANDS[name].options).values():
         if d.group and (shown := plugin_usage.USAGE[d.group].shown):
             plugin, option, value = shown

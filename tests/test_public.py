@@ -17,7 +17,7 @@ from cmtool.pipelines.training import GROUPS
 # Options about files, the console and the machine, which a program has itself.
 FILES = {"overwrite", "output", "grid", "show", "report", "chart", "sheet", "format", "backbone", "threads", "shard"}
 FILES |= {"input", "source", "ref", "model", "truth", "make_ref", "every", "snapshots", "ema_snapshots", "ema_dtype"}
-FILES |= {"run_dir", "resume", "dry_run", "save_every", "keep", "allow_change", "reproduce", "loggers", "eval", "cache"}
+FILES |= {"run_dir", "resume", "dry_run", "save_every", "keep", "allow_change", "reproduce", "loggers", "eval"}
 FILES |= {f"eval_{what}" for what in ("every", "features", "n", "ref", "ema", "steps", "solver")}
 DRAWING = set(option_fields(settings.SampleOptions)) - {"seed", "n", "batch", "device"}  # ``score`` takes drawn images
 

@@ -22,10 +22,6 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from cmtool.core.denoiser import Denoiser
 from cmtool.errors import (
@@ -84,9 +80,14 @@ def save_sharded(folder: Path, tensors: Mapping[str, Tensor], scalars: dict[str,
     rank, temporary = dist.get_rank(), folder.with_name(f"{PREFIX}{folder.name}")
     _together(folder, lambda: _make_room(temporary) if rank == 0 else None)
     writer = _storage().HuggingFaceStorageWriter(str(temporary), save_distributed=True)
-    _together(folder, lambda: save(dict(tensors), storage_writer=writer))
+    _together(folder, lambda: _checkpoints().save(dict(tensors), storage_writer=writer))
     files = _together(folder, lambda: _seals(temporary.glob(f"shard-{rank + 1:05d}-*.safetensors")))
     _together(folder, lambda: _finish(temporary, folder, files, scalars) if rank == 0 else None)
+
+
+def _checkpoints() -> Any:
+    """``torch.distributed.checkpoint``: to import it takes a second, and few runs are sharded."""
+    return import_module("torch.distributed.checkpoint")
 
 
 def _storage() -> Any:
@@ -125,7 +126,7 @@ def _together(folder: Path, work: Callable[[], Any]) -> list[Any]:
     mine, failure = None, None
     try:
         mine = work()
-    except (OSError, WriteFailed, CheckpointException) as error:
+    except (OSError, WriteFailed, _checkpoints().CheckpointException) as error:
         failure = _cause(error)
     found: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(found, (mine, failure and (failure.errno, failure.strerror)))
@@ -145,10 +146,10 @@ def _cause(error: BaseException) -> OSError:
         return error
     if isinstance(error, WriteFailed) and isinstance(error.__cause__, OSError):
         return error.__cause__
-    if isinstance(error, CheckpointException):
-        reasons = [reason for reason, _ in error.failures.values() if isinstance(reason, OSError)]
-        if reasons:
-            return reasons[0]
+    failures: Mapping[int, Any] = vars(error).get("failures", {})  # of torch's CheckpointException, rank by rank
+    reasons = [reason for reason, _ in failures.values() if isinstance(reason, OSError)]
+    if reasons:
+        return reasons[0]
     raise error
 
 
@@ -193,7 +194,6 @@ def _shapes(folder: Path) -> dict[str, Tensor]:
     """Tensors without memory; ValueError where a part is missing, so that no shape is larger than the files."""
     found = {}
     for name, about in _storage().HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata.items():
-        about = cast(TensorStorageMetadata, about)
         if sum(math.prod(chunk.sizes) for chunk in about.chunks) != math.prod(about.size):
             raise ValueError(f"a part of {name} is missing")
         found[name] = torch.empty(about.size, dtype=about.properties.dtype, device="meta")
@@ -207,8 +207,8 @@ def fill_tensors(state: ShardedState, tensors: Mapping[str, Tensor]) -> None:
         reader = _storage().HuggingFaceStorageReader(str(state.folder))
         try:
             # each rank plans for itself what it reads
-            load(dict(tensors), storage_reader=reader, no_dist=True)
-        except CheckpointException as error:  # no Exception of Python
+            _checkpoints().load(dict(tensors), storage_reader=reader, no_dist=True)
+        except _checkpoints().CheckpointException as error:  # no Exception of Python
             raise ValueError(*(str(reason) for reason, _ in error.failures.values())) from error
 
 

@@ -27,7 +27,7 @@ from cmtool.files.model_format import LoadedModel
 from cmtool.files.runs import CHECKPOINT
 from cmtool.files.streams.names import SkippedFiles, describe_skipped
 from cmtool.files.streams.npz import keys
-from cmtool.files.streams.reader import items_of
+from cmtool.files.streams.reader import STREAM, items_of
 from cmtool.options import registry
 from cmtool.options.data_spec import data_spec
 from cmtool.pipelines.any_images import image_batches, is_stream, stored_items
@@ -42,6 +42,7 @@ from cmtool.settings.scoring import PROTOCOLS
 from cmtool.training.cache import open_cache
 from cmtool.training.devices import choose_device
 from cmtool.training.read_ahead import depth_for, read_parts
+from cmtool.user_paths import expand_home
 
 __all__ = [
     "ImageSet",
@@ -128,16 +129,14 @@ def open_images(target: str, batch: int, features: str = "inception") -> ImageSe
             if _has_images(target)
             else ImageSet(statistics.data or "", statistics=statistics)
         )
+    spec = data_spec(target)
+    if spec["name"] not in names and target != STREAM and not Path(expand_home(target)).exists():
+        near = closest(target, [*names, *NAMES])
+        hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
+        raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
     if is_stream(target):
         return _stream(target, batch)
-    spec = data_spec(target)
-    if spec["name"] == "folder":
-        return _stored(target, spec, batch)
-    if spec["name"] in names:
-        return dataset_images(spec, batch, target)
-    near = closest(target, [*names, *NAMES])
-    hint = f"did you mean '{near}'?" if near else f"data sets are: {', '.join(names)}"
-    raise MissingInput(f"'{target}' is neither a file, a folder nor a data set", hint)
+    return _stored(target, spec, batch) if spec["name"] == "folder" else dataset_images(spec, batch, target)
 
 
 def _stream(target: str, batch: int) -> ImageSet:

@@ -7,18 +7,20 @@ Source: Zhao et al. 2023, arXiv 2304.11277; ``torch.distributed.fsdp.fully_shard
 """
 
 import copy
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from cmtool.core.denoiser import Denoiser
 from cmtool.core.guidance import EVERYWHERE, Guided
 from cmtool.core.sharded_tensors import by_kind, full_tensor
 from cmtool.objectives.objective import Objective
 from cmtool.training.state import Sharding, State
+
+if TYPE_CHECKING:  # to import them takes a second, and few runs are sharded
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 __all__ = ["blocks_of", "gather_model", "shard_state"]
 
@@ -49,6 +51,9 @@ def shard_state(state: State, device: torch.device, dtype: torch.dtype | None = 
     ``dtype`` is that in which weights are sent and computed with, None for their own; gradients are added in float32.
     The optimizer goes on with the sharded weights. Weights of no dimension, which FSDP does not take, stay whole.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
     if state.optimizer.state:
         raise ValueError("the optimizer has moments already")
     outline = _outline(cast(Denoiser, state.model))
@@ -92,13 +97,15 @@ def _is_container(module: nn.Module) -> bool:
     return isinstance(module, nn.ModuleList | nn.ModuleDict) and own in (nn.ModuleList.forward, nn.ModuleDict.forward)
 
 
-def _shard(net: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy, twice: bool) -> None:
+def _shard(net: nn.Module, mesh: "DeviceMesh", policy: "MixedPrecisionPolicy", twice: bool) -> None:
     """Shard one network; ``twice`` leaves its weights whole from the forward to the last backward pass."""
+    from torch.distributed.fsdp import fully_shard
+
     scalars = {p for p in net.parameters() if not p.ndim}
     for part in (*blocks_of(net), net):
         fully_shard(part, mesh=mesh, reshard_after_forward=not twice, mp_policy=policy, ignored_params=scalars)
         if twice:
-            cast(FSDPModule, part).set_reshard_after_backward(False)
+            cast("FSDPModule", part).set_reshard_after_backward(False)
 
 
 def _networks(objective: Objective) -> list[Denoiser]:

@@ -22,7 +22,8 @@ def test_a_teacher_of_another_process_is_augmented_and_distilled(well, tmp_path)
 
 def test_what_an_objective_learns_is_trained_and_kept(well, tmp_path):
     well("train-score", *DIGITS, "--method", "edm2", "--run-dir", tmp_path / "run")
-    tensors, _ = load_state(tmp_path / "run")
+    (state,) = (tmp_path / "run/states").iterdir()
+    tensors, _ = load_state(state)
     assert tensors["objective.head.linear.weight"].any()
 
 

@@ -98,7 +98,7 @@ def test_every_option_that_may_name_a_path_writes_the_home_out():
         for key, d in option_fields(command.options).items():
             told = f"{d.help} {d.metavar}".replace("--output", "")
             if d.kind in (str, str | None) and any(word in told.split() or f" {word}" in told for word in words):
-                assert d.path or d.choices or key in ("class", "shard"), f"{name} {key}"
+                assert d.path or d.choices or key in ("class", "save_every", "shard"), f"{name} {key}"
 
 
 def test_the_home_in_operands_and_options(well, cm, rgb, classes, tmp_path, monkeypatch):

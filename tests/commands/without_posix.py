@@ -7,6 +7,7 @@ show: how paths are parsed, and what Windows itself does.
 """
 
 import builtins
+import contextlib
 import importlib.abc
 import io
 import json
@@ -47,9 +48,10 @@ class Missing(importlib.abc.MetaPathFinder):
 def is_in_use(path) -> bool:
     """Whether this process has a file open, or mapped."""
     real = os.path.realpath(path)
-    opened = {
-        os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{n}")
-    }
+    opened = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # another thread has closed it
+            opened.add(os.readlink(f"/proc/self/fd/{number}"))
     with real_open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         return real in opened or any(line.rstrip().endswith(f" {real}") for line in maps)
 
