@@ -146,10 +146,10 @@ def _cause(error: BaseException) -> OSError:
         return error
     if isinstance(error, WriteFailed) and isinstance(error.__cause__, OSError):
         return error.__cause__
-    failures: Mapping[int, Any] = vars(error).get("failures", {})  # of torch's CheckpointException, rank by rank
-    reasons = [reason for reason, _ in failures.values() if isinstance(reason, OSError)]
-    if reasons:
-        return reasons[0]
+    if isinstance(error, _checkpoints().CheckpointException):
+        reasons = [reason for reason, _ in cast(Any, error).failures.values() if isinstance(reason, OSError)]
+        if reasons:
+            return reasons[0]
     raise error
 
 

@@ -149,7 +149,7 @@ def test_an_upsampler_is_refused(tmp_path):
         ({"format": {**CM["format"], "schedule": "linear"}}, "format.schedule=linear contradicts"),
         ({"format": {**CM["format"], "kind": "consistent"}}, "option 'kind' of checkpoint format '\\w+' 'consistent'"),
         ({"format": {**CM["format"], "hat": 1}}, "unknown option of checkpoint format 'openai' 'hat'"),
-        ({"format": {**CM["format"], "side": 9}}, "a side that is a multiple of 2"),
+        ({"format": {**CM["format"], "side": 9}}, "sides that are multiples of 2"),
         ({"format": {**CM["format"], "name": "openia"}}, "unknown checkpoint format 'openia'"),
     ],
 )

@@ -177,7 +177,7 @@ def test_what_is_missing_is_said_at_once(tmp_path, file, monkeypatch):
         ({"backbone": {"hat": 1}}, "unknown option of network architecture 'ncsnpp' 'hat'"),
         ({"format": {"process": "vp"}}, "format.process=vp does not fit .*: it has Fourier features"),
         ({"format": {"process": "edm"}}, "unknown value of option 'process' of checkpoint format 'score_sde' 'edm'"),
-        ({"format": {"side": 9}}, "a side that is a multiple of 2"),
+        ({"format": {"side": 9}}, "sides that are multiples of 2"),
     ],
 )
 def test_what_contradicts_the_file_is_named(file, given, message):
