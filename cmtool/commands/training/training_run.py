@@ -79,7 +79,7 @@ class TrainingRun:
             if self.evaluation:
                 self.evaluation.begin()
             with self.console.progress(options.images, "images", options.command) as progress:
-                while self.walk(progress):
+                while self.train_on(progress):
                     self.go_back()
             if state.images < options.images:
                 self.pause()
@@ -124,7 +124,7 @@ class TrainingRun:
         """The signal that this rank has got, that of a user before that of a scheduler."""
         return 0 if not self.stop.asked else PREEMPTED if self.stop.preempted else INTERRUPTED
 
-    def walk(self, progress: Any) -> bool:
+    def train_on(self, progress: Any) -> bool:
         """Step to the end, or until a signal comes; True where so many gradients were not finite that it ends here."""
         with closing(training_steps(self.options, self.job, poll=self.poll)) as steps:
             for report in steps:
