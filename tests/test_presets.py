@@ -43,8 +43,10 @@ def test_options_of_plugins_exist_and_have_the_right_type(name, command, monkeyp
     monkeypatch.setattr("cmtool.options.load._in_registry", lambda d, spec: spec)
     options = loaded(name, command)
     for d in option_fields(type(options)).values():
-        spec = getattr(options, d.name)
-        if d.group and spec and spec.name in registry.names(d.group) and d.key != "data":
+        value = getattr(options, d.name)
+        for spec in value if isinstance(value, tuple) else (value,):
+            if not d.group or not spec or d.key == "data" or spec.name not in registry.names(d.group):
+                continue
             factory = registry.get(d.group, spec.name)
             allowed = registry.options(factory)
             assert set(spec) - {"name"} <= set(allowed), f"{d.key} {spec.name} has {', '.join(allowed)}"
