@@ -18,6 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 from cmtool.errors import Diverged, LostRank
 from cmtool.pipelines.failure_watch import FAILURE, FailureWatch
 from cmtool.pipelines.launcher import World, find_world, has_stray_rank, meeting_place, shard_of
+from cmtool.text_files import dump_json
 from cmtool.training.devices import usable_cores
 from cmtool.training.ranks import ALONE, GroupRanks, Ranks, lost_rank
 
@@ -224,7 +225,7 @@ def run_on_main(world: World, work: Callable[[], T]) -> T:
     if world.main:
         found = work()
         with report_lost_rank(world):
-            store.set(done, json.dumps(found))
+            store.set(done, dump_json(found))
     with report_lost_rank(world):
         while not store.check([done]):
             if store.check([FAILURE]):

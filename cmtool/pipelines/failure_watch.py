@@ -7,6 +7,8 @@ from contextlib import suppress
 
 from torch.distributed.distributed_c10d import Store
 
+from cmtool.text_files import dump_json
+
 __all__ = ["FAILURE", "FailureWatch"]
 
 FAILURE, READ = "failure", "failure/read"
@@ -33,7 +35,7 @@ class FailureWatch:
         self.close()
         if self.code is not None:
             return False
-        mine = json.dumps({"rank": self.rank, "code": code})
+        mine = dump_json({"rank": self.rank, "code": code})
         with suppress(RuntimeError):  # the process that had the store is gone
             first = self.store.compare_set(FAILURE, "", mine).decode()
             if first != mine:
