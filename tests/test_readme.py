@@ -29,7 +29,8 @@ def shortened(line):
 def test_blocks_run(document, tmp_path, tmp_path_factory):
     packages = [ROOT / path for path in EXAMPLES.findall(document.read_text())]
     site = install(packages, tmp_path_factory.mktemp("site")) if packages else None
-    programs = slurm.install(tmp_path_factory.mktemp("slurm")) if "sbatch" in document.read_text() else None
+    clustered = re.search(r"\b(sbatch|torchrun)\b", document.read_text())  # torchrun of this interpreter, that is
+    programs = slurm.install(tmp_path_factory.mktemp("slurm")) if clustered else None
     for reason, language, text in BLOCK.findall(document.read_text()):
         if reason:
             continue
